@@ -1,0 +1,50 @@
+# make demo   export, serve and rank the example catalogue     make test    all tests
+# make serve  leave the server running                         make check   ruff, mypy, committed files current
+# make bench  speed and memory against the targets
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+EXPORTED := model_repository/.exported
+PIP := $(BIN)/pip install -qq --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: bench check clean demo export serve setup test
+
+demo: $(EXPORTED)
+	$(BIN)/python examples/demo.py
+
+serve: $(EXPORTED)
+	$(BIN)/lychee load
+
+test: $(EXPORTED)
+	$(BIN)/pytest -m ""
+
+check: $(EXPORTED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy client/lychee_client export/lychee_export server/lychee_server
+	$(BIN)/mypy server/backends/onnxruntime/model.py loadtest examples
+	$(BIN)/pytest --quiet tests/contract tests/unit/test_docs.py
+
+bench: $(EXPORTED)
+	$(BIN)/python loadtest/bench.py
+
+setup: $(INSTALLED)
+
+export: $(EXPORTED)
+
+# torch goes first and alone: a range that another package asks for would replace the pinned build.
+$(INSTALLED): constraints.txt client/pyproject.toml export/pyproject.toml server/pyproject.toml
+	deploy/debian-packages.sh $(PYTHON)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) --editable client --editable export --editable server
+	$(PIP) --requirement tests/requirements.txt
+	touch $@
+
+$(EXPORTED): $(INSTALLED) $(shell find export/lychee_export -name '*.py' -o -name '*.safetensors')
+	$(BIN)/lychee export lychee-mini
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(EXPORTED) model_repository/*/[0-9]*

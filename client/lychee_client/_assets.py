@@ -1,0 +1,108 @@
+"""The server's manifest and tokenizer: fetched once, the tokenizer kept on disk under its SHA-256."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from lychee_client._errors import ContractError
+from lychee_client._manifest import Manifest, parse_manifest
+from lychee_client._plan import Plan, run, send, wait
+from lychee_client._transports.base import InferRequest
+
+CLIENT_ASSETS: Final = "client_assets"
+_SHA256 = re.compile("[0-9a-f]{64}")
+_logger = logging.getLogger("lychee_client")
+
+
+@dataclass(frozen=True, slots=True)
+class Assets:
+    """What a client needs to preprocess for the model that the server runs."""
+
+    manifest: Manifest
+    tokenizer_json: str
+
+
+def fetch_assets(cache_dir: Path) -> Plan[Assets]:
+    """Fetch the manifest, and the tokenizer too unless the disk has it.
+
+    Args:
+        cache_dir: Created if it is missing. A folder that cannot be written costs a download per client, no more.
+
+    Raises:
+        ContractError: The manifest does not fit this client, or the tokenizer does not fit the manifest.
+        LycheeError: The server cannot serve the request.
+    """
+    manifest = parse_manifest((yield from _fetch("manifest")))
+    sha256 = manifest.tokenizer_sha256
+    if not _SHA256.fullmatch(sha256):
+        raise ContractError(f"the manifest's artifacts.tokenizer is {sha256!r}, expected 64 hex digits; export again")
+    path = cache_dir / f"tokenizer-{sha256}.json"
+    cached = yield from wait((yield from run(partial(read_cached, path, sha256))))
+    if cached is not None:
+        return Assets(manifest, cached)
+    tokenizer_json = yield from _fetch("tokenizer")
+    actual = hash_text(tokenizer_json)
+    if actual != sha256:
+        raise ContractError(
+            f"the server's tokenizer has SHA-256 {actual}, its manifest says {sha256}; export the model again",
+            model_name=CLIENT_ASSETS,
+        )
+    yield from wait((yield from run(partial(write_cached, path, tokenizer_json))))
+    return Assets(manifest, tokenizer_json)
+
+
+def _fetch(output: str) -> Plan[str]:
+    handle = yield from send(InferRequest(CLIENT_ASSETS, {}, (output,)))
+    tensor = (yield from wait(handle)).outputs.get(output)
+    if tensor is None or tensor.dtype != object or tensor.size != 1:
+        raise ContractError(
+            f"{CLIENT_ASSETS} did not answer one string as {output}; export the model again", model_name=CLIENT_ASSETS
+        )
+    try:
+        return bytes(tensor.item()).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ContractError(
+            f"{CLIENT_ASSETS} answered {output} in another encoding than UTF-8: {error}", model_name=CLIENT_ASSETS
+        ) from error
+
+
+def hash_text(text: str) -> str:
+    """Return the SHA-256 of the UTF-8 bytes, 64 hex digits."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def read_cached(path: Path, sha256: str) -> str | None:
+    """Return the cached text, or None if there is none, or what is there has another hash."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        _logger.warning("%s is damaged (its SHA-256 is not the one in its name); fetching it again", path)
+        return None
+    return data.decode("utf-8")
+
+
+def write_cached(path: Path, text: str) -> None:
+    """Write atomically, so that a reader sees the old content, the new, or no file."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+            temporary = file.name
+            file.write(text.encode("utf-8"))
+        os.replace(temporary, path)
+    except OSError as error:
+        _logger.info("cannot write %s (%s); the tokenizer will be fetched again next time", path, error)
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)

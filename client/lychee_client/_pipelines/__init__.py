@@ -1,0 +1,1 @@
+"""Pure request plans, one module per pipeline."""

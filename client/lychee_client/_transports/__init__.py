@@ -1,0 +1,1 @@
+"""Where bytes are sent: one module per protocol."""

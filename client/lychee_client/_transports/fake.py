@@ -1,0 +1,205 @@
+"""A server in this process, for tests: it computes real, if simple, scores from the tensors it is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from lychee_client._errors import ConnectionFailedError, LycheeError, ModelNotReadyError, RequestRejectedError
+from lychee_client._transports.base import InferRequest, InferResponse, Tensor
+
+EMBEDDING_DIM: Final = 24
+VOCABULARY_SIZE: Final = 260
+MANIFEST: Final[dict[str, Any]] = {
+    "format_version": 1,
+    "family": "fake",
+    "pipeline": "dual_encoder",
+    "model_id": "fake",
+    "revision": "000000000000",
+    "precision": "fp32",
+    "embedding_dim": EMBEDDING_DIM,
+    "text": {
+        "query_prefix": "query: ",
+        "document_prefix": "passage: ",
+        "pad_token_id": 1,
+        "max_tokens": 64,
+        "buckets": [16, 32, 64],
+    },
+    "image": {"height": 224, "width": 224, "resize_shortest_edge": 256, "resample": "bicubic"},
+    "max_batch_size": {
+        "text_encoder": 4,
+        "vision_encoder": 2,
+        "rerank_text": 4,
+        "rerank_image": 2,
+        "rerank_image_text": 2,
+    },
+    "golden_pairs": {"tolerance": 0.02, "pairs": []},
+}
+_TEXT: Final = {"input_ids", "attention_mask"}
+_IMAGE: Final = {"pixel_values"}
+_INPUTS: Final[dict[str, set[str]]] = {
+    "text_encoder": _TEXT,
+    "vision_encoder": _IMAGE,
+    "rerank_text": {"query_embedding"} | _TEXT,
+    "rerank_image": {"query_embedding"} | _IMAGE,
+    "rerank_image_text": {"query_embedding"} | _TEXT | _IMAGE,
+}
+_DTYPES: Final[dict[str, type]] = {
+    "input_ids": np.int64,
+    "attention_mask": np.int64,
+    "pixel_values": np.uint8,
+    "query_embedding": np.float32,
+}
+
+Embedding = npt.NDArray[np.float32]
+
+
+class FakeTransport:
+    """A Transport without a network.
+
+    Args:
+        intercept: Called with every request: may raise a LycheeError, or return a response in place of the computed
+            one. None computes.
+        manifest: Replaces keys of the manifest.
+
+    Attributes:
+        requests: Everything that was sent, in order.
+        live: Set to False to play a server that is gone.
+    """
+
+    def __init__(
+        self,
+        intercept: Callable[[InferRequest], InferResponse | None] | None = None,
+        manifest: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.requests: list[InferRequest] = []
+        self.live = True
+        self._intercept = intercept
+        self._tokenizer_json = _make_tokenizer_json()
+        artifacts = {"tokenizer": hashlib.sha256(self._tokenizer_json.encode()).hexdigest()}
+        self._manifest_json = json.dumps({**MANIFEST, "artifacts": artifacts, **(manifest or {})})
+
+    def send(self, request: InferRequest, timeout_s: float | None) -> FakePendingResponse:
+        """See Transport."""
+        self.requests.append(request)
+        try:
+            if not self.live:
+                raise ConnectionFailedError("the fake server is gone", model_name=request.model_name)
+            response = self._intercept(request) if self._intercept else None
+            return FakePendingResponse(response or self._answer(request))
+        except LycheeError as error:
+            return FakePendingResponse(error)
+
+    def is_live(self, timeout_s: float | None) -> bool:
+        """See Transport."""
+        return self.live
+
+    def is_model_ready(self, model_name: str, timeout_s: float | None) -> bool:
+        """See Transport."""
+        return self.live and (model_name == "client_assets" or model_name in _INPUTS)
+
+    def close(self) -> None:
+        """See Transport."""
+        self.live = False
+
+    def _answer(self, request: InferRequest) -> InferResponse:
+        if request.model_name == "client_assets":
+            texts = {"manifest": self._manifest_json, "tokenizer": self._tokenizer_json}
+            return InferResponse({name: np.array([texts[name].encode()], object) for name in request.outputs})
+        check_request(request)
+        inputs = request.inputs
+        if request.model_name == "text_encoder":
+            return InferResponse({"text_embedding": embed_text(inputs["input_ids"], inputs["attention_mask"])})
+        if request.model_name == "vision_encoder":
+            return InferResponse({"image_embedding": embed_image(inputs["pixel_values"])})
+        parts = []
+        if "input_ids" in inputs:
+            parts.append(embed_text(inputs["input_ids"], inputs["attention_mask"]))
+        if "pixel_values" in inputs:
+            parts.append(embed_image(inputs["pixel_values"]))
+        cosines = np.mean([(inputs["query_embedding"] * part).sum(axis=1, keepdims=True) for part in parts], axis=0)
+        return InferResponse({"relevance_score": ((1 + cosines) / 2).clip(0, 1).astype(np.float32)})
+
+
+class FakePendingResponse:
+    """A request that is answered already.
+
+    Args:
+        outcome: The answer, or the error to raise instead.
+    """
+
+    def __init__(self, outcome: InferResponse | LycheeError) -> None:
+        self._outcome = outcome
+
+    def result(self) -> InferResponse:
+        """See PendingResponse."""
+        if isinstance(self._outcome, LycheeError):
+            raise self._outcome
+        return self._outcome
+
+    def cancel(self) -> None:
+        """See PendingResponse."""
+
+
+def check_request(request: InferRequest) -> None:
+    """Refuse what a real server would refuse.
+
+    Raises:
+        ModelNotReadyError: There is no such model.
+        RequestRejectedError: A tensor's name, dtype or shape is wrong, or the batch is over the limit.
+    """
+    name = request.model_name
+    if name not in _INPUTS:
+        raise ModelNotReadyError(f"unknown model {name}", model_name=name)
+    batch_sizes = {tensor.shape[0] for tensor in request.inputs.values()}
+    if set(request.inputs) != _INPUTS[name] or len(batch_sizes) != 1:
+        raise RequestRejectedError(f"inputs {sorted(request.inputs)} with batches {batch_sizes}", model_name=name)
+    if max(batch_sizes) > MANIFEST["max_batch_size"][name]:
+        raise RequestRejectedError(f"batch {batch_sizes} is over the limit", model_name=name)
+    for input_name, tensor in request.inputs.items():
+        if tensor.dtype != _DTYPES[input_name] or not _has_valid_shape(input_name, tensor):
+            raise RequestRejectedError(f"{input_name} is {tensor.dtype} {tensor.shape}", model_name=name)
+
+
+def _has_valid_shape(input_name: str, tensor: Tensor) -> bool:
+    if input_name == "pixel_values":
+        return tensor.shape[1:] == (3, 224, 224)
+    if input_name == "query_embedding":
+        return tensor.shape[1:] == (EMBEDDING_DIM,)
+    return tensor.ndim == 2 and tensor.shape[1] in MANIFEST["text"]["buckets"]
+
+
+def embed_text(input_ids: Tensor, attention_mask: Tensor) -> Embedding:
+    """Return float32, (batch_size, EMBEDDING_DIM): texts with the same bytes are close, whatever the padding."""
+    table = np.random.default_rng(0).standard_normal((VOCABULARY_SIZE, EMBEDDING_DIM))
+    return _normalize((table[input_ids] * attention_mask[:, :, None]).sum(axis=1))
+
+
+def embed_image(pixel_values: Tensor) -> Embedding:
+    """Return float32, (batch_size, EMBEDDING_DIM): images with the same mean colour are close."""
+    means = pixel_values.mean(axis=(2, 3)) / 255 - 0.5  # (batch_size, 3)
+    features = np.concatenate([means, np.ones((len(means), 1))], axis=1)  # (batch_size, 4)
+    return _normalize(features @ np.random.default_rng(1).standard_normal((4, EMBEDDING_DIM)))
+
+
+def _normalize(vectors: npt.NDArray[np.float64]) -> Embedding:
+    normalized: Embedding = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return normalized
+
+
+def _make_tokenizer_json() -> str:
+    """Return a tokenizer with one token per byte."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return tokenizer.to_str()

@@ -1,0 +1,84 @@
+"""Golden pairs: compare the live server's scores with those that the exporter measured."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lychee_client._errors import ContractError
+from lychee_client._image import Image
+from lychee_client._manifest import Manifest
+from lychee_client._types import ImageText, Input, Text
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenPairResult:
+    """One replayed pair.
+
+    Attributes:
+        expected: Score of the reference implementation.
+        measured: Score of the live server.
+    """
+
+    expected: float
+    measured: float
+
+    @property
+    def abs_error(self) -> float:
+        """Distance of the two."""
+        return abs(self.measured - self.expected)
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenReport:
+    """The outcome of one replay.
+
+    Attributes:
+        pairs: In the manifest's order.
+        tolerance: Largest allowed absolute error.
+    """
+
+    pairs: tuple[GoldenPairResult, ...]
+    tolerance: float
+
+    @property
+    def max_abs_error(self) -> float:
+        """Largest absolute error; 0 without pairs."""
+        return max((pair.abs_error for pair in self.pairs), default=0.0)
+
+    @property
+    def passed(self) -> bool:
+        """True if every pair is within the tolerance."""
+        return self.max_abs_error <= self.tolerance
+
+
+def golden_inputs(manifest: Manifest) -> list[tuple[Input, Input]]:
+    """Return query and document of every golden pair.
+
+    Raises:
+        ContractError: A pair has neither text nor image, or its image is not base64.
+    """
+    return [(_to_input(pair.query), _to_input(pair.document)) for pair in manifest.golden_pairs]
+
+
+def golden_report(manifest: Manifest, measured: Sequence[float]) -> GoldenReport:
+    """Compare measured scores, in the order of `golden_inputs`, with the manifest's."""
+    pairs = zip(manifest.golden_pairs, measured, strict=True)
+    return GoldenReport(
+        tuple(GoldenPairResult(pair.relevance_score, score) for pair, score in pairs), manifest.golden_tolerance
+    )
+
+
+def _to_input(data: Mapping[str, str]) -> Input:
+    text, encoded = data.get("text"), data.get("image_png_base64")
+    if encoded is None:
+        if text is None:
+            raise ContractError(f"a golden pair has the keys {sorted(data)}, expected text or image_png_base64")
+        return Text(text)
+    try:
+        image = Image.from_bytes(base64.b64decode(encoded, validate=True))
+    except (binascii.Error, TypeError) as error:
+        raise ContractError(f"a golden pair's image_png_base64 cannot be decoded: {error}; export again") from error
+    return image if text is None else ImageText(image, text)

@@ -1,0 +1,213 @@
+"""The command line on the fake transport."""
+
+import importlib.metadata
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import PIL.Image
+import pytest
+import typer
+from lychee_client import LycheeClient, RerankResponse, RerankResult, Timings, cli
+from lychee_client._transports.fake import FakeTransport
+from lychee_client.cli import app, doctor, rerank
+from lychee_client.cli.table import BAR_WIDTH, latency_line, ranking_table, score_bar
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(transport: FakeTransport, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command with every client on a fake transport of its own, as live as `transport`."""
+
+    def make_client(url: str | None = None, **options: str) -> LycheeClient:
+        own = FakeTransport()
+        own.live = transport.live
+        return LycheeClient(url, transport=own, **options)
+
+    monkeypatch.setattr(rerank, "LycheeClient", make_client)
+    monkeypatch.setattr(doctor, "LycheeClient", make_client)
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Return one file of each kind; the second and the fourth cannot be ranked."""
+    texts = [tmp_path / "equal.txt", tmp_path / "latin1.txt"]
+    texts[0].write_bytes(b"\xef\xbb\xbfred car")
+    texts[1].write_bytes(b"caf\xe9")
+    image, missing, unnamed = tmp_path / "red.PNG", tmp_path / "missing.jpg", tmp_path / "photo-without-suffix"
+    for path in (image, unnamed):
+        PIL.Image.new("RGB", (30, 20), "red").save(path, "PNG")
+    return [texts[0], texts[1], image, missing, unnamed]
+
+
+def test_json_is_one_object_in_rank_order(run: Run, files: list[Path]) -> None:
+    result = run("rerank", "--query", "red car", "--json", *files)
+    assert result.exit_code == 0
+    data = json.loads(result.stdout)
+    assert set(data) == {"results", "errors", "timings"}
+    scores = [entry["relevance_score"] for entry in data["results"]]
+    assert scores == sorted(scores, reverse=True)
+    assert {entry["index"]: (entry["source"], entry["modality"]) for entry in data["results"]} == {
+        0: (str(files[0]), "text"),
+        2: (str(files[2]), "image"),
+        4: (str(files[4]), "image"),
+    }
+    for entry in data["results"]:
+        assert set(entry) == {"index", "source", "modality", "relevance_score", "decision", "truncated"}
+    assert [(entry["index"], entry["source"]) for entry in data["errors"]] == [(1, str(files[1])), (3, str(files[3]))]
+    assert "UTF-8" in data["errors"][0]["message"]
+    assert set(data["timings"]) == {"total_ms", "preprocess_ms", "encode_query_ms", "score_documents_ms"}
+
+
+def test_table_shows_results_errors_and_latency(run: Run, files: list[Path]) -> None:
+    result = run("rerank", "--query", "red car", *files)
+    assert result.exit_code == 0
+    words = " ".join(result.stdout.split())
+    for expected in ("rank", "decision", "modality", "equal.txt", "error", "missing.jpg", " ms (preprocessing"):
+        assert expected in words
+
+
+def test_options_reach_the_client(run: Run, files: list[Path]) -> None:
+    everything = json.loads(run("rerank", "--query", "x", "--json", *files).stdout)["results"]
+    top = json.loads(run("rerank", "--query", "x", "--json", "--top-n", "1", *files).stdout)["results"]
+    assert top == everything[:1]
+    above = run("rerank", "--query", "x", "--json", "--threshold", everything[0]["relevance_score"], *files)
+    assert json.loads(above.stdout)["results"] == [
+        entry for entry in everything if entry["relevance_score"] == everything[0]["relevance_score"]
+    ]
+    strict = json.loads(run("rerank", "--query", "red car", "--json", "--policy", "exploratory", *files).stdout)
+    assert {entry["decision"] for entry in strict["results"]} <= {"accept", "review", "reject"}
+
+
+def test_query_image(run: Run, files: list[Path]) -> None:
+    result = run("rerank", "--query-image", files[2], "--json", files[0], files[4])
+    best = json.loads(result.stdout)["results"][0]
+    assert best["index"] == 1
+    assert best["relevance_score"] == pytest.approx(1, abs=1e-6)
+    both = run("rerank", "--query", "red", "--query-image", files[2], "--json", files[0], files[4])
+    assert json.loads(both.stdout)["results"][0]["relevance_score"] < 0.999
+
+
+def test_long_text_is_marked(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text("word " * 200)
+    assert json.loads(run("rerank", "--query", "word", "--json", path).stdout)["results"][0]["truncated"] is True
+    assert "(truncated)" in " ".join(run("rerank", "--query", "word", path).stdout.split())
+
+
+def test_no_document_ranked_is_exit_code_1(run: Run, files: list[Path]) -> None:
+    result = run("rerank", "--query", "x", "--json", files[1], files[3])
+    assert result.exit_code == 1
+    assert [entry["index"] for entry in json.loads(result.stdout)["errors"]] == [0, 1]
+    assert "no document could be ranked" in result.stderr
+
+
+def test_threshold_above_every_score_is_exit_code_0(run: Run, files: list[Path]) -> None:
+    result = run("rerank", "--query", "x", "--json", "--threshold", "1", files[0])
+    assert (result.exit_code, json.loads(result.stdout)["results"]) == (0, [])
+
+
+def test_failed_call_is_exit_code_1_and_one_message(run: Run, files: list[Path], transport: FakeTransport) -> None:
+    transport.live = False
+    result = run("rerank", "--query", "x", files[0])
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "lychee: the fake server is gone\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["rerank", "--query", "x"],
+        ["rerank", "file.txt"],
+        ["rerank", "--query", "x", "--top-n", "0", "file.txt"],
+        ["rerank", "--query", "x", "--threshold", "1.5", "file.txt"],
+        ["rerank", "--query", "x", "--policy", "lenient", "file.txt"],
+        ["rerank", "--query", "x", "--url", "http://localhost:8001", "file.txt"],
+        ["rerank", "--unknown", "file.txt"],
+        ["unknown"],
+        [],
+    ],
+)
+def test_usage_errors_are_exit_code_2(run: Run, arguments: list[str]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").stdout.strip() == importlib.metadata.version("lychee-rerank-client")
+
+
+@pytest.mark.parametrize(("expected_score", "exit_code"), [(None, 0), (0.0, 1)])
+def test_doctor_replays_golden_pairs(
+    run: Run, monkeypatch: pytest.MonkeyPatch, expected_score: float | None, exit_code: int
+) -> None:
+    with LycheeClient(transport=FakeTransport()) as client:
+        score = client.score("a", "b") if expected_score is None else expected_score
+    pair = {"query": {"text": "a"}, "document": {"text": "b"}, "relevance_score": score}
+    transport = FakeTransport(manifest={"golden_pairs": {"tolerance": 0.02, "pairs": [pair]}})
+    monkeypatch.setattr(doctor, "LycheeClient", lambda url: LycheeClient(url, transport=transport))
+    result = run("doctor")
+    assert result.exit_code == exit_code
+    assert "golden 1" in result.stdout
+    assert ("drifted" in result.stderr) is (exit_code == 1)
+
+
+def test_doctor_without_a_server_is_exit_code_1(run: Run, transport: FakeTransport) -> None:
+    transport.live = False
+    result = run("doctor")
+    assert (result.exit_code, result.stderr) == (1, "lychee: the fake server is gone\n")
+
+
+class EntryPoint:
+    """Plays an installed distribution's entry in the group."""
+
+    def __init__(self, name: str, register: Callable[[typer.Typer], None] | Exception) -> None:
+        self.name = name
+        self.value = f"package.{name}:register"
+        self._register = register
+
+    def load(self) -> Callable[[typer.Typer], None]:
+        if isinstance(self._register, Exception):
+            raise self._register
+        return self._register
+
+
+def test_other_distributions_add_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def register(app: typer.Typer) -> None:
+        app.command(name="extra")(lambda: typer.echo("extra ran"))
+
+    groups = {"lychee.commands": [EntryPoint("good", register), EntryPoint("bad", ImportError("no such module"))]}
+    monkeypatch.setattr(cli, "entry_points", lambda group: groups[group])
+    extended = typer.Typer()
+    rerank.register(extended)
+    cli.add_commands(extended)
+    assert CliRunner().invoke(extended, ["extra"]).stdout == "extra ran\n"
+    warning = capsys.readouterr().err
+    assert warning == "lychee: the commands of package.bad:register are missing: no such module\n"
+
+
+def test_main_runs_the_app(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cli, "entry_points", lambda group: [])
+    monkeypatch.setattr(sys, "argv", ["lychee", "--version"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.strip() == importlib.metadata.version("lychee-rerank-client")
+
+
+@pytest.mark.parametrize(("score", "filled"), [(0.0, 0), (0.5, BAR_WIDTH // 2), (1.0, BAR_WIDTH)])
+def test_score_bar(score: float, filled: int) -> None:
+    assert score_bar(score) == "█" * filled + "░" * (BAR_WIDTH - filled)
+
+
+def test_table_takes_sources_literally() -> None:
+    result = RerankResult(index=1, relevance_score=0.5, decision="review", modality="text")
+    response = RerankResponse((result,), (), Timings(total_ms=12.34))
+    console = Console(file=io.StringIO(), width=100)
+    console.print(ranking_table(response, ["first", "[red]second[/red]"]))
+    assert "[red]second[/red]" in console.file.getvalue()
+    assert latency_line(response.timings).startswith("12.3 ms")

@@ -1,0 +1,273 @@
+"""Images: sources, modes, limits, geometry."""
+
+import io
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from lychee_client import Image, InvalidInputError
+from lychee_client import _image as image_module
+from lychee_client._image import preprocess
+from lychee_client._manifest import ImageSpec
+
+SPEC = ImageSpec(height=224, width=224, resize_shortest_edge=256, resample="bicubic")
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+
+
+def encode(image: PIL.Image.Image, file_format: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def load(data: bytes) -> np.ndarray:
+    return Image.from_bytes(data).load_pixel_values(SPEC)
+
+
+def colours(pixels: np.ndarray) -> set[tuple[int, ...]]:
+    return {tuple(int(value) for value in colour) for colour in np.unique(pixels.reshape(3, -1), axis=1).T}
+
+
+def rgba(alpha: int) -> PIL.Image.Image:
+    return PIL.Image.new("RGBA", (50, 40), (*RED, alpha))
+
+
+def transparent_palette() -> bytes:
+    image = PIL.Image.new("P", (50, 40), 0)
+    image.putpalette([*RED, 0, 0, 255])
+    return encode(image, transparency=0)
+
+
+def animated_gif() -> bytes:
+    frames = [PIL.Image.new("RGB", (50, 40), colour) for colour in (RED, (0, 0, 255))]
+    return encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+
+
+def sixteen_bits(value: int, file_format: str = "PNG") -> bytes:
+    return encode(PIL.Image.fromarray(np.full((40, 50), value, np.uint16)), file_format)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        pytest.param(lambda: encode(PIL.Image.new("RGB", (50, 40), RED)), RED, id="rgb"),
+        pytest.param(lambda: encode(rgba(255)), RED, id="rgba opaque"),
+        pytest.param(lambda: encode(rgba(0)), WHITE, id="rgba transparent"),
+        pytest.param(lambda: encode(rgba(51)), (255, 204, 204), id="rgba a fifth"),
+        pytest.param(lambda: encode(rgba(0), "WEBP", lossless=True), WHITE, id="webp transparent"),
+        pytest.param(lambda: encode(PIL.Image.new("LA", (50, 40), (0, 0))), WHITE, id="la transparent"),
+        pytest.param(lambda: encode(PIL.Image.new("LA", (50, 40), (9, 255))), (9, 9, 9), id="la opaque"),
+        pytest.param(transparent_palette, WHITE, id="palette transparent"),
+        pytest.param(lambda: encode(PIL.Image.new("RGB", (50, 40), RED).quantize(4)), RED, id="palette"),
+        pytest.param(lambda: encode(PIL.Image.new("RGB", (50, 40), RED), transparency=RED), WHITE, id="rgb colour key"),
+        pytest.param(lambda: encode(PIL.Image.new("L", (50, 40), 7)), (7, 7, 7), id="gray"),
+        pytest.param(lambda: encode(PIL.Image.new("1", (50, 40), 1)), WHITE, id="bilevel"),
+        pytest.param(lambda: encode(PIL.Image.new("CMYK", (50, 40), (0, 255, 255, 0)), "TIFF"), RED, id="cmyk"),
+        pytest.param(lambda: sixteen_bits(0x8080), (128,) * 3, id="16 bits"),
+        pytest.param(lambda: sixteen_bits(65535), WHITE, id="16 bits full"),
+        pytest.param(lambda: sixteen_bits(0x8080, "TIFF"), (128,) * 3, id="16 bits tiff"),
+        pytest.param(lambda: sixteen_bits(0x8080, "PPM"), (128,) * 3, id="16 bits pgm"),
+        pytest.param(animated_gif, RED, id="animated"),
+        pytest.param(lambda: encode(PIL.Image.new("RGB", (50, 40), RED), "BMP"), RED, id="bmp"),
+        pytest.param(lambda: encode(PIL.Image.new("RGB", (1, 1), RED)), RED, id="one pixel"),
+        pytest.param(lambda: encode(PIL.Image.new("RGB", (20_000, 1), RED)), RED, id="20000 x 1"),
+        pytest.param(lambda: encode(PIL.Image.new("RGB", (1, 20_000), RED)), RED, id="1 x 20000"),
+        pytest.param(lambda: encode(PIL.Image.new("RGB", (20_000, 500), RED)), RED, id="20000 x 500"),
+    ],
+)
+def test_every_kind_of_image_becomes_rgb(make: Callable[[], bytes], expected: tuple[int, int, int]) -> None:
+    pixels = load(make())
+    assert (pixels.shape, pixels.dtype) == ((3, 224, 224), np.uint8)
+    assert pixels.flags.c_contiguous
+    assert colours(pixels) == {expected}
+
+
+# How the file must be stored for each orientation tag, so that the upright image has red on the left.
+ORIENTATIONS = {
+    1: None,
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_90,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "WEBP"])
+def test_exif_orientation_is_honoured(orientation: int, file_format: str) -> None:
+    quarters = np.zeros((60, 80, 3), np.uint8)
+    quarters[:30, :40], quarters[:30, 40:], quarters[30:, :40], quarters[30:, 40:] = RED, (0, 255, 0), WHITE, 0
+    upright = PIL.Image.fromarray(quarters)
+    transposition = ORIENTATIONS[orientation]
+    stored = upright if transposition is None else upright.transpose(transposition)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    np.testing.assert_array_equal(load(encode(stored, file_format, exif=exif, **options)), preprocess(upright, SPEC))
+
+
+def test_damaged_exif_does_not_cost_the_image() -> None:
+    assert colours(load(encode(PIL.Image.new("RGB", (50, 40), RED), exif=b"Exif\x00\x00damaged"))) == {RED}
+
+
+@pytest.mark.parametrize("size", [(480, 480), (451, 300), (300, 451), (1000, 251), (257, 1028), (33, 47), (224, 224)])
+def test_preprocess_resizes_then_crops(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    short, long = min(size), max(size)
+    scaled = int(256 * long / short)
+    resized_size = (256, scaled) if size[0] <= size[1] else (scaled, 256)
+    resized = np.asarray(PIL.Image.fromarray(noise).resize(resized_size, PIL.Image.Resampling.BICUBIC))
+    top, left = (resized.shape[0] - 224) // 2, (resized.shape[1] - 224) // 2
+    expected = resized[top : top + 224, left : left + 224].transpose(2, 0, 1)
+    np.testing.assert_array_equal(preprocess(PIL.Image.fromarray(noise), SPEC), expected)
+
+
+@pytest.mark.parametrize("size", [(1600, 100), (100, 1600), (1001, 50), (3000, 300)])
+def test_long_images_are_cropped_before_resizing_without_visible_change(size: tuple[int, int]) -> None:
+    width, height = size
+    y, x = np.mgrid[:height, :width] / 40
+    smooth = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], axis=2) * 100 + 128
+    image = PIL.Image.fromarray(smooth.astype(np.uint8))
+    scaled = int(256 * max(size) / min(size))
+    resized = image.resize((scaled, 256) if width > height else (256, scaled), PIL.Image.Resampling.BICUBIC)
+    left, top = (resized.width - 224) // 2, (resized.height - 224) // 2
+    expected = np.asarray(resized.crop((left, top, left + 224, top + 224))).transpose(2, 0, 1)
+    assert np.abs(preprocess(image, SPEC).astype(int) - expected).max() <= 6
+
+
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000), (5000, 700)])
+def test_long_images_need_no_large_intermediate(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    resize = PIL.Image.Image.resize
+    sizes = []
+
+    def record(image: PIL.Image.Image, size: tuple[int, int], resample: int) -> PIL.Image.Image:
+        sizes.append(size)
+        return resize(image, size, resample)
+
+    monkeypatch.setattr(PIL.Image.Image, "resize", record)
+    preprocess(PIL.Image.new("RGB", size), SPEC)
+    assert [sorted(size) for size in sizes] == [[256, 1024]]
+
+
+def test_sources_agree(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    path = tmp_path / "photo.png"
+    PIL.Image.fromarray(pixels).save(path)
+    images = [
+        Image.from_path(path),
+        Image.from_path(str(path)),
+        Image.from_bytes(path.read_bytes()),
+        Image.from_pil(PIL.Image.fromarray(pixels)),
+        Image.from_numpy(pixels),
+    ]
+    first, *others = (image.load_pixel_values(SPEC) for image in images)
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+
+
+def test_from_numpy_takes_gray_and_copies() -> None:
+    pixels = np.full((40, 50), 7, np.uint8)
+    image = Image.from_numpy(pixels)
+    pixels[:] = 9
+    assert colours(image.load_pixel_values(SPEC)) == {(7, 7, 7)}
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((3, 4, 5), np.uint8),
+        np.zeros((1, 4, 4, 3), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros(4, np.uint8),
+    ],
+)
+def test_from_numpy_refuses_other_arrays(pixels: np.ndarray) -> None:
+    with pytest.raises(InvalidInputError, match="expected uint8"):
+        Image.from_numpy(pixels)
+
+
+def noise_file(file_format: str) -> bytes:
+    return encode(PIL.Image.effect_noise((300, 300), 90).convert("RGB"), file_format)
+
+
+def bomb(width: int, height: int) -> bytes:
+    """Return a PNG whose header claims more pixels than its few bytes hold."""
+    data = bytearray(encode(PIL.Image.new("L", (1, 1))))
+    data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param(b"", "not a readable image", id="empty"),
+        pytest.param(b"hello" * 50, "not a readable image", id="text"),
+        pytest.param(noise_file("PNG")[:5000], "cannot be decoded", id="png cut off"),
+        pytest.param(noise_file("JPEG")[:5000], "cannot be decoded", id="jpeg cut off"),
+        pytest.param(noise_file("WEBP")[:5000], "not a readable image|cannot be decoded", id="webp cut off"),
+        pytest.param(noise_file("PNG")[:20], "not a readable image", id="header cut off"),
+        pytest.param(bomb(8001, 8000), "limit is 64000000", id="above the limit"),
+        pytest.param(bomb(10_000, 10_000), "64000000 pixels allowed", id="Pillow warns"),
+        pytest.param(bomb(60_000, 60_000), "64000000 pixels allowed", id="Pillow refuses"),
+        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a readable image", id="eps"),
+    ],
+)
+def test_unusable_bytes_are_refused(data: bytes, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        load(data)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_bomb_is_refused_where_pillow_only_warns() -> None:
+    with pytest.raises(InvalidInputError, match="limit is 64000000"):
+        load(bomb(10_000, 10_000))
+
+
+def test_pil_image_above_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_module, "MAX_PIXELS", 99)
+    assert Image.from_pil(PIL.Image.new("RGB", (9, 11))).load_pixel_values(SPEC).shape == (3, 224, 224)
+    with pytest.raises(InvalidInputError, match="10 x 10 pixels, the limit is 99"):
+        Image.from_pil(PIL.Image.new("RGB", (10, 10))).load_pixel_values(SPEC)
+
+
+def test_file_above_the_byte_limit_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(noise_file("PNG"))
+    monkeypatch.setattr(image_module, "MAX_SIZE_BYTES", 1000)
+    for image in (Image.from_path(path), Image.from_bytes(path.read_bytes())):
+        with pytest.raises(InvalidInputError, match="limit is 1000"):
+            image.load_pixel_values(SPEC)
+
+
+def test_file_above_the_byte_limit_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(bytes(1001))
+    monkeypatch.setattr(image_module, "MAX_SIZE_BYTES", 1000)
+    monkeypatch.delattr(Path, "read_bytes")
+    with pytest.raises(InvalidInputError, match="1001 bytes, the limit is 1000"):
+        Image.from_path(path).load_pixel_values(SPEC)
+
+
+def test_unusable_paths_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing.jpg", tmp_path, "null\0byte"):
+        with pytest.raises(InvalidInputError, match=r"cannot be read|not a regular file"):
+            Image.from_path(path).load_pixel_values(SPEC)
+
+
+def test_pixels_are_kept_for_the_same_spec_only() -> None:
+    image = Image.from_numpy(np.zeros((40, 50), np.uint8))
+    assert image.cached_pixel_values(SPEC) is None
+    pixels = image.load_pixel_values(SPEC)
+    assert image.load_pixel_values(SPEC) is pixels
+    other = ImageSpec(height=32, width=32, resize_shortest_edge=32, resample="bicubic")
+    assert image.cached_pixel_values(other) is None
+    assert image.load_pixel_values(other).shape == (3, 32, 32)
