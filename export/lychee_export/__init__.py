@@ -1,0 +1,1 @@
+"""Turn a reranker checkpoint into a validated Triton model repository."""

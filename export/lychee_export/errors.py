@@ -1,0 +1,21 @@
+"""What can go wrong while exporting."""
+
+from __future__ import annotations
+
+__all__ = ["CheckpointError", "ExportError", "RepositoryError", "ValidationError"]
+
+
+class ExportError(Exception):
+    """Base of all export errors; the message says what happened and what to do."""
+
+
+class CheckpointError(ExportError):
+    """The checkpoint is missing, incomplete, or of an unknown family."""
+
+
+class ValidationError(ExportError):
+    """An exported model breaks the tensor contract or differs from its reference."""
+
+
+class RepositoryError(ExportError):
+    """The model repository cannot be written."""

@@ -1,0 +1,101 @@
+"""The tensor contract: what every model of a family takes and gives.
+
+Declared once by the family modules; ONNX files, ``config.pbtxt`` and the manifest are derived from it, the client
+is tested against it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BATCH_AXIS", "Axis", "Dtype", "ModelSignature", "TensorSpec", "Tensors"]
+
+Dtype = Literal["float32", "int64", "string", "uint8"]
+
+Tensors = dict[str, NDArray[np.generic]]
+"""Arrays by tensor name, the batch axis first."""
+
+BATCH_AXIS = "batch_size"
+"""Name of the leading axis of every ONNX input and output of a model with ``max_batch_size`` > 0."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis of variable size.
+
+    Args:
+        name: The axis' name in the ONNX file; axes of one name have one size within a request.
+        maximum: Largest size.
+    """
+
+    name: str
+    maximum: int
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output tensor.
+
+    Args:
+        name: The tensor's name in the ONNX file, in ``config.pbtxt`` and on the wire.
+        dtype: Element type.
+        shape: Sizes without the batch axis.
+        pad_value: What fills a variable axis up to the next bucket.
+        maximum: Largest value of an integer input, where a larger one has no meaning; values start at 0.
+    """
+
+    name: str
+    dtype: Dtype
+    shape: tuple[int | Axis, ...]
+    pad_value: int = 0
+    maximum: int | None = None
+
+    def __post_init__(self) -> None:
+        for size in self.shape:
+            if isinstance(size, int) and size < 1:
+                raise ValueError(f"{self.name}: a fixed axis has at least one element, got shape {self.shape}")
+
+    @property
+    def triton_dims(self) -> tuple[int, ...]:
+        """Sizes as Triton writes them: -1 for an axis of variable size."""
+        return tuple(size if isinstance(size, int) else -1 for size in self.shape)
+
+
+@dataclass(frozen=True)
+class ModelSignature:
+    """One model of the repository.
+
+    A tensor keeps its name through an ensemble, so the steps' signatures say how they connect.
+
+    Args:
+        name: The model's folder and its name on the wire.
+        inputs: Input tensors, in the ONNX file's order.
+        outputs: Output tensors, in the ONNX file's order.
+        max_batch_size: Most rows in one request; 0 for a model without a batch axis.
+        steps: For an ensemble, its models in order; empty for a model with a file of its own.
+        encoder: Whether the model does the heavy work: it runs on the accelerator and its answers are cached.
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch_size: int
+    steps: tuple[ModelSignature, ...] = ()
+    encoder: bool = False
+
+    def __post_init__(self) -> None:
+        names = [tensor.name for tensor in (*self.inputs, *self.outputs)]
+        if len(set(names)) != len(names):
+            raise ValueError(f"{self.name}: tensor names must be unique, got {names}")
+        if self.max_batch_size < 0:
+            raise ValueError(f"{self.name}: max_batch_size must be at least 0, got {self.max_batch_size}")
+        for step in self.steps:
+            if step.max_batch_size < self.max_batch_size:
+                raise ValueError(
+                    f"{self.name}: an ensemble's max_batch_size may not exceed that of a step, got "
+                    f"{self.max_batch_size} with {step.max_batch_size} of {step.name}"
+                )

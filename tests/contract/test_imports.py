@@ -1,0 +1,81 @@
+"""Each distribution imports only what its place in the design allows."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {"onnx", "onnxruntime", "onnxscript", "torch", "transformers"}
+PROJECT = {"lychee_client", "lychee_export", "lychee_server"}
+
+ALLOWED = {
+    "client/lychee_client": {
+        "lychee_client",
+        "numpy",
+        "PIL",
+        "grpc",
+        "platformdirs",
+        "rich",
+        "tokenizers",
+        "tritonclient",
+        "typer",
+    },
+    "export/lychee_export": {
+        "google",
+        "lychee_export",
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "PIL",
+        "safetensors",
+        "tokenizers",
+        "torch",
+        "transformers",
+        "tritonclient",
+        "typer",
+    },
+    "server/lychee_server": {
+        "google",
+        "grpc",
+        "lychee_client",
+        "lychee_server",
+        "numpy",
+        "platformdirs",
+        "psutil",
+        "rich",
+        "tritonclient",
+        "typer",
+    },
+    "server/backends": {"numpy", "onnxruntime", "triton_python_backend_utils"},
+    "loadtest": {"PIL", "lychee_client", "lychee_export", "machine", "numpy", "onnx", "payloads", "tritonclient"},
+    "examples": {"catalogue", "lychee_client", "lychee_server", "rich"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Return the top-level names that a file imports; relative imports stay inside their package."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.partition(".")[0])
+    return names - set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("folder", sorted(ALLOWED))
+def test_folder_imports_only_what_the_design_allows(root: Path, folder: str) -> None:
+    files = sorted((root / folder).rglob("*.py"))
+    assert files
+    foreign = {f"{path.relative_to(root)}: {name}" for path in files for name in imported(path) - ALLOWED[folder]}
+    assert not foreign
+
+
+def test_the_table_keeps_the_client_light_and_the_layers_apart() -> None:
+    assert not ALLOWED["client/lychee_client"] & HEAVY
+    assert not ALLOWED["server/lychee_server"] & HEAVY
+    assert ALLOWED["client/lychee_client"] & PROJECT == {"lychee_client"}
+    assert ALLOWED["export/lychee_export"] & PROJECT == {"lychee_export"}
+    assert ALLOWED["server/lychee_server"] & PROJECT == {"lychee_client", "lychee_server"}
+    assert ALLOWED["loadtest"] & PROJECT == {"lychee_client", "lychee_export"}

@@ -1,0 +1,79 @@
+"""Signature = committed ``config.pbtxt`` = ONNX file = manifest."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from google.protobuf import text_format
+from lychee_export.assets import CLIENT_ASSETS
+from lychee_export.exporter import config_files
+from lychee_export.families import Checkpoint
+from lychee_export.validation import validate_contract
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+
+def model_file(repository: Path, name: str) -> Path:
+    (path,) = (repository / name).glob("*/model.onnx")
+    return path
+
+
+def manifest(repository: Path) -> dict[str, object]:
+    (path,) = repository.glob("client_assets/*/manifest.json")
+    content: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def test_committed_configs_equal_what_the_exporter_writes(root: Path, checkpoint: Checkpoint) -> None:
+    expected = {}
+    for name, (config, variants) in config_files(checkpoint, "fp32").items():
+        expected[f"{name}/config.pbtxt"] = config
+        expected |= {f"{name}/configs/{variant}.pbtxt": text for variant, text in variants.items()}
+    repository = root / "model_repository"
+    committed = {
+        str(path.relative_to(repository)): path.read_text(encoding="utf-8") for path in repository.rglob("*.pbtxt")
+    }
+    assert committed == expected
+
+
+def test_onnx_files_keep_the_signatures(repository: Path, checkpoint: Checkpoint) -> None:
+    for signature in (*(piece.signature for piece in checkpoint.pieces), CLIENT_ASSETS):
+        validate_contract(onnx.load(model_file(repository, signature.name)), signature)
+
+
+def test_ensemble_batch_size_fits_every_step(repository: Path) -> None:
+    configs = {
+        path.parent.name: text_format.Parse(path.read_text(), ModelConfig())
+        for path in repository.glob("*/config.pbtxt")
+    }
+    ensembles = [config for config in configs.values() if config.platform == "ensemble"]
+    assert len(ensembles) == 3
+    for config in ensembles:
+        for step in config.ensemble_scheduling.step:
+            assert config.max_batch_size <= configs[step.model_name].max_batch_size
+
+
+def test_manifest_hashes_the_files_beside_it(repository: Path) -> None:
+    artifacts = manifest(repository)["artifacts"]
+    assert isinstance(artifacts, dict)
+    tokenizer = artifacts.pop("tokenizer")
+    assert len(tokenizer) == 64
+    measured = {
+        key: hashlib.sha256(model_file(repository, key.split("/")[0]).read_bytes()).hexdigest() for key in artifacts
+    }
+    assert measured == artifacts
+    assert len(artifacts) == 5
+
+
+def test_manifest_carries_golden_pairs_and_parity(repository: Path, checkpoint: Checkpoint) -> None:
+    content = manifest(repository)
+    golden = content["golden_pairs"]
+    assert isinstance(golden, dict)
+    assert [pair["relevance_score"] for pair in golden["pairs"]] == pytest.approx(
+        [pair.relevance_score for pair in checkpoint.golden_pairs], abs=1e-5
+    )
+    parity = content["parity"]
+    assert isinstance(parity, dict)
+    assert parity["cpu"]["max_abs_error"] < 2e-5
+    assert parity["cpu"]["kendall_tau"] == 1.0

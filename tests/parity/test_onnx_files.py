@@ -1,0 +1,80 @@
+"""The files that are served against the reference values of the checkpoint."""
+
+from pathlib import Path
+
+import lychee_export
+import numpy as np
+import onnx
+import pytest
+from lychee_export.families import Checkpoint
+from lychee_export.onnx_export import export_onnx
+from lychee_export.quantization import Precision, quantize_weights
+from lychee_export.runtime import Provider, open_session
+from lychee_export.validation import TOLERANCES, validate_values
+from tokenizers import Tokenizer
+
+CHECKPOINT = Path(lychee_export.__file__).parent / "checkpoints" / "lychee_mini"
+
+
+def load(repository: Path, name: str) -> onnx.ModelProto:
+    (path,) = (repository / name).glob("*/model.onnx")
+    return onnx.load(path)
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_text_encoder_gives_the_reference_embeddings(repository: Path, provider: Provider) -> None:
+    reference = np.load(CHECKPOINT / "reference.npz")
+    session = open_session(load(repository, "text_encoder"), provider)
+    tokenizer = Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
+    tokenizer.enable_padding(pad_id=1, length=32)
+    encodings = tokenizer.encode_batch([str(text) for text in reference["texts"]])
+    (embeddings,) = session.run(
+        ["text_embedding"],
+        {
+            "input_ids": np.array([encoding.ids for encoding in encodings]),
+            "attention_mask": np.array([encoding.attention_mask for encoding in encodings]),
+        },
+    )
+    np.testing.assert_allclose(embeddings, reference["text_embedding"], atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_vision_encoder_and_head_give_the_reference_scores(repository: Path, provider: Provider) -> None:
+    reference = np.load(CHECKPOINT / "reference.npz")
+    (images,) = open_session(load(repository, "vision_encoder"), provider).run(
+        ["image_embedding"], {"pixel_values": reference["pixel_values"]}
+    )
+    np.testing.assert_allclose(images, reference["image_embedding"], atol=2e-3, rtol=0)
+    head = open_session(load(repository, "scoring_head_image"), "cpu")
+    queries = reference["text_embedding"]
+    (scores,) = head.run(
+        ["relevance_score"],
+        {
+            "query_embedding": np.repeat(queries, len(images), axis=0),
+            "image_embedding": np.tile(images, (len(queries), 1)),
+        },
+    )
+    np.testing.assert_allclose(scores.reshape(len(queries), -1), reference["image_score"], atol=5e-3, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["w8", "w4"])
+def test_quantized_weights_keep_scores_order_and_batch_invariance(
+    repository: Path, checkpoint: Checkpoint, precision: Precision
+) -> None:
+    sessions, sizes = {}, {}
+    for piece in checkpoint.pieces:
+        name = piece.signature.name
+        model = load(repository, name)
+        quantized = quantize_weights(model, precision) if piece.signature.encoder else model
+        sizes[name] = quantized.ByteSize() / model.ByteSize()
+        sessions[name] = open_session(quantized, "cpu")
+    parity = validate_values(checkpoint, sessions, TOLERANCES[precision, "cpu"])
+    assert sizes["text_encoder"] < 0.62
+    assert parity.max_abs_error > 0
+    assert parity.batch_invariance < 1e-6
+
+
+def test_fp32_is_left_as_it_is(checkpoint: Checkpoint) -> None:
+    model = export_onnx(checkpoint.pieces[-1])
+    assert quantize_weights(model, "fp32") is model

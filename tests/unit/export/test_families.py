@@ -1,0 +1,89 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lychee_export.errors import CheckpointError
+from lychee_export.families import Checkpoint, lychee_mini
+from lychee_export.families import load_checkpoint as load
+
+BUNDLED = Path(lychee_mini.__file__).parent.parent / "checkpoints" / "lychee_mini"
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """Return a copy of the bundled checkpoint that a test may damage."""
+    return Path(shutil.copytree(BUNDLED, tmp_path / "checkpoint"))
+
+
+def test_dequantize_unpacks_low_nibble_first() -> None:
+    qweight = np.full((1, 16), 0x9A, np.uint8)
+    weights = lychee_mini.dequantize(qweight, np.array([[0.5]], np.float16))
+    assert weights.shape == (1, 32)
+    assert weights[0, :4].tolist() == [1.0, 0.5, 1.0, 0.5]
+
+
+def test_dequantize_uses_one_scale_per_block_of_32() -> None:
+    qweight = np.full((1, 32), 0x99, np.uint8)
+    weights = lychee_mini.dequantize(qweight, np.array([[1.0, 2.0]], np.float16))
+    assert weights[0].tolist() == [1.0] * 32 + [2.0] * 32
+
+
+def test_encoders_and_head_match_the_reference_values(checkpoint: Checkpoint) -> None:
+    modules = {piece.signature.name: piece.module for piece in checkpoint.pieces}
+    reference = np.load(BUNDLED / "reference.npz")
+    with torch.no_grad():
+        images = modules["vision_encoder"](torch.from_numpy(reference["pixel_values"]))
+        queries = torch.from_numpy(reference["text_embedding"])
+        pairs = [(query[None], image[None]) for query in queries for image in images]
+        scores = torch.cat([modules["scoring_head_image"](*pair) for pair in pairs])
+    np.testing.assert_allclose(images.numpy(), reference["image_embedding"], atol=2e-3, rtol=0)
+    np.testing.assert_allclose(scores.numpy().reshape(6, 5), reference["image_score"], atol=5e-3, rtol=0)
+
+
+def test_unknown_name_lists_the_bundled_checkpoints(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="bundled names: lychee-mini"):
+        load(str(tmp_path / "nowhere"))
+
+
+def test_unknown_family_lists_the_known_ones(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(CheckpointError, match=r"unknown model_type 'gpt2'.*lychee_mini"):
+        load(str(tmp_path))
+
+
+def test_config_that_is_not_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"config\.json is not JSON"):
+        load(str(tmp_path))
+
+
+def test_truncated_weights_are_reported(broken: Path) -> None:
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="cannot read the weights"):
+        load(str(broken))
+
+
+def test_missing_tokenizer_is_reported(broken: Path) -> None:
+    (broken / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"incomplete or inconsistent.*tokenizer\.json"):
+        load(str(broken))
+
+
+def test_config_that_does_not_fit_the_weights_is_reported(broken: Path) -> None:
+    config = json.loads((broken / "config.json").read_text())
+    config["text_encoder"]["num_hidden_layers"] = 11
+    (broken / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="incomplete or inconsistent"):
+        load(str(broken))
+
+
+def test_golden_pairs_cover_every_modality_and_tell_match_from_mismatch(checkpoint: Checkpoint) -> None:
+    kinds = {(pair.text is not None, pair.image_png is not None) for pair in checkpoint.golden_pairs}
+    assert kinds == {(True, False), (False, True), (True, True)}
+    scores = [pair.relevance_score for pair in checkpoint.golden_pairs]
+    assert max(scores) > 0.9
+    assert min(scores) < 0.1

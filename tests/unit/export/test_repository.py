@@ -1,0 +1,86 @@
+import os
+from pathlib import Path
+
+import pytest
+from lychee_export.errors import RepositoryError
+from lychee_export.repository import ModelFolder, write_models
+
+
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def test_models_are_written_with_variants_and_version_folder(tmp_path: Path) -> None:
+    write_models(
+        tmp_path,
+        [
+            ModelFolder("encoder", "name: 'encoder'", {"cpu": "plain"}, {"model.onnx": b"1"}),
+            ModelFolder("ensemble", "name: 'ensemble'"),
+        ],
+    )
+    assert (tmp_path / "encoder/1/model.onnx").read_bytes() == b"1"
+    assert (tmp_path / "encoder/configs/cpu.pbtxt").read_text() == "plain"
+    assert (tmp_path / "ensemble/1").is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder", "ensemble"]
+
+
+def test_unchanged_model_keeps_its_version_and_a_changed_one_gets_the_next(tmp_path: Path) -> None:
+    for content in (b"old", b"old", b"new"):
+        write_models(tmp_path, [ModelFolder("encoder", "", files={"model.onnx": content})])
+    assert [path.name for path in (tmp_path / "encoder").glob("[0-9]*")] == ["2"]
+    assert (tmp_path / "encoder/2/model.onnx").read_bytes() == b"new"
+
+
+def test_clone_without_binaries_starts_at_its_only_version(tmp_path: Path) -> None:
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder/config.pbtxt").write_text("from git")
+    write_models(tmp_path, [ModelFolder("encoder", "", files={"model.onnx": b"1"})])
+    assert (tmp_path / "encoder/1/model.onnx").exists()
+
+
+def test_other_models_and_own_variants_stay(tmp_path: Path) -> None:
+    write_models(tmp_path / "repository", [ModelFolder("encoder", "", files={"model.onnx": b"1"})])
+    own = tmp_path / "repository/encoder/configs/tuned.pbtxt"
+    own.parent.mkdir()
+    own.write_text("mine")
+    other = tmp_path / "repository/other/1"
+    other.mkdir(parents=True)
+    write_models(tmp_path / "repository", [ModelFolder("encoder", "", files={"model.onnx": b"2"})])
+    assert own.read_text() == "mine"
+    assert other.is_dir()
+
+
+@pytest.mark.parametrize("failing_move", [1, 2, 3, 4])
+def test_failure_at_any_move_leaves_the_repository_untouched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_move: int
+) -> None:
+    old = [ModelFolder(name, "old", files={"model.onnx": b"old"}) for name in ("first", "second")]
+    new = [ModelFolder(name, "new", files={"model.onnx": b"new"}) for name in ("first", "second")]
+    write_models(tmp_path, old)
+    before = snapshot(tmp_path)
+    real_rename, moves = os.rename, 0
+
+    def rename(source: Path, target: Path) -> None:
+        nonlocal moves
+        moves += 1
+        if moves == failing_move:
+            raise OSError("disk full")
+        real_rename(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(RepositoryError, match="disk full; it is as it was"):
+        write_models(tmp_path, new)
+    assert snapshot(tmp_path) == before
+
+
+def test_leftover_of_a_killed_export_is_removed(tmp_path: Path) -> None:
+    leftover = tmp_path / ".staging-killed/new"
+    leftover.mkdir(parents=True)
+    write_models(tmp_path, [ModelFolder("encoder", "")])
+    assert not leftover.exists()
+
+
+def test_repository_that_is_a_file_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RepositoryError, match="cannot write the model repository"):
+        write_models(tmp_path / "file", [ModelFolder("encoder", "")])

@@ -1,0 +1,60 @@
+from google.protobuf import text_format
+from lychee_export.signature import Axis, ModelSignature, TensorSpec
+from lychee_export.triton_config import model_config
+from tritonclient.grpc.model_config_pb2 import TYPE_INT64, ModelConfig
+
+IDS = TensorSpec("input_ids", "int64", (Axis("sequence_length", 512),), maximum=99)
+EMBEDDING = TensorSpec("text_embedding", "float32", (384,))
+SCORE = TensorSpec("relevance_score", "float32", (1,))
+ENCODER = ModelSignature("text_encoder", (IDS,), (EMBEDDING,), 32, encoder=True)
+HEAD = ModelSignature("scoring_head_text", (EMBEDDING,), (SCORE,), 32)
+ENSEMBLE = ModelSignature("rerank_text", (IDS,), (SCORE,), 16, steps=(ENCODER, HEAD))
+
+
+def parse(signature: ModelSignature, *, accelerated: bool = True) -> ModelConfig:
+    return text_format.Parse(model_config(signature, accelerated=accelerated), ModelConfig())
+
+
+def test_encoder_is_batched_cached_and_accelerated() -> None:
+    config = parse(ENCODER)
+    assert (config.backend, config.max_batch_size) == ("onnxruntime", 32)
+    assert (config.input[0].name, config.input[0].data_type, list(config.input[0].dims)) == (
+        "input_ids",
+        TYPE_INT64,
+        [-1],
+    )
+    assert config.HasField("dynamic_batching")
+    assert config.response_cache.enable
+    accelerator = config.optimization.execution_accelerators.cpu_execution_accelerator[0]
+    assert (accelerator.name, dict(accelerator.parameters)) == ("openvino", {"precision": "bf16"})
+    assert config.parameters["maximum.input_ids"].string_value == "99"
+
+
+def test_dynamic_batching_has_no_queue_policy_that_makes_triton_stall() -> None:
+    assert parse(ENCODER).dynamic_batching.ByteSize() == 0
+
+
+def test_plain_variant_differs_in_the_accelerator_alone() -> None:
+    accelerated, plain = parse(ENCODER), parse(ENCODER, accelerated=False)
+    accelerated.ClearField("optimization")
+    assert accelerated == plain
+
+
+def test_head_is_neither_cached_nor_accelerated() -> None:
+    config = parse(HEAD)
+    assert not config.response_cache.enable
+    assert not config.HasField("optimization")
+    assert config.parameters["intra_op_thread_count"].string_value == "1"
+
+
+def test_ensemble_has_no_batching_of_its_own_and_connects_by_name() -> None:
+    config = parse(ENSEMBLE)
+    assert config.platform == "ensemble"
+    assert not config.HasField("dynamic_batching")
+    steps = config.ensemble_scheduling.step
+    assert [step.model_name for step in steps] == ["text_encoder", "scoring_head_text"]
+    assert dict(steps[0].output_map) == dict(steps[1].input_map) == {"text_embedding": "text_embedding"}
+
+
+def test_model_without_batch_axis_has_no_dynamic_batching() -> None:
+    assert not parse(ModelSignature("constant", (), (SCORE,), 0)).HasField("dynamic_batching")
