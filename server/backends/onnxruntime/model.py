@@ -1,0 +1,462 @@
+"""Serve ONNX models where Triton lacks its C++ `onnxruntime` backend.
+
+Triton takes this file when `backends/onnxruntime/` holds no `libtriton_onnxruntime.so`. So it reads the same keys of
+`config.pbtxt` as the C++ backend does, and gives the same kinds of errors. Three parameters are ours, and the C++
+backend ignores them: the accelerator's `precision`; `maximum.<input>`, the largest value that an integer input may
+hold; and `max_run_elements`, which bounds memory: a batch whose largest input has more elements runs in slices.
+Source: https://github.com/triton-inference-server/onnxruntime_backend/blob/r24.10/README.md
+"""
+
+import ctypes
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import triton_python_backend_utils as pb_utils
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+
+Array = npt.NDArray[Any]
+
+CPU_PROVIDER = "CPUExecutionProvider"
+OPENVINO_PROVIDER = "OpenVINOExecutionProvider"
+DEFAULT_MODEL_FILENAME = "model.onnx"
+DEFAULT_PRECISION = "bf16"
+OPENVINO_PRECISIONS = {"bf16": "bf16", "fp32": "f32"}  # ours -> OpenVINO's INFERENCE_PRECISION_HINT
+BFLOAT16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+ONNX_TYPES = {
+    "TYPE_BOOL": "tensor(bool)",
+    "TYPE_UINT8": "tensor(uint8)",
+    "TYPE_UINT16": "tensor(uint16)",
+    "TYPE_UINT32": "tensor(uint32)",
+    "TYPE_UINT64": "tensor(uint64)",
+    "TYPE_INT8": "tensor(int8)",
+    "TYPE_INT16": "tensor(int16)",
+    "TYPE_INT32": "tensor(int32)",
+    "TYPE_INT64": "tensor(int64)",
+    "TYPE_FP16": "tensor(float16)",
+    "TYPE_FP32": "tensor(float)",
+    "TYPE_FP64": "tensor(double)",
+    "TYPE_STRING": "tensor(string)",
+}
+GRAPH_LEVELS = {
+    -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    0: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+
+
+class BadRequestError(Exception):
+    """One request cannot be answered, and its sender is at fault."""
+
+
+class BadOutputError(Exception):
+    """The model computed something that may not be passed on."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `config.pbtxt` says about the session. 0 threads: all CPUs of this process; 0 elements: no bound."""
+
+    intra_op_threads: int
+    inter_op_threads: int
+    execution_mode: int
+    mem_arena: bool
+    mem_pattern: bool
+    graph_level: int
+    openvino_precision: str | None
+    max_run_elements: int
+    maxima: Mapping[str, int]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
+        """Read the settings of one model.
+
+        Raises:
+            TritonModelException: A value is out of range, or an accelerator is unknown.
+        """
+        parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+        optimization = config.get("optimization", {})
+        level = int(optimization.get("graph", {}).get("level", 0))
+        if level not in GRAPH_LEVELS:
+            raise pb_utils.TritonModelException(
+                f"optimization.graph.level is {level}; expected one of {', '.join(map(str, sorted(GRAPH_LEVELS)))}."
+            )
+        prefix = "maximum."
+        return cls(
+            intra_op_threads=_integer(parameters, "intra_op_thread_count", default=0),
+            inter_op_threads=_integer(parameters, "inter_op_thread_count", default=0),
+            execution_mode=_integer(parameters, "execution_mode", default=0, largest=1),
+            mem_arena=_integer(parameters, "enable_mem_arena", default=1, largest=1) == 1,
+            mem_pattern=_integer(parameters, "enable_mem_pattern", default=1, largest=1) == 1,
+            graph_level=level,
+            openvino_precision=_openvino_precision(optimization.get("execution_accelerators", {})),
+            max_run_elements=_integer(parameters, "max_run_elements", default=0),
+            maxima={key[len(prefix) :]: _integer(parameters, key) for key in parameters if key.startswith(prefix)},
+        )
+
+    def session_options(self) -> ort.SessionOptions:
+        """Return ONNX Runtime's options, thread counts filled in."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.intra_op_threads or available_cpus()
+        options.inter_op_num_threads = self.inter_op_threads or available_cpus()
+        options.execution_mode = (
+            ort.ExecutionMode.ORT_PARALLEL if self.execution_mode == 1 else ort.ExecutionMode.ORT_SEQUENTIAL
+        )
+        options.enable_cpu_mem_arena = self.mem_arena
+        options.enable_mem_pattern = self.mem_pattern
+        options.graph_optimization_level = GRAPH_LEVELS[self.graph_level]
+        options.log_severity_level = 3
+        return options
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What really runs, and why it is not what `config.pbtxt` asks for (empty if it is)."""
+
+    provider: str
+    precision: str
+    reason: str = ""
+
+
+@dataclass
+class Job:
+    """One request on its way through the backend."""
+
+    feed: dict[str, Array]
+    rows: int
+    output_names: list[str]
+    response: Any = None
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def lacks_bfloat16(cpuinfo: str) -> bool:
+    """Tell whether the CPU that `/proc/cpuinfo` describes computes bfloat16 only by emulation."""
+    return BFLOAT16_CPU_FLAGS.isdisjoint(cpuinfo.split())
+
+
+def open_session(path: Path, settings: Settings) -> tuple[ort.InferenceSession, Execution]:
+    """Open the model file with the accelerator if there is one, else with the plain CPU provider.
+
+    Raises:
+        TritonModelException: ONNX Runtime cannot read the file.
+    """
+    reason = ""
+    if settings.openvino_precision is not None:
+        try:
+            return _open_openvino(path, settings, settings.openvino_precision)
+        except Exception as error:  # whatever the accelerator throws, the CPU provider can still serve
+            reason = f"{OPENVINO_PROVIDER} is not usable: {_one_line(error)}"
+            pb_utils.Logger.log_warn(f"{path}: running on {CPU_PROVIDER} in fp32, because {reason}")
+    try:
+        session = ort.InferenceSession(str(path), settings.session_options(), providers=[CPU_PROVIDER])
+    except Exception as error:  # onnxruntime's own exceptions share no base class
+        raise pb_utils.TritonModelException(
+            f"{path} ({path.stat().st_size} bytes) is not a model that ONNX Runtime {ort.__version__} can load: "
+            f"{_one_line(error)}. Expected a complete ONNX file; run `lychee export` to write it again."
+        ) from error
+    return session, Execution(CPU_PROVIDER, "fp32", reason)
+
+
+def _open_openvino(path: Path, settings: Settings, precision: str) -> tuple[ort.InferenceSession, Execution]:
+    if OPENVINO_PROVIDER not in ort.get_available_providers():
+        raise RuntimeError(f"this onnxruntime has only {', '.join(ort.get_available_providers())}")
+    reason = ""
+    if precision == "bf16" and lacks_bfloat16(Path("/proc/cpuinfo").read_text(encoding="utf-8")):
+        precision = "fp32"
+        reason = f"the CPU has none of {', '.join(sorted(BFLOAT16_CPU_FLAGS))}"
+        pb_utils.Logger.log_warn(f"{path}: running in fp32 instead of bf16, because {reason}")
+    hints = {"INFERENCE_PRECISION_HINT": OPENVINO_PRECISIONS[precision], "PERFORMANCE_HINT": "LATENCY"}
+    provider_options = {
+        "device_type": "CPU",
+        "num_of_threads": str(settings.intra_op_threads or available_cpus()),
+        "load_config": json.dumps({"CPU": hints}),
+    }
+    cache_dir = os.environ.get("LYCHEE_CACHE_DIR")
+    if cache_dir:
+        provider_options["cache_dir"] = str(Path(cache_dir) / "openvino")  # OpenVINO keys it by model and hints
+    options = settings.session_options()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # OpenVINO has its own
+    session = ort.InferenceSession(
+        str(path), options, providers=[OPENVINO_PROVIDER], provider_options=[provider_options], enable_fallback=0
+    )
+    if OPENVINO_PROVIDER not in session.get_providers():  # onnxruntime drops a provider that it cannot load
+        raise RuntimeError(f"onnxruntime left it out and kept {', '.join(session.get_providers())}")
+    _release_free_memory()
+    return session, Execution(OPENVINO_PROVIDER, precision, reason)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400].removesuffix(".")
+
+
+def _release_free_memory() -> None:
+    """Give back what compiling took; glibc would keep hundreds of megabytes."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _integer(parameters: Mapping[str, str], key: str, *, default: int | None = None, largest: int | None = None) -> int:
+    text = parameters.get(key, str(default))
+    if not text.isascii() or not text.isdigit() or (largest is not None and int(text) > largest):
+        upper = "" if largest is None else f" to {largest}"
+        raise pb_utils.TritonModelException(
+            f"parameter {key} is {text!r}; expected a whole number from 0{upper}. Correct it in config.pbtxt."
+        )
+    return int(text)
+
+
+def _openvino_precision(accelerators: Mapping[str, Any]) -> str | None:
+    for accelerator in accelerators.get("gpu_execution_accelerator", []):
+        pb_utils.Logger.log_warn(f"GPU Execution Accelerator '{accelerator['name']}' is ignored on a CPU")
+    precision = None
+    for accelerator in accelerators.get("cpu_execution_accelerator", []):
+        if accelerator["name"] != "openvino":
+            raise pb_utils.TritonModelException(
+                f"unknown Execution Accelerator '{accelerator['name']}' is requested; expected 'openvino'."
+            )
+        precision = accelerator.get("parameters", {}).get("precision", DEFAULT_PRECISION)
+        if precision not in OPENVINO_PRECISIONS:
+            raise pb_utils.TritonModelException(
+                f"parameter precision of accelerator openvino is {precision!r}; "
+                f"expected one of {', '.join(OPENVINO_PRECISIONS)}. Correct it in config.pbtxt."
+            )
+    return precision
+
+
+def check_signature(path: Path, session: ort.InferenceSession, config: Mapping[str, Any]) -> None:
+    """Compare the inputs and outputs of `config.pbtxt` with those of the model file.
+
+    Raises:
+        TritonModelException: Names, types or dimensions differ, or a batch axis has a fixed size.
+    """
+    batching = int(config.get("max_batch_size", 0)) > 0
+    problems: list[str] = []
+    for kind, nodes in (("input", session.get_inputs()), ("output", session.get_outputs())):
+        declared = {entry["name"]: entry for entry in config.get(kind, [])}
+        actual = {node.name: node for node in nodes}
+        if declared.keys() != actual.keys():
+            problems.append(f"{kind}s are {sorted(actual)}, config.pbtxt has {sorted(declared)}")
+            continue
+        for name, node in actual.items():
+            expected_type = ONNX_TYPES.get(declared[name]["data_type"])
+            if node.type != expected_type:
+                problems.append(f"{kind} {name} is {node.type}, config.pbtxt has {declared[name]['data_type']}")
+            expected = [int(dim) for dim in declared[name]["dims"]]
+            expected = [-1, *expected] if batching else expected
+            seen = [dim if isinstance(dim, int) else -1 for dim in node.shape]
+            same = len(seen) == len(expected) and all(a in (b, -1) for a, b in zip(seen, expected, strict=True))
+            if not same:
+                batch = " (the batch axis first)" if batching else ""
+                problems.append(f"{kind} {name} has shape {node.shape}, config.pbtxt has {expected}{batch}")
+    if batching and not session.get_inputs():
+        problems.append("the model has no inputs, so config.pbtxt needs max_batch_size 0")
+    if problems:
+        raise pb_utils.TritonModelException(
+            f"{path} does not fit config.pbtxt: {'; '.join(problems)}. Run `lychee export` to write both again."
+        )
+
+
+class TritonPythonModel:
+    """One instance of one model. Triton calls its three methods, never two at a time."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Open the model file and check it against `config.pbtxt`.
+
+        Raises:
+            TritonModelException: The file is missing or damaged, or the configuration does not fit it.
+        """
+        config = json.loads(args["model_config"])
+        filename = config.get("default_model_filename") or DEFAULT_MODEL_FILENAME
+        path = Path(args["model_repository"]) / args["model_version"] / filename
+        if not path.is_file():
+            raise pb_utils.TritonModelException(f"{path} is missing. Run `lychee export` to write it.")
+        settings = Settings.from_config(config)
+        session, execution = open_session(path, settings)
+        check_signature(path, session, config)
+        self._batching = int(config.get("max_batch_size", 0)) > 0
+        self._maxima = settings.maxima
+        self._max_run_elements = settings.max_run_elements
+        self._inputs = {node.name: node for node in session.get_inputs()}
+        unknown = sorted(settings.maxima.keys() - self._inputs.keys())
+        if unknown:
+            raise pb_utils.TritonModelException(
+                f"parameter maximum.{unknown[0]} names no input; expected one of {sorted(self._inputs)}."
+            )
+        self._output_names = [node.name for node in session.get_outputs()]
+        self._session = session
+        # Without inputs the answer never changes: compute it once, and let go of the session.
+        self._constants: dict[str, Array] | None = None
+        if not self._inputs:
+            self._constants = self._run({}, self._output_names)
+            self._session = None
+        self._publish(args, execution)
+        pb_utils.Logger.log_info(
+            f"{args['model_name']}: {path} runs on {execution.provider} in {execution.precision} "
+            f"with {settings.intra_op_threads or available_cpus()} thread(s)"
+        )
+
+    def _publish(self, args: Mapping[str, str], execution: Execution) -> None:
+        """Put what really runs among Triton's metrics, where `lychee status` reads it."""
+        labels = {
+            "model": args["model_name"],
+            "version": args["model_version"],
+            "provider": execution.provider,
+            "precision": execution.precision,
+            "reason": execution.reason,
+        }
+        try:
+            self._metric_family = pb_utils.MetricFamily(
+                name="lychee_model_execution",
+                description="What runs a model: 1 for each loaded model version",
+                kind=pb_utils.MetricFamily.GAUGE,
+            )
+            self._metric = self._metric_family.Metric(labels=labels)
+            self._metric.set(1)
+        except pb_utils.TritonModelException as error:  # the server runs without metrics
+            pb_utils.Logger.log_warn(f"{args['model_name']}: its execution is not published: {error}")
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer the requests of one batch, each with its outputs or its own error."""
+        jobs = [self._read(request) for request in requests]
+        open_jobs = [job for job in jobs if job.response is None]
+        if not self._run_together(open_jobs):
+            for job in open_jobs:
+                self._run_alone(job)
+        return [job.response for job in jobs]
+
+    def _read(self, request: Any) -> Job:
+        feed = {}
+        for name in self._inputs:
+            tensor = pb_utils.get_input_tensor_by_name(request, name)
+            if tensor is not None:
+                feed[name] = tensor.as_numpy()
+        rows = len(next(iter(feed.values()))) if feed and self._batching else 1
+        job = Job(feed, rows, request.requested_output_names())
+        try:
+            self._check(feed)
+        except BadRequestError as error:
+            job.response = _error(str(error), pb_utils.TritonError.INVALID_ARG)
+        return job
+
+    def _check(self, feed: dict[str, Array]) -> None:
+        """Check what Triton does not; decode strings.
+
+        Raises:
+            BadRequestError: An input is missing, not finite, out of range, or does not fit another one.
+        """
+        axes: dict[str, tuple[int, str]] = {}
+        for name, node in self._inputs.items():
+            if name not in feed:
+                raise BadRequestError(f"input {name} is missing; expected {', '.join(self._inputs)}.")
+            array = feed[name]
+            for dim, symbol in zip(array.shape, node.shape, strict=False):
+                if isinstance(symbol, str):
+                    size, owner = axes.setdefault(symbol, (dim, name))
+                    if size != dim:
+                        raise BadRequestError(
+                            f"{symbol} is {size} in input {owner} and {dim} in input {name}; expected the same size."
+                        )
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise BadRequestError(f"input {name} has NaN or infinite values; expected finite numbers.")
+            if array.dtype.kind == "O":
+                feed[name] = _decode(name, array)
+            if name in self._maxima and array.size:
+                low, high = int(array.min()), int(array.max())
+                if low < 0 or high > self._maxima[name]:
+                    raise BadRequestError(
+                        f"input {name} has values from {low} to {high}; expected 0 to {self._maxima[name]}."
+                    )
+
+    def _run_together(self, jobs: Sequence[Job]) -> bool:
+        """Run all the jobs as one batch. Return False, and answer none, if that fails."""
+        if len(jobs) < 2 or not self._batching:
+            return False
+        wanted = {name for job in jobs for name in job.output_names}
+        try:
+            feed = {name: np.concatenate([job.feed[name] for job in jobs]) for name in self._inputs}
+            outputs = self._run(feed, [name for name in self._output_names if name in wanted])
+        except Exception:  # one of them is bad: alone, each gets its own error
+            return False
+        rows = sum(job.rows for job in jobs)
+        if any(len(array) != rows for array in outputs.values()):
+            return False
+        start = 0
+        for job in jobs:
+            job.response = _respond(
+                {name: outputs[name][start : start + job.rows] for name in job.output_names},
+            )
+            start += job.rows
+        return True
+
+    def _run_alone(self, job: Job) -> None:
+        try:
+            outputs = self._run(job.feed, job.output_names)
+            if self._batching and any(len(array) != job.rows for array in outputs.values()):
+                shapes = {name: array.shape for name, array in outputs.items()}
+                raise BadOutputError(f"outputs have shapes {shapes}; expected {job.rows} on the first axis.")
+        except Exception as error:  # onnxruntime's own exceptions share no base class
+            invalid = isinstance(error, InvalidArgument)
+            code = pb_utils.TritonError.INVALID_ARG if invalid else pb_utils.TritonError.INTERNAL
+            job.response = _error(f"onnxruntime: {error}", code)
+        else:
+            job.response = _respond(outputs)
+
+    def _run(self, feed: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+        if self._constants is not None:
+            return {name: self._constants[name] for name in names}
+        slices = [self._session.run(list(names), part) for part in self._slice(feed)] if names else []
+        arrays = slices[0] if len(slices) == 1 else [np.concatenate(parts) for parts in zip(*slices, strict=True)]
+        return {name: _encode(array) for name, array in zip(names, arrays, strict=True)}
+
+    def _slice(self, feed: Mapping[str, Array]) -> list[Mapping[str, Array]]:
+        """Cut a large batch along its first axis: activations take memory in proportion, and never give it back."""
+        elements = max((array.size for array in feed.values()), default=0)
+        if not self._batching or not self._max_run_elements or elements <= self._max_run_elements:
+            return [feed]
+        rows = len(next(iter(feed.values())))
+        step = max(1, self._max_run_elements * rows // elements)
+        return [{name: array[i : i + step] for name, array in feed.items()} for i in range(0, rows, step)]
+
+
+def _respond(outputs: Mapping[str, Array]) -> Any:
+    for name, array in outputs.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            return _error(
+                f"output {name} has NaN or infinite values; the inputs overflow the model's precision, "
+                "or the model file is damaged.",
+                pb_utils.TritonError.INTERNAL,
+            )
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs.items()])
+
+
+def _error(message: str, code: int) -> Any:
+    return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(message, code))
+
+
+def _decode(name: str, array: Array) -> Array:
+    """Turn bytes into str, as ONNX Runtime wants strings."""
+    try:
+        texts = [item.decode("utf-8") if isinstance(item, bytes) else str(item) for item in array.ravel()]
+    except UnicodeDecodeError as error:
+        raise BadRequestError(f"input {name} is not UTF-8: {error}.") from error
+    return np.array(texts, dtype=np.object_).reshape(array.shape)
+
+
+def _encode(array: Array) -> Array:
+    """Turn str into bytes, as Triton wants strings. Other types pass as they are."""
+    if array.dtype.kind not in "OU":
+        return array
+    texts = [str(item).encode("utf-8") for item in array.ravel()]
+    return np.array(texts, dtype=np.object_).reshape(array.shape)

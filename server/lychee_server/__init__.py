@@ -1,0 +1,21 @@
+"""Run NVIDIA Triton with a lychee-rerank repository."""
+
+from lychee_server._errors import (
+    AlreadyRunningError,
+    InstallationError,
+    LycheeServerError,
+    PortInUseError,
+    RepositoryError,
+    ServerStartError,
+)
+from lychee_server.triton import TritonServer
+
+__all__ = [
+    "AlreadyRunningError",
+    "InstallationError",
+    "LycheeServerError",
+    "PortInUseError",
+    "RepositoryError",
+    "ServerStartError",
+    "TritonServer",
+]

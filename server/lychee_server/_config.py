@@ -1,0 +1,25 @@
+"""Where the server side keeps its files, and the defaults that users can override."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+APPLICATION = "lychee-rerank"
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_HTTP_PORT = 8000
+DEFAULT_GRPC_PORT = 8001
+DEFAULT_METRICS_PORT = 8002
+DEFAULT_CACHE_SIZE_MB = 64
+DEFAULT_LOAD_TIMEOUT_S = 180.0
+DEFAULT_STOP_TIMEOUT_S = 15.0
+
+
+def cache_dir() -> Path:
+    """Return the folder for what can be rebuilt: the backend directory, compiled models."""
+    return Path(os.environ.get("LYCHEE_CACHE_DIR") or platformdirs.user_cache_path(APPLICATION)).absolute()
+
+
+def state_dir() -> Path:
+    """Return the folder for what is true of the running server: its state file, its log."""
+    return Path(os.environ.get("LYCHEE_STATE_DIR") or platformdirs.user_state_path(APPLICATION)).absolute()

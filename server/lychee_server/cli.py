@@ -1,0 +1,255 @@
+"""The commands `lychee load`, `lychee stop` and `lychee status`."""
+
+import contextlib
+import json
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Literal
+
+import typer
+
+from lychee_server import _config, processes, state
+from lychee_server._errors import AlreadyRunningError, LycheeServerError
+from lychee_server.status import ServerStatus, read_models, read_status
+from lychee_server.triton import TritonServer
+
+EXIT_UNHEALTHY = 1
+EXIT_NOT_RUNNING = 3
+EXIT_SIGTERM = 128 + signal.SIGTERM
+ASSETS_MODEL = "client_assets"
+MIB = 2**20
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the `lychee` application."""
+    app.command()(load)
+    app.command()(stop)
+    app.command()(status)
+
+
+def load(
+    repository: Annotated[
+        Path, typer.Option(envvar="LYCHEE_REPOSITORY", help="Folder that `lychee export` wrote.")
+    ] = Path("model_repository"),
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = _config.DEFAULT_HOST,
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free port.")] = _config.DEFAULT_HTTP_PORT,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free port.")] = _config.DEFAULT_GRPC_PORT,
+    metrics_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="0 picks a free port.")
+    ] = _config.DEFAULT_METRICS_PORT,
+    config_name: Annotated[
+        str | None, typer.Option(help="Variant of the models' configuration, such as cpu: configs/<name>.pbtxt.")
+    ] = None,
+    log_level: Annotated[
+        Literal["ERROR", "WARNING", "INFO", "VERBOSE"], typer.Option(help="What Triton writes to its log file.")
+    ] = "WARNING",
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay; Ctrl-C and SIGTERM stop the server.")] = False,
+    timeout_s: Annotated[
+        float, typer.Option(min=1, help="Seconds to wait until ready.")
+    ] = _config.DEFAULT_LOAD_TIMEOUT_S,
+    cache_size_mb: Annotated[
+        int, typer.Option(min=1, help="Size of the response cache in MiB.")
+    ] = _config.DEFAULT_CACHE_SIZE_MB,
+) -> None:
+    """Start Triton with a model repository, wait until it is ready, and check its scores."""
+    server = TritonServer(
+        repository,
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        config_name=config_name,
+        log_path=_config.state_dir() / "triton.log",
+        log_level=log_level,
+        cache_size_mb=cache_size_mb,
+        detached=not foreground,
+    )
+    with _report_errors(), _raise_on_sigterm():
+        try:
+            with state.lock_state():
+                _refuse_second_server()
+                _start(server, timeout_s)
+            if foreground:
+                typer.echo("Ctrl-C stops it.")
+                _fail_if_ended(server.wait())
+        except BaseException as error:
+            _stop_for_good(server, error)
+            raise
+
+
+def _refuse_second_server() -> None:
+    known = state.read_state()
+    if known is None:
+        return
+    if known.is_running():
+        raise AlreadyRunningError(
+            f"A server runs already: pid {known.pid}, gRPC on port {known.grpc_port}, {known.repository}. "
+            "Stop it with `lychee stop`."
+        )
+    typer.echo(f"The server with pid {known.pid} ended without `lychee stop`; cleaning up after it.", err=True)
+    processes.stop_processes(known.marker, timeout_s=_config.DEFAULT_STOP_TIMEOUT_S)
+    state.clear_state()
+
+
+def _start(server: TritonServer, timeout_s: float) -> None:
+    start = time.monotonic()
+    server.start()
+    state.write_state(state.ServerState.of(server))
+    typer.echo(f"Loading {server.repository} (pid {server.pid}, log {server.log_path})")
+    server.wait_until_ready(timeout_s)
+    typer.echo(f"Ready after {time.monotonic() - start:.1f} s")
+    for model in read_models(server.host, server.http_port, server.metrics_port):
+        if model.provider is not None and model.name.endswith("_encoder"):
+            why = f" ({model.precision_reason})" if model.precision_reason else ""
+            typer.echo(f"  {model.name}: {model.provider}, {model.precision}{why}")
+    _check_golden_pairs(server)
+    typer.echo(f"  gRPC     {server.grpc_url}")
+    typer.echo(f"  HTTP     http://{server.http_url}")
+    typer.echo(f"  metrics  {server.metrics_url}")
+
+
+def _check_golden_pairs(server: TritonServer) -> None:
+    """Replay the pairs whose scores the exporter knew.
+
+    Raises:
+        LycheeServerError: The server's scores differ from them, or cannot be had.
+    """
+    if ASSETS_MODEL not in server.models:
+        typer.echo(f"  no golden pairs to check: the repository has no {ASSETS_MODEL}", err=True)
+        return
+    from lychee_client import LycheeClient, LycheeError  # takes a while to import
+
+    try:
+        with LycheeClient(server.grpc_url) as client:
+            report = client.check_golden_pairs()
+    except LycheeError as error:
+        raise LycheeServerError(f"The golden pairs could not be scored: {error}") from error
+    if not report.passed:
+        raise LycheeServerError(
+            f"The server's scores are off by {report.max_abs_error:.4g} on the golden pairs; expected at most "
+            f"{report.tolerance:g}. The model files or the precision are not those that were exported: run "
+            "`lychee export` again, or try --config-name cpu."
+        )
+    typer.echo(f"  golden pairs: off by {report.max_abs_error:.2g}, at most {report.tolerance:g} allowed")
+
+
+def _fail_if_ended(code: int) -> None:
+    raise LycheeServerError(f"Triton ended by itself, with code {code}; see its log.")
+
+
+def _stop_for_good(server: TritonServer, error: BaseException) -> None:
+    """Stop the server, whatever else arrives meanwhile."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if server.pid is None:
+        return
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        typer.echo("Stopping", err=True)
+    server.stop()
+    known = state.read_state()
+    if known is not None and known.marker == server.marker:
+        state.clear_state()
+
+
+def stop() -> None:
+    """Stop the server that `lychee load` started, with all its processes."""
+    known = state.read_state()
+    if known is None:
+        state.clear_state()  # a damaged one
+        typer.echo("No server is running.")
+        return
+    was_running = known.is_running()
+    report = processes.stop_processes(known.marker, timeout_s=_config.DEFAULT_STOP_TIMEOUT_S)
+    state.clear_state()
+    if was_running:
+        typer.echo(f"Stopped the server with pid {known.pid} and its {max(0, _count(report) - 1)} stubs.")
+    else:
+        typer.echo(f"No server is running: pid {known.pid} has ended. Removed its state file.")
+        if _count(report):
+            typer.echo(f"Stopped {_count(report)} stubs that it left.")
+    if report.killed:
+        typer.echo(f"Had to kill {', '.join(map(str, report.killed))}.", err=True)
+    if report.shared_memory_regions:
+        typer.echo(f"Removed {report.shared_memory_regions} shared memory regions that it left.")
+
+
+def _count(report: processes.StopReport) -> int:
+    return len(report.ended) + len(report.killed)
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say how the server is. Exit status: 0 ready, 1 unhealthy, 3 not running."""
+    known = state.read_state()
+    if known is None or not known.is_running():
+        if as_json:
+            typer.echo(json.dumps({"running": False}))
+        elif known is None:
+            typer.echo("No server is running. Start one with `lychee load`.")
+        else:
+            typer.echo(f"No server is running: pid {known.pid} has ended. Clean up after it with `lychee stop`.")
+        raise typer.Exit(EXIT_NOT_RUNNING)
+    current = read_status(known)
+    if as_json:
+        typer.echo(json.dumps({"running": True, **asdict(current)}, indent=2))
+    else:
+        _print_status(current)
+    if not current.healthy:
+        raise typer.Exit(EXIT_UNHEALTHY)
+
+
+def _print_status(current: ServerStatus) -> None:
+    typer.echo(f"{'Ready' if current.healthy else 'Not ready'}: pid {current.pid}, up {current.uptime_s:.0f} s")
+    for label, value in (
+        ("gRPC", current.grpc_url),
+        ("HTTP", f"http://{current.http_url}"),
+        ("metrics", current.metrics_url),
+        ("models", current.repository),
+        ("log", current.log_path),
+    ):
+        typer.echo(f"  {label:8} {value}")
+    for model in current.models:
+        line = f"  {model.name:24} {model.version:>3}  {model.state}"
+        if model.provider is not None:
+            line += f"  {model.provider}, {model.precision}"
+        if model.precision_reason:
+            line += f" ({model.precision_reason})"
+        if model.cache_hits or model.cache_misses:
+            line += f"  cache {model.cache_hits} hits, {model.cache_misses} misses"
+        typer.echo(f"{line}  {model.reason}".rstrip())
+    typer.echo(f"  memory: {current.rss_bytes // MIB} MiB resident, {current.pss_bytes // MIB} MiB without sharing")
+    for process in current.processes:
+        typer.echo(
+            f"    {process.name:28} pid {process.pid:<8} {process.rss_bytes // MIB:5} MiB resident, "
+            f"{process.pss_bytes // MIB:5} MiB without sharing"
+        )
+
+
+@contextlib.contextmanager
+def _report_errors() -> Iterator[None]:
+    try:
+        yield
+    except LycheeServerError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(EXIT_UNHEALTHY) from error
+
+
+@contextlib.contextmanager
+def _raise_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into an exception, as Ctrl-C is one, so that the server is stopped on the way out."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(EXIT_SIGTERM)
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,155 @@
+"""What a running server does right now: its models, what executes them, its cache, its memory."""
+
+import http.client
+import re
+import time
+from dataclasses import dataclass
+
+import psutil
+
+from lychee_server.processes import describe_process, find_processes
+from lychee_server.state import ServerState
+from lychee_server.triton import clean_reason, fetch, reachable_host, read_repository_index
+
+EXECUTION_METRIC = "lychee_model_execution"
+CACHE_HITS_METRIC = "nv_cache_num_hits_per_model"
+CACHE_MISSES_METRIC = "nv_cache_num_misses_per_model"
+_SAMPLE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One line of Prometheus text."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """A model version. Provider and precision are what runs, not what was asked for; None for an ensemble."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+    provider: str | None
+    precision: str | None
+    precision_reason: str
+    cache_hits: int
+    cache_misses: int
+
+
+@dataclass(frozen=True)
+class ProcessMemory:
+    """Memory of one process: resident, and with shared pages divided among those that share them."""
+
+    name: str
+    pid: int
+    rss_bytes: int
+    pss_bytes: int
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """A server whose process lives. Healthy: it answers, and every model in it is ready."""
+
+    pid: int
+    uptime_s: float
+    healthy: bool
+    http_url: str
+    grpc_url: str
+    metrics_url: str
+    repository: str
+    log_path: str
+    models: tuple[ModelStatus, ...]
+    processes: tuple[ProcessMemory, ...]
+    rss_bytes: int
+    pss_bytes: int
+
+
+def read_status(state: ServerState) -> ServerStatus:
+    """Ask a running server, and the operating system, how it is. A server that does not answer has no models."""
+    try:
+        models = read_models(state.host, state.http_port, state.metrics_port)
+    except (OSError, http.client.HTTPException):
+        models = ()
+    processes = read_memory(state.marker)
+    host = reachable_host(state.host)
+    return ServerStatus(
+        pid=state.pid,
+        uptime_s=time.time() - state.create_time,
+        healthy=bool(models) and all(model.state == "READY" for model in models),
+        http_url=f"{host}:{state.http_port}",
+        grpc_url=f"{host}:{state.grpc_port}",
+        metrics_url=f"http://{host}:{state.metrics_port}/metrics",
+        repository=state.repository,
+        log_path=state.log_path,
+        models=models,
+        processes=processes,
+        rss_bytes=sum(process.rss_bytes for process in processes),
+        pss_bytes=sum(process.pss_bytes for process in processes),
+    )
+
+
+def read_models(host: str, http_port: int, metrics_port: int) -> tuple[ModelStatus, ...]:
+    """Return the state of every model version that the server knows.
+
+    Raises:
+        OSError: Nobody answers.
+        http.client.HTTPException: The answer is not HTTP, or not 200.
+    """
+    index = read_repository_index(host, http_port)
+    samples = parse_metrics(fetch(host, metrics_port, "GET", "/metrics").decode("utf-8"))
+    by_model = {(sample.name, sample.labels.get("model"), sample.labels.get("version")): sample for sample in samples}
+    models = []
+    for entry in index:
+        name, version = entry["name"], entry.get("version", "")
+        execution = by_model.get((EXECUTION_METRIC, name, version))
+        hits = by_model.get((CACHE_HITS_METRIC, name, version))
+        misses = by_model.get((CACHE_MISSES_METRIC, name, version))
+        models.append(
+            ModelStatus(
+                name=name,
+                version=version,
+                state=entry.get("state", "UNAVAILABLE"),
+                reason=clean_reason(entry.get("reason", "")),
+                provider=execution.labels["provider"] if execution else None,
+                precision=execution.labels["precision"] if execution else None,
+                precision_reason=execution.labels["reason"] if execution else "",
+                cache_hits=int(hits.value) if hits else 0,
+                cache_misses=int(misses.value) if misses else 0,
+            )
+        )
+    return tuple(models)
+
+
+def read_memory(marker: str) -> tuple[ProcessMemory, ...]:
+    """Return the memory of the server and its stubs."""
+    memory = []
+    for process in find_processes(marker):
+        try:
+            info = process.memory_full_info()
+            memory.append(ProcessMemory(describe_process(process), process.pid, info.rss, info.pss))
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return tuple(memory)
+
+
+def parse_metrics(text: str) -> list[Sample]:
+    """Parse Prometheus text.
+
+    Source: https://prometheus.io/docs/instrumenting/exposition_formats/, version 0.0.4
+    """
+    samples = []
+    for line in text.splitlines():
+        match = _SAMPLE.match(line)
+        if match:
+            labels = {
+                key: re.sub(r"\\(.)", lambda found: {"n": "\n"}.get(found[1], found[1]), value)
+                for key, value in _LABEL.findall(match["labels"] or "")
+            }
+            samples.append(Sample(match["name"], labels, float(match["value"])))
+    return samples

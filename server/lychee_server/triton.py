@@ -1,0 +1,333 @@
+"""A Triton process with a model repository, from start to stop."""
+
+import http.client
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+from lychee_server import _config
+from lychee_server._errors import LycheeServerError, ServerStartError
+from lychee_server.installation import TritonInstallation, assemble_backends
+from lychee_server.processes import StopReport, check_port, make_marker, pick_free_ports, stop_processes
+from lychee_server.repository import check_repository
+
+LOG_LEVELS = {
+    "ERROR": ["--log-info=false", "--log-warning=false"],
+    "WARNING": ["--log-info=false"],
+    "INFO": [],
+    "VERBOSE": ["--log-verbose=1"],
+}
+LOG_TAIL_LINES = 10
+POLL_INTERVAL_S = 0.1
+MODEL_LOAD_THREADS = 8  # all models of a repository at once; more than the CPUs, because stubs wait for their imports
+TRITON_EXIT_TIMEOUT_S = 10
+# Starts Triton so that the kernel ends it when the thread that started it ends: PR_SET_PDEATHSIG, SIGTERM.
+_DIE_WITH_PARENT = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); "
+    "os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])"
+)
+
+
+class TritonServer:
+    """Runs the Triton of the `nvidia-pytriton` wheel, without Docker, in a process group of its own.
+
+    As a context manager it starts Triton, waits until it is ready, and stops it on the way out. Without, call `start`,
+    `wait_until_ready` and `stop`.
+
+    Attributes:
+        http_url: Host and port of the HTTP endpoint, for clients; likewise `grpc_url`.
+        metrics_url: URL of the Prometheus metrics.
+        log_path: File with what Triton and its backends print.
+        pid: Process id, None before the start.
+        marker: What finds the server's processes and shared memory; see `lychee_server.processes`.
+    """
+
+    def __init__(
+        self,
+        repository: str | Path,
+        *,
+        host: str = _config.DEFAULT_HOST,
+        http_port: int = _config.DEFAULT_HTTP_PORT,
+        grpc_port: int = _config.DEFAULT_GRPC_PORT,
+        metrics_port: int = _config.DEFAULT_METRICS_PORT,
+        config_name: str | None = None,
+        log_path: str | Path | None = None,
+        log_level: str = "WARNING",
+        cache_size_mb: int = _config.DEFAULT_CACHE_SIZE_MB,
+        detached: bool = False,
+    ) -> None:
+        """Choose how Triton will run; nothing starts yet.
+
+        Args:
+            repository: Folder with the models.
+            host: Address to listen on.
+            http_port: 0 picks a free port at the start; likewise `grpc_port` and `metrics_port`.
+            grpc_port: See `http_port`.
+            metrics_port: See `http_port`.
+            config_name: Name of a variant in the models' `configs/`; None takes each `config.pbtxt`.
+            log_path: None makes a file in the system's folder for temporary files.
+            log_level: One of LOG_LEVELS.
+            cache_size_mb: Size of the response cache in 2**20 bytes.
+            detached: Triton lives on when this process ends. Otherwise it ends with it, even with a killed one, if
+                `start` is called in the main thread.
+        """
+        self.repository = Path(repository).absolute()
+        self.host = host
+        self.http_port = http_port
+        self.grpc_port = grpc_port
+        self.metrics_port = metrics_port
+        self.log_level = log_level
+        self.log_path = Path(log_path).absolute() if log_path is not None else None
+        self.marker = make_marker()
+        self._config_name = config_name
+        self._cache_size_mb = cache_size_mb
+        self._detached = detached
+        self._process: subprocess.Popen[bytes] | None = None
+        self._models: list[str] = []
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None before the start."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def http_url(self) -> str:
+        """Host and port of the HTTP endpoint."""
+        return f"{reachable_host(self.host)}:{self.http_port}"
+
+    @property
+    def grpc_url(self) -> str:
+        """Host and port of the gRPC endpoint."""
+        return f"{reachable_host(self.host)}:{self.grpc_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """URL of the Prometheus metrics."""
+        return f"http://{reachable_host(self.host)}:{self.metrics_port}/metrics"
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the repository's models; empty before the start."""
+        return list(self._models)
+
+    def start(self) -> None:
+        """Check what Triton needs, and start it. It loads its models when this returns.
+
+        Raises:
+            RepositoryError: The repository or a model file is missing.
+            InstallationError: Triton is not installed completely.
+            PortInUseError: Another process holds one of the ports.
+            LycheeServerError: This object was started before.
+        """
+        if self._process is not None:
+            raise LycheeServerError("This TritonServer was started before; make a new one.")
+        self._models = check_repository(self.repository, self._config_name)
+        installation = TritonInstallation.find()
+        cache_dir = _config.cache_dir()
+        environment = installation.environment(os.environ, cache_dir)
+        backends = assemble_backends(installation, cache_dir)
+        self._choose_ports()
+        if self.log_path is None:
+            handle, name = tempfile.mkstemp(prefix="lychee-triton-", suffix=".log")
+            os.close(handle)
+            self.log_path = Path(name)
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        command = self._command(installation, backends)
+        if not self._detached and threading.current_thread() is threading.main_thread():
+            command = [sys.executable, "-ISc", _DIE_WITH_PARENT, str(os.getpid()), *command]
+        with self.log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # a Ctrl-C in the terminal reaches us, and we stop Triton
+            )
+
+    def _choose_ports(self) -> None:
+        names = ("http_port", "grpc_port", "metrics_port")
+        for name in names:
+            if getattr(self, name) != 0:
+                check_port(self.host, getattr(self, name), option=f"--{name.replace('_', '-')}")
+        free = [name for name in names if getattr(self, name) == 0]
+        for name, port in zip(free, pick_free_ports(self.host, len(free)), strict=True):
+            setattr(self, name, port)
+
+    def _command(self, installation: TritonInstallation, backends: Path) -> list[str]:
+        command = [
+            str(installation.binary),
+            f"--model-repository={self.repository}",
+            f"--backend-directory={backends}",
+            f"--backend-config=python,shm-region-prefix-name={self.marker}",
+            f"--cache-directory={installation.cache_directory}",
+            f"--cache-config=local,size={self._cache_size_mb * 2**20}",
+            "--disable-auto-complete-config",
+            "--exit-on-error=false",  # so that the repository index can tell why a model failed
+            f"--exit-timeout-secs={TRITON_EXIT_TIMEOUT_S}",
+            f"--model-load-thread-count={MODEL_LOAD_THREADS}",
+            f"--http-address={self.host}",
+            f"--http-port={self.http_port}",
+            f"--grpc-address={self.host}",
+            f"--grpc-port={self.grpc_port}",
+            f"--metrics-address={self.host}",
+            f"--metrics-port={self.metrics_port}",
+            "--allow-gpu-metrics=false",
+            *LOG_LEVELS[self.log_level],
+        ]
+        if self._config_name is not None:
+            command.append(f"--model-config-name={self._config_name}")
+        return command
+
+    def wait_until_ready(self, timeout_s: float = _config.DEFAULT_LOAD_TIMEOUT_S) -> None:
+        """Wait until every model is loaded. Triton is left running if one is not; call `stop`.
+
+        Raises:
+            ServerStartError: Triton ended, a model failed to load, or the time is up.
+        """
+        assert self._process is not None, "call start() first"
+        assert self.log_path is not None
+        deadline = time.monotonic() + timeout_s
+        while not self._is_up():
+            code = self._process.poll()
+            if code is not None:
+                ended = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+                raise ServerStartError(
+                    f"Triton ended {ended} while loading {self.repository}. Last errors:",
+                    log_path=self.log_path,
+                    log_lines=read_error_lines(self.log_path),
+                )
+            if time.monotonic() > deadline:
+                raise ServerStartError(
+                    f"Triton was not ready after {timeout_s:g} s; expected all models loaded by then. "
+                    "Give it more time with --timeout-s. Last errors:",
+                    log_path=self.log_path,
+                    log_lines=read_error_lines(self.log_path),
+                )
+            time.sleep(POLL_INTERVAL_S)
+        reasons = self.find_failed_models()
+        if reasons:
+            raise ServerStartError(
+                f"{len(reasons)} of {len(self._models)} models could not be loaded:",
+                log_path=self.log_path,
+                model_reasons=reasons,
+            )
+
+    def _is_up(self) -> bool:
+        """Triton opens its endpoints, metrics last, after it has tried to load every model."""
+        try:
+            fetch(self.host, self.http_port, "GET", "/v2/health/live")
+            fetch(self.host, self.metrics_port, "GET", "/metrics")
+        except (OSError, http.client.HTTPException):
+            return False
+        return True
+
+    def find_failed_models(self) -> dict[str, str]:
+        """Return why each model of the repository that is not ready is not."""
+        index = read_repository_index(self.host, self.http_port)
+        ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
+        reasons = {entry["name"]: clean_reason(entry.get("reason", "")) for entry in index}
+        failed = {}
+        for name in self._models:
+            if name not in ready:
+                failed[name] = reasons.get(name) or self._find_log_reason(name)
+        return failed
+
+    def _find_log_reason(self, name: str) -> str:
+        """Triton leaves a model whose configuration it cannot read out of its index; only the log says why."""
+        assert self.log_path is not None
+        lines = [line for line in read_error_lines(self.log_path, count=None) if name in line]
+        return lines[-1] if lines else "not loaded, for a reason that only the log may tell"
+
+    def stop(self, timeout_s: float = _config.DEFAULT_STOP_TIMEOUT_S) -> StopReport:
+        """End Triton and its stubs: ask, wait, kill. Harmless if it was never started, or has ended.
+
+        Args:
+            timeout_s: Seconds that Triton gets to finish the requests in flight.
+        """
+        report = stop_processes(self.marker, timeout_s=timeout_s)
+        if self._process is not None:
+            if self._process.poll() is None:  # between fork and exec, when the marker does not find it yet
+                self._process.kill()
+            self._process.wait()
+        return report
+
+    def wait(self) -> int:
+        """Wait until Triton ends, and return its exit code, negative for a signal."""
+        assert self._process is not None, "call start() first"
+        return self._process.wait()
+
+    def __enter__(self) -> Self:
+        """Start Triton and wait until it is ready."""
+        try:
+            self.start()
+            self.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop Triton."""
+        self.stop()
+
+    @property
+    def create_time(self) -> float:
+        """Start of the process in seconds since the epoch; with the pid it names the process for good."""
+        assert self._process is not None, "call start() first"
+        return psutil.Process(self._process.pid).create_time()
+
+
+def reachable_host(host: str) -> str:
+    """Return an address to connect to for an address to listen on."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def fetch(host: str, port: int, method: str, path: str, *, timeout_s: float = 5.0) -> bytes:
+    """Send a request to a server on this machine, past any proxy settings, and return the body.
+
+    Raises:
+        OSError: Nobody answers.
+        http.client.HTTPException: The answer is not HTTP, or not 200.
+    """
+    connection = http.client.HTTPConnection(reachable_host(host), port, timeout=timeout_s)
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != http.client.OK:
+            raise http.client.HTTPException(f"{method} {path}: status {response.status}")
+        return body
+    finally:
+        connection.close()
+
+
+def read_repository_index(host: str, http_port: int) -> list[dict[str, Any]]:
+    """Return Triton's list of models: `name`, and where it tried to load one, `version`, `state` and `reason`."""
+    index: list[dict[str, Any]] = json.loads(fetch(host, http_port, "POST", "/v2/repository/index"))
+    return index
+
+
+def clean_reason(reason: str) -> str:
+    """Cut the stack trace from the reason that Triton gives for a failed load."""
+    return re.sub(r"^(Internal: )?(TritonModelException: )?", "", reason.split("\n\nAt:")[0]).strip()
+
+
+def read_error_lines(log_path: Path, count: int | None = LOG_TAIL_LINES) -> list[str]:
+    """Return the last error lines of Triton's log; without any, its last lines."""
+    lines = [line for line in log_path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"E\d{4} |(error|fatal|terminate called)", line, re.IGNORECASE)]
+    chosen = errors or lines
+    return chosen if count is None else chosen[-count:]

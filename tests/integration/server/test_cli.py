@@ -1,0 +1,175 @@
+"""`lychee load`, `lychee status` and `lychee stop`, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from lychee_server import state
+from lychee_server.processes import find_processes, stop_processes
+
+pytestmark = pytest.mark.triton
+LYCHEE = str(Path(sys.executable).parent / "lychee")
+FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+WAIT_S = 30.0
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([LYCHEE, *arguments], capture_output=True, text=True, timeout=120, check=False)
+
+
+def load(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run("load", "--repository", str(repository), *FREE_PORTS, *arguments)
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + WAIT_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _stop_whatever_is_left(own_state: None) -> Iterator[None]:
+    yield
+    known = state.read_state()
+    if known is not None:
+        stop_processes(known.marker, timeout_s=5)
+
+
+def test_load_status_stop(tiny_repository: Path) -> None:
+    loaded = load(tiny_repository)
+    assert loaded.returncode == 0, loaded.stderr
+    known = state.read_state()
+    assert known is not None
+    for expected in ("Ready after", str(known.pid), f"127.0.0.1:{known.grpc_port}", known.log_path):
+        assert expected in loaded.stdout
+
+    shown = run("status")
+    assert shown.returncode == 0
+    assert "Ready" in shown.stdout
+    status = json.loads(run("status", "--json").stdout)
+    assert (status["running"], status["healthy"], status["pid"]) == (True, True, known.pid)
+    (model,) = status["models"]
+    assert (model["name"], model["state"], model["provider"]) == ("constant", "READY", "CPUExecutionProvider")
+    assert [process["name"] for process in status["processes"]] == ["tritonserver", "constant_0_0"]
+    assert status["rss_bytes"] >= status["pss_bytes"] > 0
+
+    second = load(tiny_repository)
+    assert second.returncode == 1
+    assert f"A server runs already: pid {known.pid}" in second.stderr
+
+    stopped = run("stop")
+    assert stopped.returncode == 0
+    assert f"pid {known.pid} and its 1 stubs" in stopped.stdout
+    assert find_processes(known.marker) == []
+    assert run("status").returncode == 3
+    again = run("stop")
+    assert (again.returncode, again.stdout) == (0, "No server is running.\n")
+
+
+def test_a_server_that_was_killed_is_cleaned_up(tiny_repository: Path) -> None:
+    assert load(tiny_repository).returncode == 0
+    known = state.read_state()
+    assert known is not None
+    os.kill(known.pid, signal.SIGKILL)
+    wait_for(lambda: not known.is_running())
+    status = run("status")
+    assert status.returncode == 3
+    assert f"pid {known.pid} has ended" in status.stdout
+    stopped = run("stop")
+    assert stopped.returncode == 0
+    assert "Removed its state file" in stopped.stdout
+    assert find_processes(known.marker) == []
+    assert not list(Path("/dev/shm").glob(f"{known.marker}*"))
+    assert state.read_state() is None
+
+
+def test_a_stale_state_file_does_not_block_a_load(tiny_repository: Path) -> None:
+    own = psutil.Process()
+    state.write_state(
+        state.ServerState(own.pid, own.create_time() - 1000, "lychee_gone_", "127.0.0.1", 1, 2, 3, "nowhere", "no.log")
+    )
+    assert run("status").returncode == 3
+    loaded = load(tiny_repository)
+    assert loaded.returncode == 0, loaded.stderr
+    assert f"pid {own.pid} ended without `lychee stop`" in loaded.stderr
+    assert run("stop").returncode == 0
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("when", ["loading", "serving"])
+def test_a_signal_stops_everything(
+    tiny_repository: Path, add_model: Callable[..., Path], sent: signal.Signals, code: int, when: str
+) -> None:
+    command = [LYCHEE, "load", "--foreground", "--repository", str(tiny_repository), *FREE_PORTS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        known = wait_for(state.read_state)
+        if when == "serving":
+            assert process.stdout is not None
+            assert any("Ctrl-C stops it" in line for line in iter(process.stdout.readline, ""))
+        process.send_signal(sent)
+        assert process.wait(30) == code
+    assert find_processes(known.marker) == []
+    assert state.read_state() is None
+
+
+def test_a_signal_stops_a_background_server_that_still_loads(tiny_repository: Path) -> None:
+    command = [LYCHEE, "load", "--repository", str(tiny_repository), *FREE_PORTS]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        known = wait_for(state.read_state)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+    assert find_processes(known.marker) == []
+    assert state.read_state() is None
+
+
+def test_foreground_notices_that_triton_ended(tiny_repository: Path) -> None:
+    command = [LYCHEE, "load", "--foreground", "--repository", str(tiny_repository), *FREE_PORTS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any("Ctrl-C stops it" in line for line in iter(process.stdout.readline, ""))
+        known = state.read_state()
+        assert known is not None
+        os.kill(known.pid, signal.SIGKILL)
+        assert process.wait(30) == 1
+        assert process.stderr is not None
+        assert "Triton ended by itself" in process.stderr.read()
+    assert find_processes(known.marker) == []
+
+
+def test_the_reason_of_a_failed_load_is_printed(tiny_repository: Path, add_model: Callable[..., Path]) -> None:
+    path = add_model("damaged")
+    path.write_bytes(b"not a model")
+    failed = load(tiny_repository)
+    assert failed.returncode == 1
+    assert f"damaged: {path} (11 bytes) is not a model" in failed.stderr
+    assert "lychee export" in failed.stderr
+    assert state.read_state() is None
+
+
+def test_a_missing_file_is_found_before_the_start(tiny_repository: Path, add_model: Callable[..., Path]) -> None:
+    path = add_model("lookup")
+    path.unlink()
+    failed = load(tiny_repository)
+    assert failed.returncode == 1
+    assert str(path) in failed.stderr
+    assert "lychee export" in failed.stderr
+
+
+def test_the_exported_repository_passes_its_golden_pairs(repository: Path) -> None:
+    loaded = load(repository)
+    assert loaded.returncode == 0, loaded.stderr
+    for expected in ("text_encoder: ", "vision_encoder: ", "golden pairs: off by"):
+        assert expected in loaded.stdout
+    assert run("stop").returncode == 0

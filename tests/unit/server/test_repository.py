@@ -1,0 +1,75 @@
+"""What a model repository must hold before Triton is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from lychee_server import RepositoryError
+from lychee_server.repository import check_repository
+
+
+def add_model(
+    repository: Path, name: str, config: str = 'backend: "onnxruntime"', file: str | None = "1/model.onnx"
+) -> Path:
+    folder = repository / name
+    folder.mkdir()
+    (folder / "config.pbtxt").write_text(config, encoding="utf-8")
+    if file is not None:
+        (folder / file).parent.mkdir()
+        (folder / file).touch()
+    return folder
+
+
+def test_a_complete_repository_names_its_models(tmp_path: Path) -> None:
+    add_model(tmp_path, "b", 'backend: "onnxruntime" default_model_filename: "other.onnx"', "2/other.onnx")
+    add_model(tmp_path, "a", 'platform: "ensemble"', "1/ignored")
+    add_model(tmp_path, "c", 'backend: "python"', None)
+    (tmp_path / "notes").mkdir()
+    assert check_repository(tmp_path) == ["a", "b", "c"]
+
+
+def test_a_missing_repository_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match=r"nowhere does not exist.*lychee export.*--repository"):
+        check_repository(tmp_path / "nowhere")
+
+
+def test_an_empty_repository_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match=r"holds no model.*lychee export"):
+        check_repository(tmp_path)
+
+
+def test_all_missing_files_are_listed(tmp_path: Path) -> None:
+    add_model(tmp_path, "a", file=None)
+    add_model(tmp_path, "b", file="1/other.onnx")
+    add_model(tmp_path, "c", 'platform: "ensemble"', None)
+    with pytest.raises(RepositoryError, match="lychee export") as caught:
+        check_repository(tmp_path)
+    missing = [line.strip() for line in str(caught.value).splitlines() if line.startswith("  ")]
+    assert missing == [str(tmp_path / path) for path in ("a/1/model.onnx", "b/1/model.onnx", "c/1")]
+
+
+def test_the_highest_version_counts(tmp_path: Path) -> None:
+    folder = add_model(tmp_path, "a")
+    (folder / "10").mkdir()
+    with pytest.raises(RepositoryError, match=r"a/10/model\.onnx"):
+        check_repository(tmp_path)
+
+
+def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    add_model(tmp_path, "a", "max_batch_size: many")
+    with pytest.raises(RepositoryError, match=r"a/config\.pbtxt is not a Triton model configuration"):
+        check_repository(tmp_path)
+
+
+def test_a_variant_is_taken_where_a_model_has_it(tmp_path: Path) -> None:
+    folder = add_model(tmp_path, "a")
+    add_model(tmp_path, "b")
+    (folder / "configs").mkdir()
+    variant = 'backend: "onnxruntime" default_model_filename: "small.onnx"'
+    (folder / "configs" / "cpu.pbtxt").write_text(variant, encoding="utf-8")
+    with pytest.raises(RepositoryError, match=r"a/1/small\.onnx"):
+        check_repository(tmp_path, "cpu")
+    with pytest.raises(RepositoryError, match=r"configs/gpu\.pbtxt.*--config-name: cpu"):
+        check_repository(tmp_path, "gpu")
+    assert check_repository(tmp_path) == ["a", "b"]

@@ -1,0 +1,44 @@
+"""What Triton's metrics say."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from lychee_server import status
+from lychee_server.state import ServerState
+
+METRICS = """# HELP lychee_model_execution What runs a model
+# TYPE lychee_model_execution gauge
+lychee_model_execution{model="a",precision="fp32",provider="CPU",reason="says \\"no\\", {in} C:\\\\n",version="1"} 1
+nv_cache_num_hits_per_model{model="a",version="1"} 3
+nv_cache_num_misses_per_model{model="a",version="1"} 5.000000
+nv_cpu_utilization 0.25
+"""
+INDEX = [
+    {"name": "a", "version": "1", "state": "READY"},
+    {"name": "b", "version": "1", "state": "UNAVAILABLE", "reason": "Internal: TritonModelException: gone\n\nAt:\n x"},
+]
+
+
+def test_metrics_are_parsed() -> None:
+    execution, hits, misses, utilization = status.parse_metrics(METRICS)
+    assert execution.labels["reason"] == 'says "no", {in} C:\\n'
+    assert (hits.value, misses.value) == (3, 5)
+    assert (utilization.name, utilization.labels, utilization.value) == ("nv_cpu_utilization", {}, 0.25)
+
+
+def test_models_are_told_with_what_runs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"/metrics": METRICS, "/v2/repository/index": json.dumps(INDEX)}
+    for module in ("status", "triton"):
+        monkeypatch.setattr(f"lychee_server.{module}.fetch", lambda host, port, method, path: answers[path].encode())
+    a, b = status.read_models("127.0.0.1", 1, 2)
+    assert (a.state, a.provider, a.precision, a.cache_hits, a.cache_misses) == ("READY", "CPU", "fp32", 3, 5)
+    assert (b.state, b.reason, b.provider, b.cache_hits) == ("UNAVAILABLE", "gone", None, 0)
+
+
+def test_a_server_that_does_not_answer_is_unhealthy() -> None:
+    dead = ServerState(1, 0.0, "lychee_none_", "127.0.0.1", 1, 2, 3, "models", "triton.log")
+    current = status.read_status(dead)
+    assert not current.healthy
+    assert (current.models, current.processes, current.rss_bytes) == ((), (), 0)

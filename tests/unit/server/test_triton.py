@@ -1,0 +1,53 @@
+"""What surrounds the Triton process: its URLs, its log, its reasons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from lychee_server import ServerStartError, TritonServer
+from lychee_server.triton import clean_reason, reachable_host, read_error_lines
+
+
+def test_urls_lead_to_this_machine() -> None:
+    server = TritonServer("models", host="0.0.0.0", http_port=1, grpc_port=2, metrics_port=3)
+    assert (server.http_url, server.grpc_url) == ("127.0.0.1:1", "127.0.0.1:2")
+    assert server.metrics_url == "http://127.0.0.1:3/metrics"
+    assert server.pid is None
+    assert reachable_host("192.0.2.1") == "192.0.2.1"
+
+
+def test_default_ports_are_tritons() -> None:
+    assert TritonServer("models").grpc_url == "127.0.0.1:8001"
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("Internal: TritonModelException: x is missing.\n\nAt:\n  model.py(1): f\n", "x is missing."),
+        ("Internal: ImportError: no\n\nAt:\n  model.py", "ImportError: no"),
+        ("unloaded", "unloaded"),
+        ("", ""),
+    ],
+)
+def test_a_reason_loses_its_stack_trace(reason: str, expected: str) -> None:
+    assert clean_reason(reason) == expected
+
+
+def test_error_lines_are_the_last_ones(tmp_path: Path) -> None:
+    log = tmp_path / "triton.log"
+    lines = [f"E1122 18:43:49.{number} 1 server.cc:1] failed {number}" for number in range(12)]
+    log.write_bytes("\n".join(["I1122 fine", *lines, "I1122 bye", "\xff"]).encode("latin-1"))
+    assert read_error_lines(log) == lines[-10:]
+    assert read_error_lines(log, count=None) == lines
+
+
+def test_without_errors_the_last_lines_are_shown(tmp_path: Path) -> None:
+    log = tmp_path / "triton.log"
+    log.write_text("one\n\ntwo\n", encoding="utf-8")
+    assert read_error_lines(log) == ["one", "two"]
+
+
+def test_a_start_error_tells_reasons_and_log() -> None:
+    error = ServerStartError("No.", log_path=Path("a.log"), model_reasons={"m": "gone"}, log_lines=["E1"])
+    assert str(error) == "No.\n  m: gone\n  E1\nLog: a.log"
