@@ -1,0 +1,54 @@
+"""Start Triton, rank the example catalogue for six queries, stop Triton."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from catalogue import load_documents, load_queries
+from lychee_client import LycheeClient
+from lychee_client.cli.table import latency_line, ranking_table
+from lychee_server import LycheeServerError, TritonServer
+from rich.console import Console
+
+REPOSITORY = Path(__file__).parent.parent / "model_repository"
+TOP_N = 5
+
+
+def main() -> int:
+    """Print a ranked table for each query; return the exit status."""
+    console = Console(width=max(Console().width, 100))
+    console.print("Starting Triton ...")
+    started = time.monotonic()
+    try:
+        with TritonServer(REPOSITORY, http_port=0, grpc_port=0, metrics_port=0) as server:
+            console.print(
+                f"ready after {time.monotonic() - started:.1f} s on {server.grpc_url} (log: {server.log_path})"
+            )
+            return rank_catalogue(console, server.grpc_url)
+    except LycheeServerError as error:
+        console.print(f"[red]{error}[/red]")
+        return 1
+
+
+def rank_catalogue(console: Console, url: str) -> int:
+    """Rank all documents for each query and say whether the fitting photo leads the photos."""
+    documents, sources = load_documents()
+    status = 0
+    with LycheeClient(url) as client:
+        for query, photo in load_queries().items():
+            response = client.rerank(query, documents)
+            console.print(f"\n[bold]{query}[/bold]  (best {TOP_N} of {len(documents)})")
+            console.print(ranking_table(replace(response, results=response.results[:TOP_N]), sources))
+            best = next(result for result in response.results if result.modality == "image")
+            console.print(f"best photo: {sources[best.index]}; {latency_line(response.timings)}")
+            if sources[best.index] != photo:
+                console.print(f"[red]expected {photo} to lead the photos[/red]")
+                status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

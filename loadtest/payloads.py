@@ -1,0 +1,45 @@
+"""Queries and documents that no cache has seen before."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as PillowImage
+
+__all__ = ["fresh_photos", "fresh_queries", "fresh_texts"]
+
+_CATALOGUE = Path(__file__).parent.parent / "examples" / "catalogue"
+_NOUNS = ("cat", "coffee", "rocket", "palace", "flower", "wall", "camera", "coin", "boat", "apple", "river", "chair")
+_JPEG_QUALITY = 85
+
+
+def fresh_queries() -> Iterator[str]:
+    """Yield short queries, each once."""
+    for number in itertools.count():
+        yield f"{_NOUNS[number % len(_NOUNS)]} {number}"
+
+
+def fresh_texts() -> Iterator[str]:
+    """Yield texts of at most 16 tokens, each once."""
+    for number in itertools.count():
+        yield f"a small {_NOUNS[number % len(_NOUNS)]} on a table {number}"
+
+
+def fresh_photos() -> Iterator[bytes]:
+    """Yield JPEG files of the catalogue's photos (at most 480 px), each once: one block of pixels differs."""
+    catalogue = json.loads((_CATALOGUE / "catalogue.json").read_text(encoding="utf-8"))
+    names = sorted({entry["photo"] for entry in catalogue["documents"] if "photo" in entry})
+    photos = [np.array(PillowImage.open(_CATALOGUE / "photos" / name).convert("RGB")) for name in names]
+    rng = np.random.default_rng(0)
+    for photo in itertools.cycle(photos):
+        changed = photo.copy()
+        row, column = photo.shape[0] // 2, photo.shape[1] // 2
+        changed[row : row + 32, column : column + 32] = rng.integers(0, 256, (32, 32, 3))
+        stream = io.BytesIO()
+        PillowImage.fromarray(changed).save(stream, "JPEG", quality=_JPEG_QUALITY)
+        yield stream.getvalue()

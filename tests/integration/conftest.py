@@ -1,0 +1,24 @@
+"""One real Triton with the exported repository for all tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lychee_client import LycheeClient
+from lychee_server import TritonServer
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path) -> Iterator[TritonServer]:
+    """Run Triton on free ports of the loopback."""
+    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(server: TritonServer) -> Iterator[LycheeClient]:
+    """Connect to the running server."""
+    with LycheeClient(server.grpc_url) as connected:
+        yield connected
