@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from lychee_server import LycheeServerError, TritonServer
 from rich.console import Console
 
 REPOSITORY = Path(__file__).parent.parent / "model_repository"
+LOG = Path(tempfile.gettempdir()) / "lychee-demo.log"
 TOP_N = 5
 
 
@@ -23,7 +25,7 @@ def main() -> int:
     console.print("Starting Triton ...")
     started = time.monotonic()
     try:
-        with TritonServer(REPOSITORY, http_port=0, grpc_port=0, metrics_port=0) as server:
+        with TritonServer(REPOSITORY, http_port=0, grpc_port=0, metrics_port=0, log_path=LOG) as server:
             console.print(
                 f"ready after {time.monotonic() - started:.1f} s on {server.grpc_url} (log: {server.log_path})"
             )

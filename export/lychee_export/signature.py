@@ -78,6 +78,8 @@ class ModelSignature:
         max_batch_size: Most rows in one request; 0 for a model without a batch axis.
         steps: For an ensemble, its models in order; empty for a model with a file of its own.
         encoder: Whether the model does the heavy work: it runs on the accelerator and its answers are cached.
+        max_run_elements: Most elements of the largest input in one run on a CPU; a larger batch runs in slices, which
+            bounds the memory for activations. None: no bound.
     """
 
     name: str
@@ -86,6 +88,7 @@ class ModelSignature:
     max_batch_size: int
     steps: tuple[ModelSignature, ...] = ()
     encoder: bool = False
+    max_run_elements: int | None = None
 
     def __post_init__(self) -> None:
         names = [tensor.name for tensor in (*self.inputs, *self.outputs)]

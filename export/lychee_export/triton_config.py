@@ -6,7 +6,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from .runtime import ACCELERATOR_PRECISION
-from .signature import ModelSignature, TensorSpec
+from .signature import Axis, ModelSignature, TensorSpec
 
 __all__ = ["BACKEND", "MODEL_FILENAME", "model_config"]
 
@@ -67,11 +67,18 @@ def _add_backend(config: model_config_pb2.ModelConfig, signature: ModelSignature
     if signature.encoder and accelerated:
         accelerator = config.optimization.execution_accelerators.cpu_execution_accelerator.add(name="openvino")
         accelerator.parameters["precision"] = ACCELERATOR_PRECISION
-    for spec in signature.inputs:
-        if spec.maximum is not None:
-            config.parameters[_maximum_key(spec)].string_value = str(spec.maximum)
+    if signature.max_run_elements is not None:
+        config.parameters["max_run_elements"].string_value = str(signature.max_run_elements)
+    for name, maximum in _maxima(signature.inputs).items():
+        config.parameters[f"maximum.{name}"].string_value = str(maximum)
 
 
-def _maximum_key(spec: TensorSpec) -> str:
-    """Name the parameter that bounds an input: OpenVINO takes any id silently where ONNX Runtime refuses."""
-    return f"maximum.{spec.name}"
+def _maxima(specs: tuple[TensorSpec, ...]) -> dict[str, int]:
+    """Return the largest values by input and the largest sizes by axis.
+
+    The backend checks them: OpenVINO takes any id silently where ONNX Runtime refuses, and says nothing that helps
+    about a sequence that is too long.
+    """
+    values = {spec.name: spec.maximum for spec in specs if spec.maximum is not None}
+    sizes = {size.name: size.maximum for spec in specs for size in spec.shape if isinstance(size, Axis)}
+    return values | sizes

@@ -11,9 +11,10 @@ from lychee_server import TritonServer
 
 
 @pytest.fixture(scope="session")
-def server(repository: Path) -> Iterator[TritonServer]:
+def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     """Run Triton on free ports of the loopback."""
-    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0) as running:
+    log_path = tmp_path_factory.mktemp("triton") / "triton.log"
+    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, log_path=log_path) as running:
         yield running
 
 

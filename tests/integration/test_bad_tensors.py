@@ -94,8 +94,9 @@ def test_lengths_that_differ_are_refused(send: Send) -> None:
 
 def test_sequence_over_the_models_limit_is_refused(send: Send) -> None:
     ids = np.full((1, 600), 7)
-    with pytest.raises(InferenceServerException):
-        send("text_encoder", input_ids=ids, attention_mask=np.ones_like(ids))
+    message = refused(send, "text_encoder", input_ids=ids, attention_mask=np.ones_like(ids))
+    assert "sequence_length is 600" in message
+    assert "512" in message
 
 
 def test_wrong_image_size_is_refused(send: Send) -> None:

@@ -26,9 +26,10 @@ def kill(server: TritonServer) -> None:
     ("end", "expected"), [(stop, (ConnectionFailedError, ModelNotReadyError)), (kill, (ConnectionFailedError,))]
 )
 def test_call_in_flight_fails_clearly_when_the_server_ends(
-    repository: Path, end: Callable[[TritonServer], None], expected: tuple[type[LycheeError], ...]
+    repository: Path, tmp_path: Path, end: Callable[[TritonServer], None], expected: tuple[type[LycheeError], ...]
 ) -> None:
-    server = TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0)
+    log_path = tmp_path / "triton.log"
+    server = TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, log_path=log_path)
     with server, LycheeClient(server.grpc_url) as client:
         client.score("a cat", "a dog")
         sending = threading.Event()

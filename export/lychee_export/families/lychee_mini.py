@@ -49,6 +49,9 @@ _BERT_CONFIG_NAMES = (
 )
 _TEXT_BATCH = 32
 _IMAGE_BATCH = 16
+_TEXT_TOKENS_PER_RUN = 2048
+_IMAGES_PER_RUN = 4
+"""A server that was sent full batches of the longest texts and images then stays at 1.0 GB instead of 1.6 GB."""
 _BUCKETS = (16, 32, 64, 128, 256, 512)
 
 _GOLDEN_IMAGE_SIZE = 128
@@ -324,9 +327,21 @@ def _sign(
         return {"pixel_values": rng.integers(0, 256, (rows, 3, size, size), dtype=np.uint8)}
 
     text_signature = ModelSignature(
-        "text_encoder", (input_ids, attention_mask), (text_embedding,), _TEXT_BATCH, encoder=True
+        "text_encoder",
+        (input_ids, attention_mask),
+        (text_embedding,),
+        _TEXT_BATCH,
+        encoder=True,
+        max_run_elements=_TEXT_TOKENS_PER_RUN,
     )
-    vision_signature = ModelSignature("vision_encoder", (pixel_values,), (image_embedding,), _IMAGE_BATCH, encoder=True)
+    vision_signature = ModelSignature(
+        "vision_encoder",
+        (pixel_values,),
+        (image_embedding,),
+        _IMAGE_BATCH,
+        encoder=True,
+        max_run_elements=_IMAGES_PER_RUN * 3 * size * size,
+    )
     pieces = [
         Piece(text_signature, text_encoder.eval(), sample_text),
         Piece(vision_signature, vision_encoder.eval(), sample_images),

@@ -2,8 +2,9 @@
 
 Triton takes this file when `backends/onnxruntime/` holds no `libtriton_onnxruntime.so`. So it reads the same keys of
 `config.pbtxt` as the C++ backend does, and gives the same kinds of errors. Three parameters are ours, and the C++
-backend ignores them: the accelerator's `precision`; `maximum.<input>`, the largest value that an integer input may
-hold; and `max_run_elements`, which bounds memory: a batch whose largest input has more elements runs in slices.
+backend ignores them: the accelerator's `precision`; `maximum.<name>`, the largest value that an integer input may
+hold, or the largest size of an axis; and `max_run_elements`, which bounds memory: a batch whose largest input has
+more elements runs in slices.
 Source: https://github.com/triton-inference-server/onnxruntime_backend/blob/r24.10/README.md
 """
 
@@ -289,10 +290,12 @@ class TritonPythonModel:
         self._maxima = settings.maxima
         self._max_run_elements = settings.max_run_elements
         self._inputs = {node.name: node for node in session.get_inputs()}
-        unknown = sorted(settings.maxima.keys() - self._inputs.keys())
+        axes = {dim for node in self._inputs.values() for dim in node.shape if isinstance(dim, str)}
+        unknown = sorted(settings.maxima.keys() - self._inputs.keys() - axes)
         if unknown:
             raise pb_utils.TritonModelException(
-                f"parameter maximum.{unknown[0]} names no input; expected one of {sorted(self._inputs)}."
+                f"parameter maximum.{unknown[0]} names no input and no axis; "
+                f"expected one of {sorted({*self._inputs, *axes})}."
             )
         self._output_names = [node.name for node in session.get_outputs()]
         self._session = session
@@ -367,6 +370,10 @@ class TritonPythonModel:
                     if size != dim:
                         raise BadRequestError(
                             f"{symbol} is {size} in input {owner} and {dim} in input {name}; expected the same size."
+                        )
+                    if dim > self._maxima.get(symbol, dim):
+                        raise BadRequestError(
+                            f"{symbol} is {dim} in input {name}; expected at most {self._maxima[symbol]}."
                         )
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise BadRequestError(f"input {name} has NaN or infinite values; expected finite numbers.")

@@ -10,7 +10,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 import typer
-from lychee_client import LycheeClient, RerankResponse, RerankResult, Timings, cli
+from lychee_client import Image, LycheeClient, RerankResponse, RerankResult, Text, Timings, cli
 from lychee_client._transports.fake import FakeTransport
 from lychee_client.cli import app, doctor, rerank
 from lychee_client.cli.table import BAR_WIDTH, latency_line, ranking_table, score_bar
@@ -92,6 +92,15 @@ def test_query_image(run: Run, files: list[Path]) -> None:
     assert best["relevance_score"] == pytest.approx(1, abs=1e-6)
     both = run("rerank", "--query", "red", "--query-image", files[2], "--json", files[0], files[4])
     assert json.loads(both.stdout)["results"][0]["relevance_score"] < 0.999
+
+
+def test_load_document_drops_the_byte_order_mark(files: list[Path]) -> None:
+    assert rerank.load_document(files[0]) == Text("red car")
+
+
+@pytest.mark.parametrize("name", ["PHOTO.BMP", "photo.jpeg", "photo.tiff"])
+def test_load_document_leaves_images_to_the_ranking(tmp_path: Path, name: str) -> None:
+    assert isinstance(rerank.load_document(tmp_path / name), Image)
 
 
 def test_long_text_is_marked(run: Run, tmp_path: Path) -> None:

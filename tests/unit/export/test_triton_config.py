@@ -6,7 +6,7 @@ from tritonclient.grpc.model_config_pb2 import TYPE_INT64, ModelConfig
 IDS = TensorSpec("input_ids", "int64", (Axis("sequence_length", 512),), maximum=99)
 EMBEDDING = TensorSpec("text_embedding", "float32", (384,))
 SCORE = TensorSpec("relevance_score", "float32", (1,))
-ENCODER = ModelSignature("text_encoder", (IDS,), (EMBEDDING,), 32, encoder=True)
+ENCODER = ModelSignature("text_encoder", (IDS,), (EMBEDDING,), 32, encoder=True, max_run_elements=2048)
 HEAD = ModelSignature("scoring_head_text", (EMBEDDING,), (SCORE,), 32)
 ENSEMBLE = ModelSignature("rerank_text", (IDS,), (SCORE,), 16, steps=(ENCODER, HEAD))
 
@@ -28,6 +28,8 @@ def test_encoder_is_batched_cached_and_accelerated() -> None:
     accelerator = config.optimization.execution_accelerators.cpu_execution_accelerator[0]
     assert (accelerator.name, dict(accelerator.parameters)) == ("openvino", {"precision": "bf16"})
     assert config.parameters["maximum.input_ids"].string_value == "99"
+    assert config.parameters["maximum.sequence_length"].string_value == "512"
+    assert config.parameters["max_run_elements"].string_value == "2048"
 
 
 def test_dynamic_batching_has_no_queue_policy_that_makes_triton_stall() -> None:

@@ -175,6 +175,20 @@ def test_execute_refuses_integers_beyond_the_maximum(
     assert f"from {min(1, value)} to {max(1, value)}; expected 0 to 2" in refused.error.text
 
 
+def test_execute_refuses_an_axis_beyond_its_maximum(load_model: Callable[..., Any], request_class: Any) -> None:
+    config = {**LOOKUP_CONFIG, "parameters": {"maximum.length": {"string_value": "2"}}}
+    instance = load_model(lookup_graph(), config)
+    good, refused = instance.execute(
+        [
+            request_class({"ids": ids(0, 2), "mask": ids(1, 1)}),
+            request_class({"ids": ids(0, 0, 0), "mask": ids(1, 1, 1)}),
+        ]
+    )
+    np.testing.assert_array_equal(good.arrays()["y"], [[2.0]])
+    assert refused.error.code == refused.error.INVALID_ARG
+    assert "length is 3 in input ids; expected at most 2" in refused.error.text
+
+
 def test_execute_lets_only_the_request_fail_that_the_model_refuses(
     load_model: Callable[..., Any], request_class: Any
 ) -> None:
