@@ -38,7 +38,8 @@ $(INSTALLED): constraints.txt client/pyproject.toml export/pyproject.toml server
 	deploy/debian-packages.sh $(PYTHON)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) --editable client --editable export --editable server
+	$(PIP) hatchling editables
+	$(PIP) --no-build-isolation --editable client --editable export --editable server
 	$(PIP) --requirement tests/requirements.txt
 	touch $@
 

@@ -246,8 +246,9 @@ class TritonServer:
     def _find_log_reason(self, name: str) -> str:
         """Triton leaves a model whose configuration it cannot read out of its index; only the log says why."""
         assert self.log_path is not None
-        lines = [line for line in read_error_lines(self.log_path, count=None) if name in line]
-        return lines[-1] if lines else "not loaded, for a reason that only the log may tell"
+        whole_name = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
+        lines = [line for line in read_error_lines(self.log_path, count=None) if whole_name.search(line)]
+        return clean_reason(lines[-1]) if lines else "not loaded, for a reason that only the log may tell"
 
     def stop(self, timeout_s: float = _config.DEFAULT_STOP_TIMEOUT_S) -> StopReport:
         """End Triton and its stubs: ask, wait, kill. Harmless if it was never started, or has ended.
@@ -321,7 +322,10 @@ def read_repository_index(host: str, http_port: int) -> list[dict[str, Any]]:
 
 
 def clean_reason(reason: str) -> str:
-    """Cut the stack trace from the reason that Triton gives for a failed load."""
+    """Cut Triton's reason for a failed load to its cause: no stack trace, no copy of another model's reason."""
+    dependency = re.search(r"depends on '([^']+)' which has no loaded version", reason)
+    if dependency:
+        return f"depends on {dependency[1]}, which is not loaded"
     return re.sub(r"^(Internal: )?(TritonModelException: )?", "", reason.split("\n\nAt:")[0]).strip()
 
 

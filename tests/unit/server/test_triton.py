@@ -28,9 +28,14 @@ def test_default_ports_are_tritons() -> None:
         ("Internal: ImportError: no\n\nAt:\n  model.py", "ImportError: no"),
         ("unloaded", "unloaded"),
         ("", ""),
+        (
+            "E1122 manager.cc:703] \"Invalid argument: ensemble 'b' depends on 'a' which has no loaded version. "
+            "Model 'a' loading failed with error: version 1 is at UNAVAILABLE state: Internal: x is missing.",
+            "depends on a, which is not loaded",
+        ),
     ],
 )
-def test_a_reason_loses_its_stack_trace(reason: str, expected: str) -> None:
+def test_a_reason_is_cut_to_its_cause(reason: str, expected: str) -> None:
     assert clean_reason(reason) == expected
 
 

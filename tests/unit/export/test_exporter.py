@@ -1,0 +1,123 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+import typer
+from lychee_export import exporter
+from lychee_export.cli import register
+from lychee_export.errors import ValidationError
+from lychee_export.exporter import config_files, export_checkpoint
+from lychee_export.families import Checkpoint, Piece
+from torch import Tensor
+from typer.testing import CliRunner
+
+Fault = Callable[[Tensor, Tensor], Tensor]
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[Checkpoint], None]:
+    """Choose what every checkpoint name loads."""
+    return lambda checkpoint: monkeypatch.setattr(exporter, "load_checkpoint", lambda _: checkpoint)
+
+
+def test_export_writes_models_manifest_and_tokenizer(
+    tmp_path: Path, toy: Checkpoint, load: Callable[[Checkpoint], None]
+) -> None:
+    load(toy)
+    lines: list[str] = []
+    report = export_checkpoint("toy", tmp_path, progress=lines.append)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["client_assets", "encoder", "rerank"]
+    manifest = json.loads((tmp_path / "client_assets/1/manifest.json").read_text(encoding="utf-8"))
+    assert manifest == report.manifest
+    assert manifest["golden_pairs"]["pairs"] == [
+        {"query": {"text": "query"}, "document": {"text": "text"}, "relevance_score": 0.5}
+    ]
+    assert set(manifest["parity"]) == {"cpu", "openvino"}
+    assets = onnx.load(tmp_path / "client_assets/1/model.onnx")
+    texts = {node.output[0]: node.attribute[0].t.string_data[0].decode() for node in assets.graph.node}
+    assert json.loads(texts["manifest"]) == manifest
+    assert texts["tokenizer"] == toy.tokenizer_json
+    assert any("validating" in line for line in lines)
+
+
+def test_failed_validation_leaves_the_repository_untouched(
+    tmp_path: Path,
+    toy: Checkpoint,
+    load: Callable[[Checkpoint], None],
+    make_piece: Callable[[Fault | None], Piece],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load(toy)
+    export_checkpoint("toy", tmp_path)
+    before = snapshot(tmp_path)
+    real_export = exporter.export_onnx
+    monkeypatch.setattr(exporter, "export_onnx", lambda piece: real_export(make_piece(lambda score, _: score * 0.9)))
+    with pytest.raises(ValidationError, match="differs from the reference"):
+        export_checkpoint("toy", tmp_path)
+    assert snapshot(tmp_path) == before
+
+
+def test_second_export_changes_nothing(tmp_path: Path, toy: Checkpoint, load: Callable[[Checkpoint], None]) -> None:
+    load(toy)
+    export_checkpoint("toy", tmp_path)
+    before = snapshot(tmp_path)
+    export_checkpoint("toy", tmp_path)
+    assert snapshot(tmp_path) == before
+
+
+def test_changed_model_id_gives_the_assets_a_new_version(
+    tmp_path: Path, toy: Checkpoint, load: Callable[[Checkpoint], None]
+) -> None:
+    load(toy)
+    export_checkpoint("toy", tmp_path)
+    load(replace(toy, model_id="other"))
+    export_checkpoint("toy", tmp_path)
+    assert (tmp_path / "client_assets/2/model.onnx").is_file()
+    assert (tmp_path / "encoder/1/model.onnx").is_file()
+
+
+def test_fewer_bits_run_without_the_accelerator(toy: Checkpoint) -> None:
+    assert "openvino" in config_files(toy, "fp32")["encoder"][0]
+    for precision in ("w8", "w4"):
+        config, variants = config_files(toy, precision)["encoder"]  # type: ignore[arg-type]
+        assert "openvino" not in config
+        assert not variants
+
+
+@pytest.fixture
+def app() -> typer.Typer:
+    """Return an application with the command and another one, so that its name must be given."""
+    application = typer.Typer()
+    register(application)
+    application.command("other")(lambda: None)
+    return application
+
+
+def test_command_reports_an_unknown_checkpoint(app: typer.Typer, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["export", str(tmp_path / "nowhere"), "--repository", str(tmp_path / "models")])
+    assert result.exit_code == 1
+    assert "export failed: no checkpoint" in result.stderr
+    assert not (tmp_path / "models").exists()
+
+
+def test_command_refuses_an_unknown_precision(app: typer.Typer) -> None:
+    result = CliRunner().invoke(app, ["export", "lychee-mini", "--precision", "int8"])
+    assert result.exit_code == 2
+    assert "fp32, w8, w4" in result.stderr
+
+
+def test_command_prints_what_it_measured(
+    app: typer.Typer, tmp_path: Path, toy: Checkpoint, load: Callable[[Checkpoint], None]
+) -> None:
+    load(toy)
+    result = CliRunner().invoke(app, ["export", "toy", "--repository", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "ranking order kept (tau 1.00)" in result.stdout
+    assert "lychee load" in result.stdout
