@@ -44,7 +44,7 @@ def _export(
         typer.echo(f"export failed: {error}", err=True)
         raise typer.Exit(1) from error
     for name, size_bytes in report.sizes_bytes.items():
-        progress(f"{name}: {size_bytes / 1e6:.1f} MB")
+        progress(f"{name}: {size_bytes / 1e3:,.0f} kB")
     for provider, parity in report.parity.items():
         progress(
             f"{provider}: largest error {parity.max_abs_error:.1e}, of a score {parity.max_score_error:.1e}; ranking "

@@ -16,9 +16,9 @@ from .validation import Parity
 __all__ = ["FORMAT_VERSION", "GOLDEN_TOLERANCE", "build_manifest"]
 
 FORMAT_VERSION = 1
-GOLDEN_TOLERANCE = 0.02
-"""How far a live server's score of a golden pair may be from the reference's: room for bfloat16, none for a swapped
-model or template."""
+GOLDEN_TOLERANCE = 0.03
+"""How far a live server's score of a golden pair may be from the reference's: room for bfloat16 (0.011 in
+torch's emulation), none for a swapped model, a changed template or wrong pixels."""
 
 _PACKAGES = ("lychee-rerank-export", "onnx", "onnxruntime-openvino", "onnxscript", "torch", "transformers")
 

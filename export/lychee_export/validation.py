@@ -48,11 +48,12 @@ class Tolerance:
 
 TOLERANCES: Mapping[tuple[Precision, Provider], Tolerance] = {
     ("fp32", "cpu"): Tolerance(atol=2e-5, rtol=1e-4, score_atol=1e-4),
-    ("fp32", "openvino"): Tolerance(atol=5e-3, rtol=1e-2, score_atol=2e-2),
+    ("fp32", "openvino"): Tolerance(atol=2e-2, rtol=0.0, score_atol=2e-2),
     ("w8", "cpu"): Tolerance(atol=1.5e-2, rtol=0.0, score_atol=1e-2),
     ("w4", "cpu"): Tolerance(atol=1.5e-2, rtol=0.0, score_atol=1e-2),
 }
-"""Accepted error by weight precision and provider; OpenVINO may compute in bfloat16."""
+"""Accepted error by weight precision and provider. OpenVINO may compute in bfloat16: torch's emulation of it moves an
+embedding by up to 0.008 and a score by up to 0.006."""
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def test_score_does_not_depend_on_the_other_documents(client: LycheeClient, phot
 def test_golden_pairs_match(client: LycheeClient) -> None:
     report = client.check_golden_pairs()
     assert report.passed
-    assert len(report.pairs) == 8
+    assert len(report.pairs) == 9
 
 
 def test_any_query_modality_works_with_any_document_modality(client: LycheeClient, photos: Path) -> None:

@@ -55,7 +55,7 @@ _IMAGES_PER_RUN = 4
 _BUCKETS = (16, 32, 64, 128, 256, 512)
 
 _GOLDEN_IMAGE_SIZE = 128
-_QUERIES = ("一只猫", "hot drink in the morning", "怎么退款", "a yellow flower")
+_QUERIES = ("一只猫", "hot drink in the morning", "怎么退款", "a yellow flower", "breakfast table")
 _TEXTS = (
     "退款流程：在订单页面点击申请退款",
     "The cat sleeps on the sofa all day.",
@@ -67,8 +67,9 @@ _TEXTS = (
 )
 _GOLDEN_TEXT_PAIRS = ((2, 0), (0, 6), (1, 2), (1, 4))
 """Indices of (query, text) of the golden pairs: two languages, matches and a mismatch."""
-_GOLDEN_IMAGE_PAIRS = ((0, 0), (1, 0), (1, 1))
-"""Indices of (query, reference image) of the golden pairs: the images are a cat and a cup of coffee."""
+_GOLDEN_IMAGE_PAIRS = ((0, 0), (1, 0), (1, 1), (4, 1))
+"""Indices of (query, reference image) of the golden pairs: the images are a cat and a cup of coffee. The last pair
+scores 0.69: unlike a clear match, it moves when the pixels are only a little wrong."""
 
 
 class TextEncoder(nn.Module):
