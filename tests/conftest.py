@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from lychee_export.families import Checkpoint, load_checkpoint
+from tokenizers import Tokenizer
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,6 +32,21 @@ def repository(root: Path) -> Path:
 def checkpoint() -> Checkpoint:
     """Load the bundled checkpoint into torch modules."""
     return load_checkpoint("lychee-mini")
+
+
+@pytest.fixture(scope="session")
+def embed_text(checkpoint: Checkpoint) -> Callable[[str], torch.Tensor]:
+    """Embed a text, prefix included, with the reference: float32, (1, embedding_dim)."""
+    encoder = next(piece.module for piece in checkpoint.pieces if piece.signature.name == "text_encoder")
+    tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json)
+
+    def embed(text: str) -> torch.Tensor:
+        ids = torch.tensor([tokenizer.encode(text).ids])
+        with torch.no_grad():
+            embedding: torch.Tensor = encoder(ids, torch.ones_like(ids))
+        return embedding
+
+    return embed
 
 
 @pytest.fixture(scope="session")

@@ -95,8 +95,6 @@ def validate_values(
     checkpoint: Checkpoint,
     sessions: Mapping[str, onnxruntime.InferenceSession],
     tolerance: Tolerance,
-    *,
-    rows_per_batch: tuple[int, ...] = _BATCH_SIZES,
 ) -> Parity:
     """Compare the exported models with the torch modules.
 
@@ -104,7 +102,6 @@ def validate_values(
         checkpoint: The reference.
         sessions: One open session per piece, by model name.
         tolerance: What may differ.
-        rows_per_batch: Batch sizes to try for each piece.
 
     Raises:
         ValidationError: A value is not finite or off, a ranking changed, or a score depends on its batch.
@@ -112,14 +109,14 @@ def validate_values(
     errors = [
         _check_piece(piece, sessions[piece.signature.name], rows, tolerance)
         for piece in checkpoint.pieces
-        for rows in rows_per_batch
+        for rows in _BATCH_SIZES
     ]
-    modules = {piece.signature.name: piece for piece in checkpoint.pieces}
+    pieces = {piece.signature.name: piece for piece in checkpoint.pieces}
     score_errors, taus, invariances = [], [], []
     for ensemble in checkpoint.ensembles:
         rows = checkpoint.ensemble_rows[ensemble.name]
         scores = _scores(sessions, ensemble, rows)
-        reference = _reference_scores(modules, ensemble, rows)
+        reference = _reference_scores(pieces, ensemble, rows)
         score_errors.append(
             _compare(f"{ensemble.name}: relevance_score", scores, reference, Tolerance(tolerance.score_atol, 0.0, 0.0))
         )

@@ -396,7 +396,7 @@ class _Reference:
         )
 
     def ensemble_rows(self, images: NDArray[np.uint8]) -> dict[str, Tensors]:
-        """Pair every query with every text and image, as far as the shortest list of an ensemble goes."""
+        """Make one row for each text; queries and images repeat in turn."""
         count = len(_TEXTS)
         queries = [_QUERIES[index % len(_QUERIES)] for index in range(count)]
         query = {"query_embedding": self._run("text_encoder", self._tokenize("query_prefix", queries)).numpy()}
