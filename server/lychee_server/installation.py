@@ -1,6 +1,7 @@
 """The Triton that the `nvidia-pytriton` wheel carries, and the backend directory that it is started with."""
 
 import ctypes
+import fcntl
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -8,7 +9,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,19 +137,28 @@ def assemble_backends(installation: TritonInstallation, cache_dir: Path) -> Path
     if all((target / name).is_file() for name in sources):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".building-") as building:
+    with _locked(target.parent), tempfile.TemporaryDirectory(dir=target.parent, prefix=".building-") as building:
+        if all((target / name).is_file() for name in sources):  # another process was faster
+            return target
         for name, source in sources.items():
             copy = Path(building) / "new" / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, copy)
         if target.exists():  # incomplete: somebody removed a file
             os.rename(target, Path(building) / "old")
-        try:
-            os.rename(Path(building) / "new", target)
-        except OSError:  # another process was faster
-            if not all((target / name).is_file() for name in sources):
-                raise
+        os.rename(Path(building) / "new", target)
     return target
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's advisory lock, which ends with the process at the latest."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def find_backend_model() -> Path:

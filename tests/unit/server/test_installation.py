@@ -115,7 +115,8 @@ def test_another_backend_file_gets_another_folder(
 
 
 def test_concurrent_starts_share_one_folder(wheel: TritonInstallation, tmp_path: Path) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        folders = set(pool.map(lambda _: assemble_backends(wheel, tmp_path / "cache"), range(16)))
-    (folder,) = folders
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    for cache in [tmp_path / f"cache{number}" for number in range(30)]:  # one round seldom shows a race
+        with ThreadPoolExecutor(16) as pool:
+            folders = set(pool.map(assemble_backends, [wheel] * 32, [cache] * 32))
+        (folder,) = folders
+        assert [path.name for path in folder.parent.iterdir()] == [folder.name]
