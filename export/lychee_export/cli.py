@@ -47,9 +47,9 @@ def _export(
         progress(f"{name}: {size_bytes / 1e3:,.0f} kB")
     for provider, parity in report.parity.items():
         progress(
-            f"{provider}: largest error {parity.max_abs_error:.1e}, of a score {parity.max_score_error:.1e}; ranking "
-            f"order kept (tau {parity.kendall_tau:.2f}); batch and padding move a score by "
-            f"{parity.batch_invariance:.1e}"
+            f"{provider}: largest error {parity.max_abs_error:.1e}, of a score {parity.max_score_error:.1e}, of a "
+            f"logit {parity.max_logit_error:.1e}; ranking order kept (tau {parity.kendall_tau:.2f}); batch and padding "
+            f"move a score by {parity.batch_invariance:.1e}, a logit by {parity.logit_batch_invariance:.1e}"
         )
     typer.echo(f"{repository} is ready: start it with `lychee load`")
 

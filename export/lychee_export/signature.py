@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BATCH_AXIS", "Axis", "Dtype", "ModelSignature", "TensorSpec", "Tensors"]
+__all__ = ["BATCH_AXIS", "SCORE_OUTPUTS", "Axis", "Dtype", "ModelSignature", "TensorSpec", "Tensors"]
 
 Dtype = Literal["float32", "int64", "string", "uint8"]
 
@@ -63,6 +63,11 @@ class TensorSpec:
     def triton_dims(self) -> tuple[int, ...]:
         """Sizes as Triton writes them: -1 for an axis of variable size."""
         return tuple(size if isinstance(size, int) else -1 for size in self.shape)
+
+
+SCORE_OUTPUTS = (TensorSpec("relevance_score", "float32", (1,)), TensorSpec("logits", "float32", (1,)))
+"""What every ensemble gives for a pair: ``relevance_score`` = sigmoid(``logits``). Both, because in float32 the score
+is 1.0 from a logit of about 17 on, and because a calibration works on log-odds."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from lychee_export.assets import CLIENT_ASSETS
 from lychee_export.exporter import config_files
 from lychee_export.families import Checkpoint
 from lychee_export.validation import validate_contract
-from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.grpc.model_config_pb2 import TYPE_FP32, ModelConfig
 
 
 def model_file(repository: Path, name: str) -> Path:
@@ -54,6 +54,16 @@ def test_ensemble_batch_size_fits_every_step(repository: Path) -> None:
             assert config.max_batch_size <= configs[step.model_name].max_batch_size
 
 
+@pytest.mark.parametrize("modality", ["text", "image", "image_text"])
+def test_head_and_ensemble_give_the_score_and_then_the_logits(repository: Path, modality: str) -> None:
+    for name in (f"scoring_head_{modality}", f"rerank_{modality}"):
+        config = text_format.Parse((repository / name / "config.pbtxt").read_text(), ModelConfig())
+        assert [(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in config.output] == [
+            ("relevance_score", TYPE_FP32, [1]),
+            ("logits", TYPE_FP32, [1]),
+        ]
+
+
 def test_manifest_hashes_the_files_beside_it(repository: Path) -> None:
     artifacts = manifest(repository)["artifacts"]
     assert isinstance(artifacts, dict)
@@ -76,4 +86,5 @@ def test_manifest_carries_golden_pairs_and_parity(repository: Path, checkpoint: 
     parity = content["parity"]
     assert isinstance(parity, dict)
     assert parity["cpu"]["max_abs_error"] < 2e-5
+    assert parity["cpu"]["max_logit_error"] < 4e-4
     assert parity["cpu"]["kendall_tau"] == 1.0

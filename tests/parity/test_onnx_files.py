@@ -47,14 +47,26 @@ def test_vision_encoder_and_head_give_the_reference_scores(repository: Path, pro
     np.testing.assert_allclose(images, reference["image_embedding"], atol=2e-3, rtol=0)
     head = open_session(load(repository, "scoring_head_image"), "cpu")
     queries = reference["text_embedding"]
-    (scores,) = head.run(
-        ["relevance_score"],
+    scores, logits = head.run(
+        ["relevance_score", "logits"],
         {
             "query_embedding": np.repeat(queries, len(images), axis=0),
             "image_embedding": np.tile(images, (len(queries), 1)),
         },
     )
     np.testing.assert_allclose(scores.reshape(len(queries), -1), reference["image_score"], atol=5e-3, rtol=0)
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits.astype(np.float64))), atol=1e-6, rtol=0)
+
+
+def test_logits_tell_apart_what_the_score_rounds_to_one(repository: Path) -> None:
+    query = np.eye(1, 384, dtype=np.float32)
+    similarities = np.array([[0.7], [0.8], [1.0]], np.float32)
+    scores, logits = open_session(load(repository, "scoring_head_image"), "cpu").run(
+        ["relevance_score", "logits"],
+        {"query_embedding": np.repeat(query, 3, axis=0), "image_embedding": similarities * query},
+    )
+    assert scores.ravel().tolist() == [1.0, 1.0, 1.0]
+    assert logits.ravel() == pytest.approx([17.2, 20.83, 28.09], abs=1e-4)
 
 
 @pytest.mark.slow
@@ -73,6 +85,7 @@ def test_quantized_weights_keep_scores_order_and_batch_invariance(
     assert sizes["text_encoder"] < 0.62
     assert parity.max_abs_error > 0
     assert parity.batch_invariance < 1e-6
+    assert parity.logit_batch_invariance < 1e-5
 
 
 def test_fp32_is_left_as_it_is(checkpoint: Checkpoint) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ..signature import ModelSignature, Tensors
+from ..signature import SCORE_OUTPUTS, ModelSignature, Tensors
 
 __all__ = ["Checkpoint", "GoldenPair", "Piece"]
 
@@ -56,7 +56,7 @@ class Checkpoint:
         family: The family module's name.
         pipeline: The client's pipeline for it, "dual_encoder" or "cross_encoder".
         pieces: The torch modules, encoders first.
-        ensembles: Ensembles over the pieces; every one ends in ``relevance_score``.
+        ensembles: Ensembles over the pieces; their outputs are SCORE_OUTPUTS.
         ensemble_rows: For every ensemble at least seven realistic rows, as the client would send them.
         buckets: Sizes to which the client pads variable axes.
         preprocessing: What the client needs to know beyond the tensors; goes into the manifest as it is.
@@ -75,3 +75,8 @@ class Checkpoint:
     preprocessing: Mapping[str, Any]
     tokenizer_json: str
     golden_pairs: tuple[GoldenPair, ...]
+
+    def __post_init__(self) -> None:
+        for ensemble in self.ensembles:
+            if ensemble.outputs != SCORE_OUTPUTS:
+                raise ValueError(f"{ensemble.name}: an ensemble gives {SCORE_OUTPUTS}, got {ensemble.outputs}")

@@ -27,7 +27,7 @@ from transformers import BertConfig, BertModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from ..errors import CheckpointError
-from ..signature import Axis, ModelSignature, Tensors, TensorSpec
+from ..signature import SCORE_OUTPUTS, Axis, ModelSignature, Tensors, TensorSpec
 from .family import Checkpoint, GoldenPair, Piece
 
 __all__ = ["ScoringHead", "TextEncoder", "VisionEncoder", "dequantize", "load", "load_weights"]
@@ -190,7 +190,7 @@ class ScoringHead(nn.Module):
         self.scales = [constants[name] for name in ("text_scale", "image_scale") if name in constants]
         self.bias = constants["bias"]
 
-    def forward(self, query_embedding: Tensor, *embeddings: Tensor) -> Tensor:
+    def forward(self, query_embedding: Tensor, *embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """Score pairs.
 
         Args:
@@ -198,12 +198,12 @@ class ScoringHead(nn.Module):
             embeddings: The same for the document's text, its image, or both in this order.
 
         Returns:
-            float32, (batch_size, 1), in [0, 1].
+            relevance_score, float32, (batch_size, 1), in [0, 1]; logits, the same before the sigmoid, unbounded.
         """
         logits = torch.full((1, 1), self.bias)  # (1, 1)
         for scale, embedding in zip(self.scales, embeddings, strict=True):
             logits = logits + scale * (query_embedding * embedding).sum(-1, keepdim=True)  # (batch_size, 1)
-        return torch.sigmoid(logits)
+        return torch.sigmoid(logits), logits
 
 
 def dequantize(qweight: NDArray[np.uint8], scales: NDArray[np.float16]) -> NDArray[np.float32]:
@@ -316,7 +316,6 @@ def _sign(
     query_embedding = TensorSpec("query_embedding", "float32", (dim,))
     text_embedding = TensorSpec("text_embedding", "float32", (dim,))
     image_embedding = TensorSpec("image_embedding", "float32", (dim,))
-    relevance_score = TensorSpec("relevance_score", "float32", (1,))
 
     def sample_text(rng: np.random.Generator, rows: int) -> Tensors:
         lengths = rng.integers(1, _BUCKETS[0] + 1, rows)
@@ -362,15 +361,13 @@ def _sign(
             vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
             return dict(zip(("query_embedding", *names), vectors, strict=True))
 
-        head = ModelSignature(
-            f"scoring_head_{modality}", (query_embedding, *embeddings), (relevance_score,), _TEXT_BATCH
-        )
+        head = ModelSignature(f"scoring_head_{modality}", (query_embedding, *embeddings), SCORE_OUTPUTS, _TEXT_BATCH)
         pieces.append(Piece(head, heads[modality].eval(), sample_embeddings))
         ensembles.append(
             ModelSignature(
                 f"rerank_{modality}",
                 (query_embedding, *(tensor for encoder in encoders for tensor in encoder.inputs)),
-                (relevance_score,),
+                SCORE_OUTPUTS,
                 min(encoder.max_batch_size for encoder in encoders),
                 steps=(*encoders, head),
             )
@@ -425,8 +422,8 @@ class _Reference:
             embeddings.append(self._run("vision_encoder", {"pixel_values": pixels.astype(np.uint8)}))
         modality = "_".join(name for name, part in (("image", image_png), ("text", text)) if part is not None)
         with torch.no_grad():
-            score = float(self._modules[f"scoring_head_{modality}"](*embeddings))
-        return GoldenPair(query, round(score, 6), text, image_png)
+            relevance_score, _ = self._modules[f"scoring_head_{modality}"](*embeddings)
+        return GoldenPair(query, round(float(relevance_score), 6), text, image_png)
 
     def _tokenize(self, prefix: str, texts: list[str]) -> Tensors:
         encodings = self._tokenizer.encode_batch([self._text[prefix] + text for text in texts])

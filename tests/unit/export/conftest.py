@@ -8,17 +8,21 @@ import numpy as np
 import pytest
 import torch
 from lychee_export.families import Checkpoint, GoldenPair, Piece
-from lychee_export.signature import Axis, ModelSignature, Tensors, TensorSpec
+from lychee_export.signature import SCORE_OUTPUTS, Axis, ModelSignature, Tensors, TensorSpec
 from torch import Tensor, nn
 
 LENGTH = Axis("sequence_length", 64)
 IDS = TensorSpec("input_ids", "int64", (LENGTH,))
 MASK = TensorSpec("attention_mask", "int64", (LENGTH,))
-SCORE = TensorSpec("relevance_score", "float32", (1,))
-ENCODER = ModelSignature("encoder", (IDS, MASK), (SCORE,), 8, encoder=True)
-ENSEMBLE = ModelSignature("rerank", (IDS, MASK), (SCORE,), 8, steps=(ENCODER,))
+ENCODER = ModelSignature("encoder", (IDS, MASK), SCORE_OUTPUTS, 8, encoder=True)
+ENSEMBLE = ModelSignature("rerank", (IDS, MASK), SCORE_OUTPUTS, 8, steps=(ENCODER,))
 
-Fault = Callable[[Tensor, Tensor], Tensor]
+Outputs = tuple[Tensor, Tensor]
+Fault = Callable[[Tensor, Tensor], Outputs]
+
+
+def score(logits: Tensor, attention_mask: Tensor) -> Outputs:
+    return torch.sigmoid(logits), logits
 
 
 class Encoder(nn.Module):
@@ -26,13 +30,12 @@ class Encoder(nn.Module):
 
     def __init__(self, fault: Fault | None = None) -> None:
         super().__init__()
-        self.fault = fault
+        self.finish = fault or score
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return float32, (batch_size, 1)."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Outputs:
+        """Return relevance_score and logits, float32, (batch_size, 1)."""
         total = (input_ids * attention_mask).sum(1, keepdim=True).float()
-        score = torch.sigmoid(total / attention_mask.sum(1, keepdim=True) / 10 - 3)
-        return self.fault(score, attention_mask) if self.fault else score
+        return self.finish(total / attention_mask.sum(1, keepdim=True) / 10 - 3, attention_mask)
 
 
 def sample_rows(rng: np.random.Generator, rows: int) -> Tensors:
@@ -42,7 +45,7 @@ def sample_rows(rng: np.random.Generator, rows: int) -> Tensors:
 
 @pytest.fixture
 def make_piece() -> Callable[[Fault | None], Piece]:
-    """Make the encoder, faithful or with a fault."""
+    """Make the encoder, faithful or with a fault that turns right logits and the mask into wrong outputs."""
     return lambda fault: Piece(ENCODER, Encoder(fault).eval(), sample_rows)
 
 

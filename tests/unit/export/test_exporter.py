@@ -14,7 +14,7 @@ from lychee_export.families import Checkpoint, Piece
 from torch import Tensor
 from typer.testing import CliRunner
 
-Fault = Callable[[Tensor, Tensor], Tensor]
+Fault = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -40,6 +40,8 @@ def test_export_writes_models_manifest_and_tokenizer(
         {"query": {"text": "query"}, "document": {"text": "text"}, "relevance_score": 0.5}
     ]
     assert set(manifest["parity"]) == {"cpu", "openvino"}
+    assert 0 <= manifest["parity"]["cpu"]["max_logit_error"] < 1e-5
+    assert 0 <= manifest["parity"]["cpu"]["logit_batch_invariance"] < 1e-5
     assets = onnx.load(tmp_path / "client_assets/1/model.onnx")
     texts = {node.output[0]: node.attribute[0].t.string_data[0].decode() for node in assets.graph.node}
     assert json.loads(texts["manifest"]) == manifest
@@ -58,7 +60,8 @@ def test_failed_validation_leaves_the_repository_untouched(
     export_checkpoint("toy", tmp_path)
     before = snapshot(tmp_path)
     real_export = exporter.export_onnx
-    monkeypatch.setattr(exporter, "export_onnx", lambda piece: real_export(make_piece(lambda score, _: score * 0.9)))
+    wrong = make_piece(lambda logits, _: (logits.sigmoid(), logits * 0.9))
+    monkeypatch.setattr(exporter, "export_onnx", lambda _: real_export(wrong))
     with pytest.raises(ValidationError, match="differs from the reference"):
         export_checkpoint("toy", tmp_path)
     assert snapshot(tmp_path) == before
@@ -119,5 +122,6 @@ def test_command_prints_what_it_measured(
     load(toy)
     result = CliRunner().invoke(app, ["export", "toy", "--repository", str(tmp_path)])
     assert result.exit_code == 0, result.output
+    assert "of a logit" in result.stdout
     assert "ranking order kept (tau 1.00)" in result.stdout
     assert "lychee load" in result.stdout

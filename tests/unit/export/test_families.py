@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +39,31 @@ def test_encoders_and_head_match_the_reference_values(checkpoint: Checkpoint) ->
         images = modules["vision_encoder"](torch.from_numpy(reference["pixel_values"]))
         queries = torch.from_numpy(reference["text_embedding"])
         pairs = [(query[None], image[None]) for query in queries for image in images]
-        scores = torch.cat([modules["scoring_head_image"](*pair) for pair in pairs])
+        scores = torch.cat([modules["scoring_head_image"](*pair)[0] for pair in pairs])
     np.testing.assert_allclose(images.numpy(), reference["image_embedding"], atol=2e-3, rtol=0)
     np.testing.assert_allclose(scores.numpy().reshape(6, 5), reference["image_score"], atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("modality", ["text", "image", "image_text"])
+def test_head_gives_logits_before_the_sigmoid(checkpoint: Checkpoint, modality: str) -> None:
+    constants = json.loads((BUNDLED / "config.json").read_text())["scoring_head"][modality]
+    head = next(piece.module for piece in checkpoint.pieces if piece.signature.name == f"scoring_head_{modality}")
+    query = torch.zeros(2, 384)
+    query[:, 0] = 1
+    document = 0.5 * query
+    document[1] *= -1
+    relevance_score, logits = head(query, *[document] * modality.count("_"), document)
+    scale = constants.get("text_scale", 0) + constants.get("image_scale", 0)
+    expected = torch.tensor([[0.5 * scale + constants["bias"]], [-0.5 * scale + constants["bias"]]])
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(relevance_score, expected.sigmoid(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_ensemble_without_score_and_logits_is_refused(toy: Checkpoint, count: int) -> None:
+    (ensemble,) = toy.ensembles
+    with pytest.raises(ValueError, match=r"rerank: an ensemble gives .*relevance_score.*logits.*, got "):
+        replace(toy, ensembles=(replace(ensemble, outputs=ensemble.outputs[:count]),))
 
 
 def test_unknown_name_lists_the_bundled_checkpoints(tmp_path: Path) -> None:

@@ -13,11 +13,16 @@ from lychee_export.signature import ModelSignature
 from lychee_export.validation import Parity, Tolerance, validate_contract, validate_values
 from torch import Tensor
 
-Fault = Callable[[Tensor, Tensor], Tensor]
+Outputs = tuple[Tensor, Tensor]
+Fault = Callable[[Tensor, Tensor], Outputs]
 Validate = Callable[..., Parity]
 
-STRICT = Tolerance(atol=1e-5, rtol=1e-5, score_atol=1e-4)
-LOOSE = Tolerance(atol=10.0, rtol=0.0, score_atol=0.1)
+STRICT = Tolerance(atol=1e-5, rtol=1e-5, score_atol=1e-4, logit_atol=4e-4)
+LOOSE = Tolerance(atol=10.0, rtol=0.0, score_atol=0.1, logit_atol=10.0)
+
+
+def score(logits: Tensor) -> Outputs:
+    return torch.sigmoid(logits), logits
 
 
 @pytest.fixture
@@ -35,42 +40,77 @@ def test_faithful_export_passes_and_is_measured(validate: Validate) -> None:
     parity = validate(None)
     assert parity.kendall_tau == 1.0
     assert parity.max_abs_error < 1e-6
+    assert parity.max_logit_error < 1e-6
     assert parity.batch_invariance < 1e-6
+    assert parity.logit_batch_invariance < 1e-6
+
+
+def test_differences_of_scores_and_logits_are_told_apart(validate: Validate) -> None:
+    parity = validate(lambda logits, _: score(logits + 0.1), LOOSE)
+    assert parity.max_logit_error == pytest.approx(0.1, abs=1e-5)
+    assert 0.02 < parity.max_score_error < 0.025
 
 
 def test_wrong_value_is_refused(validate: Validate) -> None:
     with pytest.raises(ValidationError, match=r"batch of 1: differs from the reference by up to 0\.0"):
-        validate(lambda score, _: score * 0.99)
+        validate(lambda logits, _: score(logits * 0.99))
 
 
-def test_value_that_is_not_finite_is_refused(validate: Validate) -> None:
-    with pytest.raises(ValidationError, match="not finite"):
-        validate(lambda score, _: score / (score - score))
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [
+        (lambda logits, _: (logits.sigmoid() / (logits - logits), logits), "relevance_score"),
+        (lambda logits, _: (torch.sigmoid(logits), logits + torch.inf), "logits"),
+    ],
+)
+def test_value_that_is_not_finite_is_refused(validate: Validate, fault: Fault, name: str) -> None:
+    with pytest.raises(ValidationError, match=f"{name}, batch of 1: 1 of 1 values are not finite"):
+        validate(fault)
 
 
 def test_wrong_shape_is_refused(validate: Validate) -> None:
     with pytest.raises(ValidationError, match=r"shape \(1, 2\)"):
-        validate(lambda score, _: torch.cat([score, score], 1))
+        validate(lambda logits, _: score(torch.cat([logits, logits], 1)))
 
 
 def test_wrong_score_of_an_ensemble_is_refused(validate: Validate) -> None:
     with pytest.raises(ValidationError, match="rerank: relevance_score: differs"):
-        validate(lambda score, _: score * 0.5, LOOSE)
+        validate(lambda logits, _: score(logits - 1), LOOSE)
+
+
+def test_wrong_logits_of_an_ensemble_are_refused_although_the_scores_pass(validate: Validate) -> None:
+    with pytest.raises(ValidationError, match="rerank: logits: differs"):
+        validate(lambda logits, _: score(logits + 0.01), replace(LOOSE, logit_atol=5e-3))
+
+
+def test_score_that_is_not_the_sigmoid_of_its_logit_is_refused(validate: Validate) -> None:
+    with pytest.raises(ValidationError, match="relevance_score differs from the sigmoid of logits by up to 1e-05"):
+        validate(lambda logits, _: (torch.sigmoid(logits) + 1e-5, logits), LOOSE)
 
 
 def test_changed_ranking_order_is_refused(validate: Validate) -> None:
     with pytest.raises(ValidationError, match="ranking order differs"):
-        validate(lambda score, _: score + 0.09 * torch.sign(torch.sin(25 * score)), LOOSE)
+        validate(
+            lambda logits, _: score((logits.sigmoid() + 0.09 * torch.sign(torch.sin(25 * logits.sigmoid()))).logit()),
+            LOOSE,
+        )
 
 
 def test_score_that_depends_on_its_batch_is_refused(validate: Validate) -> None:
-    with pytest.raises(ValidationError, match="alone instead of in a batch of 7"):
-        validate(lambda score, _: score + 1e-3 * score.mean(0, keepdim=True), LOOSE)
+    with pytest.raises(ValidationError, match=r"relevance_score moves by .* alone instead of in a batch of 7"):
+        validate(lambda logits, _: score(logits + 1e-2 * logits.sigmoid().mean(0, keepdim=True)), LOOSE)
 
 
 def test_score_that_depends_on_padding_is_refused(validate: Validate) -> None:
-    with pytest.raises(ValidationError, match="padded to the next bucket"):
-        validate(lambda score, mask: score + 1e-3 * mask.shape[1] / 16, LOOSE)
+    with pytest.raises(ValidationError, match=r"relevance_score moves by .* padded to the next bucket"):
+        validate(lambda logits, mask: score(logits + 4e-3 * mask.shape[1] / 16), LOOSE)
+
+
+def test_logit_that_depends_on_padding_is_refused_although_its_score_does_not(validate: Validate) -> None:
+    with pytest.raises(
+        ValidationError, match=r"logits moves by 0\.001 .* padded to the next bucket; accepted is 0\.0004"
+    ):
+        validate(lambda logits, mask: (torch.sigmoid(logits), logits + 1e-3 * (mask.shape[1] / 16 - 1)))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +119,9 @@ def test_score_that_depends_on_padding_is_refused(validate: Validate) -> None:
         (lambda s: replace(s, inputs=(replace(s.inputs[0], name="ids"), s.inputs[1])), "inputs are"),
         (lambda s: replace(s, inputs=s.inputs[::-1]), "inputs are"),
         (lambda s: replace(s, inputs=(replace(s.inputs[0], dtype="float32"), s.inputs[1])), "inputs are"),
-        (lambda s: replace(s, outputs=(replace(s.outputs[0], shape=(2,)),)), "outputs are"),
+        (lambda s: replace(s, outputs=(replace(s.outputs[0], shape=(2,)), s.outputs[1])), "outputs are"),
+        (lambda s: replace(s, outputs=s.outputs[::-1]), "outputs are"),
+        (lambda s: replace(s, outputs=s.outputs[:1]), "outputs are"),
         (lambda s: replace(s, max_batch_size=0), "inputs are"),
     ],
 )
