@@ -39,7 +39,7 @@ $(INSTALLED): constraints.txt client/pyproject.toml export/pyproject.toml server
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) hatchling editables
-	$(PIP) --no-build-isolation --editable client --editable export --editable server
+	$(PIP) --no-build-isolation --editable client[calibration] --editable export --editable server
 	$(PIP) --requirement tests/requirements.txt
 	touch $@
 

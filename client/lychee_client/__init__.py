@@ -1,5 +1,7 @@
 """Rerank texts and images with a lychee-rerank server."""
 
+from lychee_client._async_client import AsyncLycheeClient
+from lychee_client._calls import RerankOptions
 from lychee_client._client import LycheeClient
 from lychee_client._config import UNSET, Unset
 from lychee_client._errors import (
@@ -10,20 +12,36 @@ from lychee_client._errors import (
     InferenceError,
     InvalidInputError,
     LycheeError,
+    LycheeWarning,
     ModelNotReadyError,
     RequestRejectedError,
     ServerError,
     ServerOverloadedError,
 )
 from lychee_client._image import Image
-from lychee_client._manifest import Manifest
-from lychee_client._types import DocumentError, ImageText, RerankResponse, RerankResult, Text, Timings
+from lychee_client._manifest import Manifest, ModelIdentity
+from lychee_client._transports.connection import TlsConfig
+from lychee_client._types import (
+    DocumentError,
+    ImageText,
+    ManyResult,
+    ModelStatus,
+    ModelTimings,
+    RerankResponse,
+    RerankResult,
+    ServerStatus,
+    Text,
+    Timings,
+)
+from lychee_client.calibration import Calibration
 from lychee_client.golden import GoldenPairResult, GoldenReport
 from lychee_client.thresholds import POLICIES, Decision, Policy, decide
 
 __all__ = [
     "POLICIES",
     "UNSET",
+    "AsyncLycheeClient",
+    "Calibration",
     "ConfigurationError",
     "ConnectionFailedError",
     "ContractError",
@@ -38,16 +56,24 @@ __all__ = [
     "InvalidInputError",
     "LycheeClient",
     "LycheeError",
+    "LycheeWarning",
     "Manifest",
+    "ManyResult",
+    "ModelIdentity",
     "ModelNotReadyError",
+    "ModelStatus",
+    "ModelTimings",
     "Policy",
     "RequestRejectedError",
+    "RerankOptions",
     "RerankResponse",
     "RerankResult",
     "ServerError",
     "ServerOverloadedError",
+    "ServerStatus",
     "Text",
     "Timings",
+    "TlsConfig",
     "Unset",
     "decide",
 ]

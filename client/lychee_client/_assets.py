@@ -42,7 +42,7 @@ def fetch_assets(cache_dir: Path) -> Plan[Assets]:
         LycheeError: The server cannot serve the request.
     """
     manifest = parse_manifest((yield from _fetch("manifest")))
-    sha256 = manifest.tokenizer_sha256
+    sha256 = manifest.artifacts["tokenizer"]
     if not _SHA256.fullmatch(sha256):
         raise ContractError(f"the manifest's artifacts.tokenizer is {sha256!r}, expected 64 hex digits; export again")
     path = cache_dir / f"tokenizer-{sha256}.json"

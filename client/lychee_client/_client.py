@@ -1,70 +1,45 @@
-"""The synchronous client: a thin shell that carries out the plans of the pure core."""
+"""The synchronous client: it waits for what the driver asks it to wait for."""
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import TypeVar, Unpack
 
 from lychee_client import golden
-from lychee_client._assets import CLIENT_ASSETS, fetch_assets
-from lychee_client._config import DEFAULT_POLICY, UNSET, Unset, cache_dir, load_config
-from lychee_client._deadline import Deadline
-from lychee_client._driver import Driver
-from lychee_client._errors import ConnectionFailedError, InvalidInputError
+from lychee_client._base_client import DEFAULT_CONCURRENCY, BaseClient, check_concurrency
+from lychee_client._calls import RerankOptions
+from lychee_client._driver import Steps, WaitFor
+from lychee_client._errors import LycheeError
 from lychee_client._manifest import Manifest
-from lychee_client._pipelines.dual_encoder import DualEncoder, check_input
 from lychee_client._plan import Plan
-from lychee_client._ranking import check_selection, rank
-from lychee_client._text import TextProcessor
-from lychee_client._transports.base import Transport
-from lychee_client._types import Input, RerankResponse, Timings
-from lychee_client.thresholds import Policy, get_policy
-
-MAX_WORKERS: Final = 4
-POLL_INTERVAL_S: Final = 0.1
+from lychee_client._types import Input, ManyResult, RerankResponse, ServerStatus
 
 T = TypeVar("T")
 
 
-class LycheeClient:
+class LycheeClient(BaseClient):
     """Ranks texts and images with a lychee-rerank server. Safe to use from several threads; close it after use.
 
     The constructor does no network. The first call fetches the server's manifest and, unless it is cached on disk,
     the tokenizer, and keeps them: after the server got another model, make a new client.
 
     Args:
-        url: "HOST:PORT" of the gRPC endpoint. Default: LYCHEE_URL, then "localhost:8001".
+        url: "HOST:PORT" or "grpc://HOST:PORT" for gRPC, "http://HOST:PORT" for HTTP, "grpcs://" and "https://" with
+            TLS. Default: LYCHEE_URL, then "localhost:8001".
         timeout_s: Seconds for one whole call; None waits forever. Default: LYCHEE_TIMEOUT_S, then 30.
-        policy: Default policy of `rerank`: "strict", "balanced", "exploratory", or a Policy.
-        transport: Replaces the gRPC connection, for tests.
+        policy: Default policy of `rerank`: "strict", "balanced", "exploratory", a Policy or a Calibration.
+        transport: Replaces the connection, for tests.
+        **options: `tls`, a TlsConfig; `headers`, sent with every request; `keepalive_s`, seconds without traffic
+            after which gRPC pings and HTTP closes a connection; `max_retries`, of a request that failed with a
+            retryable error, 2 by default.
 
     Raises:
         ConfigurationError: An argument, or the environment variable in its place, cannot be used.
     """
-
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        timeout_s: float | Unset | None = UNSET,
-        policy: str | Policy = DEFAULT_POLICY,
-        transport: Transport | None = None,
-    ) -> None:
-        self._config = load_config(url, timeout_s, policy)
-        if transport is None:
-            from lychee_client._transports.grpc import GrpcTransport  # imports gRPC: a fifth of a second
-
-            transport = GrpcTransport(self._config.url)
-        self._transport = transport
-        self._pool = ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1), thread_name_prefix="lychee-client")
-        self._lock = threading.Lock()
-        self._loaded: tuple[Manifest, DualEncoder] | None = None
-        self._closed = False
 
     def __enter__(self) -> LycheeClient:
         return self
@@ -76,9 +51,7 @@ class LycheeClient:
 
     def close(self) -> None:
         """Release connection and threads. A call in flight fails with ConnectionFailedError."""
-        self._closed = True
-        self._transport.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._release()
 
     @property
     def manifest(self) -> Manifest:
@@ -88,30 +61,20 @@ class LycheeClient:
             ContractError: The server's model does not fit this client.
             LycheeError: The server cannot serve the request.
         """
-        return self._load(Deadline(self._config.timeout_s))[0]
+        return self._carry_out(self._calls.manifest(), self._config.timeout_s)
 
-    def rerank(
-        self,
-        query: Input,
-        documents: Sequence[Input],
-        *,
-        top_n: int | None = None,
-        score_threshold: float | None = None,
-        policy: str | Policy | None = None,
-        timeout_s: float | Unset | None = UNSET,
-    ) -> RerankResponse:
+    def rerank(self, query: Input, documents: Sequence[Input], **options: Unpack[RerankOptions]) -> RerankResponse:
         """Score every document against the query and rank them.
 
         A document that cannot be ranked (empty text, damaged image, refused by the server) becomes an entry in
-        `errors`; the others are ranked.
+        `errors`; the others are ranked. What works but does not fit together (an instruction for a model that reads
+        none, a calibration made with another model or instruction) is in `warnings`, and a LycheeWarning the first
+        time.
 
         Args:
             query: A `str` is always text, never a path. With an ImageText, both parts count equally.
             documents: Any mix of texts and images. An empty list gives an empty response without a request.
-            top_n: At most so many results. None: all.
-            score_threshold: Inclusive; results below it are left out. None: no threshold.
-            policy: Labels each result with a decision. None: the client's.
-            timeout_s: Seconds for the whole call. None waits forever. Default: the client's.
+            **options: See RerankOptions.
 
         Raises:
             InvalidInputError: The query cannot be used, or `documents` is one string.
@@ -122,31 +85,55 @@ class LycheeClient:
                 query RequestRejectedError or InferenceError.
             ContractError: The server's model or answers do not fit this client.
         """
-        check_selection(top_n, score_threshold)
-        thresholds = self._config.policy if policy is None else get_policy(policy)
-        deadline = Deadline(self._config.timeout_s if isinstance(timeout_s, Unset) else timeout_s)
-        try:
-            check_input(query)
-        except InvalidInputError as error:
-            raise InvalidInputError(f"query: {error}") from error
-        if isinstance(documents, (str, bytes)):
-            raise InvalidInputError(f"documents is one {type(documents).__name__}, expected a list of documents")
-        documents = list(documents)
-        if not documents:
-            return RerankResponse((), (), Timings())
-        _, pipeline = self._load(deadline)
-        return rank(self._carry_out(pipeline.rerank(query, documents), deadline), thresholds, top_n, score_threshold)
+        return self._carry_out(self._calls.rerank(query, documents, options), self._calls.timeout_s(options))
 
-    def score(self, query: Input, document: Input, *, timeout_s: float | Unset | None = UNSET) -> float:
+    def rerank_many(
+        self,
+        calls: Iterable[tuple[Input, Sequence[Input]]],
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        **options: Unpack[RerankOptions],
+    ) -> Iterator[ManyResult]:
+        """Rank many queries, each with its own documents; yield the outcomes in order.
+
+        At most `concurrency` calls are under way or wait to be fetched, so memory stays bounded however many there
+        are. A call that fails does not end the others: its outcome holds the error.
+
+        Args:
+            calls: Pairs of query and documents; read as results are fetched.
+            concurrency: At least 1.
+            **options: Of each call; see RerankOptions.
+
+        Raises:
+            ConfigurationError: `concurrency` or an option cannot be used.
+        """
+        check_concurrency(concurrency)
+        with ThreadPoolExecutor(concurrency, thread_name_prefix="lychee-many") as pool:
+            running: deque[Future[ManyResult]] = deque()
+            try:
+                for index, (query, documents) in enumerate(calls):
+                    if len(running) >= concurrency:
+                        yield running.popleft().result()
+                    running.append(pool.submit(self._rerank_one, index, query, documents, options))
+                while running:
+                    yield running.popleft().result()
+            finally:
+                for future in running:
+                    future.cancel()
+
+    def _rerank_one(self, index: int, query: Input, documents: Sequence[Input], options: RerankOptions) -> ManyResult:
+        try:
+            return ManyResult(index, self.rerank(query, documents, **options), None)
+        except LycheeError as error:
+            return ManyResult(index, None, error)
+
+    def score(self, query: Input, document: Input, **options: Unpack[RerankOptions]) -> float:
         """Return the relevance score of one pair, in [0, 1].
 
         Raises:
             LycheeError: As `rerank`; and what is wrong with the document.
         """
-        response = self.rerank(query, [document], timeout_s=timeout_s)
-        for failed in response.errors:
-            raise failed.error
-        return response.results[0].relevance_score
+        return self._carry_out(self._calls.score(query, document, options), self._calls.timeout_s(options))
 
     def check_golden_pairs(self) -> golden.GoldenReport:
         """Replay the manifest's golden pairs against the live server.
@@ -154,8 +141,16 @@ class LycheeClient:
         Raises:
             LycheeError: The manifest cannot be fetched, or a pair cannot be scored.
         """
-        pairs = golden.golden_inputs(self.manifest)
-        return golden.golden_report(self.manifest, [self.score(query, document) for query, document in pairs])
+        return self._carry_out(self._calls.check_golden_pairs(), self._config.timeout_s)
+
+    def server_status(self) -> ServerStatus:
+        """Return what the server says about itself; one that cannot be reached is not live.
+
+        Raises:
+            DeadlineExceededError: It did not answer in time.
+            ConnectionFailedError: The client is closed.
+        """
+        return self._carry_out(self._calls.server_status(), self._config.timeout_s)
 
     def wait_until_ready(self, timeout_s: float | None = 60.0) -> None:
         """Return as soon as the server has loaded every model that this client needs.
@@ -167,27 +162,29 @@ class LycheeClient:
             DeadlineExceededError: It is not ready by then; the message names the first model that is missing.
             ConnectionFailedError: The client is closed.
         """
-        deadline = Deadline(timeout_s)
-        self._wait_for_model(CLIENT_ASSETS, deadline)
-        for model_name in self._load(deadline)[0].max_batch_size:
-            self._wait_for_model(model_name, deadline)
+        self._carry_out(self._calls.wait_until_ready(), timeout_s)
 
-    def _wait_for_model(self, model_name: str, deadline: Deadline) -> None:
-        waiting_for = f"{model_name} on {self._config.url} to be ready"
-        while not self._transport.is_model_ready(model_name, deadline.remaining_s(waiting_for)):
-            if self._closed:
-                raise ConnectionFailedError("the client is closed; make a new one")
-            time.sleep(min(POLL_INTERVAL_S, deadline.remaining_s(waiting_for) or POLL_INTERVAL_S))
+    def _carry_out(self, plan: Plan[T], timeout_s: float | None) -> T:
+        return wait_for_steps(self._drive(plan, timeout_s))
 
-    def _load(self, deadline: Deadline) -> tuple[Manifest, DualEncoder]:
-        with self._lock:
-            if self._loaded is None:
-                assets = self._carry_out(fetch_assets(cache_dir()), deadline)
-                text_processor = TextProcessor(assets.tokenizer_json, assets.manifest.text)
-                self._loaded = assets.manifest, DualEncoder(assets.manifest, text_processor)
-            return self._loaded
 
-    def _carry_out(self, plan: Plan[T], deadline: Deadline) -> T:
-        if self._closed:
-            raise ConnectionFailedError("the client is closed; make a new one")
-        return Driver(self._transport, self._pool, deadline).drive(plan)
+def wait_for_steps(steps: Steps[T]) -> T:
+    """Carry out the steps of a driver, one after the other."""
+    try:
+        step = next(steps)
+        while True:
+            outcome = None
+            try:
+                if isinstance(step, WaitFor):
+                    outcome = step.future.result(step.timeout_s)
+                else:
+                    time.sleep(step.duration_s)
+            except Exception as error:  # the driver knows what it means
+                step = steps.throw(error)
+            else:
+                step = steps.send(outcome)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    finally:
+        steps.close()

@@ -6,20 +6,29 @@ import enum
 import math
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict, Unpack
 
 import platformdirs
 
 from lychee_client._errors import ConfigurationError
+from lychee_client._retry import DEFAULT_MAX_RETRIES, RetryPolicy
+from lychee_client._transports.connection import Connection, TlsConfig
+from lychee_client._transports.shared_memory import SharedMemoryPool
+from lychee_client.calibration import Calibration
 from lychee_client.thresholds import Policy, get_policy
 
 DEFAULT_URL: Final = "localhost:8001"
+SCHEMES: Final = ("grpc", "grpcs", "http", "https")
 DEFAULT_TIMEOUT_S: Final = 30.0
 DEFAULT_POLICY: Final = "balanced"
 
-_ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
+_URL = re.compile(r"(?:(?P<scheme>[a-z]+)://)?(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s:/@\[\]]+):(?P<port>[0-9]{1,5})/?")
+
+
+_HEADER_NAME = re.compile("[A-Za-z0-9_-]+")
 
 
 class Unset(enum.Enum):
@@ -34,31 +43,76 @@ class Unset(enum.Enum):
 UNSET: Final = Unset.UNSET
 
 
+class ConnectionOptions(TypedDict, total=False):
+    """How a client connects; see ClientConfig."""
+
+    tls: TlsConfig | None
+    headers: Mapping[str, str]
+    keepalive_s: float | None
+    max_retries: int
+    shared_memory: bool
+
+
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
     """Checked settings of one client.
 
     Args:
-        url: "HOST:PORT" of the server's gRPC endpoint, without a scheme.
+        url: "HOST:PORT" or "grpc://HOST:PORT" for gRPC, "http://HOST:PORT" for HTTP; "grpcs" and "https" with TLS.
         timeout_s: Seconds for one whole call. None waits forever.
-        policy: Thresholds that turn scores into decisions.
+        policy: What turns scores into decisions.
+        tls: Goes with "grpcs" and "https"; None: their defaults.
+        headers: Sent with every request, as gRPC metadata or HTTP headers.
+        keepalive_s: See Connection.
+        max_retries: See RetryPolicy.
+        shared_memory: Put larger tensors into shared memory; the server must be on this host.
 
     Raises:
-        ConfigurationError: The address or the timeout cannot be used.
+        ConfigurationError: One of them cannot be used.
     """
 
     url: str
     timeout_s: float | None
-    policy: Policy
+    policy: Policy | Calibration
+    tls: TlsConfig | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    keepalive_s: float | None = None
+    max_retries: int = DEFAULT_MAX_RETRIES
+    shared_memory: bool = False
 
     def __post_init__(self) -> None:
-        match = _ADDRESS.fullmatch(self.url)
-        if match is None or not 1 <= int(match["port"]) <= 65535:
+        match = _URL.fullmatch(self.url)
+        if match is None or match["scheme"] not in (None, *SCHEMES) or not 1 <= int(match["port"]) <= 65535:
             raise ConfigurationError(
-                f"url is {self.url!r}; expected HOST:PORT without a scheme and with a port from 1 to 65535, "
+                f"url is {self.url!r}; expected HOST:PORT, alone (gRPC) or after one of "
+                f"{', '.join(f'{scheme}://' for scheme in SCHEMES)}, with a port from 1 to 65535, "
                 f"for example {DEFAULT_URL!r} (the gRPC port)"
             )
+        if self.tls is not None and self.scheme not in ("grpcs", "https"):
+            raise ConfigurationError(f"tls is given, but url is {self.url!r}; expected grpcs:// or https://")
+        for name, value in self.headers.items():
+            printable = isinstance(value, str) and value.isascii() and value.isprintable()
+            if not printable or not _HEADER_NAME.fullmatch(name):  # the value may be a secret: not in the message
+                raise ConfigurationError(
+                    f"header {name!r} cannot be sent; expected a name of letters, digits, - and _, and as its value "
+                    "a str of printable ASCII characters"
+                )
         check_timeout(self.timeout_s)
+        if self.keepalive_s is not None and not self.keepalive_s > 0:
+            raise ConfigurationError(f"keepalive_s is {self.keepalive_s!r}; expected a positive number of seconds")
+        RetryPolicy(self.max_retries)
+
+    @property
+    def scheme(self) -> str:
+        """One of SCHEMES."""
+        return self.url.partition("://")[0] if "://" in self.url else SCHEMES[0]
+
+    def make_connection(self, pool: SharedMemoryPool | None) -> Connection:
+        """Return what a transport needs."""
+        secure = self.scheme.endswith("s")
+        address = self.url.partition("://")[2] or self.url
+        tls = (self.tls or TlsConfig()) if secure else None
+        return Connection(self.url, address.rstrip("/"), tls, self.headers, self.keepalive_s, pool)
 
 
 def check_timeout(timeout_s: float | None) -> None:
@@ -76,7 +130,10 @@ def check_timeout(timeout_s: float | None) -> None:
 
 
 def load_config(
-    url: str | None = None, timeout_s: float | Unset | None = UNSET, policy: str | Policy = DEFAULT_POLICY
+    url: str | None = None,
+    timeout_s: float | Unset | None = UNSET,
+    policy: str | Policy | Calibration = DEFAULT_POLICY,
+    **options: Unpack[ConnectionOptions],
 ) -> ClientConfig:
     """Combine arguments, LYCHEE_URL and LYCHEE_TIMEOUT_S, and the defaults.
 
@@ -87,7 +144,7 @@ def load_config(
         url = os.environ.get("LYCHEE_URL") or DEFAULT_URL
     if isinstance(timeout_s, Unset):
         timeout_s = _environment_timeout_s()
-    return ClientConfig(url, timeout_s, get_policy(policy))
+    return ClientConfig(url, timeout_s, policy if isinstance(policy, Calibration) else get_policy(policy), **options)
 
 
 def _environment_timeout_s() -> float:

@@ -39,6 +39,16 @@ class Deadline:
             raise self.exceeded(waiting_for)
         return remaining_s
 
+    def leaves(self, duration_s: float) -> bool:
+        """Say whether more than `duration_s` seconds are left."""
+        return self._ends_at_s is None or self._ends_at_s - time.monotonic() > duration_s
+
+    def at_most(self, duration_s: float) -> float:
+        """Return `duration_s` or, if that is less, the seconds that are left; never below a millisecond."""
+        if self._ends_at_s is None:
+            return duration_s
+        return max(1e-3, min(duration_s, self._ends_at_s - time.monotonic()))
+
     def exceeded(self, waiting_for: str) -> DeadlineExceededError:
         """Return the error for a deadline that has passed."""
         return DeadlineExceededError(

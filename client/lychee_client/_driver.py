@@ -1,20 +1,47 @@
-"""Carries out plans synchronously: requests through a transport, jobs in threads."""
+"""Carries out plans: requests through a transport, jobs in threads, retries and the deadline.
+
+The driver is a generator too. What is left to its caller, a synchronous or an asynchronous client, is to wait.
+"""
 
 from __future__ import annotations
 
-import concurrent.futures
 from collections import deque
-from typing import Any, Final, TypeVar
+from collections.abc import Generator
+from concurrent.futures import CancelledError, Executor, Future
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeAlias, TypeVar
 
 from lychee_client._deadline import Deadline
-from lychee_client._errors import ConnectionFailedError, LycheeError
-from lychee_client._plan import Handle, Operation, Plan, Run, Send
-from lychee_client._transports.base import InferRequest, PendingResponse, Transport
+from lychee_client._diagnosis import diagnose, probe_for
+from lychee_client._errors import ConnectionFailedError, DeadlineExceededError, LycheeError
+from lychee_client._plan import Handle, Operation, Plan, Run, Send, Sleep
+from lychee_client._retry import RetryPolicy
+from lychee_client._transports.base import InferRequest, Request, Transport, TransportError
 
-# Enough to fill the server's largest batches twice; more would only hold memory.
-MAX_IN_FLIGHT: Final = 32
+PROBE_TIMEOUT_S: Final = 2.0
+SETTLE_S: Final = 0.01
+CLOSED: Final = "the client is closed; make a new one"
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class WaitFor:
+    """Wait for a future and answer its result, or throw its exception; a TimeoutError after so many seconds."""
+
+    future: Future[Any]
+    timeout_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Do nothing for so many seconds."""
+
+    duration_s: float
+
+
+Step: TypeAlias = WaitFor | Pause
+Steps: TypeAlias = Generator[Step, Any, T]
 
 
 class Driver:
@@ -22,19 +49,23 @@ class Driver:
 
     Args:
         transport: Sends the requests.
+        url: Of the server, for messages.
         pool: Runs the jobs.
-        deadline: Of the whole plan.
+        deadline: Of the whole plan, retries included.
+        retry: When to send a request again.
     """
 
-    def __init__(self, transport: Transport, pool: concurrent.futures.Executor, deadline: Deadline) -> None:
+    def __init__(self, transport: Transport, url: str, pool: Executor, deadline: Deadline, retry: RetryPolicy) -> None:
         self._transport = transport
+        self._url = url
         self._pool = pool
         self._deadline = deadline
-        self._in_flight: deque[PendingResponse] = deque()
-        self._jobs: set[concurrent.futures.Future[object]] = set()
+        self._retry = retry
+        self._in_flight: deque[Handle[Any]] = deque()
+        self._jobs: set[Future[Any]] = set()
 
-    def drive(self, plan: Plan[T]) -> T:
-        """Return what the plan returns. Whatever it has left in flight is cancelled.
+    def drive(self, plan: Plan[T]) -> Steps[T]:
+        """Return what the plan returns. Whatever it has left in flight is cancelled, also when this is closed.
 
         Raises:
             LycheeError: The plan's own error, or one of an operation that the plan did not handle.
@@ -43,7 +74,7 @@ class Driver:
             operation = next(plan)
             while True:
                 try:
-                    outcome = self._carry_out(operation)
+                    outcome = yield from self._carry_out(operation)
                 except LycheeError as error:
                     operation = plan.throw(error)
                 else:
@@ -52,50 +83,110 @@ class Driver:
             result: T = stop.value
             return result
         finally:
-            for pending in self._in_flight:
-                pending.cancel()
+            plan.close()
+            for handle in self._in_flight:
+                handle.future.cancel()
             for job in self._jobs:
                 job.cancel()
 
-    def _carry_out(self, operation: Operation) -> object:
+    def _carry_out(self, operation: Operation) -> Steps[object]:
         if isinstance(operation, Send):
-            return self._send(operation.request)
+            return (yield from self._send(operation))
         if isinstance(operation, Run):
             return self._run(operation)
-        future: Any = operation.handle.future
-        if isinstance(future, concurrent.futures.Future):
-            return self._wait_for_job(future)
-        return future.result()
+        if isinstance(operation, Sleep):
+            self._deadline.remaining_s(operation.waiting_for)
+            yield Pause(self._deadline.at_most(operation.duration_s))
+            return None
+        handle = operation.handle
+        if handle.request is not None:
+            return (yield from self._answer(handle, handle.request))
+        self._jobs.discard(handle.future)  # its result may be large
+        return (yield from self._wait_for(handle.future, "preprocessing"))
 
-    def _send(self, request: InferRequest) -> Handle[Any]:
-        if len(self._in_flight) >= MAX_IN_FLIGHT:
-            self._settle(self._in_flight.popleft())
-        pending = self._transport.send(request, self._deadline.remaining_s(request.model_name))
-        self._in_flight.append(pending)
-        return Handle(pending)
+    def _send(self, operation: Send) -> Steps[Handle[Any]]:
+        request, limit = operation.request, operation.max_rows_in_flight
+        while limit is not None and self._is_full(limit - _rows(request)):
+            try:
+                yield from self._wait_for(self._in_flight.popleft().future, _name(request))
+            except (TransportError, LycheeError):  # the plan will ask for the answer, or the error, itself
+                self._deadline.remaining_s(_name(request))
+        handle: Handle[Any] = Handle(self._start(request), request)
+        self._in_flight.append(handle)
+        return handle
 
-    def _settle(self, pending: PendingResponse) -> None:
-        """Wait until a request is answered; the plan will ask for the answer, or the error, itself."""
-        try:
-            pending.result()
-        except LycheeError:
-            return
+    def _is_full(self, room: int) -> bool:
+        """Say whether requests are unanswered, and have more than `room` rows."""
+        while self._in_flight and self._in_flight[0].future.done():
+            self._in_flight.popleft()
+        rows = sum(_rows(handle.request) for handle in self._in_flight if not handle.future.done())
+        return bool(self._in_flight) and rows > room
+
+    def _start(self, request: Request) -> Future[Any]:
+        return self._transport.send(request, self._deadline.remaining_s(_name(request)))
 
     def _run(self, operation: Run) -> Handle[Any]:
         try:
             job = self._pool.submit(operation.job)
         except RuntimeError as error:  # the pool was shut down
-            raise ConnectionFailedError("the client was closed during the call; make a new one") from error
+            raise ConnectionFailedError(CLOSED) from error
         self._jobs.add(job)
         return Handle(job)
 
-    def _wait_for_job(self, job: concurrent.futures.Future[object]) -> object:
-        self._jobs.discard(job)  # its result may be large
+    def _answer(self, handle: Handle[Any], request: Request) -> Steps[object]:
+        """Wait for the answer; send the request again where that may help."""
+        retries = 0
+        while True:
+            try:
+                return (yield from self._wait_for(handle.future, _name(request)))
+            except TransportError as failure:
+                if failure.shared_memory and isinstance(request, InferRequest):  # the server may have been restarted
+                    request = handle.request = replace(request, inline=True)
+                    handle.future = self._start(request)
+                    continue
+                error = yield from self._diagnose(failure, request)
+                pause_s = self._retry.pause_s(retries) if error.retryable else None
+                if pause_s is None or not self._deadline.leaves(pause_s):
+                    raise error from failure
+            yield Pause(pause_s)
+            retries += 1
+            handle.future = self._start(request)
+
+    def _diagnose(self, failure: TransportError, request: Request) -> Steps[LycheeError]:
+        if failure.kind is DeadlineExceededError or not self._deadline.leaves(0.0):
+            error = self._deadline.exceeded(_name(request))
+            error.model_name, error.request_id = _name(request), failure.request_id
+            return error
+        if failure.is_connected is not None:
+            yield Pause(self._deadline.at_most(SETTLE_S))  # a transport notices a moment after the failure
+            if not failure.is_connected():
+                failure.kind = ConnectionFailedError
+        probe = probe_for(failure, _name(request))
+        passed = False
+        if probe is not None:
+            try:
+                timeout_s = self._deadline.at_most(PROBE_TIMEOUT_S)
+                answer = yield WaitFor(self._transport.send(probe, timeout_s), timeout_s)
+                passed = bool(answer["ready"])
+            except (TransportError, LycheeError, TimeoutError, CancelledError):
+                passed = False
+        return diagnose(failure, passed, _name(request), self._url)
+
+    def _wait_for(self, future: Future[T], waiting_for: str) -> Steps[T]:
         try:
-            return job.result(self._deadline.remaining_s("preprocessing"))
-        except concurrent.futures.CancelledError as error:
-            raise ConnectionFailedError("the client was closed during the call; make a new one") from error
+            result: T = yield WaitFor(future, self._deadline.remaining_s(waiting_for))
+        except CancelledError as error:
+            raise ConnectionFailedError(CLOSED) from error
         except TimeoutError as error:
-            if job.done():
+            if future.done() and not future.cancelled():  # the job's own
                 raise
-            raise self._deadline.exceeded("preprocessing") from error
+            raise self._deadline.exceeded(waiting_for) from error
+        return result
+
+
+def _name(request: Request) -> str:
+    return request.model_name if isinstance(request, InferRequest) else request.name or request.action
+
+
+def _rows(request: Request | None) -> int:
+    return request.rows if isinstance(request, InferRequest) else 1

@@ -20,6 +20,10 @@ class LycheeError(Exception):
         self.request_id = request_id
 
 
+class LycheeWarning(UserWarning):
+    """Something works, but probably not as it was meant."""
+
+
 class ConfigurationError(LycheeError, ValueError):
     """A URL or an option has a value that cannot work; nothing was sent."""
 

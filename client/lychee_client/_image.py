@@ -6,11 +6,13 @@ import io
 import os
 import stat
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import PIL.ExifTags
 import PIL.Image
 import PIL.ImageOps
 
@@ -20,13 +22,33 @@ from lychee_client._manifest import ImageSpec
 MAX_PIXELS: Final = 64_000_000
 MAX_SIZE_BYTES: Final = 64 * 2**20
 MAX_ASPECT_RATIO: Final = 4
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that leaves at least so many times the pixels per edge that the
+# model wants. Measured on ten photos of 12 megapixels, with 4 (2, 1): 2.5 (3.6, 7.7) times as fast as decoding all;
+# pixels differ by at most 1 (4, 14), embeddings by a cosine of at least 0.9995 (0.9974, 0.9930).
+JPEG_OVERSAMPLING: Final = 4
 # Photo formats only: some of Pillow's other readers start programs (EPS) or are rarely exercised. "JPEG"
 # includes the MPO files that many cameras write as .jpg.
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _SIXTEEN_BIT_MODES: Final = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+_TURNED: Final = frozenset({5, 6, 7, 8})  # Exif orientations that swap width and height
 _RESAMPLING: Final = {"bicubic": PIL.Image.Resampling.BICUBIC}
 
 Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """An image as the model reads it.
+
+    Attributes:
+        pixel_values: uint8, (3, height, width), RGB.
+        size: Width and height of the original, upright, in pixels.
+        resized_to: The same after resizing, before the crop.
+    """
+
+    pixel_values: Pixels
+    size: tuple[int, int]
+    resized_to: tuple[int, int]
 
 
 class Image:
@@ -37,13 +59,13 @@ class Image:
     that has changed since is not read again: make a new Image.
     """
 
-    __slots__ = ("_lock", "_pixel_values", "_source", "_spec")
+    __slots__ = ("_lock", "_prepared", "_source", "_spec")
 
     def __init__(self, source: Path | bytes | PIL.Image.Image) -> None:
         self._source = source
         self._lock = threading.Lock()
         self._spec: ImageSpec | None = None
-        self._pixel_values: Pixels | None = None
+        self._prepared: PreparedImage | None = None
 
     @classmethod
     def from_path(cls, path: str | os.PathLike[str]) -> Image:
@@ -84,31 +106,30 @@ class Image:
             return f"Image({len(self._source)} bytes)"
         return f"Image({self._source!r})"
 
-    def cached_pixel_values(self, spec: ImageSpec) -> Pixels | None:
-        """Return the pixels of an earlier `load_pixel_values` with the same spec, or None."""
-        return self._pixel_values if self._spec == spec else None
+    def cached(self, spec: ImageSpec) -> PreparedImage | None:
+        """Return what an earlier `prepare` with the same spec made, or None."""
+        return self._prepared if self._spec == spec else None
 
-    def load_pixel_values(self, spec: ImageSpec) -> Pixels:
+    def prepare(self, spec: ImageSpec) -> PreparedImage:
         """Read, decode and preprocess, or return what an earlier call made. Safe to call from several threads.
 
         Args:
             spec: From the manifest.
 
-        Returns:
-            uint8, (3, height, width), RGB.
-
         Raises:
             InvalidInputError: The image cannot be read or decoded, or is too large.
         """
         with self._lock:
-            cached = self.cached_pixel_values(spec)
-            if cached is None:
-                cached = preprocess(_decode(self._source), spec)
-                self._spec, self._pixel_values = spec, cached
-            return cached
+            prepared = self.cached(spec)
+            if prepared is None:
+                image, size = _decode(self._source, JPEG_OVERSAMPLING * spec.resize_shortest_edge)
+                pixel_values, resized_to = preprocess(image, spec)
+                prepared = PreparedImage(pixel_values, size, resized_to)
+                self._spec, self._prepared = spec, prepared
+            return prepared
 
 
-def preprocess(image: PIL.Image.Image, spec: ImageSpec) -> Pixels:
+def preprocess(image: PIL.Image.Image, spec: ImageSpec) -> tuple[Pixels, tuple[int, int]]:
     """Resize the shortest edge and crop the centre.
 
     Equal, bit for bit, to transformers' CLIPImageProcessorPil with rescaling and normalization off, up to an aspect
@@ -121,7 +142,7 @@ def preprocess(image: PIL.Image.Image, spec: ImageSpec) -> Pixels:
         spec: From the manifest.
 
     Returns:
-        uint8, (3, height, width), C-contiguous.
+        uint8, (3, height, width), C-contiguous; and width and height before the crop.
     Source: transformers 5.23.0, image_transforms.py, get_resize_output_image_size and center_crop.
     """
     width, height = image.size
@@ -135,7 +156,7 @@ def preprocess(image: PIL.Image.Image, spec: ImageSpec) -> Pixels:
     size = (edge, scaled_long) if width <= height else (scaled_long, edge)
     resized = image.resize(size, _RESAMPLING[spec.resample])
     cropped = np.asarray(_crop_centre(resized, spec.width, spec.height))  # (height, width, 3)
-    return np.ascontiguousarray(cropped.transpose(2, 0, 1))
+    return np.ascontiguousarray(cropped.transpose(2, 0, 1)), size
 
 
 def _crop_centre(image: PIL.Image.Image, width: int, height: int) -> PIL.Image.Image:
@@ -143,8 +164,13 @@ def _crop_centre(image: PIL.Image.Image, width: int, height: int) -> PIL.Image.I
     return image.crop((left, top, left + width, top + height))
 
 
-def _decode(source: Path | bytes | PIL.Image.Image) -> PIL.Image.Image:
-    """Return the first frame in mode RGB, upright, on white."""
+def _decode(source: Path | bytes | PIL.Image.Image, edge: int) -> tuple[PIL.Image.Image, tuple[int, int]]:
+    """Return the first frame in mode RGB, upright, on white; and the original's width and height, upright.
+
+    Args:
+        source: Of the image.
+        edge: A JPEG may be decoded smaller, if its shortest edge keeps at least so many pixels.
+    """
     if isinstance(source, PIL.Image.Image):
         return _decode_opened(source, "the image")
     if isinstance(source, Path):
@@ -158,11 +184,12 @@ def _decode(source: Path | bytes | PIL.Image.Image) -> PIL.Image.Image:
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         raise InvalidInputError(f"{name} has more than the {MAX_PIXELS} pixels allowed; shrink it") from error
     except Exception as error:  # Pillow's readers raise whatever damaged bytes make them stumble over
+        reason = "unknown format" if isinstance(error, PIL.UnidentifiedImageError) else error
         raise InvalidInputError(
-            f"{name} ({len(data)} bytes) is not a readable image: {error}; expected one of {', '.join(FORMATS)}"
+            f"{name} ({len(data)} bytes) is not a readable image: {reason}; expected one of {', '.join(FORMATS)}"
         ) from error
     with opened:
-        return _decode_opened(opened, name)
+        return _decode_opened(opened, name, edge)
 
 
 def _read_file(path: Path) -> bytes:
@@ -180,24 +207,31 @@ def _read_file(path: Path) -> bytes:
         raise InvalidInputError(f"{path} cannot be read: {reason}; check the path and its permissions") from error
 
 
-def _decode_opened(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
+def _decode_opened(
+    image: PIL.Image.Image, name: str, edge: int | None = None
+) -> tuple[PIL.Image.Image, tuple[int, int]]:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise InvalidInputError(f"{name} has {width} x {height} pixels, the limit is {MAX_PIXELS}; shrink it")
     if width * height == 0:
         raise InvalidInputError(f"{name} has {width} x {height} pixels, expected at least 1 x 1")
     try:
+        if edge is not None:
+            image.draft(None, (edge, edge))  # only the JPEG reader can; the others ignore it
         image.load()
-        return _to_rgb(_upright(image))
+        upright, turned = _upright(image)
+        return _to_rgb(upright), (height, width) if turned else (width, height)
     except Exception as error:  # see above
         raise InvalidInputError(f"{name} cannot be decoded: {error}; the file may be damaged or cut off") from error
 
 
-def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
+def _upright(image: PIL.Image.Image) -> tuple[PIL.Image.Image, bool]:
+    """Return the image as the camera meant it, and whether width and height changed places."""
     try:
-        return PIL.ImageOps.exif_transpose(image)
+        turned = image.getexif().get(PIL.ExifTags.Base.Orientation) in _TURNED
+        return PIL.ImageOps.exif_transpose(image), turned
     except Exception:  # damaged metadata does not make the pixels unusable
-        return image
+        return image, False
 
 
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:

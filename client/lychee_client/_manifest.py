@@ -46,6 +46,36 @@ class ImageSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class InstructionSpec:
+    """How the model reads an instruction.
+
+    Attributes:
+        default: Used when the caller gives none.
+        query_prefix: Put before every query in place of TextSpec's; holds "{instruction}" once.
+    """
+
+    default: str
+    query_prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """What scores and thresholds belong to.
+
+    Attributes:
+        model_id: Public name of the model.
+        revision: Which weights.
+        precision: How the weights are stored.
+        artifacts: SHA-256 of every exported file, 64 hex digits, by name.
+    """
+
+    model_id: str
+    revision: str
+    precision: str
+    artifacts: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class GoldenPair:
     """One query with one document and the reference implementation's score.
 
@@ -73,8 +103,9 @@ class Manifest:
         embedding_dim: Length of an embedding.
         text: Text preprocessing.
         image: Image preprocessing.
+        instruction: How the model reads an instruction, or None if it reads none.
         max_batch_size: Rows per request, by model name.
-        tokenizer_sha256: Hash of the tokenizer that belongs to the model, 64 hex digits.
+        artifacts: SHA-256 of every exported file, 64 hex digits, by name.
         golden_tolerance: Largest allowed absolute difference of a golden pair's score.
         golden_pairs: What `lychee doctor` replays.
     """
@@ -87,10 +118,16 @@ class Manifest:
     embedding_dim: int
     text: TextSpec
     image: ImageSpec
+    instruction: InstructionSpec | None
     max_batch_size: Mapping[str, int]
-    tokenizer_sha256: str
+    artifacts: Mapping[str, str]
     golden_tolerance: float
     golden_pairs: tuple[GoldenPair, ...]
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """What scores and thresholds belong to."""
+        return ModelIdentity(self.model_id, self.revision, self.precision, self.artifacts)
 
 
 def parse_manifest(text: str) -> Manifest:
@@ -120,6 +157,8 @@ def parse_manifest(text: str) -> Manifest:
         )
 
     sizes = _get(data, "max_batch_size", dict)
+    artifacts = _get(data, "artifacts", dict)
+    _get(artifacts, "tokenizer", str, "artifacts.")
     golden = _get(data, "golden_pairs", dict)
     return Manifest(
         family=_get(data, "family", str),
@@ -130,8 +169,9 @@ def parse_manifest(text: str) -> Manifest:
         embedding_dim=_positive(data, "embedding_dim"),
         text=_parse_text(_get(data, "text", dict)),
         image=_parse_image(_get(data, "image", dict)),
+        instruction=_parse_instruction(data),
         max_batch_size={name: _positive(sizes, name, "max_batch_size.") for name in sizes},
-        tokenizer_sha256=_get(_get(data, "artifacts", dict), "tokenizer", str, "artifacts."),
+        artifacts={name: _get(artifacts, name, str, "artifacts.") for name in artifacts},
         golden_tolerance=_get(golden, "tolerance", float, "golden_pairs."),
         golden_pairs=tuple(_parse_golden_pair(pair) for pair in _get(golden, "pairs", list, "golden_pairs.")),
     )
@@ -153,6 +193,18 @@ def _parse_text(data: dict[str, Any]) -> TextSpec:
         max_tokens=max_tokens,
         buckets=buckets,
     )
+
+
+def _parse_instruction(data: dict[str, Any]) -> InstructionSpec | None:
+    if data.get("instruction") is None:
+        return None
+    spec = _get(data, "instruction", dict)
+    prefix = _get(spec, "query_prefix", str, "instruction.")
+    if prefix.count("{instruction}") != 1:
+        raise ContractError(
+            f"the manifest's instruction.query_prefix is {prefix!r}; expected {{instruction}} in it, once"
+        )
+    return InstructionSpec(_get(spec, "default", str, "instruction."), prefix)
 
 
 def _parse_image(data: dict[str, Any]) -> ImageSpec:

@@ -55,9 +55,14 @@ class TextProcessor:
         self._tokenizer.no_padding()
         self._spec = spec
 
-    def tokenize_query(self, text: str) -> TokenizedText:
-        """Tokenize one query; the text has passed `check_text`."""
-        return self._tokenize([text], self._spec.query_prefix)[0]
+    def tokenize_query(self, text: str, prefix: str | None = None) -> TokenizedText:
+        """Tokenize one query; the text has passed `check_text`.
+
+        Args:
+            text: The query.
+            prefix: Put before it. None: the model's usual one.
+        """
+        return self._tokenize([text], self._spec.query_prefix if prefix is None else prefix)[0]
 
     def tokenize_documents(self, texts: Sequence[str]) -> list[TokenizedText]:
         """Tokenize documents that have passed `check_text`."""

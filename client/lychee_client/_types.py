@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from lychee_client._errors import LycheeError
 from lychee_client._image import Image
+from lychee_client._manifest import ModelIdentity
 from lychee_client.thresholds import Decision
 
 Modality: TypeAlias = Literal["text", "image", "image_text"]
+Priority: TypeAlias = Literal["interactive", "bulk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +40,28 @@ class RerankResult:
     Attributes:
         index: Position in the caller's list of documents.
         relevance_score: In [0, 1]; an order, not a proportion.
+        logit: The score before the sigmoid: it still differs where the score is 0.9999999.
         decision: What the call's policy makes of the score.
         modality: Which kind of document it was.
         truncated: True if the text was longer than the model reads, so that its end did not count.
+        tokens: Length of the document's text as the model read it, or None without a text.
+        image_size: Width and height of the image in pixels, upright, or None without an image.
+        image_resized_to: Width and height after resizing, before the crop, or None without an image.
+        below_threshold: True if the result is here only because of `min_results`.
+        document: The document itself, where the call asked for it.
     """
 
     index: int
     relevance_score: float
+    logit: float
     decision: Decision
     modality: Modality
     truncated: bool = False
+    tokens: int | None = None
+    image_size: tuple[int, int] | None = None
+    image_resized_to: tuple[int, int] | None = None
+    below_threshold: bool = False
+    document: Input | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +80,27 @@ class DocumentError:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelTimings:
+    """What the server counted for one model between the call's begin and end.
+
+    Triton counts per model and not per request: the requests of other callers that ended meanwhile are in here too.
+
+    Attributes:
+        requests: How many were answered, those from the cache included.
+        queue_ms: Mean time that a request waited.
+        compute_ms: Mean time that a request was computed, copying of tensors included.
+        cache_hits: How many were answered from the response cache.
+        cache_misses: How many were looked up there in vain; without a cache, 0.
+    """
+
+    requests: int
+    queue_ms: float
+    compute_ms: float
+    cache_hits: int
+    cache_misses: int
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Wall time of one call in milliseconds. The stages overlap, so they add up to more than the total.
 
@@ -73,12 +109,19 @@ class Timings:
         preprocess_ms: Until the last document was decoded, resized or tokenized.
         encode_query_ms: Until the query's embedding arrived.
         score_documents_ms: From the first document's request to the last one's answer.
+        server: By model, where the call asked for `server_timings`.
     """
 
     total_ms: float = 0.0
     preprocess_ms: float = 0.0
     encode_query_ms: float = 0.0
     score_documents_ms: float = 0.0
+    server: Mapping[str, ModelTimings] | None = None
+
+    @property
+    def cache_hits(self) -> int | None:
+        """Requests that the server answered from its cache, or None where it was not asked."""
+        return None if self.server is None else sum(model.cache_hits for model in self.server.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +132,66 @@ class RerankResponse:
         results: In rank order, best first; equal scores keep the caller's order.
         errors: The documents that could not be ranked, in the caller's order.
         timings: Where the time went.
+        model: Which model scored; None where nothing was sent.
+        instruction: The one that the model read, or None if it reads none.
+        warnings: What does not fit together: see `LycheeClient.rerank`.
     """
 
     results: tuple[RerankResult, ...]
     errors: tuple[DocumentError, ...]
     timings: Timings
+    model: ModelIdentity | None = None
+    instruction: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ManyResult:
+    """The outcome of one call of `rerank_many`.
+
+    Attributes:
+        index: Position of the call among all calls.
+        response: What `rerank` would have returned, or None if it failed.
+        error: What `rerank` would have raised, or None.
+    """
+
+    index: int
+    response: RerankResponse | None
+    error: LycheeError | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """One model of a server.
+
+    Attributes:
+        name: Of the model.
+        version: As the server names it; empty if none is loaded.
+        ready: True if it answers requests.
+        reason: Why it is not ready, as the server says.
+    """
+
+    name: str
+    version: str
+    ready: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """What a server says about itself.
+
+    Attributes:
+        live: True if a Triton server answers.
+        ready: True if all its models are ready.
+        version: Of Triton, or None if nothing answers.
+        models: All models in its repository.
+    """
+
+    live: bool
+    ready: bool = False
+    version: str | None = None
+    models: tuple[ModelStatus, ...] = ()
 
 
 def modality_of(value: Input) -> Modality:

@@ -11,12 +11,17 @@ PROJECT = {"lychee_client", "lychee_export", "lychee_server"}
 
 ALLOWED = {
     "client/lychee_client": {
-        "lychee_client",
-        "numpy",
         "PIL",
+        "aiohttp",
+        "google",
         "grpc",
+        "lychee_client",
+        "matplotlib",
+        "numpy",
         "platformdirs",
         "rich",
+        "scipy",
+        "sklearn",
         "tokenizers",
         "tritonclient",
         "typer",
@@ -48,7 +53,18 @@ ALLOWED = {
         "typer",
     },
     "server/backends": {"numpy", "onnxruntime", "triton_python_backend_utils"},
-    "loadtest": {"PIL", "lychee_client", "lychee_export", "machine", "numpy", "onnx", "payloads", "tritonclient"},
+    "loadtest": {
+        "PIL",
+        "client_bench",
+        "lychee_client",
+        "lychee_export",
+        "machine",
+        "measurement",
+        "numpy",
+        "onnx",
+        "payloads",
+        "tritonclient",
+    },
     "examples": {"catalogue", "lychee_client", "lychee_server", "rich"},
 }
 

@@ -1,6 +1,8 @@
-"""The README's example runs and prints what the README says."""
+"""The README's examples run and print what the README says."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,18 +10,51 @@ from lychee_server import TritonServer
 
 pytestmark = pytest.mark.triton
 
+NUMBER = re.compile(r"0\.\d+|1\.000")
 
-def test_sdk_example_prints_what_the_readme_shows(
-    root: Path, server: TritonServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = (root / "README.md").read_text(encoding="utf-8")
-    match = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", text, re.DOTALL)
-    assert match
-    code, shown = match.groups()
-    assert "localhost:8001" in code
+
+def run(code: str, server: TritonServer) -> None:
+    """Execute an example against the test's server."""
+    code = code.replace("localhost:8001", server.grpc_url).replace("localhost:8000", server.http_url)
+    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+
+
+@pytest.fixture
+def text(root: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the README, with its folder as the current one."""
     monkeypatch.chdir(root)
-    exec(compile(code.replace("localhost:8001", server.grpc_url), "README.md", "exec"), {})
-    printed = capsys.readouterr().out
-    assert re.sub(r"0\.\d+|1\.000", "#", printed) == re.sub(r"0\.\d+|1\.000", "#", shown)
-    scores = [[float(score) for score in re.findall(r"\d\.\d{3}", output)] for output in (printed, shown)]
-    assert scores[0] == pytest.approx(scores[1], abs=0.02)
+    return (root / "README.md").read_text(encoding="utf-8")
+
+
+def test_examples_print_what_the_readme_shows(
+    text: str, server: TritonServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = re.findall(r"```python\n([^`]*)```\n\n```\n([^`]*)```", text)
+    assert len(examples) == 2
+    for code, shown in examples:
+        run(code, server)
+        printed = capsys.readouterr().out
+        assert NUMBER.sub("#", printed) == NUMBER.sub("#", shown)
+        scores = [[float(score) for score in re.findall(r"\d\.\d{3}", output)] for output in (printed, shown)]
+        assert scores[0] == pytest.approx(scores[1], abs=0.02)
+
+
+def test_calibration_is_made_and_used_as_the_readme_shows(
+    text: str, root: Path, server: TritonServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lychee = Path(sys.executable).parent / "lychee"
+    match = re.search(r"^lychee (calibrate examples/.*)\n```\n\n```\n([^`]*)```", text, re.MULTILINE)
+    assert match
+    command, shown = match.groups()
+    arguments = [part.strip('"') for part in command.split()]
+    output = tmp_path / "calibration.json"
+    finished = subprocess.run(
+        [lychee, *arguments, "--url", server.grpc_url, "--output", output], capture_output=True, text=True, timeout=120
+    )
+    assert finished.returncode == 0, finished.stderr
+    printed = finished.stdout.replace(f"{tmp_path}/", "")
+    for line in shown.splitlines():
+        assert NUMBER.sub("#", line) in NUMBER.sub("#", printed)
+    (code,) = re.findall(r"```python\n([^`]*Calibration.load[^`]*)```", text)
+    run(code.replace("calibration.json", str(output)), server)
+    assert re.fullmatch(r"(accept|review|reject) 0\.\d+\n", capsys.readouterr().out)

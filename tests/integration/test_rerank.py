@@ -53,11 +53,11 @@ def test_scores_equal_the_torch_reference(
     spec = client.manifest.image
     with torch.no_grad():
         query = embed_text("query: 一只猫")
-        picture = modules["vision_encoder"](torch.from_numpy(image.load_pixel_values(spec)[None]))
+        picture = modules["vision_encoder"](torch.from_numpy(image.prepare(spec).pixel_values[None]))
         texts = [embed_text(f"passage: {text}") for text in TEXTS]
-        expected = [float(modules["scoring_head_text"](query, text)) for text in texts]
-        expected.append(float(modules["scoring_head_image"](query, picture)))
-        expected.append(float(modules["scoring_head_image_text"](query, texts[4], picture)))
+        expected = [float(modules["scoring_head_text"](query, text)[0]) for text in texts]
+        expected.append(float(modules["scoring_head_image"](query, picture)[0]))
+        expected.append(float(modules["scoring_head_image_text"](query, texts[4], picture)[0]))
     response = client.rerank("一只猫", [*TEXTS, image, ImageText(image, TEXTS[4])])
     scores = {result.index: result.relevance_score for result in response.results}
     assert [scores[index] for index in range(9)] == pytest.approx(expected, abs=client.manifest.golden_tolerance)
@@ -178,7 +178,7 @@ def test_command_ranks_files_as_json(server: TritonServer, photos: Path, tmp_pat
     finished = run_lychee("rerank", "--query", "一只猫", "--url", server.grpc_url, "--json", *files)
     assert finished.returncode == 0, finished.stderr
     answer = json.loads(finished.stdout)
-    assert set(answer) == {"results", "errors", "timings"}
+    assert set(answer) == {"results", "errors", "timings", "model", "instruction", "warnings"}
     best = answer["results"][0]
     assert {key: best[key] for key in ("index", "source", "modality", "decision")} == {
         "index": 1,

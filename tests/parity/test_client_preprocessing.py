@@ -28,7 +28,7 @@ def reference(image: PIL.Image.Image) -> np.ndarray:
 def test_sizes_are_resized_and_cropped_as_by_the_reference(size: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = PIL.Image.fromarray(pixels)
-    np.testing.assert_array_equal(Image.from_pil(image).load_pixel_values(SPEC), reference(image))
+    np.testing.assert_array_equal(Image.from_pil(image).prepare(SPEC).pixel_values, reference(image))
 
 
 @pytest.mark.parametrize("convert", [lambda i: i.convert("L"), lambda i: i.convert("P"), lambda i: i.convert("CMYK")])
@@ -37,7 +37,7 @@ def test_modes_are_converted_as_by_the_reference(
 ) -> None:
     with PIL.Image.open(photos / "cat.jpg") as photo:
         image = convert(photo)
-    np.testing.assert_array_equal(Image.from_pil(image).load_pixel_values(SPEC), reference(image))
+    np.testing.assert_array_equal(Image.from_pil(image).prepare(SPEC).pixel_values, reference(image))
 
 
 def test_every_photo_is_bit_equal(photos: Path) -> None:
@@ -45,14 +45,14 @@ def test_every_photo_is_bit_equal(photos: Path) -> None:
     assert len(paths) == 10
     for path in paths:
         with PIL.Image.open(path) as image:
-            np.testing.assert_array_equal(Image.from_path(path).load_pixel_values(SPEC), reference(image))
+            np.testing.assert_array_equal(Image.from_path(path).prepare(SPEC).pixel_values, reference(image))
 
 
 def test_extreme_aspect_ratio_differs_by_less_than_a_pixel_of_shift() -> None:
     """A smooth gradient moves by its slope at most where the client crops before it resizes."""
     ramp = np.tile(np.linspace(0, 255, 2000).astype(np.uint8)[None, :, None], (40, 1, 3))
     image = PIL.Image.fromarray(ramp)
-    difference = Image.from_pil(image).load_pixel_values(SPEC).astype(int) - reference(image).astype(int)
+    difference = Image.from_pil(image).prepare(SPEC).pixel_values.astype(int) - reference(image).astype(int)
     assert np.abs(difference).max() <= 1
 
 
@@ -60,4 +60,4 @@ def test_golden_images_survive_the_way_through_the_manifest(checkpoint: Checkpoi
     for pair in checkpoint.golden_pairs:
         if pair.image_png is not None:
             image = PIL.Image.open(io.BytesIO(pair.image_png))
-            np.testing.assert_array_equal(Image.from_bytes(pair.image_png).load_pixel_values(SPEC), reference(image))
+            np.testing.assert_array_equal(Image.from_bytes(pair.image_png).prepare(SPEC).pixel_values, reference(image))

@@ -32,12 +32,13 @@ def largest_error(
         if pair.text is not None:
             parts.append(embed_text(document_prefix + pair.text))
         if pair.image_png is not None:
-            pixels = change_pixels(Image.from_bytes(pair.image_png).load_pixel_values(spec))
+            pixels = change_pixels(Image.from_bytes(pair.image_png).prepare(spec).pixel_values)
             parts.append(modules["vision_encoder"](torch.from_numpy(pixels[None].copy())))
             modality = "image" if pair.text is None else "image_text"
         if swap_heads and modality != "image_text":
             modality = {"text": "image", "image": "text"}[modality]
-        errors.append(abs(float(modules[f"scoring_head_{modality}"](*parts)) - pair.relevance_score))
+        relevance_score, _ = modules[f"scoring_head_{modality}"](*parts)
+        errors.append(abs(float(relevance_score) - pair.relevance_score))
     return max(errors)
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lychee_client._errors import ContractError, InferenceError, InvalidInputError, LycheeError, RequestRejectedError
-from lychee_client._image import Image, Pixels
+from lychee_client._image import Image, PreparedImage
 from lychee_client._manifest import Manifest
 from lychee_client._plan import Handle, Plan, run, send, wait
 from lychee_client._text import TextProcessor, TokenizedText, check_text
 from lychee_client._transports.base import InferRequest, InferResponse, Tensor
-from lychee_client._types import ImageText, Input, Modality, Text, Timings, image_of, modality_of, text_of
+from lychee_client._types import ImageText, Input, Modality, Priority, Text, Timings, image_of, modality_of, text_of
 
 TEXT_ENCODER: Final = "text_encoder"
 VISION_ENCODER: Final = "vision_encoder"
@@ -36,12 +36,38 @@ Embedding = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
+class Lane:
+    """How much of the server one call may take.
+
+    Attributes:
+        priority: Triton's level, for servers whose models have levels; 1 goes first.
+        max_tokens: Of one request's texts, padding included, unless a single text has more. None: as many as fit.
+        max_rows_in_flight: Documents that have been sent and not yet answered.
+    """
+
+    priority: int
+    max_tokens: int | None
+    max_rows_in_flight: int
+
+
+# Interactive: two of the server's largest batches, so that it never waits for the client; more would only hold memory,
+# and be computed in vain when the call is cancelled. Bulk: one small request at a time, so that an interactive request
+# that comes in between waits for little work. Measured: see the README.
+LANES: Final[dict[Priority, Lane]] = {
+    "interactive": Lane(priority=1, max_tokens=None, max_rows_in_flight=64),
+    "bulk": Lane(priority=2, max_tokens=64, max_rows_in_flight=1),
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
-    """One document's score, in [0, 1]."""
+    """One document's score, and what the model read of the document."""
 
     relevance_score: float
+    logit: float
     modality: Modality
-    truncated: bool
+    tokens: TokenizedText | None
+    image: PreparedImage | None
 
 
 @dataclass(slots=True)
@@ -71,12 +97,20 @@ class DualEncoder:
         self._manifest = manifest
         self._text_processor = text_processor
 
-    def rerank(self, query: Input, documents: Sequence[Input]) -> Plan[Outcome]:
+    def rerank(
+        self,
+        query: Input,
+        documents: Sequence[Input],
+        instruction: str | None = None,
+        lane: Lane = LANES["interactive"],
+    ) -> Plan[Outcome]:
         """Score every document.
 
         Args:
             query: Has passed `check_input`.
             documents: Anything; what does not pass `check_input` becomes an error entry.
+            instruction: For a model that reads one; otherwise None.
+            lane: How much of the server the call may take.
 
         Raises:
             InvalidInputError: The query's image cannot be used.
@@ -84,7 +118,7 @@ class DualEncoder:
             LycheeError: The server cannot serve the call.
         """
         started = time.perf_counter()
-        call = _Call()
+        call = _Call(lane)
         for index, document in enumerate(documents):
             try:
                 check_input(document)
@@ -92,11 +126,13 @@ class DualEncoder:
                 call.fail(index, error)
         valid = {index: document for index, document in enumerate(documents) if index not in call.outcome.errors}
 
-        query_requests = yield from self._send_query(query)
+        if not valid:
+            return call.outcome
+        query_requests = yield from self._send_query(query, instruction, lane)
         texts = {index: text for index, document in valid.items() if (text := text_of(document)) is not None}
         tokenizing = yield from run(partial(self._text_processor.tokenize_documents, list(texts.values())))
         pictured = deque((index, image) for index, document in valid.items() if (image := image_of(document)))
-        preparing: deque[tuple[int, Handle[Pixels] | Pixels]] = deque()
+        preparing: deque[tuple[int, Handle[PreparedImage] | PreparedImage]] = deque()
         for _ in range(min(IMAGES_AHEAD, len(pictured))):
             preparing.append((yield from self._prepare_image(*pictured.popleft())))
         call.tokens = dict(zip(texts, (yield from wait(tokenizing)), strict=True))
@@ -109,12 +145,12 @@ class DualEncoder:
         while preparing:
             index, prepared = preparing.popleft()
             try:
-                pixels = (yield from wait(prepared)) if isinstance(prepared, Handle) else prepared
+                ready = (yield from wait(prepared)) if isinstance(prepared, Handle) else prepared
             except InvalidInputError as error:
                 call.fail(index, error)
             else:
                 preprocessed = time.perf_counter()
-                yield from self._send_image(call, embedding, index, pixels)
+                yield from self._send_image(call, embedding, index, ready)
             if pictured:
                 preparing.append((yield from self._prepare_image(*pictured.popleft())))
 
@@ -128,18 +164,23 @@ class DualEncoder:
         )
         return call.outcome
 
-    def _send_query(self, query: Input) -> Plan[list[tuple[Handle[InferResponse], str]]]:
+    def _send_query(
+        self, query: Input, instruction: str | None, lane: Lane
+    ) -> Plan[list[tuple[Handle[InferResponse], str]]]:
         requests = []
         text, image = text_of(query), image_of(query)
         if text is not None:
-            tensors = self._text_processor.to_tensors([self._text_processor.tokenize_query(text)])
-            request = InferRequest(TEXT_ENCODER, tensors, ("text_embedding",))
-            requests.append(((yield from send(request)), "text_embedding"))
+            prefix = None
+            if instruction is not None and self._manifest.instruction is not None:
+                prefix = self._manifest.instruction.query_prefix.replace("{instruction}", instruction)
+            tensors = self._text_processor.to_tensors([self._text_processor.tokenize_query(text, prefix)])
+            request = InferRequest(TEXT_ENCODER, tensors, ("text_embedding",), lane.priority)
+            requests.append(((yield from send(request, lane.max_rows_in_flight)), "text_embedding"))
         if image is not None:
-            preparing = yield from run(partial(image.load_pixel_values, self._manifest.image))
-            pixels = yield from wait(preparing)
-            request = InferRequest(VISION_ENCODER, {"pixel_values": pixels[None]}, ("image_embedding",))
-            requests.append(((yield from send(request)), "image_embedding"))
+            preparing = yield from run(partial(image.prepare, self._manifest.image))
+            pixel_values = (yield from wait(preparing)).pixel_values[None]
+            request = InferRequest(VISION_ENCODER, {"pixel_values": pixel_values}, ("image_embedding",), lane.priority)
+            requests.append(((yield from send(request, lane.max_rows_in_flight)), "image_embedding"))
         return requests
 
     def _read_query(self, requests: list[tuple[Handle[InferResponse], str]]) -> Plan[Embedding]:
@@ -154,11 +195,11 @@ class DualEncoder:
         normalized: Embedding = total / np.maximum(np.linalg.norm(total), np.float32(1e-12))
         return normalized
 
-    def _prepare_image(self, index: int, image: Image) -> Plan[tuple[int, Handle[Pixels] | Pixels]]:
-        pixels = image.cached_pixel_values(self._manifest.image)
-        if pixels is not None:
-            return index, pixels
-        return index, (yield from run(partial(image.load_pixel_values, self._manifest.image)))
+    def _prepare_image(self, index: int, image: Image) -> Plan[tuple[int, Handle[PreparedImage] | PreparedImage]]:
+        prepared = image.cached(self._manifest.image)
+        if prepared is not None:
+            return index, prepared
+        return index, (yield from run(partial(image.prepare, self._manifest.image)))
 
     def _group_texts(self, call: _Call, documents: dict[int, Input]) -> list[list[int]]:
         """Return the indexes of text documents, grouped by bucket, each group small enough for one request."""
@@ -166,21 +207,23 @@ class DualEncoder:
         for index, tokens in call.tokens.items():
             if modality_of(documents[index]) == "text":
                 by_bucket.setdefault(tokens.bucket, []).append(index)
-        size = self._max_batch_size(ENSEMBLES["text"])
-        return [
-            indexes[start : start + size]
-            for _, indexes in sorted(by_bucket.items())
-            for start in range(0, len(indexes), size)
-        ]
+        groups = []
+        for bucket, indexes in sorted(by_bucket.items()):
+            size = self._max_batch_size(ENSEMBLES["text"])
+            if call.lane.max_tokens is not None:
+                size = min(size, max(1, call.lane.max_tokens // bucket))
+            groups += [indexes[start : start + size] for start in range(0, len(indexes), size)]
+        return groups
 
     def _send_texts(self, call: _Call, embedding: Embedding, indexes: list[int]) -> Plan[None]:
         tensors = self._text_processor.to_tensors([call.tokens[index] for index in indexes])
         queries = np.repeat(embedding, len(indexes), axis=0)  # (batch_size, D)
         yield from self._send_documents(call, "text", {"query_embedding": queries, **tensors}, indexes)
 
-    def _send_image(self, call: _Call, embedding: Embedding, index: int, pixels: Pixels) -> Plan[None]:
+    def _send_image(self, call: _Call, embedding: Embedding, index: int, image: PreparedImage) -> Plan[None]:
         """Send one image, with its text if it has one, alone: the server merges, and its cache is by request."""
-        tensors: dict[str, Tensor] = {"query_embedding": embedding, "pixel_values": pixels[None]}
+        call.images[index] = image
+        tensors: dict[str, Tensor] = {"query_embedding": embedding, "pixel_values": image.pixel_values[None]}
         modality: Modality = "image"
         if index in call.tokens:
             tensors |= self._text_processor.to_tensors([call.tokens[index]])
@@ -190,7 +233,8 @@ class DualEncoder:
     def _send_documents(
         self, call: _Call, modality: Modality, tensors: dict[str, Tensor], indexes: list[int]
     ) -> Plan[None]:
-        handle = yield from send(InferRequest(ENSEMBLES[modality], tensors, ("relevance_score",)))
+        request = InferRequest(ENSEMBLES[modality], tensors, ("relevance_score", "logits"), call.lane.priority)
+        handle = yield from send(request, call.lane.max_rows_in_flight)
         call.sent.append((handle, modality, indexes))
 
     def _read_scores(self, call: _Call, embedding: Embedding, documents: dict[int, Input]) -> Plan[None]:
@@ -205,16 +249,18 @@ class DualEncoder:
                 for index in indexes if len(indexes) > 1 else []:
                     yield from self._send_texts(call, embedding, [index])
                 continue
-            scores = _read_output(response, "relevance_score", (len(indexes), 1))
+            scores, logits = (
+                _read_output(response, name, (len(indexes), 1))[:, 0] for name in ("relevance_score", "logits")
+            )
             if scores.min() < 0 or scores.max() > 1:
                 raise ContractError(
                     f"{ENSEMBLES[modality]} answered scores from {scores.min()} to {scores.max()}, expected 0 to 1; "
                     "run `lychee doctor`",
                     model_name=ENSEMBLES[modality],
                 )
-            for index, score in zip(indexes, scores[:, 0], strict=True):
-                tokens = call.tokens.get(index)
-                call.outcome.scores[index] = Score(float(score), modality, tokens is not None and tokens.truncated)
+            for index, score, logit in zip(indexes, scores.tolist(), logits.tolist(), strict=True):
+                tokens, image = call.tokens.get(index), call.images.get(index)
+                call.outcome.scores[index] = Score(score, logit, modality, tokens, image)
 
     def _max_batch_size(self, model_name: str) -> int:
         if model_name not in self._manifest.max_batch_size:
@@ -227,13 +273,17 @@ class _Call:
     """State of one call.
 
     Attributes:
+        lane: How much of the server it may take.
         outcome: What is known so far.
         tokens: By index, of the documents that have a text.
+        images: By index, of the documents that have an image, once it is sent.
         sent: Requests not yet answered: handle, modality, indexes of the rows.
     """
 
+    lane: Lane
     outcome: Outcome = field(default_factory=Outcome)
     tokens: dict[int, TokenizedText] = field(default_factory=dict)
+    images: dict[int, PreparedImage] = field(default_factory=dict)
     sent: deque[tuple[Handle[InferResponse], Modality, list[int]]] = field(default_factory=deque)
 
     def fail(self, index: int, error: LycheeError) -> None:

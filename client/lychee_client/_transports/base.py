@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+import enum
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy.typing as npt
 
+from lychee_client._errors import LycheeError
+
 Tensor: TypeAlias = npt.NDArray[Any]
+Action: TypeAlias = Literal[
+    "live", "ready", "model_ready", "metadata", "index", "statistics", "register_region", "unregister_region"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +26,20 @@ class InferRequest:
         model_name: Model or ensemble.
         inputs: Tensors by name, batch axis included.
         outputs: Names of the tensors to send back.
+        priority: Triton's priority level: 1 is the highest, 0 is the model's default.
+        inline: Send the tensors themselves, even where there is shared memory.
     """
 
     model_name: str
     inputs: Mapping[str, Tensor]
     outputs: tuple[str, ...]
+    priority: int = 0
+    inline: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Size of the batch axis; 1 without inputs."""
+        return next((len(tensor) for tensor in self.inputs.values()), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,36 +49,71 @@ class InferResponse:
     outputs: Mapping[str, Tensor]
 
 
-class PendingResponse(Protocol):
-    """A request that has been sent."""
+@dataclass(frozen=True, slots=True)
+class ControlRequest:
+    """A question about the server, or an order to it. The answer is a JSON object.
 
-    def result(self) -> InferResponse:
-        """Wait for the answer.
+    Attributes:
+        action: "live", "ready" and "model_ready" answer {"ready": bool}; the others what Triton's HTTP API answers,
+            integers possibly as strings.
+        name: Of the model or region; empty where the action needs none.
+        parameters: Of the order.
+    """
 
-        Raises:
-            LycheeError: The request failed; which subclass says how.
-        """
+    action: Action
+    name: str = ""
+    parameters: Mapping[str, str | int] = field(default_factory=dict)
 
-    def cancel(self) -> None:
-        """Give up; tells the server to stop working on it. Does nothing if the answer is here."""
+
+Request: TypeAlias = InferRequest | ControlRequest
+
+
+class Doubt(enum.Enum):
+    """What a status leaves open; a probe decides."""
+
+    OVERLOADED_OR_GONE = enum.auto()
+    REJECTED_OR_NOT_READY = enum.auto()
+
+
+class TransportError(Exception):
+    """A request failed. The core makes a LycheeError of it.
+
+    Attributes:
+        kind: What the transport's table makes of the status.
+        status: The protocol's own, or None where no server answered.
+        details: What the server or the operating system said.
+        request_id: Under which the server's log knows the request.
+        is_connected: Says whether the connection still stands, where a broken one may be the cause; otherwise None.
+        shared_memory: Whether the server refused it, and some of its tensors were not in it but in shared memory.
+    """
+
+    def __init__(self, kind: type[LycheeError] | Doubt, status: str | None, details: str, request_id: str) -> None:
+        super().__init__(details)
+        self.is_connected: Callable[[], bool] | None = None
+        self.shared_memory = False
+        self.kind = kind
+        self.status = status
+        self.details = details
+        self.request_id = request_id
 
 
 class Transport(Protocol):
-    """A connection to one server. Safe to use from several threads."""
+    """A connection to one server, made at the first request. Safe to use from several threads and event loops.
 
-    def send(self, request: InferRequest, timeout_s: float | None) -> PendingResponse:
-        """Send without waiting for the answer.
+    Nothing here blocks, so one transport serves the synchronous and the asynchronous client alike.
+    """
+
+    def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
+        """Send a request.
 
         Args:
-            request: What to compute.
-            timeout_s: Seconds until it counts as failed. None waits forever.
+            request: What to compute, ask or do.
+            timeout_s: Seconds until it counts as failed; the server learns it too. None waits forever.
+
+        Returns:
+            An InferResponse, or the JSON object that answers a ControlRequest; or a TransportError or ContractError.
+            Cancelling it tells the server to stop working on the request.
         """
 
-    def is_live(self, timeout_s: float | None) -> bool:
-        """Say whether the server answers at all."""
-
-    def is_model_ready(self, model_name: str, timeout_s: float | None) -> bool:
-        """Say whether the server answers and has loaded the model."""
-
     def close(self) -> None:
-        """Release the connection; requests in flight fail."""
+        """Release the connection; requests in flight fail or are cancelled."""

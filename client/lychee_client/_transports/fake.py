@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any, Final
 
 import numpy as np
@@ -12,9 +13,17 @@ import numpy.typing as npt
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from lychee_client._errors import ConnectionFailedError, LycheeError, ModelNotReadyError, RequestRejectedError
-from lychee_client._transports.base import InferRequest, InferResponse, Tensor
+from lychee_client._transports.base import (
+    ControlRequest,
+    InferRequest,
+    InferResponse,
+    Request,
+    Tensor,
+    TransportError,
+)
 
 EMBEDDING_DIM: Final = 24
+LOGIT_SCALE: Final = np.float32(4.0)
 VOCABULARY_SIZE: Final = 260
 MANIFEST: Final[dict[str, Any]] = {
     "format_version": 1,
@@ -50,6 +59,15 @@ _INPUTS: Final[dict[str, set[str]]] = {
     "rerank_image": {"query_embedding"} | _IMAGE,
     "rerank_image_text": {"query_embedding"} | _TEXT | _IMAGE,
 }
+_NANOSECONDS: Final = {
+    "success": 3_000_000,
+    "queue": 1_000_000,
+    "compute_input": 500_000,
+    "compute_infer": 1_000_000,
+    "compute_output": 500_000,
+    "cache_hit": 0,
+    "cache_miss": 0,
+}
 _DTYPES: Final[dict[str, type]] = {
     "input_ids": np.int64,
     "attention_mask": np.int64,
@@ -64,8 +82,8 @@ class FakeTransport:
     """A Transport without a network.
 
     Args:
-        intercept: Called with every request: may raise a LycheeError, or return a response in place of the computed
-            one. None computes.
+        intercept: Called with every request: may raise a TransportError or a LycheeError, or return an answer in
+            place of the computed one. None computes.
         manifest: Replaces keys of the manifest.
 
     Attributes:
@@ -75,38 +93,52 @@ class FakeTransport:
 
     def __init__(
         self,
-        intercept: Callable[[InferRequest], InferResponse | None] | None = None,
+        intercept: Callable[[Request], Any] | None = None,
         manifest: Mapping[str, Any] | None = None,
     ) -> None:
-        self.requests: list[InferRequest] = []
+        self.requests: list[Request] = []
         self.live = True
         self._intercept = intercept
         self._tokenizer_json = _make_tokenizer_json()
         artifacts = {"tokenizer": hashlib.sha256(self._tokenizer_json.encode()).hexdigest()}
         self._manifest_json = json.dumps({**MANIFEST, "artifacts": artifacts, **(manifest or {})})
 
-    def send(self, request: InferRequest, timeout_s: float | None) -> FakePendingResponse:
+    def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
         """See Transport."""
+        future: Future[Any] = Future()
         self.requests.append(request)
         try:
             if not self.live:
-                raise ConnectionFailedError("the fake server is gone", model_name=request.model_name)
-            response = self._intercept(request) if self._intercept else None
-            return FakePendingResponse(response or self._answer(request))
-        except LycheeError as error:
-            return FakePendingResponse(error)
-
-    def is_live(self, timeout_s: float | None) -> bool:
-        """See Transport."""
-        return self.live
-
-    def is_model_ready(self, model_name: str, timeout_s: float | None) -> bool:
-        """See Transport."""
-        return self.live and (model_name == "client_assets" or model_name in _INPUTS)
+                raise TransportError(ConnectionFailedError, None, "the fake server is gone", "fake")
+            answer = self._intercept(request) if self._intercept else None
+            if answer is None:
+                answer = self._answer(request) if isinstance(request, InferRequest) else self._control(request)
+            future.set_result(answer)
+        except (LycheeError, TransportError) as error:
+            future.set_exception(error)
+        return future
 
     def close(self) -> None:
         """See Transport."""
         self.live = False
+
+    def _control(self, request: ControlRequest) -> dict[str, Any]:
+        if request.action == "model_ready":
+            return {"ready": request.name == "client_assets" or request.name in _INPUTS}
+        if request.action == "metadata":
+            return {"name": "fake", "version": "0"}
+        names = ["client_assets", *_INPUTS]
+        if request.action == "index":
+            return {"models": [{"name": name, "version": "1", "state": "READY"} for name in names]}
+        if request.action == "statistics":
+            return {"model_stats": [self._count(name) for name in names]}
+        return {"ready": True}
+
+    def _count(self, name: str) -> dict[str, Any]:
+        """Return a model's statistics: each request waited 1 ms and was computed in 2."""
+        count = sum(isinstance(request, InferRequest) and request.model_name == name for request in self.requests)
+        stats = {key: {"count": count if ns else 0, "ns": count * ns} for key, ns in _NANOSECONDS.items()}
+        return {"name": name, "version": "1", "inference_stats": stats}
 
     def _answer(self, request: InferRequest) -> InferResponse:
         if request.model_name == "client_assets":
@@ -124,27 +156,9 @@ class FakeTransport:
         if "pixel_values" in inputs:
             parts.append(embed_image(inputs["pixel_values"]))
         cosines = np.mean([(inputs["query_embedding"] * part).sum(axis=1, keepdims=True) for part in parts], axis=0)
-        return InferResponse({"relevance_score": ((1 + cosines) / 2).clip(0, 1).astype(np.float32)})
-
-
-class FakePendingResponse:
-    """A request that is answered already.
-
-    Args:
-        outcome: The answer, or the error to raise instead.
-    """
-
-    def __init__(self, outcome: InferResponse | LycheeError) -> None:
-        self._outcome = outcome
-
-    def result(self) -> InferResponse:
-        """See PendingResponse."""
-        if isinstance(self._outcome, LycheeError):
-            raise self._outcome
-        return self._outcome
-
-    def cancel(self) -> None:
-        """See PendingResponse."""
+        logits = (LOGIT_SCALE * cosines).astype(np.float32)
+        outputs = {"relevance_score": 1 / (1 + np.exp(-logits)), "logits": logits}
+        return InferResponse({name: outputs[name] for name in request.outputs})
 
 
 def check_request(request: InferRequest) -> None:

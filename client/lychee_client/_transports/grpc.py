@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import secrets
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, Final
 
 import grpc  # type: ignore[import-untyped]  # ships no types
-import numpy as np
+from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from tritonclient.utils import deserialize_bytes_tensor, np_to_triton_dtype, triton_to_np_dtype
+from tritonclient.utils import np_to_triton_dtype
 
 from lychee_client._errors import (
     ConnectionFailedError,
@@ -17,14 +19,22 @@ from lychee_client._errors import (
     DeadlineExceededError,
     InferenceError,
     LycheeError,
-    ModelNotReadyError,
     RequestRejectedError,
     ServerError,
-    ServerOverloadedError,
 )
-from lychee_client._transports.base import InferRequest, InferResponse, Tensor
+from lychee_client._transports.base import (
+    Action,
+    ControlRequest,
+    Doubt,
+    InferRequest,
+    InferResponse,
+    Request,
+    TransportError,
+)
+from lychee_client._transports.connection import Connection
+from lychee_client._transports.shared_memory import Slot
+from lychee_client._transports.tensors import place_tensors, queue_timeout_us, to_tensor, watch
 
-PROBE_TIMEOUT_S: Final = 2.0
 _CHANNEL_OPTIONS: Final = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -32,139 +42,160 @@ _CHANNEL_OPTIONS: Final = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
-_REJECTED: Final = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE"})
-# The translation table. UNAVAILABLE, DEADLINE_EXCEEDED and _REJECTED need more than the status: see translate.
-_ERRORS: Final[dict[str, type[ServerError]]] = {
+# The translation table. What is not in it is a ServerError.
+_ERRORS: Final[dict[str, type[LycheeError] | Doubt]] = {
+    "UNAVAILABLE": Doubt.OVERLOADED_OR_GONE,
+    "CANCELLED": ConnectionFailedError,
+    "DEADLINE_EXCEEDED": DeadlineExceededError,
+    "INVALID_ARGUMENT": Doubt.REJECTED_OR_NOT_READY,
+    "NOT_FOUND": Doubt.REJECTED_OR_NOT_READY,
+    "FAILED_PRECONDITION": Doubt.REJECTED_OR_NOT_READY,
+    "OUT_OF_RANGE": Doubt.REJECTED_OR_NOT_READY,
+    "RESOURCE_EXHAUSTED": RequestRejectedError,
     "INTERNAL": InferenceError,
     "UNKNOWN": InferenceError,
     "DATA_LOSS": InferenceError,
-    "RESOURCE_EXHAUSTED": RequestRejectedError,
-    **dict.fromkeys(_REJECTED, RequestRejectedError),
+}
+# These also come from a connection that broke, or from an answer that was no gRPC.
+_AMBIGUOUS: Final = frozenset({"UNAVAILABLE", "UNKNOWN", "INTERNAL"})
+# Method of the service, message, and which fields hold the request's name.
+_CONTROL: Final[dict[Action, tuple[str, Any, tuple[str, ...]]]] = {
+    "live": ("ServerLive", service_pb2.ServerLiveRequest, ()),
+    "ready": ("ServerReady", service_pb2.ServerReadyRequest, ()),
+    "model_ready": ("ModelReady", service_pb2.ModelReadyRequest, ("name",)),
+    "metadata": ("ServerMetadata", service_pb2.ServerMetadataRequest, ()),
+    "index": ("RepositoryIndex", service_pb2.RepositoryIndexRequest, ()),
+    "statistics": ("ModelStatistics", service_pb2.ModelStatisticsRequest, ()),
+    "register_region": ("SystemSharedMemoryRegister", service_pb2.SystemSharedMemoryRegisterRequest, ("name",)),
+    "unregister_region": ("SystemSharedMemoryUnregister", service_pb2.SystemSharedMemoryUnregisterRequest, ("name",)),
 }
 
 
 class GrpcTransport:
-    """One channel to one server. Does no network before the first request.
+    """One channel to one server. See Transport.
 
     Args:
-        url: "HOST:PORT".
+        connection: Where to; headers become metadata.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._channel = grpc.insecure_channel(url, options=_CHANNEL_OPTIONS)
+    def __init__(self, connection: Connection) -> None:
+        options = list(_CHANNEL_OPTIONS)
+        if connection.keepalive_s is not None:
+            options.append(("grpc.keepalive_time_ms", round(1e3 * connection.keepalive_s)))
+            options.append(("grpc.keepalive_permit_without_calls", 1))
+        if connection.tls is None:
+            self._channel = grpc.insecure_channel(connection.address, options)
+        else:
+            authorities, chain, key = connection.tls.read()
+            credentials = grpc.ssl_channel_credentials(authorities, key, chain)
+            self._channel = grpc.secure_channel(connection.address, credentials, options)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._metadata = [(name.lower(), value) for name, value in connection.headers.items()]
+        self._pool = connection.shared_memory
         self._request_prefix = secrets.token_hex(4)
         self._request_number = itertools.count(1)
 
-    def send(self, request: InferRequest, timeout_s: float | None) -> GrpcPendingResponse:
+    def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
         """See Transport."""
         request_id = f"{self._request_prefix}-{next(self._request_number)}"
+        read: Callable[[Any], Any]
+        slots: dict[str, Slot] = {}
+        if isinstance(request, InferRequest):
+            slots = place_tensors(self._pool, request)
+            method, read = self._stub.ModelInfer, from_message
+            message = to_message(request, request_id, timeout_s, slots)
+        else:
+            name, message = to_control_message(request)
+            method, read = getattr(self._stub, name), to_json
         try:
-            call = self._stub.ModelInfer.future(to_message(request, request_id), timeout=timeout_s)
+            call = method.future(message, timeout=timeout_s, metadata=self._metadata)
         except ValueError as error:  # gRPC's way to say that the channel is closed
-            raise ConnectionFailedError(f"the connection to {self._url} is closed; make a new client") from error
-        return GrpcPendingResponse(self, call, request.model_name, request_id, timeout_s)
-
-    def is_live(self, timeout_s: float | None) -> bool:
-        """See Transport."""
-        return self._probe(self._stub.ServerLive, service_pb2.ServerLiveRequest(), timeout_s, "live")
-
-    def is_model_ready(self, model_name: str, timeout_s: float | None) -> bool:
-        """See Transport."""
-        request = service_pb2.ModelReadyRequest(name=model_name)
-        return self._probe(self._stub.ModelReady, request, timeout_s, "ready")
+            failed: Future[Any] = Future()
+            failed.set_exception(TransportError(ConnectionFailedError, None, str(error), request_id))
+            return failed
+        answer = _Answer(call, read, request_id, self._is_connected)
+        watch(self._pool, request, slots, answer)
+        return answer
 
     def close(self) -> None:
         """See Transport."""
         self._channel.close()
 
-    def _probe(self, method: Any, request: Any, timeout_s: float | None, field: str) -> bool:
-        try:
-            return bool(getattr(method(request, timeout=timeout_s), field))
-        except (grpc.RpcError, ValueError):  # ValueError: the channel is closed
-            return False
+    def _is_connected(self) -> bool:
+        """Say whether the connection stands, without making one.
 
-    def translate(self, error: grpc.RpcError, model: str, request_id: str, timeout_s: float | None) -> LycheeError:
-        """Return our error for gRPC's. The status decides, and where it is ambiguous, a probe.
-
-        Args:
-            error: Of one request.
-            model: Its model.
-            request_id: Its id.
-            timeout_s: The seconds it had.
+        gRPC has no other word for it at the moment of a failure: its public notifications come later, and a status
+        such as UNAVAILABLE may come from the server or from the broken connection.
         """
-        status, details = error.code().name, error.details() or "no details"
-        about: dict[str, Any] = {"model_name": model, "request_id": request_id}
-        if status == "DEADLINE_EXCEEDED":
-            limit = "its deadline" if timeout_s is None else f"the {timeout_s:.3g} s that were left"
-            return DeadlineExceededError(
-                f"{model} on {self._url} did not answer within {limit}; allow more with timeout_s, or send less",
-                timeout_s=timeout_s,
-                **about,
-            )
-        if status == "CANCELLED":
-            return ConnectionFailedError(f"the request to {model} on {self._url} was cancelled: {details}", **about)
-        if status == "UNAVAILABLE":
-            if self.is_live(PROBE_TIMEOUT_S):
-                return ServerOverloadedError(
-                    f"{self._url} is live but did not take the request to {model}: {details}; try again later",
-                    status=status,
-                    **about,
-                )
-            return ConnectionFailedError(
-                f"no Triton server answers on {self._url}: {details}; start one with `lychee load`, and check that "
-                "the port is the gRPC port (8001 by default)",
-                **about,
-            )
-        if status in _REJECTED and not self.is_model_ready(model, PROBE_TIMEOUT_S):
-            return ModelNotReadyError(
-                f"{model} is not ready on {self._url}: {details}; use wait_until_ready(), or look into the "
-                "server's log",
-                status=status,
-                **about,
-            )
-        kind = _ERRORS.get(status, ServerError)
-        return kind(f"{model} on {self._url} answered {status}: {details}", status=status, **about)
+        try:
+            state = self._channel._channel.check_connectivity_state(False)
+        except ValueError:  # the channel is closed
+            return False
+        return bool(state == grpc.ChannelConnectivity.READY.value[0])
 
 
-class GrpcPendingResponse:
-    """A request in flight."""
+class _Answer(Future[Any]):
+    """The outcome of a gRPC call; cancelling it cancels the call."""
 
     def __init__(
-        self, transport: GrpcTransport, call: Any, model_name: str, request_id: str, timeout_s: float | None
+        self, call: Any, read: Callable[[Any], Any], request_id: str, is_connected: Callable[[], bool]
     ) -> None:
-        self._transport = transport
+        super().__init__()
+        self._is_connected = is_connected
         self._call = call
-        self._model_name = model_name
+        self._read = read
         self._request_id = request_id
-        self._timeout_s = timeout_s
+        call.add_done_callback(self._finish)
 
-    def result(self) -> InferResponse:
-        """See PendingResponse."""
-        try:
-            response = self._call.result()
-        except grpc.FutureCancelledError as error:
-            raise ConnectionFailedError(
-                f"the request to {self._model_name} was cancelled by the client",
-                model_name=self._model_name,
-                request_id=self._request_id,
-            ) from error
-        except grpc.RpcError as error:
-            raise self._transport.translate(error, self._model_name, self._request_id, self._timeout_s) from error
-        return from_message(response)
-
-    def cancel(self) -> None:
-        """See PendingResponse."""
+    def cancel(self) -> bool:
+        cancelled = super().cancel()
         self._call.cancel()
+        return cancelled
+
+    def _finish(self, call: Any) -> None:
+        try:
+            result = self._read(call.result())
+        except grpc.FutureCancelledError:
+            super().cancel()
+        except grpc.RpcError as error:
+            status = error.code().name
+            kind = _ERRORS.get(status, ServerError)
+            if status in _AMBIGUOUS and not self._is_connected():
+                kind = ConnectionFailedError
+            failure = TransportError(kind, status, error.details() or "no details", self._request_id)
+            if status in _AMBIGUOUS:
+                failure.is_connected = self._is_connected
+            self._settle(self.set_exception, failure)
+        except ContractError as error:
+            self._settle(self.set_exception, error)
+        else:
+            self._settle(self.set_result, result)
+
+    def _settle(self, setter: Callable[[Any], None], outcome: object) -> None:
+        try:
+            setter(outcome)
+        except InvalidStateError:  # it was cancelled in the meantime
+            return
 
 
-def to_message(request: InferRequest, request_id: str) -> Any:
+def to_message(
+    request: InferRequest, request_id: str, timeout_s: float | None, slots: Mapping[str, Slot] | None = None
+) -> Any:
     """Return the protobuf message of a request."""
     message = service_pb2.ModelInferRequest(model_name=request.model_name, id=request_id)
+    if request.priority:
+        message.parameters["priority"].uint64_param = request.priority
+    if timeout_s is not None:
+        message.parameters["timeout"].int64_param = queue_timeout_us(timeout_s)
     for name, tensor in request.inputs.items():
-        message.inputs.add(name=name, datatype=np_to_triton_dtype(tensor.dtype), shape=tensor.shape)
-        message.raw_input_contents.append(tensor.tobytes())
+        entry = message.inputs.add(name=name, datatype=np_to_triton_dtype(tensor.dtype), shape=tensor.shape)
+        slot = (slots or {}).get(name)
+        if slot is None:
+            message.raw_input_contents.append(tensor.tobytes())
+            continue
+        entry.parameters["shared_memory_region"].string_param = slot.region
+        entry.parameters["shared_memory_offset"].int64_param = slot.offset
+        entry.parameters["shared_memory_byte_size"].int64_param = slot.size_bytes
     for name in request.outputs:
         message.outputs.add(name=name)
     return message
@@ -182,19 +213,24 @@ def from_message(message: Any) -> InferResponse:
             model_name=message.model_name,
             request_id=message.id,
         )
-    outputs: dict[str, Tensor] = {}
-    for output, content in zip(message.outputs, message.raw_output_contents, strict=True):
-        try:
-            if output.datatype == "BYTES":
-                tensor = deserialize_bytes_tensor(content)
-            else:
-                tensor = np.frombuffer(content, triton_to_np_dtype(output.datatype))
-            outputs[output.name] = tensor.reshape(tuple(output.shape))
-        except Exception as error:  # numpy and struct errors of many kinds
-            raise ContractError(
-                f"{message.model_name} sent {len(content)} bytes as {output.name}, declared as {output.datatype} "
-                f"{tuple(output.shape)}",
-                model_name=message.model_name,
-                request_id=message.id,
-            ) from error
-    return InferResponse(outputs)
+    return InferResponse(
+        {
+            output.name: to_tensor(message.model_name, output.name, output.datatype, output.shape, content)
+            for output, content in zip(message.outputs, message.raw_output_contents, strict=True)
+        }
+    )
+
+
+def to_control_message(request: ControlRequest) -> tuple[str, Any]:
+    """Return the name of the service's method and its message."""
+    method, message_type, fields = _CONTROL[request.action]
+    named = dict.fromkeys(fields, request.name)
+    return method, message_type(**named, **request.parameters)
+
+
+def to_json(message: Any) -> dict[str, Any]:
+    """Return a protobuf message as Triton's HTTP API would write it."""
+    answer: dict[str, Any] = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return {"ready": answer["live"]} if "live" in answer else answer

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from lychee_client.cli import doctor, rerank
+from lychee_client.cli import ab_report, calibrate, doctor, instructions, rerank, sample, score
 
 COMMANDS_GROUP: Final = "lychee.commands"
 
@@ -20,7 +20,12 @@ app = typer.Typer(
     add_completion=False,
 )
 rerank.register(app)
+score.register(app)
+calibrate.register(app)
+sample.register(app)
 doctor.register(app)
+instructions.register(app)
+ab_report.register(app)
 
 
 def _print_version(wanted: bool) -> None:

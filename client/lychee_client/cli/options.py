@@ -2,25 +2,106 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, TypeAlias
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-from lychee_client._errors import ConfigurationError, LycheeError
+from lychee_client._errors import ConfigurationError, LycheeError, LycheeWarning
+from lychee_client._image import Image
+from lychee_client._types import ImageText, Input, Text
+from lychee_client.calibration import Calibration
+from lychee_client.instructions.templates import get_instruction
+
+PolicyName: TypeAlias = Literal["strict", "balanced", "exploratory"]
+LanguageName: TypeAlias = Literal["en", "zh"]
 
 Url: TypeAlias = Annotated[
     str | None,
-    typer.Option("--url", metavar="HOST:PORT", help="The server's gRPC endpoint [default: LYCHEE_URL, localhost:8001]"),
+    typer.Option(
+        "--url",
+        metavar="URL",
+        help="HOST:PORT of gRPC, or http://HOST:PORT; grpcs:// and https:// with TLS "
+        "(LYCHEE_URL, or localhost:8001, if not given).",
+    ),
 ]
+QueryText: TypeAlias = Annotated[str | None, typer.Option("--query", metavar="TEXT", help="Text to compare with.")]
+QueryImage: TypeAlias = Annotated[
+    Path | None, typer.Option("--query-image", metavar="PATH", help="Image to compare with, alone or with --query.")
+]
+PolicyOption: TypeAlias = Annotated[PolicyName, typer.Option("--policy", help="Thresholds for the decisions.")]
+CalibrationOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--calibration", metavar="PATH", help="File of `lychee calibrate`; decides in place of --policy."),
+]
+InstructionText: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--instruction", metavar="TEXT", help="What makes a document relevant, if the model reads it."),
+]
+TemplateName: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--template", metavar="NAME", help="The same by name: see `lychee instructions list`."),
+]
+Language: TypeAlias = Annotated[LanguageName, typer.Option("--language", help="Of the template.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @contextmanager
 def reported_errors() -> Iterator[None]:
-    """Turn a LycheeError into one message on stderr: exit code 2 for a bad option, otherwise 1."""
-    try:
-        yield
-    except LycheeError as error:
-        typer.echo(f"lychee: {error}", err=True)
-        raise typer.Exit(2 if isinstance(error, ConfigurationError) else 1) from error
+    """Turn a LycheeError, and every LycheeWarning, into one message on stderr.
+
+    An error ends the command: exit code 2 for a bad option, otherwise 1.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LycheeWarning)
+        warnings.showwarning = lambda message, *_: typer.echo(f"lychee: warning: {message}", err=True)
+        try:
+            yield
+        except LycheeError as error:
+            typer.echo(f"lychee: {error}", err=True)
+            raise typer.Exit(2 if isinstance(error, ConfigurationError) else 1) from error
+
+
+def make_input(text: str | None, image_path: Path | None, options: str) -> Input:
+    """Return the query or document that two options describe.
+
+    Args:
+        text: Its text.
+        image_path: Its image.
+        options: Their names, for the message.
+
+    Raises:
+        BadParameter: Neither is given.
+    """
+    if image_path is None:
+        if text is None:
+            raise typer.BadParameter(f"give {options}, or both")
+        return Text(text)
+    image = Image.from_path(image_path)
+    return image if text is None else ImageText(image, text)
+
+
+def choose_policy(name: PolicyName, calibration: Path | None) -> str | Calibration:
+    """Return what --policy and --calibration ask for.
+
+    Raises:
+        ConfigurationError: The file is no calibration.
+    """
+    return name if calibration is None else Calibration.load(calibration)
+
+
+def choose_instruction(text: str | None, template: str | None, language: LanguageName) -> str | None:
+    """Return what --instruction or --template asks for; None is the model's default.
+
+    Raises:
+        BadParameter: Both are given.
+        ConfigurationError: No template has that name.
+    """
+    if template is None:
+        return text
+    if text is not None:
+        raise typer.BadParameter("give --instruction or --template, not both")
+    return get_instruction(template, language)

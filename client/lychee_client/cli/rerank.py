@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.text import Text as RichText
 
+from lychee_client._calls import RerankOptions
 from lychee_client._client import LycheeClient
 from lychee_client._errors import InvalidInputError
 from lychee_client._image import MAX_SIZE_BYTES, Image
-from lychee_client._types import DocumentError, ImageText, Input, RerankResponse, Text
-from lychee_client.cli.options import Url, reported_errors
-from lychee_client.cli.table import latency_line, ranking_table
+from lychee_client._types import DocumentError, Input, RerankResponse, RerankResult, Text, Timings
+from lychee_client.cli.calls_file import count_calls, read_calls
+from lychee_client.cli.options import (
+    AsJson,
+    CalibrationOption,
+    InstructionText,
+    Language,
+    PolicyOption,
+    QueryImage,
+    QueryText,
+    TemplateName,
+    Url,
+    choose_instruction,
+    choose_policy,
+    make_input,
+    reported_errors,
+)
+from lychee_client.cli.table import latency_line, ranking_table, server_table
 
 IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 # BMP is told by its suffix only: its two bytes "BM" may well begin a text.
@@ -30,48 +48,104 @@ def register(app: typer.Typer) -> None:
 
 
 def _rerank(
-    files: Annotated[list[str], typer.Argument(metavar="FILES...", help="Images, and text files in UTF-8.")],
-    query: Annotated[str | None, typer.Option("--query", metavar="TEXT", help="Text to compare with.")] = None,
-    query_image: Annotated[
-        Path | None, typer.Option("--query-image", metavar="PATH", help="Image to compare with, alone or with --query.")
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="FILES...", help="Images, and text files in UTF-8.")
+    ] = None,
+    query: QueryText = None,
+    query_image: QueryImage = None,
+    calls: Annotated[
+        Path | None,
+        typer.Option(
+            "--calls",
+            metavar="PATH",
+            help='In place of FILES and a query: JSON lines of {"query": ..., "documents": [...]}; prints JSON lines.',
+        ),
     ] = None,
     url: Url = None,
     top_n: Annotated[int | None, typer.Option("--top-n", min=1, help="Show at most so many results.")] = None,
-    policy: Annotated[
-        Literal["strict", "balanced", "exploratory"], typer.Option("--policy", help="Thresholds for the decisions.")
-    ] = "balanced",
+    policy: PolicyOption = "balanced",
+    calibration: CalibrationOption = None,
     threshold: Annotated[
         float | None, typer.Option("--threshold", min=0.0, max=1.0, help="Leave out results with a lower score.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    min_results: Annotated[
+        int, typer.Option("--min-results", min=0, help="Keep so many of the best below the threshold, marked.")
+    ] = 0,
+    instruction: InstructionText = None,
+    template: TemplateName = None,
+    language: Language = "en",
+    priority: Annotated[
+        Literal["interactive", "bulk"] | None,
+        typer.Option("--priority", help="bulk lets other callers go first; it is the default with --calls."),
+    ] = None,
+    server_timings: Annotated[
+        bool, typer.Option("--server-timings", help="Also show queue, compute and cache hits of each model.")
+    ] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="SECONDS", help="For each call; LYCHEE_TIMEOUT_S, or 30, if not given."),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Rank FILES by how well they match a query; each file is one document.
 
     Example: lychee rerank --query "a cat" photos/*.jpg notes.txt
     """
-    with reported_errors(), LycheeClient(url, policy=policy) as client:
-        response = _rank_files(client, _make_query(query, query_image), files, top_n, threshold)
+    if (calls is None) != bool(files):
+        raise typer.BadParameter("give FILES or --calls, one of the two")
+    with reported_errors():
+        options: RerankOptions = {
+            "top_n": top_n,
+            "score_threshold": threshold,
+            "min_results": min_results,
+            "policy": choose_policy(policy, calibration),
+            "instruction": choose_instruction(instruction, template, language),
+            "priority": priority or ("interactive" if calls is None else "bulk"),
+            "server_timings": server_timings,
+        }
+        if timeout is not None:
+            options["timeout_s"] = timeout
+        with LycheeClient(url) as client:
+            if calls is not None:
+                failed = _rank_calls(client, calls, options)
+            else:
+                compared = make_input(query, query_image, "--query, --query-image")
+                failed = _rank_files_and_print(client, compared, files or [], options, as_json)
+    if failed:
+        typer.echo(f"lychee: {failed}", err=True)
+        raise typer.Exit(1)
+
+
+def _rank_files_and_print(
+    client: LycheeClient, query: Input, files: Sequence[str], options: RerankOptions, as_json: bool
+) -> str:
+    """Return what failed as a whole, or an empty string."""
+    response = _rank_files(client, query, files, options)
     if as_json:
         typer.echo(json.dumps(to_json(response, files), ensure_ascii=False, indent=2))
     else:
         _print(response, files)
-    if len(response.errors) == len(files):
-        typer.echo("lychee: no document could be ranked", err=True)
-        raise typer.Exit(1)
+    return "no document could be ranked" if len(response.errors) == len(files) else ""
 
 
-def _make_query(text: str | None, image_path: Path | None) -> Input:
-    if image_path is None:
-        if text is None:
-            raise typer.BadParameter("give --query, --query-image, or both")
-        return Text(text)
-    image = Image.from_path(image_path)
-    return image if text is None else ImageText(image, text)
+def _rank_calls(client: LycheeClient, path: Path, options: RerankOptions) -> str:
+    """Print one JSON object per call, in order; return what failed as a whole, or an empty string."""
+    failures = 0
+    progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    with progress:
+        task = progress.add_task("ranking", total=count_calls(path))
+        for outcome in client.rerank_many(read_calls(path), **options):
+            if outcome.response is None:
+                failures += 1
+                line: dict[str, Any] = {"index": outcome.index, "error": str(outcome.error)}
+            else:
+                line = {"index": outcome.index, **to_json(outcome.response)}
+            typer.echo(json.dumps(line, ensure_ascii=False))
+            progress.advance(task)
+    return f"{failures} calls failed" if failures else ""
 
 
-def _rank_files(
-    client: LycheeClient, query: Input, files: Sequence[str], top_n: int | None, threshold: float | None
-) -> RerankResponse:
+def _rank_files(client: LycheeClient, query: Input, files: Sequence[str], options: RerankOptions) -> RerankResponse:
     """Rank what can be read. Indexes in the response are positions in `files`."""
     documents: list[Input] = []
     positions: list[int] = []
@@ -84,12 +158,12 @@ def _rank_files(
             unreadable.append(DocumentError(position, str(error), error))
         else:
             positions.append(position)
-    response = client.rerank(query, documents, top_n=top_n, score_threshold=threshold)
+    response = client.rerank(query, documents, **options)
     errors = [dataclasses.replace(failed, index=positions[failed.index]) for failed in response.errors]
-    return RerankResponse(
-        tuple(dataclasses.replace(result, index=positions[result.index]) for result in response.results),
-        tuple(sorted(errors + unreadable, key=lambda failed: failed.index)),
-        response.timings,
+    return dataclasses.replace(
+        response,
+        results=tuple(dataclasses.replace(result, index=positions[result.index]) for result in response.results),
+        errors=tuple(sorted(errors + unreadable, key=lambda failed: failed.index)),
     )
 
 
@@ -118,31 +192,42 @@ def load_document(path: Path) -> Input:
         ) from error
 
 
-def to_json(response: RerankResponse, sources: Sequence[str]) -> dict[str, Any]:
+def to_json(response: RerankResponse, sources: Sequence[str] | None = None) -> dict[str, Any]:
     """Return a response as JSON types.
 
     Args:
         response: Of one call.
-        sources: What to call each document, by index.
+        sources: What to call each document, by index. None leaves it out.
     """
+
+    def name(index: int) -> dict[str, Any]:
+        return {"index": index} if sources is None else {"index": index, "source": sources[index]}
+
     return {
-        "results": [
-            {
-                "index": result.index,
-                "source": sources[result.index],
-                "modality": result.modality,
-                "relevance_score": result.relevance_score,
-                "decision": result.decision,
-                "truncated": result.truncated,
-            }
-            for result in response.results
-        ],
-        "errors": [
-            {"index": failed.index, "source": sources[failed.index], "message": failed.message}
-            for failed in response.errors
-        ],
-        "timings": {name: round(value, 3) for name, value in dataclasses.asdict(response.timings).items()},
+        "results": [name(result.index) | result_to_json(result) for result in response.results],
+        "errors": [name(failed.index) | {"message": failed.message} for failed in response.errors],
+        "timings": timings_to_json(response.timings),
+        "model": None if response.model is None else dataclasses.asdict(response.model),
+        "instruction": response.instruction,
+        "warnings": list(response.warnings),
     }
+
+
+def result_to_json(result: RerankResult) -> dict[str, Any]:
+    """Return a result as JSON types, without index and document."""
+    return {
+        field.name: getattr(result, field.name)
+        for field in dataclasses.fields(result)
+        if field.name not in ("index", "document")
+    }
+
+
+def timings_to_json(timings: Timings) -> dict[str, Any]:
+    """Return timings as JSON types, milliseconds to three places."""
+    fields = dataclasses.asdict(timings)
+    server = fields.pop("server")
+    rounded: dict[str, Any] = {name: round(value, 3) for name, value in fields.items()}
+    return rounded if server is None else rounded | {"server": server}
 
 
 def _print(response: RerankResponse, sources: Sequence[str]) -> None:
@@ -151,3 +236,5 @@ def _print(response: RerankResponse, sources: Sequence[str]) -> None:
     for failed in response.errors:
         console.print(RichText(f"error {sources[failed.index]}: {failed.message}", style="red"))
     console.print(latency_line(response.timings))
+    if response.timings.server is not None:
+        console.print(server_table(response.timings.server))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from rich.table import Table
 from rich.text import Text
 
-from lychee_client._types import RerankResponse, Timings
+from lychee_client._types import ModelTimings, RerankResponse, RerankResult, Timings
 from lychee_client.thresholds import Decision
 
 BAR_WIDTH: Final = 20
@@ -35,9 +35,40 @@ def ranking_table(response: RerankResponse, sources: Sequence[str]) -> Table:
             f"{result.relevance_score:.3f}",
             Text(result.decision, style=colour),
             result.modality,
-            Text(sources[result.index] + (" (truncated)" if result.truncated else "")),
+            Text(sources[result.index] + _remarks(result)),
         )
     return table
+
+
+def result_line(result: RerankResult) -> Text:
+    """Return one result as one line."""
+    parts: list[str] = [result.modality]
+    if result.tokens is not None:
+        parts.append(f"{result.tokens} tokens")
+    if result.image_size is not None and result.image_resized_to is not None:
+        parts.append("{} x {} pixels resized to {} x {}".format(*result.image_size, *result.image_resized_to))
+    return Text.assemble(
+        Text(score_bar(result.relevance_score), style=_COLOURS[result.decision]),
+        f"  {result.relevance_score:.3f}  {result.decision}  logit {result.logit:.2f}  {', '.join(parts)}",
+        _remarks(result),
+    )
+
+
+def server_table(models: Mapping[str, ModelTimings]) -> Table:
+    """Return one row per model that the server counted."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model")
+    for name in ("requests", "queue ms", "compute ms", "cache hits", "misses"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, model in models.items():
+        counts = [str(count) for count in (model.cache_hits, model.cache_misses)]
+        table.add_row(name, str(model.requests), f"{model.queue_ms:.1f}", f"{model.compute_ms:.1f}", *counts)
+    return table
+
+
+def _remarks(result: RerankResult) -> str:
+    truncated = " (truncated)" if result.truncated else ""
+    return truncated + (" (below the threshold)" if result.below_threshold else "")
 
 
 def score_bar(relevance_score: float) -> str:

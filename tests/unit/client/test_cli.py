@@ -11,13 +11,15 @@ import PIL.Image
 import pytest
 import typer
 from lychee_client import Image, LycheeClient, RerankResponse, RerankResult, Text, Timings, cli
-from lychee_client._transports.fake import FakeTransport
-from lychee_client.cli import app, doctor, rerank
+from lychee_client._transports.fake import LOGIT_SCALE, FakeTransport
+from lychee_client.cli import app, rerank, score
 from lychee_client.cli.table import BAR_WIDTH, latency_line, ranking_table, score_bar
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
 Run = Callable[..., Result]
+RESULT_KEYS = {"relevance_score", "logit", "decision", "modality", "truncated", "tokens"}
+RESULT_KEYS |= {"image_size", "image_resized_to", "below_threshold"}
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def run(transport: FakeTransport, monkeypatch: pytest.MonkeyPatch) -> Run:
         return LycheeClient(url, transport=own, **options)
 
     monkeypatch.setattr(rerank, "LycheeClient", make_client)
-    monkeypatch.setattr(doctor, "LycheeClient", make_client)
+    monkeypatch.setattr(score, "LycheeClient", make_client)
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -50,7 +52,7 @@ def test_json_is_one_object_in_rank_order(run: Run, files: list[Path]) -> None:
     result = run("rerank", "--query", "red car", "--json", *files)
     assert result.exit_code == 0
     data = json.loads(result.stdout)
-    assert set(data) == {"results", "errors", "timings"}
+    assert set(data) == {"results", "errors", "timings", "model", "instruction", "warnings"}
     scores = [entry["relevance_score"] for entry in data["results"]]
     assert scores == sorted(scores, reverse=True)
     assert {entry["index"]: (entry["source"], entry["modality"]) for entry in data["results"]} == {
@@ -59,7 +61,7 @@ def test_json_is_one_object_in_rank_order(run: Run, files: list[Path]) -> None:
         4: (str(files[4]), "image"),
     }
     for entry in data["results"]:
-        assert set(entry) == {"index", "source", "modality", "relevance_score", "decision", "truncated"}
+        assert set(entry) == RESULT_KEYS | {"index", "source"}
     assert [(entry["index"], entry["source"]) for entry in data["errors"]] == [(1, str(files[1])), (3, str(files[3]))]
     assert "UTF-8" in data["errors"][0]["message"]
     assert set(data["timings"]) == {"total_ms", "preprocess_ms", "encode_query_ms", "score_documents_ms"}
@@ -89,9 +91,9 @@ def test_query_image(run: Run, files: list[Path]) -> None:
     result = run("rerank", "--query-image", files[2], "--json", files[0], files[4])
     best = json.loads(result.stdout)["results"][0]
     assert best["index"] == 1
-    assert best["relevance_score"] == pytest.approx(1, abs=1e-6)
+    assert best["logit"] == pytest.approx(float(LOGIT_SCALE), abs=1e-5)  # cosine 1
     both = run("rerank", "--query", "red", "--query-image", files[2], "--json", files[0], files[4])
-    assert json.loads(both.stdout)["results"][0]["relevance_score"] < 0.999
+    assert json.loads(both.stdout)["results"][0]["logit"] < 0.999 * LOGIT_SCALE
 
 
 def test_load_document_drops_the_byte_order_mark(files: list[Path]) -> None:
@@ -125,7 +127,9 @@ def test_threshold_above_every_score_is_exit_code_0(run: Run, files: list[Path])
 def test_failed_call_is_exit_code_1_and_one_message(run: Run, files: list[Path], transport: FakeTransport) -> None:
     transport.live = False
     result = run("rerank", "--query", "x", files[0])
-    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "lychee: the fake server is gone\n")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("lychee: no Triton server answers on localhost:8001: the fake server is gone;")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -133,10 +137,11 @@ def test_failed_call_is_exit_code_1_and_one_message(run: Run, files: list[Path],
     [
         ["rerank", "--query", "x"],
         ["rerank", "file.txt"],
+        ["rerank", "--query", "x", "--calls", "calls.jsonl", "file.txt"],
         ["rerank", "--query", "x", "--top-n", "0", "file.txt"],
         ["rerank", "--query", "x", "--threshold", "1.5", "file.txt"],
         ["rerank", "--query", "x", "--policy", "lenient", "file.txt"],
-        ["rerank", "--query", "x", "--url", "http://localhost:8001", "file.txt"],
+        ["rerank", "--query", "x", "--url", "ftp://localhost:8001", "file.txt"],
         ["rerank", "--unknown", "file.txt"],
         ["unknown"],
         [],
@@ -150,25 +155,99 @@ def test_version(run: Run) -> None:
     assert run("--version").stdout.strip() == importlib.metadata.version("lychee-rerank-client")
 
 
-@pytest.mark.parametrize(("expected_score", "exit_code"), [(None, 0), (0.0, 1)])
-def test_doctor_replays_golden_pairs(
-    run: Run, monkeypatch: pytest.MonkeyPatch, expected_score: float | None, exit_code: int
-) -> None:
-    with LycheeClient(transport=FakeTransport()) as client:
-        score = client.score("a", "b") if expected_score is None else expected_score
-    pair = {"query": {"text": "a"}, "document": {"text": "b"}, "relevance_score": score}
-    transport = FakeTransport(manifest={"golden_pairs": {"tolerance": 0.02, "pairs": [pair]}})
-    monkeypatch.setattr(doctor, "LycheeClient", lambda url: LycheeClient(url, transport=transport))
-    result = run("doctor")
-    assert result.exit_code == exit_code
-    assert "golden 1" in result.stdout
-    assert ("drifted" in result.stderr) is (exit_code == 1)
+def write_calls(path: Path, *lines: object) -> Path:
+    texts = [line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines]
+    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    return path
 
 
-def test_doctor_without_a_server_is_exit_code_1(run: Run, transport: FakeTransport) -> None:
-    transport.live = False
-    result = run("doctor")
-    assert (result.exit_code, result.stderr) == (1, "lychee: the fake server is gone\n")
+def test_calls_are_ranked_line_by_line(run: Run, files: list[Path], tmp_path: Path) -> None:
+    calls = write_calls(
+        tmp_path / "calls.jsonl",
+        {"query": "red car", "documents": ["猫", "red car", {"text": "red", "image": files[2].name}]},
+        "",
+        {"query": {"image": files[2].name}, "documents": [{"image": "missing.png"}]},
+        {"query": " ", "documents": ["a"]},
+    )
+    result = run("rerank", "--calls", calls, "--top-n", 2)
+    first, second, third = map(json.loads, result.stdout.splitlines())
+    assert first["results"][0]["index"] == 1
+    assert len(first["results"]) == 2
+    assert (second["results"], second["errors"][0]["index"]) == ([], 0)
+    assert (third["index"], "query" in third["error"]) == (2, True)
+    assert (result.exit_code, result.stderr) == (1, "lychee: 1 calls failed\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("{", "line 2 is not JSON"),
+        ("[]", "line 2 is '[]"),
+        ({"query": "q"}, "expected"),
+        ({"query": "q", "documents": "d"}, "expected"),
+        ({"query": "q", "documents": [], "top_n": 1}, "expected"),
+        ({"query": "q", "documents": [{}]}, "line 2 has {}"),
+        ({"query": 3, "documents": []}, "line 2 has 3"),
+        ({"query": "q", "documents": [{"image": 3}]}, "line 2 has"),
+    ],
+)
+def test_bad_line_of_calls_is_named(run: Run, tmp_path: Path, line: object, named: str) -> None:
+    calls = write_calls(tmp_path / "calls.jsonl", {"query": "q", "documents": ["d"]}, line)
+    result = run("rerank", "--calls", calls)
+    assert result.exit_code == 2
+    assert named in result.stderr
+
+
+def test_unreadable_calls_are_exit_code_2(run: Run, tmp_path: Path) -> None:
+    assert "No such file" in run("rerank", "--calls", tmp_path / "missing.jsonl").stderr
+    (tmp_path / "latin1.jsonl").write_bytes(b"\xe9")
+    result = run("rerank", "--calls", tmp_path / "latin1.jsonl")
+    assert (result.exit_code, "UTF-8" in result.stderr) == (2, True)
+
+
+def test_server_timings_are_shown(run: Run, files: list[Path]) -> None:
+    assert "queue ms" in run("rerank", "--query", "x", "--server-timings", files[0]).stdout
+    timings = json.loads(run("rerank", "--query", "x", "--server-timings", "--json", files[0]).stdout)["timings"]
+    assert timings["server"]["rerank_text"]["requests"] == 1
+
+
+def test_min_results_are_marked(run: Run, files: list[Path]) -> None:
+    result = run("rerank", "--query", "x", "--threshold", "1", "--min-results", "1", files[0], files[2])
+    assert result.stdout.count("(below the threshold)") == 1
+
+
+def test_warning_is_one_line_on_stderr(run: Run, files: list[Path]) -> None:
+    result = run("rerank", "--query", "x", "--template", "search", files[0])
+    assert result.exit_code == 0
+    assert result.stderr.startswith("lychee: warning: fake reads no instruction; ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_score_prints_one_pair(run: Run, files: list[Path]) -> None:
+    data = json.loads(run("score", "--query", "red car", "--text", "red car", "--image", files[2], "--json").stdout)
+    assert set(data) == RESULT_KEYS | {"timings", "instruction", "warnings"}
+    assert (data["modality"], data["image_size"]) == ("image_text", [30, 20])
+    shown = run("score", "--query", "red car", "--text", "red car")
+    assert " tokens" in shown.stdout
+    assert "logit" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code"),
+    [
+        (["--query", "x"], 2),
+        (["--text", "x"], 2),
+        (["--query", "x", "--text", "x", "--instruction", "a", "--template", "search"], 2),
+        (["--query", "x", "--text", "x", "--template", "unknown"], 2),
+        (["--query", "x", "--text", "x", "--calibration", "missing.json"], 2),
+        (["--query", "x", "--text", ""], 1),
+        (["--query", "x", "--image", "missing.png"], 1),
+    ],
+)
+def test_score_refuses_what_it_cannot_score(run: Run, arguments: list[str], exit_code: int) -> None:
+    result = run("score", *arguments)
+    assert (result.exit_code, result.stdout) == (exit_code, "")
+    assert result.stderr
 
 
 class EntryPoint:
@@ -214,7 +293,7 @@ def test_score_bar(score: float, filled: int) -> None:
 
 
 def test_table_takes_sources_literally() -> None:
-    result = RerankResult(index=1, relevance_score=0.5, decision="review", modality="text")
+    result = RerankResult(index=1, relevance_score=0.5, logit=0.0, decision="review", modality="text")
     response = RerankResponse((result,), (), Timings(total_ms=12.34))
     console = Console(file=io.StringIO(), width=100)
     console.print(ranking_table(response, ["first", "[red]second[/red]"]))

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,8 @@ from lychee_client import (
     ServerOverloadedError,
     Text,
 )
-from lychee_client._driver import MAX_IN_FLIGHT
-from lychee_client._transports.base import InferRequest, InferResponse
+from lychee_client._pipelines.dual_encoder import LANES
+from lychee_client._transports.base import InferRequest, InferResponse, Request
 from lychee_client._transports.fake import MANIFEST, FakeTransport
 
 RED, GREEN, BLUE = ((220, 10, 10), (10, 220, 10), (10, 10, 220))
@@ -35,7 +36,33 @@ def plain(colour: tuple[int, int, int], size: tuple[int, int] = (300, 260)) -> I
 
 
 def sent_to(transport: FakeTransport, model_name: str) -> list[InferRequest]:
-    return [request for request in transport.requests if request.model_name == model_name]
+    requests = [request for request in transport.requests if isinstance(request, InferRequest)]
+    return [request for request in requests if request.model_name == model_name]
+
+
+def is_for(request: Request, model_name: str) -> bool:
+    return isinstance(request, InferRequest) and request.model_name == model_name
+
+
+def answer_scores(scores: np.ndarray, logits: np.ndarray | None = None) -> Callable[[Request], InferResponse | None]:
+    """Return an intercept that answers these scores to every request of texts."""
+
+    def answer(request: Request) -> InferResponse | None:
+        if not is_for(request, "rerank_text"):
+            return None
+        return InferResponse({"relevance_score": scores, "logits": np.zeros_like(scores) if logits is None else logits})
+
+    return answer
+
+
+def fail_at(model_name: str, error: Exception) -> Callable[[Request], None]:
+    """Return an intercept that fails every request to one model."""
+
+    def fail(request: Request) -> None:
+        if is_for(request, model_name):
+            raise error
+
+    return fail
 
 
 def test_rerank_puts_the_equal_text_first_and_keeps_indexes(client: LycheeClient) -> None:
@@ -92,12 +119,8 @@ def test_bad_options_are_refused_before_any_request(
 
 
 def test_policy_of_the_call_beats_the_clients(transport: FakeTransport) -> None:
-    def answer(request: InferRequest) -> InferResponse | None:
-        if request.model_name != "rerank_text":
-            return None
-        return InferResponse({"relevance_score": np.array([[0.75], [0.55], [0.4], [0.39]], np.float32)})
-
-    with LycheeClient(transport=FakeTransport(answer), policy="exploratory") as client:
+    scores = np.array([[0.75], [0.55], [0.4], [0.39]], np.float32)
+    with LycheeClient(transport=FakeTransport(answer_scores(scores)), policy="exploratory") as client:
         own = client.rerank("q", ["a", "b", "c", "d"])
         strict = client.rerank("q", ["a", "b", "c", "d"], policy="strict")
     assert [result.decision for result in own.results] == ["accept", "accept", "review", "reject"]
@@ -195,7 +218,7 @@ def test_requests_follow_the_contract(client: LycheeClient, transport: FakeTrans
         (1, 3, 224, 224)
     ] * 2
     (pair,) = sent_to(transport, "rerank_image_text")
-    assert pair.outputs == ("relevance_score",)
+    assert pair.outputs == ("relevance_score", "logits")
     assert {name: tensor.shape for name, tensor in pair.inputs.items()} == {
         "query_embedding": (1, MANIFEST["embedding_dim"]),
         "pixel_values": (1, 3, 224, 224),
@@ -205,7 +228,10 @@ def test_requests_follow_the_contract(client: LycheeClient, transport: FakeTrans
 
 
 def test_more_images_than_may_be_prepared_ahead_or_be_in_flight(client: LycheeClient) -> None:
-    documents = [plain((value, 0, 255 - value), (40, 30)) for value in range(MAX_IN_FLIGHT + 20)]
+    documents = [
+        plain((2 * value, 0, 255 - 2 * value), (40, 30))
+        for value in range(LANES["interactive"].max_rows_in_flight + 20)
+    ]
     response = client.rerank(plain((0, 0, 255)), documents)
     assert [result.index for result in response.results] == list(range(len(documents)))
 
@@ -213,8 +239,12 @@ def test_more_images_than_may_be_prepared_ahead_or_be_in_flight(client: LycheeCl
 def test_refused_batch_is_sent_again_row_by_row() -> None:
     poison = ord("~")
 
-    def refuse(request: InferRequest) -> None:
-        if request.model_name == "rerank_text" and (request.inputs["input_ids"] == poison_id).any():
+    def refuse(request: Request) -> None:
+        if (
+            isinstance(request, InferRequest)
+            and request.model_name == "rerank_text"
+            and (request.inputs["input_ids"] == poison_id).any()
+        ):
             raise RequestRejectedError("refused", model_name="rerank_text", status="INVALID_ARGUMENT")
 
     transport = FakeTransport(refuse)
@@ -232,8 +262,12 @@ def test_refused_batch_is_sent_again_row_by_row() -> None:
 
 
 def test_image_that_the_model_fails_on_is_one_error() -> None:
-    def fail(request: InferRequest) -> None:
-        if request.model_name == "rerank_image" and request.inputs["pixel_values"].mean() > 100:
+    def fail(request: Request) -> None:
+        if (
+            isinstance(request, InferRequest)
+            and request.model_name == "rerank_image"
+            and request.inputs["pixel_values"].mean() > 100
+        ):
             raise InferenceError("failed", model_name="rerank_image", status="INTERNAL")
 
     with LycheeClient(transport=FakeTransport(fail)) as client:
@@ -253,21 +287,13 @@ def test_image_that_the_model_fails_on_is_one_error() -> None:
 )
 @pytest.mark.parametrize("model_name", ["client_assets", "text_encoder", "rerank_text"])
 def test_trouble_of_the_server_ends_the_call(error: LycheeError, model_name: str) -> None:
-    def fail(request: InferRequest) -> None:
-        if request.model_name == model_name:
-            raise error
-
-    with LycheeClient(transport=FakeTransport(fail)) as client, pytest.raises(type(error)):
+    with LycheeClient(transport=FakeTransport(fail_at(model_name, error))) as client, pytest.raises(type(error)):
         client.rerank("q", ["a", "b"])
 
 
 @pytest.mark.parametrize("error", [RequestRejectedError("refused"), InferenceError("failed")])
 def test_query_that_the_server_refuses_ends_the_call(error: LycheeError) -> None:
-    def fail(request: InferRequest) -> None:
-        if request.model_name == "text_encoder":
-            raise error
-
-    with LycheeClient(transport=FakeTransport(fail)) as client, pytest.raises(type(error)):
+    with LycheeClient(transport=FakeTransport(fail_at("text_encoder", error))) as client, pytest.raises(type(error)):
         client.rerank("q", ["a"])
 
 
@@ -284,19 +310,25 @@ def test_query_that_the_server_refuses_ends_the_call(error: LycheeError) -> None
         None,
     ],
 )
-def test_answers_outside_the_contract_are_refused(scores: np.ndarray | None) -> None:
-    def answer(request: InferRequest) -> InferResponse | None:
-        if request.model_name != "rerank_text":
+@pytest.mark.parametrize("output", ["relevance_score", "logits"])
+def test_answers_outside_the_contract_are_refused(scores: np.ndarray | None, output: str) -> None:
+    good = np.array([[0.5], [0.5]], np.float32)
+    if output == "logits" and scores is not None and np.isfinite(scores).all() and scores.shape == good.shape:
+        scores = scores.astype(np.float64)  # any finite float32 is a good logit
+
+    def answer(request: Request) -> InferResponse | None:
+        if not is_for(request, "rerank_text"):
             return None
-        return InferResponse({} if scores is None else {"relevance_score": scores})
+        outputs = {"relevance_score": good, "logits": good} | {output: scores}
+        return InferResponse({name: tensor for name, tensor in outputs.items() if tensor is not None})
 
     with LycheeClient(transport=FakeTransport(answer)) as client, pytest.raises(ContractError, match="lychee doctor"):
         client.rerank("q", ["a", "b"])
 
 
 def test_query_embedding_that_is_not_finite_is_refused() -> None:
-    def answer(request: InferRequest) -> InferResponse | None:
-        if request.model_name != "text_encoder":
+    def answer(request: Request) -> InferResponse | None:
+        if not is_for(request, "text_encoder"):
             return None
         return InferResponse({"text_embedding": np.full((1, MANIFEST["embedding_dim"]), np.nan, np.float32)})
 
@@ -358,7 +390,7 @@ def test_wait_until_ready_names_what_is_missing(client: LycheeClient, transport:
 def test_call_that_has_no_time_left_raises_deadline_exceeded() -> None:
     gate = threading.Event()
 
-    def hang(request: InferRequest) -> None:
+    def hang(request: Request) -> None:
         gate.wait(0.1)
 
     with LycheeClient(transport=FakeTransport(hang)) as client, pytest.raises(DeadlineExceededError):

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from lychee_client import ConfigurationError, LycheeClient
+import trustme
+from lychee_client import ConfigurationError, LycheeClient, TlsConfig
 from lychee_client._config import cache_dir, load_config
 from lychee_client._transports.fake import FakeTransport
 
@@ -27,13 +28,29 @@ def test_argument_beats_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (config.url, config.timeout_s, config.policy.name) == ("other:2", None, "strict")
 
 
-@pytest.mark.parametrize("url", ["localhost:8001", "10.0.0.1:1", "[::1]:65535", "triton.example.org:8001"])
-def test_good_urls(url: str) -> None:
-    assert load_config(url).url == url
+@pytest.mark.parametrize(
+    ("url", "scheme", "address", "secure"),
+    [
+        ("localhost:8001", "grpc", "localhost:8001", False),
+        ("10.0.0.1:1", "grpc", "10.0.0.1:1", False),
+        ("grpc://[::1]:65535", "grpc", "[::1]:65535", False),
+        ("grpcs://triton.example.org:8001", "grpcs", "triton.example.org:8001", True),
+        ("http://localhost:8000/", "http", "localhost:8000", False),
+        ("https://localhost:8443", "https", "localhost:8443", True),
+    ],
+)
+def test_good_urls(url: str, scheme: str, address: str, secure: bool) -> None:
+    config = load_config(url)
+    assert (config.url, config.scheme, config.make_connection(None).address) == (url, scheme, address)
+    assert (config.make_connection(None).tls is not None) is secure
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost", ":8001", "http://localhost:8001", "localhost:0", "localhost:65536", "a b:1", "::1:8001"]
+    "url",
+    [
+        *("", "localhost", ":8001", "localhost:0", "localhost:65536", "a b:1", "::1:8001"),
+        *("ftp://localhost:1", "http://localhost", "http://localhost:8000/v2", "http://user@host:1"),
+    ],
 )
 def test_bad_urls_are_refused_by_the_constructor(url: str) -> None:
     with pytest.raises(ConfigurationError, match="HOST:PORT"):
@@ -50,6 +67,57 @@ def test_bad_timeout_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("LYCHEE_TIMEOUT_S", "soon")
     with pytest.raises(ConfigurationError, match="LYCHEE_TIMEOUT_S"):
         load_config()
+
+
+@pytest.mark.parametrize("name", ["", "two words", "colon:", "ümlaut"])
+def test_bad_header_names_are_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="header"):
+        load_config(headers={name: "value"})
+
+
+@pytest.mark.parametrize("value", ["line\nbreak", "schlüssel", 7])
+def test_bad_header_values_are_refused_and_not_shown(value: str) -> None:
+    with pytest.raises(ConfigurationError, match="authorization") as caught:
+        load_config(headers={"authorization": value})
+    assert str(value) not in str(caught.value)
+
+
+@pytest.mark.parametrize(("option", "value"), [("keepalive_s", 0), ("max_retries", -1), ("max_retries", 1.5)])
+def test_bad_numbers_are_refused(option: str, value: float) -> None:
+    with pytest.raises(ConfigurationError, match=option):
+        load_config(**{option: value})
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("pem")
+    authority = trustme.CA()
+    leaf = authority.issue_cert("client")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    leaf.cert_chain_pems[0].write_to_path(folder / "chain.pem")
+    leaf.private_key_pem.write_to_path(folder / "key.pem")
+    (folder / "nonsense.pem").write_text("nonsense", encoding="utf-8")
+    return {path.stem: path for path in folder.iterdir()}
+
+
+def test_tls_reads_its_files(pem: dict[str, Path]) -> None:
+    tls = TlsConfig(pem["ca"], pem["chain"], pem["key"])
+    assert tls.read() == tuple(pem[name].read_bytes() for name in ("ca", "chain", "key"))
+    assert load_config("grpcs://localhost:1", tls=tls).make_connection(None).tls == tls
+
+
+@pytest.mark.parametrize(
+    "names", [("missing", None, None), ("nonsense", None, None), ("ca", "chain", None), ("ca", "chain", "ca")]
+)
+def test_unusable_tls_files_are_refused(pem: dict[str, Path], names: tuple[str | None, ...]) -> None:
+    paths = [None if name is None else pem.get(name, pem["ca"].with_name("missing.pem")) for name in names]
+    with pytest.raises(ConfigurationError, match=r"tls|TlsConfig"):
+        TlsConfig(*paths)
+
+
+def test_tls_goes_with_a_secure_scheme(pem: dict[str, Path]) -> None:
+    with pytest.raises(ConfigurationError, match="grpcs://"):
+        load_config("http://localhost:1", tls=TlsConfig(pem["ca"]))
 
 
 def test_unknown_policy_is_refused() -> None:

@@ -1,53 +1,61 @@
-"""The driver: how many requests are in flight, and what becomes of them when a call ends early."""
+"""The driver under both clients: what is in flight, and what becomes of it when a call ends early."""
 
+from __future__ import annotations
+
+import asyncio
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
+import numpy as np
 import pytest
-from lychee_client import ConnectionFailedError, DeadlineExceededError, InferenceError, LycheeError
+from lychee_client import ConnectionFailedError, DeadlineExceededError, InferenceError
+from lychee_client._async_client import await_steps
+from lychee_client._client import wait_for_steps
 from lychee_client._deadline import Deadline
-from lychee_client._driver import MAX_IN_FLIGHT, Driver
-from lychee_client._plan import Handle, Plan, run, send, wait
-from lychee_client._transports.base import InferRequest, InferResponse
-from lychee_client._transports.fake import FakePendingResponse, FakeTransport
+from lychee_client._driver import Driver, Steps
+from lychee_client._plan import Handle, Plan, run, send, sleep, wait
+from lychee_client._retry import RetryPolicy
+from lychee_client._transports.base import InferRequest, InferResponse, Request, TransportError
 
-REQUEST = InferRequest("model", {}, ())
+REQUEST = InferRequest("model", {"input_ids": np.zeros((2, 1), np.int64)}, ())
+LIMIT = 10
 
-
-class Pending(FakePendingResponse):
-    """Notes what is done to it."""
-
-    def __init__(self, outcome: InferResponse | LycheeError) -> None:
-        super().__init__(outcome)
-        self.waited = self.cancelled = False
-
-    def result(self) -> InferResponse:
-        self.waited = True
-        return super().result()
-
-    def cancel(self) -> None:
-        self.cancelled = True
+CarryOut = Callable[[Steps[Any]], Any]
 
 
-class Transport(FakeTransport):
-    """Fails every second request, and keeps what it has sent."""
+class Transport:
+    """Answers the oldest request as soon as `answer_after` of them are open; every second one fails."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.pending: list[Pending] = []
+    def __init__(self, answer_after: int = 1) -> None:
+        self.futures: list[Future[Any]] = []
         self.timeouts: list[float | None] = []
+        self.most_open = 0
+        self._answer_after = answer_after
 
-    def send(self, request: InferRequest, timeout_s: float | None) -> Pending:
-        failed = len(self.pending) % 2 == 1
-        self.pending.append(Pending(InferenceError("failed") if failed else InferResponse({})))
+    def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
+        self.futures.append(Future())
         self.timeouts.append(timeout_s)
-        return self.pending[-1]
+        pending = [future for future in self.futures if not future.done()]
+        self.most_open = max(self.most_open, len(pending))
+        if len(pending) >= self._answer_after:
+            if self.futures.index(pending[0]) % 2:
+                pending[0].set_exception(TransportError(InferenceError, "INTERNAL", "failed", "id"))
+            else:
+                pending[0].set_result(InferResponse({}))
+        return self.futures[-1]
+
+    def close(self) -> None:
+        for future in self.futures:
+            future.cancel()
 
 
-@pytest.fixture
-def transport() -> Transport:
-    return Transport()
+@pytest.fixture(params=["sync", "async"])
+def carry_out(request: pytest.FixtureRequest) -> CarryOut:
+    if request.param == "sync":
+        return wait_for_steps
+    return lambda steps: asyncio.run(await_steps(steps))
 
 
 @pytest.fixture
@@ -56,14 +64,20 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def test_in_flight_is_bounded_and_errors_wait_for_the_plan(transport: Transport, pool: ThreadPoolExecutor) -> None:
-    unwaited = []
+def make_driver(transport: Transport, pool: ThreadPoolExecutor, timeout_s: float | None = 10) -> Driver:
+    return Driver(transport, "localhost:1", pool, Deadline(timeout_s), RetryPolicy(0))
+
+
+def test_rows_in_flight_are_bounded_and_errors_wait_for_the_plan(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
+    transport = Transport(answer_after=LIMIT // REQUEST.rows)
 
     def plan() -> Plan[int]:
         handles: list[Handle[InferResponse]] = []
-        for _ in range(MAX_IN_FLIGHT + 5):
-            handles.append((yield from send(REQUEST)))
-            unwaited.append(sum(not pending.waited for pending in transport.pending))
+        for _ in range(20):
+            handles.append((yield from send(REQUEST, LIMIT)))
+        for future in transport.futures:
+            if not future.done():
+                future.set_result(InferResponse({}))
         failures = 0
         for handle in handles:
             try:
@@ -72,11 +86,23 @@ def test_in_flight_is_bounded_and_errors_wait_for_the_plan(transport: Transport,
                 failures += 1
         return failures
 
-    assert Driver(transport, pool, Deadline(10)).drive(plan()) == (MAX_IN_FLIGHT + 5) // 2
-    assert max(unwaited) == MAX_IN_FLIGHT
+    assert carry_out(make_driver(transport, pool).drive(plan())) == 8
+    assert transport.most_open == LIMIT // REQUEST.rows
 
 
-def test_plan_that_ends_early_cancels_what_is_in_flight(transport: Transport, pool: ThreadPoolExecutor) -> None:
+def test_request_larger_than_the_limit_goes_alone(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
+    transport = Transport()
+
+    def plan() -> Plan[None]:
+        for _ in range(3):
+            yield from send(REQUEST, 1)
+
+    carry_out(make_driver(transport, pool).drive(plan()))
+    assert (len(transport.futures), transport.most_open) == (3, 1)
+
+
+def test_plan_that_ends_early_cancels_what_is_in_flight(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
+    transport = Transport(answer_after=99)
     gate = threading.Event()
     ran = []
 
@@ -85,44 +111,86 @@ def test_plan_that_ends_early_cancels_what_is_in_flight(transport: Transport, po
         failing = yield from send(REQUEST)
         yield from run(gate.wait)
         yield from run(lambda: ran.append("queued job"))
+        transport.futures[1].set_exception(TransportError(InferenceError, "INTERNAL", "failed", "id"))
         yield from wait(failing)
 
     with pytest.raises(InferenceError):
-        Driver(transport, pool, Deadline(10)).drive(plan())
+        carry_out(make_driver(transport, pool).drive(plan()))
     gate.set()
     pool.shutdown()
-    assert [pending.cancelled for pending in transport.pending] == [True, True]
+    assert transport.futures[0].cancelled()
     assert ran == []
 
 
-def test_each_request_gets_the_time_that_is_left(transport: Transport, pool: ThreadPoolExecutor) -> None:
+def test_cancelled_task_cancels_what_is_in_flight(pool: ThreadPoolExecutor) -> None:
+    transport = Transport(answer_after=99)
+
+    def plan() -> Plan[None]:
+        handles = []
+        for _ in range(3):
+            handles.append((yield from send(REQUEST)))
+        yield from wait(handles[0])
+
+    async def cancel() -> None:
+        task = asyncio.create_task(await_steps(make_driver(transport, pool).drive(plan())))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel())
+    assert [future.cancelled() for future in transport.futures] == [True] * 3
+
+
+def test_each_request_gets_the_time_that_is_left(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
     def plan() -> Plan[None]:
         yield from send(REQUEST)
         job = yield from run(lambda: threading.Event().wait(0.01))
         yield from wait(job)
         yield from send(REQUEST)
 
-    Driver(transport, pool, Deadline(10)).drive(plan())
+    transport = Transport()
+    carry_out(make_driver(transport, pool).drive(plan()))
     first, second = transport.timeouts
     assert first is not None
     assert second is not None
     assert 10 >= first > second > 0
-    Driver(transport, pool, Deadline(None)).drive(plan())
+    carry_out(make_driver(transport, pool, None).drive(plan()))
     assert transport.timeouts[2:] == [None, None]
 
 
-def test_job_that_outlasts_the_deadline(transport: Transport, pool: ThreadPoolExecutor) -> None:
+def test_request_that_outlasts_the_deadline(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
+    transport = Transport(answer_after=99)
+
+    def plan() -> Plan[None]:
+        yield from wait((yield from send(REQUEST)))
+
+    with pytest.raises(DeadlineExceededError, match=r"0\.05 s for model"):
+        carry_out(make_driver(transport, pool, 0.05).drive(plan()))
+    assert transport.futures[0].cancelled()
+
+
+def test_job_that_outlasts_the_deadline(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
     gate = threading.Event()
 
     def plan() -> Plan[None]:
         yield from wait((yield from run(gate.wait)))
 
     with pytest.raises(DeadlineExceededError, match=r"0\.05 s for preprocessing"):
-        Driver(transport, pool, Deadline(0.05)).drive(plan())
+        carry_out(make_driver(Transport(), pool, 0.05).drive(plan()))
     gate.set()
 
 
-def test_jobs_own_timeout_error_is_not_the_deadlines(transport: Transport, pool: ThreadPoolExecutor) -> None:
+def test_sleep_that_outlasts_the_deadline_names_its_reason(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
+    def plan() -> Plan[None]:
+        while True:
+            yield from sleep(60, "the moon")
+
+    with pytest.raises(DeadlineExceededError, match=r"0\.02 s for the moon"):
+        carry_out(make_driver(Transport(), pool, 0.02).drive(plan()))
+
+
+def test_jobs_own_timeout_error_is_not_the_deadlines(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
     def fail() -> None:
         raise TimeoutError("the job's own")
 
@@ -130,10 +198,22 @@ def test_jobs_own_timeout_error_is_not_the_deadlines(transport: Transport, pool:
         yield from wait((yield from run(fail)))
 
     with pytest.raises(TimeoutError, match="the job's own"):
-        Driver(transport, pool, Deadline(10)).drive(plan())
+        carry_out(make_driver(Transport(), pool).drive(plan()))
 
 
-def test_closed_pool_is_connection_failed(transport: Transport, pool: ThreadPoolExecutor) -> None:
+def test_closed_transport_is_connection_failed(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
+    transport = Transport(answer_after=99)
+
+    def plan() -> Plan[None]:
+        handle = yield from send(REQUEST)
+        transport.close()
+        yield from wait(handle)
+
+    with pytest.raises(ConnectionFailedError, match="closed"):
+        carry_out(make_driver(transport, pool).drive(plan()))
+
+
+def test_closed_pool_is_connection_failed(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
     gate = threading.Event()
 
     def close_while_running() -> Plan[None]:
@@ -148,4 +228,4 @@ def test_closed_pool_is_connection_failed(transport: Transport, pool: ThreadPool
 
     for plan in (close_while_running(), run_after_close()):
         with pytest.raises(ConnectionFailedError, match="closed"):
-            Driver(transport, pool, Deadline(10)).drive(plan)
+            carry_out(make_driver(Transport(), pool).drive(plan))

@@ -24,7 +24,7 @@ def encode(image: PIL.Image.Image, file_format: str = "PNG", **options: object) 
 
 
 def load(data: bytes) -> np.ndarray:
-    return Image.from_bytes(data).load_pixel_values(SPEC)
+    return Image.from_bytes(data).prepare(SPEC).pixel_values
 
 
 def colours(pixels: np.ndarray) -> set[tuple[int, ...]]:
@@ -109,7 +109,7 @@ def test_exif_orientation_is_honoured(orientation: int, file_format: str) -> Non
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     options = {"lossless": True} if file_format == "WEBP" else {}
-    np.testing.assert_array_equal(load(encode(stored, file_format, exif=exif, **options)), preprocess(upright, SPEC))
+    np.testing.assert_array_equal(load(encode(stored, file_format, exif=exif, **options)), preprocess(upright, SPEC)[0])
 
 
 def test_damaged_exif_does_not_cost_the_image() -> None:
@@ -125,7 +125,7 @@ def test_preprocess_resizes_then_crops(size: tuple[int, int]) -> None:
     resized = np.asarray(PIL.Image.fromarray(noise).resize(resized_size, PIL.Image.Resampling.BICUBIC))
     top, left = (resized.shape[0] - 224) // 2, (resized.shape[1] - 224) // 2
     expected = resized[top : top + 224, left : left + 224].transpose(2, 0, 1)
-    np.testing.assert_array_equal(preprocess(PIL.Image.fromarray(noise), SPEC), expected)
+    np.testing.assert_array_equal(preprocess(PIL.Image.fromarray(noise), SPEC)[0], expected)
 
 
 @pytest.mark.parametrize("size", [(1600, 100), (100, 1600), (1001, 50), (3000, 300)])
@@ -138,7 +138,7 @@ def test_long_images_are_cropped_before_resizing_without_visible_change(size: tu
     resized = image.resize((scaled, 256) if width > height else (256, scaled), PIL.Image.Resampling.BICUBIC)
     left, top = (resized.width - 224) // 2, (resized.height - 224) // 2
     expected = np.asarray(resized.crop((left, top, left + 224, top + 224))).transpose(2, 0, 1)
-    assert np.abs(preprocess(image, SPEC).astype(int) - expected).max() <= 6
+    assert np.abs(preprocess(image, SPEC)[0].astype(int) - expected).max() <= 6
 
 
 @pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000), (5000, 700)])
@@ -166,7 +166,7 @@ def test_sources_agree(tmp_path: Path) -> None:
         Image.from_pil(PIL.Image.fromarray(pixels)),
         Image.from_numpy(pixels),
     ]
-    first, *others = (image.load_pixel_values(SPEC) for image in images)
+    first, *others = (image.prepare(SPEC).pixel_values for image in images)
     for other in others:
         np.testing.assert_array_equal(other, first)
 
@@ -175,7 +175,7 @@ def test_from_numpy_takes_gray_and_copies() -> None:
     pixels = np.full((40, 50), 7, np.uint8)
     image = Image.from_numpy(pixels)
     pixels[:] = 9
-    assert colours(image.load_pixel_values(SPEC)) == {(7, 7, 7)}
+    assert colours(image.prepare(SPEC).pixel_values) == {(7, 7, 7)}
 
 
 @pytest.mark.parametrize(
@@ -234,9 +234,9 @@ def test_bomb_is_refused_where_pillow_only_warns() -> None:
 
 def test_pil_image_above_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_module, "MAX_PIXELS", 99)
-    assert Image.from_pil(PIL.Image.new("RGB", (9, 11))).load_pixel_values(SPEC).shape == (3, 224, 224)
+    assert Image.from_pil(PIL.Image.new("RGB", (9, 11))).prepare(SPEC).pixel_values.shape == (3, 224, 224)
     with pytest.raises(InvalidInputError, match="10 x 10 pixels, the limit is 99"):
-        Image.from_pil(PIL.Image.new("RGB", (10, 10))).load_pixel_values(SPEC)
+        Image.from_pil(PIL.Image.new("RGB", (10, 10))).prepare(SPEC)
 
 
 def test_file_above_the_byte_limit_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_file_above_the_byte_limit_is_refused(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(image_module, "MAX_SIZE_BYTES", 1000)
     for image in (Image.from_path(path), Image.from_bytes(path.read_bytes())):
         with pytest.raises(InvalidInputError, match="limit is 1000"):
-            image.load_pixel_values(SPEC)
+            image.prepare(SPEC)
 
 
 def test_file_above_the_byte_limit_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -254,20 +254,53 @@ def test_file_above_the_byte_limit_is_not_read(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(image_module, "MAX_SIZE_BYTES", 1000)
     monkeypatch.delattr(Path, "read_bytes")
     with pytest.raises(InvalidInputError, match="1001 bytes, the limit is 1000"):
-        Image.from_path(path).load_pixel_values(SPEC)
+        Image.from_path(path).prepare(SPEC)
 
 
 def test_unusable_paths_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.jpg", tmp_path, "null\0byte"):
         with pytest.raises(InvalidInputError, match=r"cannot be read|not a regular file"):
-            Image.from_path(path).load_pixel_values(SPEC)
+            Image.from_path(path).prepare(SPEC)
 
 
 def test_pixels_are_kept_for_the_same_spec_only() -> None:
     image = Image.from_numpy(np.zeros((40, 50), np.uint8))
-    assert image.cached_pixel_values(SPEC) is None
-    pixels = image.load_pixel_values(SPEC)
-    assert image.load_pixel_values(SPEC) is pixels
+    assert image.cached(SPEC) is None
+    pixels = image.prepare(SPEC).pixel_values
+    assert image.prepare(SPEC).pixel_values is pixels
     other = ImageSpec(height=32, width=32, resize_shortest_edge=32, resample="bicubic")
-    assert image.cached_pixel_values(other) is None
-    assert image.load_pixel_values(other).shape == (3, 32, 32)
+    assert image.cached(other) is None
+    assert image.prepare(other).pixel_values.shape == (3, 32, 32)
+
+
+def large_jpeg(orientation: int = 1) -> bytes:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    noise = PIL.Image.effect_noise((330, 250), 60).resize((3300, 2500), PIL.Image.Resampling.BICUBIC)
+    return encode(noise.convert("RGB"), "JPEG", quality=90, exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size", "resized"), [(1, (3300, 2500), (337, 256)), (6, (2500, 3300), (256, 337))]
+)
+def test_large_jpeg_is_decoded_smaller_and_reports_its_own_size(
+    orientation: int, size: tuple[int, int], resized: tuple[int, int]
+) -> None:
+    data = large_jpeg(orientation)
+    decoded, _ = image_module._decode(data, 4 * 256)
+    assert sorted(decoded.size) == [1250, 1650]
+    prepared = Image.from_bytes(data).prepare(SPEC)
+    assert (prepared.size, prepared.resized_to) == (size, resized)
+
+
+def test_large_jpeg_decoded_smaller_has_nearly_the_same_pixels() -> None:
+    data = large_jpeg()
+    with PIL.Image.open(io.BytesIO(data)) as opened:
+        whole = Image.from_pil(opened.convert("RGB")).prepare(SPEC).pixel_values
+    difference = np.abs(load(data).astype(int) - whole)
+    assert 0 < difference.max() <= 2
+
+
+def test_image_reports_its_sizes() -> None:
+    prepared = Image.from_pil(PIL.Image.new("RGB", (480, 360))).prepare(SPEC)
+    assert (prepared.size, prepared.resized_to) == ((480, 360), (341, 256))

@@ -3,7 +3,8 @@
 import subprocess
 import sys
 
-HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "grpc", "tritonclient", "typer", "rich")
+HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "grpc", "tritonclient", "typer", "rich", "aiohttp")
+HEAVY += ("scipy", "sklearn", "matplotlib")
 
 
 def test_import_loads_nothing_heavy_and_starts_no_thread() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from lychee_client import ContractError
-from lychee_client._manifest import ImageSpec, TextSpec, parse_manifest
+from lychee_client._manifest import ImageSpec, InstructionSpec, ModelIdentity, TextSpec, parse_manifest
 from lychee_client._transports.fake import MANIFEST
 
 PAIR = {"query": {"text": "q"}, "document": {"text": "d"}, "relevance_score": 1}
@@ -31,9 +31,16 @@ def test_every_field_is_read() -> None:
     assert parsed.text == TextSpec("query: ", "passage: ", 1, 64, (16, 32, 64))
     assert parsed.image == ImageSpec(224, 224, 256, "bicubic")
     assert parsed.max_batch_size["rerank_text"] == 4
-    assert parsed.tokenizer_sha256 == "ab" * 32
+    assert parsed.artifacts == {"tokenizer": "ab" * 32}
+    assert parsed.instruction is None
+    assert parsed.identity == ModelIdentity("fake", "000000000000", "fp32", {"tokenizer": "ab" * 32})
     assert (parsed.golden_tolerance, parsed.golden_pairs[0].relevance_score) == (0.02, 1.0)
     assert (parsed.family, parsed.model_id, parsed.embedding_dim) == ("fake", "fake", 24)
+
+
+def test_instruction_is_read() -> None:
+    spec = {"default": "Find it.", "query_prefix": "Instruct: {instruction}\nQuery: "}
+    assert parse_manifest(manifest(instruction=spec)).instruction == InstructionSpec(**spec)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"'])
@@ -69,6 +76,10 @@ def test_newer_manifest_asks_for_a_newer_client(key: str, value: object) -> None
         ("image__resample", "lanczos", "upgrade lychee-rerank-client"),
         ("max_batch_size__rerank_text", 0, "max_batch_size.rerank_text"),
         ("artifacts__tokenizer", KeyError, "artifacts.tokenizer"),
+        ("artifacts__text_encoder", 3, "artifacts.text_encoder"),
+        ("instruction", {"default": "d"}, "instruction.query_prefix"),
+        ("instruction", {"default": "d", "query_prefix": "no place"}, "{instruction}"),
+        ("instruction", {"query_prefix": "{instruction}"}, "instruction.default"),
         ("golden_pairs__tolerance", None, "golden_pairs.tolerance"),
         ("golden_pairs__pairs", {}, "golden_pairs.pairs"),
         ("golden_pairs__pairs", [1], "golden pair"),

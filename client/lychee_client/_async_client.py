@@ -1,0 +1,157 @@
+"""The asynchronous client: it awaits what the driver asks it to wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from types import TracebackType
+from typing import Any, TypeVar, Unpack
+
+from lychee_client import golden
+from lychee_client._base_client import DEFAULT_CONCURRENCY, BaseClient, check_concurrency
+from lychee_client._calls import RerankOptions
+from lychee_client._driver import Steps, WaitFor
+from lychee_client._errors import LycheeError
+from lychee_client._manifest import Manifest
+from lychee_client._plan import Plan
+from lychee_client._types import Input, ManyResult, RerankResponse, ServerStatus
+
+T = TypeVar("T")
+
+
+class AsyncLycheeClient(BaseClient):
+    """LycheeClient for asyncio: the same arguments, calls and errors.
+
+    Cancelling a call also cancels its requests on the server. Preprocessing runs in threads. One client may serve
+    several event loops.
+
+    Args:
+        url: See LycheeClient.
+        timeout_s: See LycheeClient.
+        policy: See LycheeClient.
+        transport: See LycheeClient.
+        **options: See LycheeClient.
+
+    Raises:
+        ConfigurationError: An argument, or the environment variable in its place, cannot be used.
+    """
+
+    async def __aenter__(self) -> AsyncLycheeClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """See LycheeClient.close."""
+        await asyncio.to_thread(self._release)
+
+    async def manifest(self) -> Manifest:
+        """See LycheeClient.manifest."""
+        return await self._carry_out(self._calls.manifest(), self._config.timeout_s)
+
+    async def rerank(
+        self, query: Input, documents: Sequence[Input], **options: Unpack[RerankOptions]
+    ) -> RerankResponse:
+        """See LycheeClient.rerank."""
+        return await self._carry_out(self._calls.rerank(query, documents, options), self._calls.timeout_s(options))
+
+    async def rerank_many(
+        self,
+        calls: Iterable[tuple[Input, Sequence[Input]]] | AsyncIterable[tuple[Input, Sequence[Input]]],
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        **options: Unpack[RerankOptions],
+    ) -> AsyncIterator[ManyResult]:
+        """See LycheeClient.rerank_many; `calls` may be asynchronous too."""
+        check_concurrency(concurrency)
+        running: deque[asyncio.Task[ManyResult]] = deque()
+        index = 0
+        try:
+            async for query, documents in _iterate(calls):
+                if len(running) >= concurrency:
+                    yield await running.popleft()
+                running.append(asyncio.create_task(self._rerank_one(index, query, documents, options)))
+                index += 1
+            while running:
+                yield await running.popleft()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _rerank_one(
+        self, index: int, query: Input, documents: Sequence[Input], options: RerankOptions
+    ) -> ManyResult:
+        try:
+            return ManyResult(index, await self.rerank(query, documents, **options), None)
+        except LycheeError as error:
+            return ManyResult(index, None, error)
+
+    async def score(self, query: Input, document: Input, **options: Unpack[RerankOptions]) -> float:
+        """See LycheeClient.score."""
+        return await self._carry_out(self._calls.score(query, document, options), self._calls.timeout_s(options))
+
+    async def check_golden_pairs(self) -> golden.GoldenReport:
+        """See LycheeClient.check_golden_pairs."""
+        return await self._carry_out(self._calls.check_golden_pairs(), self._config.timeout_s)
+
+    async def server_status(self) -> ServerStatus:
+        """See LycheeClient.server_status."""
+        return await self._carry_out(self._calls.server_status(), self._config.timeout_s)
+
+    async def wait_until_ready(self, timeout_s: float | None = 60.0) -> None:
+        """See LycheeClient.wait_until_ready."""
+        await self._carry_out(self._calls.wait_until_ready(), timeout_s)
+
+    async def _carry_out(self, plan: Plan[T], timeout_s: float | None) -> T:
+        return await await_steps(self._drive(plan, timeout_s))
+
+
+async def await_steps(steps: Steps[T]) -> T:
+    """Carry out the steps of a driver, one after the other."""
+    try:
+        step = next(steps)
+        while True:
+            outcome = None
+            try:
+                if isinstance(step, WaitFor):
+                    outcome = await _await_future(step)
+                else:
+                    await asyncio.sleep(step.duration_s)
+            except Exception as error:  # the driver knows what it means
+                step = steps.throw(error)
+            else:
+                step = steps.send(outcome)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    finally:
+        steps.close()
+
+
+async def _await_future(step: WaitFor) -> Any:
+    if step.future.done():
+        return step.future.result()
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(step.future), step.timeout_s)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if step.future.cancelled() and not (task and task.cancelling()):  # not we were cancelled, but the future
+            raise concurrent.futures.CancelledError from None
+        raise
+
+
+async def _iterate(
+    calls: Iterable[tuple[Input, Sequence[Input]]] | AsyncIterable[tuple[Input, Sequence[Input]]],
+) -> AsyncIterator[tuple[Input, Sequence[Input]]]:
+    if isinstance(calls, AsyncIterable):
+        async for call in calls:
+            yield call
+    else:
+        for call in calls:
+            yield call

@@ -1,0 +1,78 @@
+"""What the synchronous and the asynchronous client are made of."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Final, TypeVar, Unpack
+
+from lychee_client._calls import Calls
+from lychee_client._config import DEFAULT_POLICY, UNSET, ConnectionOptions, Unset, load_config
+from lychee_client._connect import connect
+from lychee_client._deadline import Deadline
+from lychee_client._driver import CLOSED, Driver, Steps
+from lychee_client._errors import ConfigurationError, ConnectionFailedError
+from lychee_client._plan import Plan
+from lychee_client._retry import RetryPolicy
+from lychee_client._transports.base import ControlRequest, Transport
+from lychee_client._transports.shared_memory import SharedMemoryPool
+from lychee_client.calibration import Calibration
+from lychee_client.thresholds import Policy
+
+# Each thread may hold a large image, and more threads than cores decode no faster.
+MAX_WORKERS: Final = 4
+DEFAULT_CONCURRENCY: Final = 4
+
+T = TypeVar("T")
+
+
+class BaseClient:
+    """Holds a client's settings, transport and threads. Its arguments are documented by LycheeClient."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        timeout_s: float | Unset | None = UNSET,
+        policy: str | Policy | Calibration = DEFAULT_POLICY,
+        transport: Transport | None = None,
+        **options: Unpack[ConnectionOptions],
+    ) -> None:
+        self._config = load_config(url, timeout_s, policy, **options)
+        self._shared_memory = SharedMemoryPool() if self._config.shared_memory else None
+        self._calls = Calls(self._config, self._shared_memory)
+        self._retry = RetryPolicy(self._config.max_retries)
+        self._transport = connect(self._config, self._shared_memory) if transport is None else transport
+        self._pool = ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1), thread_name_prefix="lychee-client")
+
+    def _drive(self, plan: Plan[T], timeout_s: float | None) -> Steps[T]:
+        """Return the steps of one call; its deadline begins now.
+
+        Raises:
+            ConnectionFailedError: The client is closed.
+        """
+        if self._calls.closed:
+            raise ConnectionFailedError(CLOSED)
+        return Driver(self._transport, self._config.url, self._pool, Deadline(timeout_s), self._retry).drive(plan)
+
+    def _release(self) -> None:
+        if self._calls.closed:
+            return
+        self._calls.closed = True
+        if self._shared_memory is not None:
+            if self._shared_memory.active:
+                forgotten = self._transport.send(ControlRequest("unregister_region", self._shared_memory.name), 1.0)
+                wait([forgotten], 1.0)  # a server that is gone needs no farewell
+            self._shared_memory.close()
+        self._transport.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def check_concurrency(concurrency: int) -> None:
+    """Accept a number of simultaneous calls.
+
+    Raises:
+        ConfigurationError: It is below 1.
+    """
+    if concurrency < 1:
+        raise ConfigurationError(f"concurrency is {concurrency}; expected at least 1")

@@ -1,0 +1,228 @@
+"""The calls of a client as plans: everything that the synchronous and the asynchronous client have in common."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, TypedDict
+
+from lychee_client import golden
+from lychee_client._assets import CLIENT_ASSETS, fetch_assets
+from lychee_client._config import UNSET, ClientConfig, Unset, cache_dir
+from lychee_client._errors import (
+    ConfigurationError,
+    ConnectionFailedError,
+    InvalidInputError,
+    LycheeWarning,
+    ServerError,
+)
+from lychee_client._manifest import Manifest
+from lychee_client._pipelines.dual_encoder import LANES, DualEncoder, check_input
+from lychee_client._plan import Plan, control, sleep
+from lychee_client._ranking import check_selection, rank
+from lychee_client._statistics import model_timings
+from lychee_client._text import TextProcessor
+from lychee_client._transports.base import ControlRequest
+from lychee_client._transports.shared_memory import SharedMemoryPool
+from lychee_client._types import Input, ModelStatus, Priority, RerankResponse, ServerStatus, Timings
+from lychee_client.calibration import Calibration
+from lychee_client.instructions.templates import text_problem
+from lychee_client.thresholds import Policy, get_policy
+
+POLL_INTERVAL_S: Final = 0.1
+
+
+class RerankOptions(TypedDict, total=False):
+    """Keyword arguments of every call that ranks.
+
+    Attributes:
+        instruction: What makes a document relevant, for a model that reads one. None: the model's default.
+        top_n: At most so many results. None: all.
+        score_threshold: Inclusive; results below it are left out. None: no threshold.
+        min_results: So many of the best stay although they are below `score_threshold`, marked `below_threshold`.
+        policy: Labels each result with a decision: a name, a Policy or a Calibration. None: the client's.
+        return_documents: Put each document into its result.
+        priority: "bulk" sends little at a time, so that interactive calls overtake it.
+        server_timings: Ask the server, before and after, what it counted per model: two more requests.
+        timeout_s: Seconds for the whole call, retries included. None waits forever. Default: the client's.
+    """
+
+    instruction: str | None
+    top_n: int | None
+    score_threshold: float | None
+    min_results: int
+    policy: str | Policy | Calibration | None
+    return_documents: bool
+    priority: Priority
+    server_timings: bool
+    timeout_s: float | Unset | None
+
+
+class Calls:
+    """Makes the plans of one client, and keeps what they learn about the server.
+
+    Args:
+        config: Of the client.
+        shared_memory: To be made known to the server, or None.
+
+    Attributes:
+        closed: True once the client is closed.
+    """
+
+    def __init__(self, config: ClientConfig, shared_memory: SharedMemoryPool | None = None) -> None:
+        self.config = config
+        self._shared_memory = shared_memory
+        self.closed = False
+        self._loaded: tuple[Manifest, DualEncoder] | None = None
+        self._warned: set[str] = set()
+
+    def timeout_s(self, options: RerankOptions) -> float | None:
+        """Return the seconds that a call may take."""
+        timeout_s = options.get("timeout_s", UNSET)
+        return self.config.timeout_s if isinstance(timeout_s, Unset) else timeout_s
+
+    def load(self) -> Plan[tuple[Manifest, DualEncoder]]:
+        """Return what the client knows about the server's model; fetch it the first time."""
+        if self._loaded is None:
+            assets = yield from fetch_assets(cache_dir())
+            text_processor = TextProcessor(assets.tokenizer_json, assets.manifest.text)
+            if self._shared_memory is not None:
+                yield from self._share(self._shared_memory)
+            self._loaded = assets.manifest, DualEncoder(assets.manifest, text_processor)
+        return self._loaded
+
+    def _share(self, pool: SharedMemoryPool) -> Plan[None]:
+        if pool.active:
+            return
+        try:
+            yield from control(pool.registration)
+        except ServerError as error:
+            raise ConfigurationError(
+                f"{self.config.url} cannot use this machine's shared memory: {error}; expected a server on this host "
+                "that may read /dev/shm. Leave shared_memory out"
+            ) from error
+        pool.active = True
+
+    def rerank(self, query: Input, documents: Sequence[Input], options: RerankOptions) -> Plan[RerankResponse]:
+        """See LycheeClient.rerank."""
+        top_n, score_threshold = options.get("top_n"), options.get("score_threshold")
+        min_results = options.get("min_results", 0)
+        check_selection(top_n, score_threshold, min_results)
+        priority = options.get("priority", "interactive")
+        if priority not in LANES:
+            raise ConfigurationError(f"priority is {priority!r}; expected one of {', '.join(LANES)}")
+        instruction = options.get("instruction")
+        problem = None if instruction is None else text_problem(instruction)
+        if problem is not None:
+            raise ConfigurationError(f"the instruction {instruction!r} {problem}")
+        policy = options.get("policy") or self.config.policy
+        thresholds = policy.policy if isinstance(policy, Calibration) else get_policy(policy)
+        _check_inputs(query, documents)
+        documents = list(documents)
+        if not documents:
+            return RerankResponse((), (), Timings())
+
+        manifest, pipeline = yield from self.load()
+        warned: list[str] = []
+        if manifest.instruction is None and instruction is not None:
+            warned.append(f"{manifest.model_id} reads no instruction; {instruction!r} is ignored")
+            instruction = None
+        elif manifest.instruction is not None and instruction is None:
+            instruction = manifest.instruction.default
+        if isinstance(policy, Calibration):
+            mismatches = policy.mismatches(manifest.identity, instruction)
+            if mismatches:
+                warned.append(f"the calibration may not fit: {'; '.join(mismatches)}; run `lychee calibrate` again")
+        self._warn(warned)
+
+        statistics = ControlRequest("statistics")
+        server_timings = options.get("server_timings", False)
+        before = (yield from control(statistics)) if server_timings else {}
+        outcome = yield from pipeline.rerank(query, documents, instruction, LANES[priority])
+        if server_timings:
+            after = yield from control(statistics)
+            counted = model_timings(before, after, manifest.max_batch_size)
+            outcome.timings = replace(outcome.timings, server=counted)
+        results, errors = rank(
+            outcome,
+            thresholds,
+            top_n=top_n,
+            score_threshold=score_threshold,
+            min_results=min_results,
+            documents=documents if options.get("return_documents", False) else None,
+        )
+        return RerankResponse(results, errors, outcome.timings, manifest.identity, instruction, tuple(warned))
+
+    def score(self, query: Input, document: Input, options: RerankOptions) -> Plan[float]:
+        """See LycheeClient.score."""
+        response = yield from self.rerank(query, [document], options)
+        for failed in response.errors:
+            raise failed.error
+        return response.results[0].relevance_score
+
+    def manifest(self) -> Plan[Manifest]:
+        """See LycheeClient.manifest."""
+        manifest, _ = yield from self.load()
+        return manifest
+
+    def check_golden_pairs(self) -> Plan[golden.GoldenReport]:
+        """See LycheeClient.check_golden_pairs."""
+        manifest, _ = yield from self.load()
+        scores = []
+        for query, document in golden.golden_inputs(manifest):
+            scores.append((yield from self.score(query, document, {})))
+        return golden.golden_report(manifest, scores)
+
+    def wait_until_ready(self) -> Plan[None]:
+        """See LycheeClient.wait_until_ready."""
+        yield from self._wait_for_model(CLIENT_ASSETS)
+        manifest, _ = yield from self.load()
+        for model_name in manifest.max_batch_size:
+            yield from self._wait_for_model(model_name)
+
+    def _wait_for_model(self, model_name: str) -> Plan[None]:
+        while not (yield from self._is_ready(ControlRequest("model_ready", model_name))):
+            yield from sleep(POLL_INTERVAL_S, f"{model_name} on {self.config.url} to be ready")
+
+    def _is_ready(self, request: ControlRequest) -> Plan[bool]:
+        try:
+            return bool((yield from control(request))["ready"])
+        except (ConnectionFailedError, ServerError):
+            if self.closed:
+                raise
+            return False
+
+    def server_status(self) -> Plan[ServerStatus]:
+        """See LycheeClient.server_status."""
+        if not (yield from self._is_ready(ControlRequest("live"))):
+            return ServerStatus(live=False)
+        ready = yield from self._is_ready(ControlRequest("ready"))
+        metadata = yield from control(ControlRequest("metadata"))
+        index = yield from control(ControlRequest("index"))
+        models = tuple(
+            ModelStatus(
+                name=model["name"],
+                version=str(model.get("version", "")),
+                ready=model.get("state") == "READY",
+                reason=model.get("reason", ""),
+            )
+            for model in index.get("models", [])
+        )
+        return ServerStatus(live=True, ready=ready, version=metadata.get("version"), models=models)
+
+    def _warn(self, messages: Sequence[str]) -> None:
+        """Warn about each thing once."""
+        for message in messages:
+            if message not in self._warned:
+                self._warned.add(message)
+                warnings.warn(message, LycheeWarning, stacklevel=2)
+
+
+def _check_inputs(query: object, documents: object) -> None:
+    try:
+        check_input(query)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"query: {error}") from error
+    if isinstance(documents, (str, bytes)):
+        raise InvalidInputError(f"documents is one {type(documents).__name__}, expected a list of documents")

@@ -1,0 +1,57 @@
+"""From a transport's failure to an exception that says what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lychee_client._errors import (
+    ConnectionFailedError,
+    LycheeError,
+    ModelNotReadyError,
+    RequestRejectedError,
+    ServerError,
+    ServerOverloadedError,
+)
+from lychee_client._transports.base import ControlRequest, Doubt, TransportError
+
+
+def probe_for(failure: TransportError, model_name: str) -> ControlRequest | None:
+    """Return the question that settles what the status leaves open, or None where nothing is open."""
+    if failure.kind is Doubt.OVERLOADED_OR_GONE:
+        return ControlRequest("live")
+    if failure.kind is Doubt.REJECTED_OR_NOT_READY:
+        return ControlRequest("model_ready", model_name)
+    return None
+
+
+def diagnose(failure: TransportError, probe_passed: bool, model_name: str, url: str) -> LycheeError:
+    """Return the exception for a failure.
+
+    Args:
+        failure: Of one request.
+        probe_passed: Answer to the probe; ignored where there was none.
+        model_name: The model or the action that was asked for.
+        url: Of the server.
+    """
+    kind = failure.kind
+    if kind is Doubt.OVERLOADED_OR_GONE:
+        kind = ServerOverloadedError if probe_passed else ConnectionFailedError
+    elif kind is Doubt.REJECTED_OR_NOT_READY:
+        kind = RequestRejectedError if probe_passed else ModelNotReadyError
+    about: dict[str, Any] = {"model_name": model_name, "request_id": failure.request_id}
+    if kind is ConnectionFailedError:
+        return ConnectionFailedError(
+            f"no Triton server answers on {url}: {failure.details}; start one with `lychee load`, and check that "
+            "protocol, port (8001 for gRPC, 8000 for HTTP) and TLS are the server's",
+            **about,
+        )
+    if not isinstance(kind, type) or not issubclass(kind, ServerError):
+        raise AssertionError(f"a transport's table maps {failure.status} to {kind}")
+    advice = {
+        ServerOverloadedError: f"{url} is live but did not take the request to {model_name}: {failure.details}; "
+        "try again later, or send less at a time",
+        ModelNotReadyError: f"{model_name} is not ready on {url}: {failure.details}; use wait_until_ready(), or look "
+        "into the server's log",
+    }
+    message = advice.get(kind, f"{model_name} on {url} answered {failure.status}: {failure.details}")
+    return kind(message, status=failure.status, **about)

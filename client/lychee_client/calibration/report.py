@@ -1,0 +1,286 @@
+"""From labelled, scored pairs to a calibration, with the figures that say how far to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Final
+
+import numpy as np
+
+from lychee_client._errors import ConfigurationError, InvalidInputError
+from lychee_client._extras import require_calibration_extra
+from lychee_client.calibration import Calibration
+from lychee_client.calibration.mapping import Array, IsotonicMapping, PlattMapping
+from lychee_client.calibration.pair_scores import PairScores
+from lychee_client.calibration.pairs import Pair, hash_pairs
+from lychee_client.calibration.plot import draw_calibration
+from lychee_client.calibration.reliability import MappingKind, Reliability, fit_mapping, measure_reliability
+from lychee_client.calibration.threshold_search import Target, bootstrap_interval, choose_threshold
+
+CONFIDENCE: Final = 0.95
+DEFAULT_RESAMPLES: Final = 1000
+MIN_RESAMPLES: Final = 100
+MAX_RESAMPLES: Final = 100_000
+MIN_PAIRS: Final = 20
+MIN_PER_CLASS: Final = 5
+MIN_QUERIES: Final = 5
+ADVISED_PAIRS: Final = 50
+ADVISED_QUERIES: Final = 20
+ADVISED_ACCEPTED: Final = 30
+ADVISED_ISOTONIC_PAIRS: Final = 200
+TABLE_THRESHOLDS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7, 0.75, 0.8, 0.9)
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdRow:
+    """What one threshold does to the labelled pairs.
+
+    Attributes:
+        threshold: On the relevance score, inclusive.
+        accepted: Pairs from it on.
+        precision: None if nothing is accepted.
+        recall: In [0, 1].
+        f1: In [0, 1].
+    """
+
+    threshold: float
+    accepted: int
+    precision: float | None
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationReport:
+    """A calibration and how far to trust it.
+
+    Attributes:
+        calibration: To be saved.
+        table: Over round thresholds and the chosen one, ascending.
+        average_precision: Area below the precision-recall curve, in [0, 1].
+        reliability: Calibration errors before and after the mapping.
+        accepted: Labelled pairs from the threshold on.
+        precision_low: Lower end of the precision's exact 95 % interval (Clopper and Pearson), which takes pairs as
+            independent.
+        unreachable: Share of the bootstrap's resamples in which no threshold reached the target.
+        pairs_for_half_width: Labelled pairs that an interval half as wide would need, about.
+        warnings: For people.
+    """
+
+    calibration: Calibration
+    table: tuple[ThresholdRow, ...]
+    average_precision: float
+    reliability: Reliability
+    accepted: int
+    precision_low: float
+    unreachable: float
+    pairs_for_half_width: int
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON types."""
+        return {
+            "calibration": self.calibration.to_json(),
+            "table": [asdict(row) for row in self.table],
+            "average_precision": self.average_precision,
+            "reliability": {
+                "expected_calibration_error_before": self.reliability.before,
+                "expected_calibration_error_after": self.reliability.after,
+                "expected_calibration_error_by_chance": self.reliability.chance,
+            },
+            "accepted": self.accepted,
+            "precision_low": self.precision_low,
+            "unreachable": self.unreachable,
+            "pairs_for_half_width": self.pairs_for_half_width,
+            "warnings": list(self.warnings),
+        }
+
+
+def make_report(
+    scored: PairScores,
+    target: Target,
+    *,
+    mapping: MappingKind = "platt",
+    review_band: bool = False,
+    resamples: int = DEFAULT_RESAMPLES,
+    seed: int = 0,
+) -> CalibrationReport:
+    """Find the threshold for a target and everything that a calibration file records.
+
+    Args:
+        scored: Labelled pairs with their scores.
+        target: What the threshold is to reach.
+        mapping: How scores become probabilities.
+        review_band: Mark for review what lies between the interval's lower end and the threshold.
+        resamples: Of the bootstrap, from MIN_RESAMPLES to MAX_RESAMPLES.
+        seed: Of everything random; the same seed gives the same report.
+
+    Raises:
+        ConfigurationError: An option cannot be used, or the extra `calibration` is not installed.
+        InvalidInputError: The pairs are too few or of one class only, or no threshold reaches the target.
+    """
+    require_calibration_extra()
+    check_resamples(resamples)
+    scores, logits, queries = scored.scores, scored.logits, scored.queries
+    labels = _labels(scored)
+    check_evidence(scored.pairs)
+    if scored.model is None or not (np.isfinite(scores).all() and np.isfinite(logits).all()):
+        raise InvalidInputError("the pairs have no model, or scores that are not finite; score them again")
+    choice = choose_threshold(scores, labels, target)
+    interval = bootstrap_interval(
+        scores, labels, queries, target, resamples=resamples, confidence=CONFIDENCE, seed=seed
+    )
+    calibration = Calibration(
+        created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        client_version=version("lychee-rerank-client"),
+        model=scored.model,
+        instruction=scored.instruction,
+        target=str(target),
+        threshold=choice.threshold,
+        threshold_low=interval.low,
+        threshold_high=interval.high,
+        confidence=CONFIDENCE,
+        review_threshold=min(interval.low, choice.threshold) if review_band else choice.threshold,
+        precision=choice.precision,
+        recall=choice.recall,
+        f1=choice.f1,
+        pairs=len(labels),
+        positives=int(labels.sum()),
+        queries=int(queries.max()) + 1,
+        mapping=fit_mapping(mapping, logits, labels),
+        data_sha256=hash_pairs(scored.pairs),
+    )
+    accepted = int((scores >= choice.threshold).sum())
+    report = CalibrationReport(
+        calibration,
+        _tabulate(scores, labels, choice.threshold),
+        _average_precision(scores, labels),
+        measure_reliability(mapping, scores, logits, labels, queries, seed),
+        accepted,
+        _lower_bound(round(choice.precision * accepted), accepted),
+        interval.unreachable,
+        # An interval narrows with the square root of the evidence; a best point, which has no slope to go by, only
+        # with the cube root (Kim and Pollard, Cube root asymptotics, 1990).
+        len(labels) * (8 if target.minimum is None else 4),
+        (),
+    )
+    return replace(report, warnings=scored.warnings + _doubts(report, target, len(scored.truncated)))
+
+
+def draw_report(report: CalibrationReport, scored: PairScores) -> bytes:
+    """Draw a report as a PNG; see `draw_calibration`.
+
+    Args:
+        report: Of these pairs.
+        scored: What the report was made from.
+    """
+    return draw_calibration(report.calibration, scored.scores, _labels(scored), report.average_precision)
+
+
+def check_resamples(resamples: int) -> None:
+    """Accept a useful number of resamples.
+
+    Raises:
+        ConfigurationError: It is too small for the ends of an interval, or too large to wait for.
+    """
+    if not MIN_RESAMPLES <= resamples <= MAX_RESAMPLES:
+        raise ConfigurationError(f"bootstrap is {resamples}; expected a number from {MIN_RESAMPLES} to {MAX_RESAMPLES}")
+
+
+def check_evidence(pairs: Sequence[Pair]) -> None:
+    """Refuse what no threshold can be found on, before anything is scored.
+
+    Raises:
+        InvalidInputError: The pairs are too few, of too few queries, or one class has too few.
+    """
+    positives = sum(bool(pair.relevant) for pair in pairs)
+    negatives = len(pairs) - positives
+    queries = len({pair.query_key for pair in pairs})
+    if len(pairs) < MIN_PAIRS:
+        raise InvalidInputError(
+            f"{len(pairs)} usable pairs are too few; expected at least {MIN_PAIRS}, better {ADVISED_PAIRS} or more: "
+            "label more (`lychee sample` chooses them)"
+        )
+    for label, count in ((1, positives), (0, negatives)):
+        if count < MIN_PER_CLASS:
+            raise InvalidInputError(
+                f"{count} of {len(pairs)} usable pairs have the label {label}; expected at least {MIN_PER_CLASS} of "
+                "each label: a threshold needs both relevant and irrelevant pairs"
+            )
+    if queries < MIN_QUERIES:
+        raise InvalidInputError(
+            f"the usable pairs have {queries} different queries; expected at least {MIN_QUERIES}, better "
+            f"{ADVISED_QUERIES} or more: pairs of one query say little about others"
+        )
+
+
+def _labels(scored: PairScores) -> Array:
+    return np.array([bool(pair.relevant) for pair in scored.pairs], float)
+
+
+def _tabulate(scores: Array, labels: Array, chosen: float) -> tuple[ThresholdRow, ...]:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    rows = []
+    for threshold in sorted({*TABLE_THRESHOLDS, chosen}):
+        decisions = scores >= threshold
+        precision, recall, f1, _ = precision_recall_fscore_support(labels, decisions, average="binary", zero_division=0)
+        accepted = int(decisions.sum())
+        rows.append(ThresholdRow(threshold, accepted, float(precision) if accepted else None, float(recall), float(f1)))
+    return tuple(rows)
+
+
+def _average_precision(scores: Array, labels: Array) -> float:
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(labels, scores))
+
+
+def _lower_bound(relevant: int, accepted: int) -> float:
+    from scipy.stats import binomtest
+
+    return float(binomtest(relevant, accepted).proportion_ci(CONFIDENCE, method="exact").low)
+
+
+def _doubts(report: CalibrationReport, target: Target, truncated: int) -> tuple[str, ...]:
+    calibration = report.calibration
+    doubts = []
+    if calibration.pairs < ADVISED_PAIRS:
+        doubts.append(f"the calibration rests on {calibration.pairs} pairs; {ADVISED_PAIRS} or more are better")
+    if calibration.queries < ADVISED_QUERIES:
+        doubts.append(
+            f"the pairs have {calibration.queries} different queries; with fewer than {ADVISED_QUERIES} the interval "
+            "comes out too narrow"
+        )
+    if report.accepted < ADVISED_ACCEPTED:
+        doubts.append(
+            f"precision {calibration.precision:.3f} rests on {report.accepted} accepted pairs: it may be as low as "
+            f"{report.precision_low:.3f} (95 % Clopper-Pearson)"
+        )
+    if report.unreachable > 0:
+        doubts.append(
+            f"in {report.unreachable:.1%} of the resamples no threshold reached {target}; label more pairs with high "
+            "scores"
+        )
+    mapping = calibration.mapping
+    if isinstance(mapping, PlattMapping) and mapping.slope <= 0:
+        doubts.append("relevant pairs do not score higher than others; the model does not fit these pairs or labels")
+    if isinstance(mapping, IsotonicMapping) and calibration.pairs < ADVISED_ISOTONIC_PAIRS:
+        doubts.append(
+            f"an isotonic mapping of {calibration.pairs} pairs follows chance; with fewer than "
+            f"{ADVISED_ISOTONIC_PAIRS}, platt is better"
+        )
+    after = report.reliability.after
+    if after is None:
+        doubts.append("too few queries for each label: the mapping's calibration error could not be measured")
+    elif after > report.reliability.before:
+        doubts.append(
+            f"the mapping does not help: on pairs that it has not seen, the calibration error is {after:.3f} with it "
+            f"and {report.reliability.before:.3f} without"
+        )
+    if truncated:
+        doubts.append(f"{truncated} texts are longer than the model reads; their ends did not count")
+    return tuple(doubts)
