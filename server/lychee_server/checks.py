@@ -1,0 +1,181 @@
+"""Checks of this machine for `lychee doctor`: what a server here left, what is in its way, and what it needs."""
+
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import psutil
+from lychee_client.checks import Check, CheckContext, CheckResult, Verdict, existing_folder, run_checks
+
+from lychee_server import _config, processes, state
+from lychee_server.file_checks import check_config, check_permissions, check_repository, find_repository, walk
+from lychee_server.status import read_memory
+from lychee_server.triton import reachable_host
+
+CGROUP: Final = Path("/sys/fs/cgroup")
+MIB: Final = 2**20
+# Measured with lychee-mini, 2026-11-22: a process holds twice its model file, and 15 to 64 MiB more.
+MODEL_MEMORY_FACTOR: Final = 2
+MODEL_MEMORY_BYTES: Final = 64 * MIB
+SPARE_MEMORY_BYTES: Final = 256 * MIB
+SPARE_DISK_BYTES: Final = 64 * MIB
+SPARE_SHARED_MEMORY_BYTES: Final = 32 * MIB
+_MARKER = re.compile(r"lychee_[0-9a-f]{12}_")
+
+
+def check_machine(context: CheckContext) -> Iterable[CheckResult]:
+    """Run all checks of this distribution."""
+    return run_checks(CHECKS, context)
+
+
+def check_ports(context: CheckContext) -> Iterator[CheckResult]:
+    """The server listens on its ports; without one, nobody else does."""
+    known = state.read_state()
+    if known is not None and not known.is_running():
+        known = None
+    ports = {
+        "http": _config.DEFAULT_HTTP_PORT if known is None else known.http_port,
+        "grpc": _config.DEFAULT_GRPC_PORT if known is None else known.grpc_port,
+        "metrics": _config.DEFAULT_METRICS_PORT if known is None else known.metrics_port,
+    }
+    listeners = find_listeners()
+    for kind, port in ports.items():
+        name = f"port {port}"
+        pid, program = listeners.get(port, (None, ""))
+        if program and known is not None and pid == known.pid:
+            yield CheckResult(name, "ok", f"{kind}: our server, pid {pid}")
+        elif program == "tritonserver" and context.status.live:
+            yield CheckResult(name, "ok", f"{kind}: a Triton that `lychee load` did not start here, pid {pid}")
+        elif program:
+            holder = f"{program}, pid {pid}" if pid else program
+            advice = f"stop it, or choose another port with --{kind}-port of `lychee load`"
+            verdict: Verdict = "warning" if context.status.live else "failed"
+            yield CheckResult(name, verdict, f"{kind}: taken by {holder}", advice)
+        elif known is not None:
+            seen = f"nobody listens for {kind}, though the server runs with pid {known.pid}"
+            yield CheckResult(name, "failed", seen, f"wait if it is still loading, else see {known.log_path}")
+        else:
+            yield CheckResult(name, "ok", f"{kind}: free")
+
+
+def find_listeners() -> dict[int, tuple[int | None, str]]:
+    """Return who listens on which TCP port of this machine: pid and program, as far as this user may know."""
+    listeners: dict[int, tuple[int | None, str]] = {}
+    for connection in psutil.net_connections(kind="tcp"):
+        if connection.status != psutil.CONN_LISTEN or not connection.laddr:
+            continue
+        try:
+            program = psutil.Process(connection.pid).name() if connection.pid else "another user's program"
+        except psutil.NoSuchProcess:
+            continue
+        listeners[connection.laddr.port] = (connection.pid, program)
+    return listeners
+
+
+def check_state(context: CheckContext) -> Iterator[CheckResult]:
+    """The state file is true, and no server that ended left something behind."""
+    known, path = state.read_state(), state.state_path()
+    if known is None and path.exists():
+        yield CheckResult("state", "failed", f"{path} is damaged", "`lychee stop` removes it")
+    elif known is None:
+        yield CheckResult("state", "ok", "`lychee load` has left no server running")
+    elif not known.is_running():
+        left = len(processes.find_processes(known.marker))
+        seen = f"the server with pid {known.pid} ended without `lychee stop`, and left {left} processes"
+        yield CheckResult("state", "warning", seen, "`lychee stop` cleans up after it")
+    else:
+        seen = f"pid {known.pid}, up {time.time() - known.create_time:.0f} s, {known.repository}"
+        if context.address[1] in (known.grpc_port, known.http_port):
+            yield CheckResult("state", "ok", seen)
+        else:
+            advice = f"check that one with --url {reachable_host(known.host)}:{known.grpc_port}"
+            yield CheckResult("state", "warning", f"{seen}: not the server that was asked for", advice)
+    stale = find_stale_regions()
+    if stale:
+        seen = f"{sum(stale.values()) // MIB} MiB belong to {len(stale)} servers that ended"
+        prefixes = " ".join(f"{processes.SHARED_MEMORY / marker}*" for marker in sorted(stale))
+        yield CheckResult("shared memory", "warning", seen, f"rm {prefixes}")
+
+
+def find_stale_regions() -> Counter[str]:
+    """Return the bytes of shared memory by the markers of servers that ended, stubs included."""
+    sizes: Counter[str] = Counter()
+    for path, about in walk(processes.SHARED_MEMORY):
+        marker = _MARKER.match(path.name)
+        if marker is not None:
+            sizes[marker[0]] += about.st_size
+    return Counter({marker: size for marker, size in sizes.items() if not processes.find_processes(marker)})
+
+
+def check_disk(context: CheckContext) -> Iterator[CheckResult]:
+    """There is room for compiled models, for the log, and for the shared memory of the models' processes."""
+    cache, logs = _config.cache_dir(), _config.state_dir()
+    compiled = sum(about.st_size for path, about in walk(cache / "openvino") if path.is_file())
+    to_compile = max(0, sum(model_sizes(context)) - compiled)
+    for purpose, folder, needed, remedy in (
+        ("cache", cache, to_compile + SPARE_DISK_BYTES, "set LYCHEE_CACHE_DIR"),
+        ("state and log", logs, SPARE_DISK_BYTES, "set LYCHEE_STATE_DIR"),
+        ("shared memory", processes.SHARED_MEMORY, SPARE_SHARED_MEMORY_BYTES, "give the container a larger --shm-size"),
+    ):
+        free = shutil.disk_usage(existing_folder(folder)).free
+        seen = f"{purpose}: {free // MIB} MiB free in {folder}, {needed // MIB} MiB needed"
+        if free >= needed:
+            yield CheckResult("disk", "ok", seen)
+        else:
+            yield CheckResult("disk", "failed", seen, f"delete something there, or {remedy}")
+
+
+def check_memory(context: CheckContext) -> Iterator[CheckResult]:
+    """There is memory for the models, or where they are loaded, some to spare."""
+    available = available_memory_bytes()
+    known = state.read_state()
+    if known is not None and known.is_running():
+        used = sum(process.pss_bytes for process in read_memory(known.marker))
+        needed = SPARE_MEMORY_BYTES
+        seen = f"{available // MIB} MiB available, {needed // MIB} MiB should be; the server has {used // MIB} MiB"
+    else:
+        sizes = model_sizes(context)
+        needed = sum(MODEL_MEMORY_FACTOR * size + MODEL_MEMORY_BYTES for size in sizes) + SPARE_MEMORY_BYTES
+        seen = f"{available // MIB} MiB available, about {needed // MIB} MiB needed for {len(sizes)} models"
+    if available >= needed:
+        yield CheckResult("memory", "ok", seen)
+    else:
+        advice = "end other programs, give the container more, or export with --precision w8 or w4"
+        yield CheckResult("memory", "warning", seen, advice)
+
+
+def model_sizes(context: CheckContext) -> list[int]:
+    """Return the size of each model file of the repository, in bytes.
+
+    Raises:
+        CheckSkipped: There is no repository.
+    """
+    return [path.stat().st_size for path in sorted(find_repository(context).glob("*/*/*.onnx"))]
+
+
+def available_memory_bytes() -> int:
+    """Return what programs can still have: of this machine, or of this container if its limit is nearer."""
+    available = int(psutil.virtual_memory().available)
+    try:
+        limit = int((CGROUP / "memory.max").read_text(encoding="ascii"))
+        current = int((CGROUP / "memory.current").read_text(encoding="ascii"))
+        statistics = (CGROUP / "memory.stat").read_text(encoding="ascii")
+    except (OSError, ValueError):  # no container, or "max": one without a limit
+        return available
+    reclaimable = re.search(r"^inactive_file (\d+)$", statistics, re.MULTILINE)  # file contents, dropped at need
+    return min(available, max(0, limit - current + (int(reclaimable[1]) if reclaimable else 0)))
+
+
+CHECKS: Final[Mapping[str, Check]] = {
+    "repository": check_repository,
+    "ports": check_ports,
+    "state": check_state,
+    "permissions": check_permissions,
+    "disk": check_disk,
+    "memory": check_memory,
+    "config": check_config,
+}

@@ -1,0 +1,162 @@
+"""`lychee doctor` beside a real Triton, and the configuration lint against Triton's own verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lychee_server import ServerStartError, TritonServer, state, triton
+from lychee_server.config_lint import lint_repository
+from lychee_server.processes import stop_processes
+from onnx import TensorProto, helper
+
+pytestmark = pytest.mark.triton
+LYCHEE = str(Path(sys.executable).parent / "lychee")
+FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+WAIT_S = 30.0
+
+INPUT = 'input { name: "x" data_type: TYPE_FP32 dims: 1 }'
+OUTPUT = 'output { name: "y" data_type: TYPE_FP32 dims: 1 }'
+MODEL = f'backend: "onnxruntime"\nmax_batch_size: 4\n{INPUT} {OUTPUT} instance_group {{ kind: KIND_CPU }}\n'
+ENSEMBLE = f"""platform: "ensemble"
+max_batch_size: 4
+{INPUT} {OUTPUT} ensemble_scheduling {{ step {{
+  model_name: "sound" model_version: -1
+  input_map {{ key: "x" value: "x" }} output_map {{ key: "y" value: "y" }} }} }}
+"""
+MODELS = {
+    "sound": MODEL,
+    "name": MODEL + 'name: "another"',
+    "unknown_key": MODEL + "max_batchsize: 4",
+    "bad_enum": MODEL.replace("TYPE_FP32", "TYPE_FLOAT32"),
+    "no_such_backend": MODEL.replace("onnxruntime", "onxruntime"),
+    "no_such_version": MODEL + "version_policy { specific { versions: 3 } }",
+    "large_preferred": MODEL + "dynamic_batching { preferred_batch_size: 8 }",
+    "no_default_level": MODEL + "dynamic_batching { priority_levels: 2 }",
+    "gpus_on_cpu": MODEL.replace("KIND_CPU", "KIND_CPU gpus: 0"),
+    "no_number": MODEL + 'parameters { key: "execution_mode" value { string_value: "fast" } }',
+    "unread_parameter": MODEL + 'parameters { key: "threads" value { string_value: "1" } }',
+    "no_such_accelerator": MODEL
+    + 'optimization { execution_accelerators { cpu_execution_accelerator { name: "opnvino" } } }',
+    "queue_policy": MODEL + "dynamic_batching { default_queue_policy { max_queue_size: 9 } }",
+    "ensemble": ENSEMBLE,
+    "ensemble_batch": ENSEMBLE.replace("max_batch_size: 4", "max_batch_size: 8"),
+    "ensemble_model": ENSEMBLE.replace('"sound"', '"sund"'),
+    "ensemble_version": ENSEMBLE.replace("-1", "2"),
+    "ensemble_input": ENSEMBLE.replace('input_map { key: "x"', 'input_map { key: "xx"'),
+    "ensemble_output": ENSEMBLE.replace('output_map { key: "y"', 'output_map { key: "yy"'),
+    "ensemble_tensor": ENSEMBLE.replace('value: "x"', 'value: "w"'),
+    "ensemble_unused": ENSEMBLE.replace("input {", 'input { name: "w" data_type: TYPE_FP32 dims: 1 } input {'),
+    "ensemble_unmade": ENSEMBLE.replace('value: "y"', 'value: "w"'),
+    "ensemble_type": ENSEMBLE.replace(INPUT, INPUT.replace("TYPE_FP32", "TYPE_INT8")),
+    "ensemble_shape": ENSEMBLE.replace(INPUT, INPUT.replace("dims: 1", "dims: 2")),
+    "ensemble_output_shape": ENSEMBLE.replace(OUTPUT, OUTPUT.replace("dims: 1", "dims: 2")),
+    "ensemble_instances": ENSEMBLE + "instance_group { kind: KIND_CPU }",
+    "ensemble_batching": ENSEMBLE + "dynamic_batching { }",
+    "ensemble_backend": ENSEMBLE + 'backend: "onnxruntime"',
+    "ensemble_platform": ENSEMBLE.replace('platform: "ensemble"', ""),
+}
+
+
+@pytest.fixture(autouse=True)
+def _stop_whatever_is_left(own_state: None) -> Iterator[None]:
+    yield
+    known = state.read_state()
+    if known is not None:
+        stop_processes(known.marker, timeout_s=5)
+
+
+@pytest.fixture
+def exported(repository: Path, tmp_path: Path) -> Path:
+    """Return the exported repository with a manifest that may be changed."""
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    for model in repository.glob("*/config.pbtxt"):
+        if model.parent.name == "client_assets":
+            shutil.copytree(model.parent, folder / model.parent.name)
+        else:
+            (folder / model.parent.name).symlink_to(model.parent)
+    return folder
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([LYCHEE, *arguments], capture_output=True, text=True, timeout=120, check=False)
+
+
+def diagnose(*arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Run the doctor; return its exit code and the results by name, the last of each."""
+    finished = run("doctor", "--json", *arguments)
+    return finished.returncode, {result["name"]: result for result in json.loads(finished.stdout)["checks"]}
+
+
+def test_the_doctor_follows_a_server_through_its_life(exported: Path) -> None:
+    assert run("load", "--repository", str(exported), *FREE_PORTS).returncode == 0
+    known = state.read_state()
+    assert known is not None
+    grpc = f"127.0.0.1:{known.grpc_port}"
+
+    code, healthy = diagnose("--url", grpc)
+    assert {name: result for name, result in healthy.items() if result["verdict"] != "ok"} == {}
+    assert code == 0
+    assert {f"port {port}" for port in (known.http_port, known.grpc_port, known.metrics_port)} <= set(healthy)
+    assert "lychee-mini" in healthy["manifest"]["seen"]
+    assert str(exported) in healthy["config"]["seen"]
+    wrong_port = diagnose("--url", f"127.0.0.1:{known.http_port}")[1]["server"]
+    assert "Triton's HTTP port" in wrong_port["seen"]
+
+    (path,) = exported.glob("client_assets/*/manifest.json")
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**manifest, "revision": "newer"}), encoding="utf-8")
+    code, outdated = diagnose("--url", f"http://127.0.0.1:{known.http_port}")
+    assert (code, outdated["repository"]["verdict"]) == (1, "failed")
+    assert "still runs an older export" in outdated["repository"]["seen"]
+
+    os.kill(known.pid, signal.SIGKILL)
+    deadline = time.monotonic() + WAIT_S
+    while known.is_running():
+        assert time.monotonic() < deadline, "it did not end in time"
+        time.sleep(0.02)
+    code, ended = diagnose("--url", grpc, "--repository", str(exported))
+    assert (code, ended["server"]["verdict"], ended["state"]["verdict"]) == (1, "failed", "warning")
+    assert "lychee load" in ended["server"]["advice"]
+    assert ended["config"]["verdict"] == "ok"
+
+
+def write_models(repository: Path) -> None:
+    """Write MODELS, every model with y = x."""
+    shape = ["batch_size", 1]
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "identity",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+    )
+    content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+    for name, config in MODELS.items():
+        (repository / name / "1").mkdir(parents=True)
+        (repository / name / "config.pbtxt").write_text(config, encoding="utf-8")
+        if not name.startswith("ensemble"):
+            (repository / name / "1" / "model.onnx").write_bytes(content)
+
+
+def test_the_lint_refuses_exactly_what_triton_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = tmp_path / "repository"
+    write_models(repository)
+    monkeypatch.setattr(triton, "check_repository", lambda folder, variant: sorted(MODELS))  # it would refuse the start
+    server = TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, log_path=tmp_path / "triton.log")
+    with pytest.raises(ServerStartError) as refused, server:
+        pytest.fail("Triton loaded every model")
+    _, problems = lint_repository(repository, gpu_count=0)
+    errors = {problem.path.parent.name for problem in problems if problem.severity == "error"}
+    assert errors == set(refused.value.model_reasons)
+    warnings = {problem.path.parent.name for problem in problems} - errors
+    assert warnings == {"queue_policy", "unread_parameter"}
