@@ -16,16 +16,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from client_bench import measure_client
 from lychee_client import Image, LycheeClient
 from lychee_export.runtime import open_session
 from machine import describe_machine
+from measurement import Measurement
 from payloads import fresh_photos, fresh_queries, fresh_texts
 from tritonclient.grpc import InferenceServerClient, InferInput
 
@@ -37,24 +39,6 @@ LIST_LENGTH = 20
 ROUNDS = 5
 BATCHES_PER_ROUND = 12
 BATCHES_IN_FLIGHT = 3
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One line of the table; `target` is None where a line only explains another."""
-
-    name: str
-    measured: float
-    unit: str
-    target: float | None = None
-    at_least: bool = False
-
-    @property
-    def met(self) -> bool:
-        """Whether the target is met; a line without a target meets it."""
-        if self.target is None:
-            return True
-        return self.measured >= self.target if self.at_least else self.measured <= self.target
 
 
 class Server:
@@ -164,9 +148,11 @@ def run() -> list[Measurement]:
         server.stop()
         load_s = server.load()
         try:
-            url = server.status()["grpc_url"]
+            status = server.status()
+            url = status["grpc_url"]
             with LycheeClient(url) as client:
                 measurements += measure_calls(client)
+            measurements += measure_client(url, status["http_url"])
             measurements += measure_throughput(url)
             measurements.append(Measurement("lychee load, second time", load_s, "s", 12))
             status = server.status()
@@ -189,7 +175,7 @@ def main() -> None:
     for line in measurements:
         target = f"{'>=' if line.at_least else '<='} {line.target:g}" if line.target is not None else ""
         verdict = "" if line.target is None else "met" if line.met else "MISSED"
-        print(f"{line.name:45} {line.measured:8.2f} {line.unit:3} {target:>8}  {verdict}")
+        print(f"{line.name:58} {line.measured:8.2f} {line.unit:3} {target:>8}  {verdict}")
     output.parent.mkdir(parents=True, exist_ok=True)
     content = {"machine": machine, "measurements": [asdict(line) | {"met": line.met} for line in measurements]}
     output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

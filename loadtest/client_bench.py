@@ -1,0 +1,193 @@
+"""What the client itself costs: four transports, shared memory, memory, and the two lanes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import multiprocessing
+import statistics
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+from lychee_client import AsyncLycheeClient, Image, LycheeClient, RerankResponse
+from measurement import Measurement
+from payloads import fresh_photos, fresh_queries, fresh_texts
+from tritonclient.grpc import InferenceServerClient
+
+__all__ = ["measure_client"]
+
+ROUNDS = 8
+CALLS_PER_ROUND = 25
+LIST_LENGTH = 20
+SHARED_ROUNDS = 30
+MANY_TEXTS = 1000
+LANE_SECONDS = 12.0
+BULK_TEXTS = 200
+
+
+def measure_client(grpc_url: str, http_url: str) -> Iterator[Measurement]:
+    """Measure everything that this module knows, on a running server.
+
+    Args:
+        grpc_url: "HOST:PORT".
+        http_url: The same of the HTTP port.
+    """
+    urls = {"gRPC": grpc_url, "HTTP": f"http://{http_url}"}
+    yield from measure_transports(urls, grpc_url)
+    yield from measure_shared_memory(urls)
+    yield from measure_memory(grpc_url)
+    yield from measure_lanes(grpc_url)
+
+
+def measure_transports(urls: dict[str, str], grpc_url: str) -> Iterator[Measurement]:
+    """Compare the four clients in turn: one short text pair that the server's cache knows.
+
+    The overhead is the wall time without preprocessing and without what the server counts for the two requests.
+    """
+    walls: dict[str, list[float]] = {}
+    overheads: dict[str, list[float]] = {}
+    loop = asyncio.new_event_loop()
+    synchronous = {f"sync {name}": LycheeClient(url) for name, url in urls.items()}
+    asynchronous = {f"async {name}": AsyncLycheeClient(url) for name, url in urls.items()}
+
+    def wait_for(answer: Awaitable[RerankResponse]) -> RerankResponse:
+        async def wait() -> RerankResponse:
+            return await answer
+
+        return loop.run_until_complete(wait())
+
+    calls: dict[str, Callable[[], RerankResponse]] = {
+        name: lambda client=client: client.rerank("a cat", ["a small cat"])  # type: ignore[misc]
+        for name, client in synchronous.items()
+    }
+    calls |= {
+        name: lambda client=client: wait_for(client.rerank("a cat", ["a small cat"]))  # type: ignore[misc]
+        for name, client in asynchronous.items()
+    }
+    with InferenceServerClient(grpc_url) as triton:
+        for call in calls.values():
+            call()
+        for _ in range(ROUNDS):
+            for name, call in calls.items():
+                before = server_ms(triton)
+                latencies, preprocessing = [], []
+                for _ in range(CALLS_PER_ROUND):
+                    started = time.perf_counter()
+                    response = call()
+                    latencies.append(1e3 * (time.perf_counter() - started))
+                    preprocessing.append(response.timings.preprocess_ms)
+                served = (server_ms(triton) - before) / CALLS_PER_ROUND
+                walls.setdefault(name, []).append(statistics.median(latencies))
+                overhead = statistics.median(latencies) - statistics.median(preprocessing) - served
+                overheads.setdefault(name, []).append(overhead)
+    for client in synchronous.values():
+        client.close()
+    for other in asynchronous.values():
+        loop.run_until_complete(other.aclose())
+    loop.close()
+    for name, values in walls.items():
+        yield Measurement(f"{name}: 1 cached text pair", statistics.median(values), "ms")
+    for name, values in overheads.items():
+        yield Measurement(f"{name}: overhead of the client", statistics.median(values), "ms", 1.5)
+
+
+def server_ms(triton: InferenceServerClient) -> float:
+    """Return the milliseconds that the server has counted for queries and text pairs.
+
+    The text encoder answers the query and, inside the ensemble, the document: half of its time is the query's.
+    """
+    total = {
+        model.name: model.inference_stats.success.ns / 1e6 for model in triton.get_inference_statistics().model_stats
+    }
+    return float(total["rerank_text"] + total["text_encoder"] / 2)
+
+
+def measure_shared_memory(urls: dict[str, str]) -> Iterator[Measurement]:
+    """Compare sending pixels with sharing them, in turn: photos that the server's cache knows."""
+    photos = [Image.from_bytes(data) for data in itertools.islice(fresh_photos(), LIST_LENGTH)]
+    for name, url in urls.items():
+        with LycheeClient(url) as sending, LycheeClient(url, shared_memory=True) as sharing:
+            latencies: dict[bool, list[float]] = {False: [], True: []}
+            for client in (sending, sharing):
+                client.rerank("a cat", photos)
+            for _ in range(SHARED_ROUNDS):
+                for shared, client in ((False, sending), (True, sharing)):
+                    started = time.perf_counter()
+                    client.rerank("a cat", photos)
+                    latencies[shared].append(1e3 * (time.perf_counter() - started))
+        yield Measurement(f"{name}: 20 cached photos, sent", statistics.median(latencies[False]), "ms")
+        yield Measurement(f"{name}: 20 cached photos, shared memory", statistics.median(latencies[True]), "ms")
+
+
+def measure_memory(url: str) -> Iterator[Measurement]:
+    """Measure how much a process grows by one call with many texts."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        yield Measurement("memory of 1 call with 1000 texts", pool.apply(growth_mb, (url,)), "MB", 150)
+
+
+def growth_mb(url: str) -> float:
+    """Return by how much this process's memory exceeds, at its peak, what it was before the call, in megabytes."""
+    with LycheeClient(url) as client:
+        client.rerank("a cat", ["a small cat"])
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew from here
+        before = memory_kib("VmRSS")
+        client.rerank("a cat", list(itertools.islice(fresh_texts(), MANY_TEXTS)), timeout_s=300)
+        return (memory_kib("VmHWM") - before) * 1024 / 1e6
+
+
+def memory_kib(name: str) -> int:
+    """Return a line of this process's status."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (line,) = [line for line in status.splitlines() if line.startswith(f"{name}:")]
+    return int(line.split()[1])
+
+
+def measure_lanes(url: str) -> Iterator[Measurement]:
+    """Measure interactive calls alone and beside each kind of bulk job, and how fast that job is."""
+    with LycheeClient(url) as client:
+        p50, p99 = percentiles(client, LANE_SECONDS)
+    yield Measurement("1 new text pair alone, p50", p50, "ms")
+    yield Measurement("1 new text pair alone, p99", p99, "ms")
+    for priority in ("interactive", "bulk"):
+        stop = threading.Event()
+        rates: list[float] = []
+        job = threading.Thread(target=rank_until, args=(url, priority, stop, rates))
+        job.start()
+        with LycheeClient(url) as client:
+            busy_p50, busy_p99 = percentiles(client, LANE_SECONDS)
+        stop.set()
+        job.join()
+        label = f"beside a job with priority {priority}"
+        yield Measurement(f"the same {label}, p50 / p50 alone", busy_p50 / p50, "")
+        yield Measurement(f"the same {label}, p99 / p99 alone", busy_p99 / p99, "")
+        yield Measurement(f"texts per second of that job ({priority})", statistics.median(rates), "1/s")
+
+
+def percentiles(client: LycheeClient, duration_s: float) -> tuple[float, float]:
+    """Return median and 99th percentile of calls with one new text pair each, in milliseconds."""
+    queries, texts = fresh_queries(), fresh_texts()
+    latencies = []
+    ends = time.monotonic() + duration_s
+    while time.monotonic() < ends:
+        salt = time.perf_counter_ns()
+        query, text = f"{next(queries)} {salt}", f"{next(texts)} {salt}"
+        started = time.perf_counter()
+        client.rerank(query, [text], timeout_s=300)
+        latencies.append(1e3 * (time.perf_counter() - started))
+    cuts = statistics.quantiles(latencies, n=100, method="inclusive")
+    return statistics.median(latencies), cuts[98]
+
+
+def rank_until(url: str, priority: str, stop: threading.Event, rates: list[float]) -> None:
+    """Rank new texts again and again; note how many per second."""
+    texts = fresh_texts()
+    with LycheeClient(url) as client:
+        while not stop.is_set():
+            salt = time.perf_counter_ns()
+            documents = [f"{text} {salt}" for text in itertools.islice(texts, BULK_TEXTS)]
+            started = time.perf_counter()
+            client.rerank("a cat", documents, priority=priority, timeout_s=300)  # type: ignore[arg-type]
+            rates.append(BULK_TEXTS / (time.perf_counter() - started))
