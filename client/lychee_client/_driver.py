@@ -108,7 +108,7 @@ class Driver:
         request, limit = operation.request, operation.max_rows_in_flight
         while limit is not None and self._is_full(limit - _rows(request)):
             try:
-                yield from self._wait_for(self._in_flight.popleft().future, _name(request))
+                yield from self._wait_for(self._in_flight[0].future, _name(request))
             except (TransportError, LycheeError):  # the plan will ask for the answer, or the error, itself
                 self._deadline.remaining_s(_name(request))
         handle: Handle[Any] = Handle(self._start(request), request)
@@ -124,6 +124,12 @@ class Driver:
 
     def _start(self, request: Request) -> Future[Any]:
         return self._transport.send(request, self._deadline.remaining_s(_name(request)))
+
+    def _start_again(self, handle: Handle[Any]) -> None:
+        assert handle.request is not None
+        handle.future = self._start(handle.request)
+        if all(other is not handle for other in self._in_flight):
+            self._in_flight.append(handle)
 
     def _run(self, operation: Run) -> Handle[Any]:
         try:
@@ -141,8 +147,8 @@ class Driver:
                 return (yield from self._wait_for(handle.future, _name(request)))
             except TransportError as failure:
                 if failure.shared_memory and isinstance(request, InferRequest):  # the server may have been restarted
-                    request = handle.request = replace(request, inline=True)
-                    handle.future = self._start(request)
+                    handle.request = request = replace(request, inline=True)
+                    self._start_again(handle)
                     continue
                 error = yield from self._diagnose(failure, request)
                 pause_s = self._retry.pause_s(retries) if error.retryable else None
@@ -150,7 +156,7 @@ class Driver:
                     raise error from failure
             yield Pause(pause_s)
             retries += 1
-            handle.future = self._start(request)
+            self._start_again(handle)
 
     def _diagnose(self, failure: TransportError, request: Request) -> Steps[LycheeError]:
         if failure.kind is DeadlineExceededError or not self._deadline.leaves(0.0):

@@ -14,7 +14,7 @@ from lychee_client import ConnectionFailedError, DeadlineExceededError, Inferenc
 from lychee_client._async_client import await_steps
 from lychee_client._client import wait_for_steps
 from lychee_client._deadline import Deadline
-from lychee_client._driver import Driver, Steps
+from lychee_client._driver import Driver, Pause, Steps
 from lychee_client._plan import Handle, Plan, run, send, sleep, wait
 from lychee_client._retry import RetryPolicy
 from lychee_client._transports.base import InferRequest, InferResponse, Request, TransportError
@@ -229,3 +229,43 @@ def test_closed_pool_is_connection_failed(carry_out: CarryOut, pool: ThreadPoolE
     for plan in (close_while_running(), run_after_close()):
         with pytest.raises(ConnectionFailedError, match="closed"):
             carry_out(make_driver(Transport(), pool).drive(plan))
+
+
+class FailingOnce(Transport):
+    """Loses the connection at the first request, and never answers the others."""
+
+    def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
+        self.futures.append(Future())
+        if len(self.futures) == 1:
+            self.futures[0].set_exception(TransportError(ConnectionFailedError, None, "lost", "id"))
+        return self.futures[-1]
+
+
+def test_request_that_was_sent_again_is_cancelled_too(pool: ThreadPoolExecutor) -> None:
+    transport = FailingOnce()
+
+    def plan() -> Plan[None]:
+        first = yield from send(REQUEST, LIMIT)
+        yield from send(REQUEST, LIMIT)
+        yield from wait(first)
+
+    retry = RetryPolicy(1, lambda low, high: 0.0)
+    steps = Driver(transport, "localhost:1", pool, Deadline(10), retry).drive(plan())
+    assert next(steps).future is transport.futures[0]
+    assert steps.throw(transport.futures[0].exception()) == Pause(0.0)
+    assert next(steps).future is transport.futures[2]
+    steps.close()
+    assert [future.cancelled() for future in transport.futures[1:]] == [True, True]
+
+
+def test_what_is_in_flight_is_cancelled_when_the_wait_for_room_ends_early(pool: ThreadPoolExecutor) -> None:
+    transport = Transport(answer_after=99)
+
+    def plan() -> Plan[None]:
+        for _ in range(9):
+            yield from send(REQUEST, LIMIT)
+
+    steps = make_driver(transport, pool).drive(plan())
+    next(steps)
+    steps.close()
+    assert [future.cancelled() for future in transport.futures] == [True] * (LIMIT // REQUEST.rows)

@@ -47,6 +47,7 @@ class Received:
     outputs: list[str]
     parameters: dict[str, int]
     headers: dict[str, str]
+    peer: str
 
 
 @dataclass
@@ -92,6 +93,7 @@ class GrpcServer(service_pb2_grpc.GRPCInferenceServiceServicer):
                 [tensor.name for tensor in request.outputs],
                 {name: value.int64_param or value.uint64_param for name, value in request.parameters.items()},
                 dict(context.invocation_metadata()),
+                context.peer(),
             )
         )
         answer = self.script.answer()
@@ -148,6 +150,7 @@ class HttpServer(BaseHTTPRequestHandler):
                 [tensor["name"] for tensor in header["outputs"]],
                 header["parameters"],
                 {name.lower(): value for name, value in self.headers.items()},
+                str(self.client_address),
             )
         )
         answer = self.script.answer()
@@ -366,7 +369,13 @@ def test_large_answers_pass(script: Script, transport: Transport) -> None:
     assert transport.send(REQUEST, 30).result().outputs["big"].shape == (size,)
 
 
-def test_many_requests_share_few_connections(script: Script, transport: Transport) -> None:
+def test_many_requests_at_once_are_all_answered(script: Script, transport: Transport) -> None:
     futures = [transport.send(REQUEST, 30) for _ in range(50)]
     assert all(future.result().outputs == {} for future in futures)
     assert len(script.received) == 50
+
+
+def test_connection_is_used_again(script: Script, transport: Transport) -> None:
+    for _ in range(5):
+        transport.send(REQUEST, 10).result()
+    assert len({received.peer for received in script.received}) == 1
