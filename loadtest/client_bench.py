@@ -8,10 +8,12 @@ import multiprocessing
 import statistics
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from lychee_client import AsyncLycheeClient, Image, LycheeClient, RerankResponse
+from lychee_client import AsyncLycheeClient, Image, LycheeClient
 from measurement import Measurement
 from payloads import fresh_photos, fresh_queries, fresh_texts
 from tritonclient.grpc import InferenceServerClient
@@ -51,37 +53,23 @@ def measure_transports(urls: dict[str, str], grpc_url: str) -> Iterator[Measurem
     loop = asyncio.new_event_loop()
     synchronous = {f"sync {name}": LycheeClient(url) for name, url in urls.items()}
     asynchronous = {f"async {name}": AsyncLycheeClient(url) for name, url in urls.items()}
-
-    def wait_for(answer: Awaitable[RerankResponse]) -> RerankResponse:
-        async def wait() -> RerankResponse:
-            return await answer
-
-        return loop.run_until_complete(wait())
-
-    calls: dict[str, Callable[[], RerankResponse]] = {
-        name: lambda client=client: client.rerank("a cat", ["a small cat"])  # type: ignore[misc]
-        for name, client in synchronous.items()
+    rounds: dict[str, Callable[[], list[Timed]]] = {
+        name: partial(time_calls, client) for name, client in synchronous.items()
     }
-    calls |= {
-        name: lambda client=client: wait_for(client.rerank("a cat", ["a small cat"]))  # type: ignore[misc]
-        for name, client in asynchronous.items()
-    }
+    for name, other in asynchronous.items():
+        rounds[name] = lambda other=other: loop.run_until_complete(time_async_calls(other))  # type: ignore[misc]
     with InferenceServerClient(grpc_url) as triton:
-        for call in calls.values():
-            call()
+        for run_round in rounds.values():
+            run_round()
         for _ in range(ROUNDS):
-            for name, call in calls.items():
+            for name, run_round in rounds.items():
                 before = server_ms(triton)
-                latencies, preprocessing = [], []
-                for _ in range(CALLS_PER_ROUND):
-                    started = time.perf_counter()
-                    response = call()
-                    latencies.append(1e3 * (time.perf_counter() - started))
-                    preprocessing.append(response.timings.preprocess_ms)
-                served = (server_ms(triton) - before) / CALLS_PER_ROUND
-                walls.setdefault(name, []).append(statistics.median(latencies))
-                overhead = statistics.median(latencies) - statistics.median(preprocessing) - served
-                overheads.setdefault(name, []).append(overhead)
+                timed = run_round()
+                served = (server_ms(triton) - before) / len(timed)
+                wall = statistics.median(call.wall_ms for call in timed)
+                preprocessing = statistics.median(call.preprocess_ms for call in timed)
+                walls.setdefault(name, []).append(wall)
+                overheads.setdefault(name, []).append(wall - preprocessing - served)
     for client in synchronous.values():
         client.close()
     for other in asynchronous.values():
@@ -91,6 +79,34 @@ def measure_transports(urls: dict[str, str], grpc_url: str) -> Iterator[Measurem
         yield Measurement(f"{name}: 1 cached text pair", statistics.median(values), "ms")
     for name, values in overheads.items():
         yield Measurement(f"{name}: overhead of the client", statistics.median(values), "ms", 1.5)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One call."""
+
+    wall_ms: float
+    preprocess_ms: float
+
+
+def time_calls(client: LycheeClient) -> list[Timed]:
+    """Time calls with one cached text pair, one after the other."""
+    timed = []
+    for _ in range(CALLS_PER_ROUND):
+        started = time.perf_counter()
+        response = client.rerank("a cat", ["a small cat"])
+        timed.append(Timed(1e3 * (time.perf_counter() - started), response.timings.preprocess_ms))
+    return timed
+
+
+async def time_async_calls(client: AsyncLycheeClient) -> list[Timed]:
+    """Time the same calls of the asynchronous client."""
+    timed = []
+    for _ in range(CALLS_PER_ROUND):
+        started = time.perf_counter()
+        response = await client.rerank("a cat", ["a small cat"])
+        timed.append(Timed(1e3 * (time.perf_counter() - started), response.timings.preprocess_ms))
+    return timed
 
 
 def server_ms(triton: InferenceServerClient) -> float:
