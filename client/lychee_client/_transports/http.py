@@ -105,12 +105,12 @@ class HttpTransport:
         """See Transport."""
         with self._lock:
             self._closed = True
-            loop, thread = self._loop, self._thread
-        if loop is None or thread is None or not thread.is_alive():
+            loop, self._loop = self._loop, None
+        if loop is None or self._thread is None:
             return
         asyncio.run_coroutine_threadsafe(self._shut_down(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+        self._thread.join()
 
     def _start(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
