@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
 from lychee_client import golden
-from lychee_client._base_client import DEFAULT_CONCURRENCY, BaseClient, check_concurrency
+from lychee_client._base_client import DEFAULT_CONCURRENCY, GOLDEN_TIMEOUT_S, BaseClient, check_concurrency
 from lychee_client._calls import RerankOptions
 from lychee_client._driver import Steps, WaitFor
 from lychee_client._errors import LycheeError
@@ -96,9 +96,9 @@ class AsyncLycheeClient(BaseClient):
         """See LycheeClient.score."""
         return await self._carry_out(self._calls.score(query, document, options), self._calls.timeout_s(options))
 
-    async def check_golden_pairs(self) -> golden.GoldenReport:
+    async def check_golden_pairs(self, timeout_s: float | None = GOLDEN_TIMEOUT_S) -> golden.GoldenReport:
         """See LycheeClient.check_golden_pairs."""
-        return await self._carry_out(self._calls.check_golden_pairs(), self._config.timeout_s)
+        return await self._carry_out(self._calls.check_golden_pairs(), timeout_s)
 
     async def server_status(self) -> ServerStatus:
         """See LycheeClient.server_status."""

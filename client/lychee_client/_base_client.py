@@ -22,6 +22,7 @@ from lychee_client.thresholds import Policy
 # Each thread may hold a large image, and more threads than cores decode no faster.
 MAX_WORKERS: Final = 4
 DEFAULT_CONCURRENCY: Final = 4
+GOLDEN_TIMEOUT_S: Final = 300.0  # several pairs, perhaps of a large model on a CPU
 
 T = TypeVar("T")
 

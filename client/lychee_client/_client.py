@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TypeVar, Unpack
 
 from lychee_client import golden
-from lychee_client._base_client import DEFAULT_CONCURRENCY, BaseClient, check_concurrency
+from lychee_client._base_client import DEFAULT_CONCURRENCY, GOLDEN_TIMEOUT_S, BaseClient, check_concurrency
 from lychee_client._calls import RerankOptions
 from lychee_client._driver import Steps, WaitFor
 from lychee_client._errors import LycheeError
@@ -135,13 +135,16 @@ class LycheeClient(BaseClient):
         """
         return self._carry_out(self._calls.score(query, document, options), self._calls.timeout_s(options))
 
-    def check_golden_pairs(self) -> golden.GoldenReport:
+    def check_golden_pairs(self, timeout_s: float | None = GOLDEN_TIMEOUT_S) -> golden.GoldenReport:
         """Replay the manifest's golden pairs against the live server.
+
+        Args:
+            timeout_s: Seconds for all pairs. None waits forever.
 
         Raises:
             LycheeError: The manifest cannot be fetched, or a pair cannot be scored.
         """
-        return self._carry_out(self._calls.check_golden_pairs(), self._config.timeout_s)
+        return self._carry_out(self._calls.check_golden_pairs(), timeout_s)
 
     def server_status(self) -> ServerStatus:
         """Return what the server says about itself; one that cannot be reached is not live.

@@ -18,6 +18,7 @@ from lychee_client import (
     Calibration,
     ConfigurationError,
     ConnectionFailedError,
+    DeadlineExceededError,
     Image,
     ImageText,
     InvalidInputError,
@@ -255,6 +256,15 @@ def test_both_clients_answer_alike() -> None:
     answer = asyncio.run(ask())
     assert answer.results == expected.results
     assert [error.message for error in answer.errors] == [error.message for error in expected.errors]
+
+
+def test_golden_pairs_have_a_deadline_of_their_own(call: Call) -> None:
+    pair = {"query": {"text": "q"}, "document": {"text": "d"}, "relevance_score": 0.5}
+    slow = FakeTransport(
+        lambda request: time.sleep(0.02), manifest={"golden_pairs": {"tolerance": 1.0, "pairs": [pair] * 3}}
+    )
+    with pytest.raises(DeadlineExceededError):
+        call(slow, "check_golden_pairs", timeout_s=0.05)
 
 
 def test_closed_clients_say_so() -> None:
