@@ -18,7 +18,8 @@ from lychee_client._errors import (
     ServerError,
 )
 from lychee_client._manifest import Manifest
-from lychee_client._pipelines.dual_encoder import LANES, DualEncoder, check_input
+from lychee_client._pipelines.dual_encoder import DualEncoder, check_input
+from lychee_client._pipelines.lanes import LANES
 from lychee_client._plan import Plan, control, sleep
 from lychee_client._ranking import check_selection, rank
 from lychee_client._statistics import model_timings

@@ -15,10 +15,11 @@ import numpy.typing as npt
 from lychee_client._errors import ContractError, InferenceError, InvalidInputError, LycheeError, RequestRejectedError
 from lychee_client._image import Image, PreparedImage
 from lychee_client._manifest import Manifest
+from lychee_client._pipelines.lanes import LANES, Lane
 from lychee_client._plan import Handle, Plan, run, send, wait
 from lychee_client._text import TextProcessor, TokenizedText, check_text
 from lychee_client._transports.base import InferRequest, InferResponse, Tensor
-from lychee_client._types import ImageText, Input, Modality, Priority, Text, Timings, image_of, modality_of, text_of
+from lychee_client._types import ImageText, Input, Modality, Text, Timings, image_of, modality_of, text_of
 
 TEXT_ENCODER: Final = "text_encoder"
 VISION_ENCODER: Final = "vision_encoder"
@@ -33,30 +34,6 @@ IMAGES_AHEAD: Final = 8
 _DOCUMENT_ERRORS: Final = (InvalidInputError, RequestRejectedError, InferenceError)
 
 Embedding = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """How much of the server one call may take.
-
-    Attributes:
-        priority: Triton's level, for servers whose models have levels; 1 goes first.
-        max_tokens: Of one request's texts, padding included, unless a single text has more. None: as many as fit.
-        max_rows_in_flight: Documents that have been sent and not yet answered.
-    """
-
-    priority: int
-    max_tokens: int | None
-    max_rows_in_flight: int
-
-
-# Interactive: two of the server's largest batches, so that it never waits for the client; more would only hold memory,
-# and be computed in vain when the call is cancelled. Bulk: one small request at a time, so that an interactive request
-# that comes in between waits for little work. Measured: see the README.
-LANES: Final[dict[Priority, Lane]] = {
-    "interactive": Lane(priority=1, max_tokens=None, max_rows_in_flight=64),
-    "bulk": Lane(priority=2, max_tokens=64, max_rows_in_flight=1),
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from lychee_client import (
     ServerOverloadedError,
     Text,
 )
-from lychee_client._pipelines.dual_encoder import LANES
+from lychee_client._pipelines.lanes import LANES
 from lychee_client._transports.base import InferRequest, InferResponse, Request
 from lychee_client._transports.fake import MANIFEST, FakeTransport
 

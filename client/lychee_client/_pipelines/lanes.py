@@ -1,0 +1,32 @@
+"""How much of the server one call may take, so that callers do not starve each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from lychee_client._types import Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """How much of the server one call may take.
+
+    Attributes:
+        priority: Triton's level, for servers whose models have levels; 1 goes first.
+        max_tokens: Of one request's texts, padding included, unless a single text has more. None: as many as fit.
+        max_rows_in_flight: Documents that have been sent and not yet answered.
+    """
+
+    priority: int
+    max_tokens: int | None
+    max_rows_in_flight: int
+
+
+# Interactive: two of the server's largest batches, so that it never waits for the client; more would only hold memory,
+# and be computed in vain when the call is cancelled. Bulk: one small request at a time, so that an interactive request
+# that comes in between waits for little work. Measured: see the README.
+LANES: Final[dict[Priority, Lane]] = {
+    "interactive": Lane(priority=1, max_tokens=None, max_rows_in_flight=64),
+    "bulk": Lane(priority=2, max_tokens=64, max_rows_in_flight=1),
+}
