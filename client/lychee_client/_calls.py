@@ -32,6 +32,7 @@ from lychee_client.instructions.templates import text_problem
 from lychee_client.thresholds import Policy, get_policy
 
 POLL_INTERVAL_S: Final = 0.1
+MAX_WARNINGS: Final = 100
 
 
 class RerankOptions(TypedDict, total=False):
@@ -127,7 +128,7 @@ class Calls:
         manifest, pipeline = yield from self.load()
         warned: list[str] = []
         if manifest.instruction is None and instruction is not None:
-            warned.append(f"{manifest.model_id} reads no instruction; {instruction!r} is ignored")
+            warned.append(f"{manifest.model_id} reads no instruction; the one given is ignored")
             instruction = None
         elif manifest.instruction is not None and instruction is None:
             instruction = manifest.instruction.default
@@ -213,9 +214,9 @@ class Calls:
         return ServerStatus(live=True, ready=ready, version=metadata.get("version"), models=models)
 
     def _warn(self, messages: Sequence[str]) -> None:
-        """Warn about each thing once."""
+        """Warn about each thing once, and after many different ones not at all: every response has its own."""
         for message in messages:
-            if message not in self._warned:
+            if message not in self._warned and len(self._warned) < MAX_WARNINGS:
                 self._warned.add(message)
                 warnings.warn(message, LycheeWarning, stacklevel=2)
 

@@ -31,6 +31,7 @@ from lychee_client import (
     ServerStatus,
     Text,
 )
+from lychee_client._calls import MAX_WARNINGS
 from lychee_client._transports.base import InferRequest, Request
 from lychee_client._transports.fake import FakeTransport
 from lychee_client.calibration.mapping import PlattMapping
@@ -222,6 +223,16 @@ def test_calibration_of_the_client_is_used(transport: FakeTransport) -> None:
     with LycheeClient(transport=transport, policy=calibration) as client:
         assert client.rerank("a", ["a"]).results[0].decision == "reject"
         assert client.rerank("a", ["a"], policy="balanced").results[0].decision == "accept"
+
+
+def test_warnings_do_not_pile_up() -> None:
+    with LycheeClient(transport=FakeTransport()) as client:
+        calibration = make_calibration(client)
+        others = [replace(calibration, instruction=f"Find number {number}.") for number in range(MAX_WARNINGS + 20)]
+        with pytest.warns(LycheeWarning) as caught:
+            responses = [client.rerank("q", ["a"], policy=other) for other in others]
+    assert len(caught) == MAX_WARNINGS
+    assert all(response.warnings for response in responses)
 
 
 def test_query_is_not_sent_when_no_document_can_be_ranked(call: Call) -> None:
