@@ -95,19 +95,23 @@ class Calls:
         return self._loaded
 
     def _share(self, pool: SharedMemoryPool) -> Plan[None]:
-        if pool.active:
+        if not pool.begin_registration():  # another call does it
             return
         try:
             yield from control(pool.registration)
+            pool.active = True
         except ServerError as error:
             raise ConfigurationError(
                 f"{self.config.url} cannot use this machine's shared memory: {error}; expected a server on this host "
                 "that may read /dev/shm. Leave shared_memory out"
             ) from error
-        pool.active = True
+        finally:
+            pool.end_registration()
 
     def rerank(self, query: Input, documents: Sequence[Input], options: RerankOptions) -> Plan[RerankResponse]:
         """See LycheeClient.rerank."""
+        for name in options.keys() - RerankOptions.__annotations__.keys():
+            raise TypeError(f"{name!r} is no option; expected one of {', '.join(RerankOptions.__annotations__)}")
         top_n, score_threshold = options.get("top_n"), options.get("score_threshold")
         min_results = options.get("min_results", 0)
         check_selection(top_n, score_threshold, min_results)

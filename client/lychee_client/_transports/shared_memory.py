@@ -49,6 +49,7 @@ class SharedMemoryPool:
         self.name = f"lychee-{secrets.token_hex(8)}"
         self.active = False
         self._memory = SharedMemory(create=True, size=SLOTS * SLOT_BYTES)
+        self._begun = False
         self._lock = threading.Lock()
         self._free = [number * SLOT_BYTES for number in range(SLOTS)]
 
@@ -58,6 +59,16 @@ class SharedMemoryPool:
         size = SLOTS * SLOT_BYTES
         parameters: dict[str, str | int] = {"key": f"/{self._memory.name}", "offset": 0, "byte_size": size}
         return ControlRequest("register_region", self.name, parameters)
+
+    def begin_registration(self) -> bool:
+        """Return whether the caller is to register the region: the server takes a name only once."""
+        with self._lock:
+            begun, self._begun = self._begun, True
+        return not begun
+
+    def end_registration(self) -> None:
+        """Let the next caller try again if the region is not active."""
+        self._begun = self.active
 
     def place(self, request: Request) -> dict[str, Slot]:
         """Copy the request's larger tensors into free slots; return them by input name. The others travel as ever."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,13 @@ def test_answers_are_those_without_it(url: str, sharing: LycheeClient, photos: P
 def test_slots_are_used_again(sharing: LycheeClient) -> None:
     for seed in range(3):
         assert len(sharing.rerank("a cat", new_images(SLOTS // 2, seed)).results) == SLOTS // 2
+    assert sent_inline(sharing) == [False] * 3
+
+
+def test_first_calls_at_the_same_time_share_one_region(server: TritonServer, sharing: LycheeClient) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda seed: sharing.rerank("a cat", new_images(2, seed)), range(6)))
+    assert [len(answer.results) for answer in answers] == [2] * 6
     assert sent_inline(sharing) == [False] * 3
 
 

@@ -32,7 +32,7 @@ from lychee_client import (
     Text,
 )
 from lychee_client._calls import MAX_WARNINGS
-from lychee_client._transports.base import InferRequest, Request
+from lychee_client._transports.base import ControlRequest, InferRequest, Request
 from lychee_client._transports.fake import FakeTransport
 from lychee_client.calibration.mapping import PlattMapping
 
@@ -112,6 +112,14 @@ def test_bad_options_are_refused(call: Call, options: dict[str, Any]) -> None:
     assert transport.requests == []
 
 
+@pytest.mark.parametrize("method", ["rerank", "score"])
+def test_misspelt_option_is_refused(call: Call, method: str) -> None:
+    transport = FakeTransport()
+    with pytest.raises(TypeError, match="'topn' is no option"):
+        call(transport, method, "q", ["a"] if method == "rerank" else "a", topn=3)
+    assert transport.requests == []
+
+
 def test_bulk_sends_little_at_a_time_and_scores_the_same(call: Call) -> None:
     documents = ["a" * 3] * 4 + ["b" * 20] * 3 + ["c" * 50] * 2
     interactive, bulk = FakeTransport(), FakeTransport()
@@ -125,6 +133,23 @@ def test_bulk_sends_little_at_a_time_and_scores_the_same(call: Call) -> None:
         for transport in (interactive, bulk)
     ]
     assert levels == [{1}, {2}]
+
+
+def test_shared_memory_is_registered_by_a_later_call_if_the_first_failed() -> None:
+    lost = [ConnectionFailedError("lost")]
+
+    def fail_once(request: Request) -> None:
+        if isinstance(request, ControlRequest) and request.action == "register_region" and lost:
+            raise lost.pop()
+
+    transport = FakeTransport(fail_once)
+    with LycheeClient(transport=transport, shared_memory=True) as client:
+        with pytest.raises(ConnectionFailedError):
+            client.rerank("q", ["a"])
+        assert client.rerank("q", ["a"]).results
+        assert client.rerank("q", ["a"]).results
+    actions = [request.action for request in transport.requests if isinstance(request, ControlRequest)]
+    assert actions == ["register_region", "register_region", "unregister_region"]
 
 
 def test_server_timings_are_what_the_server_counted_meanwhile(call: Call) -> None:
