@@ -184,7 +184,8 @@ class Driver:
         except CancelledError as error:
             raise ConnectionFailedError(CLOSED) from error
         except TimeoutError as error:
-            if future.done() and not future.cancelled():  # the job's own
+            own = future.exception() if future.done() and not future.cancelled() else None
+            if isinstance(own, TimeoutError):  # the job's
                 raise
             raise self._deadline.exceeded(waiting_for) from error
         return result

@@ -201,6 +201,19 @@ def test_jobs_own_timeout_error_is_not_the_deadlines(carry_out: CarryOut, pool: 
         carry_out(make_driver(Transport(), pool).drive(plan()))
 
 
+def test_answer_that_comes_as_the_time_is_up_is_too_late(pool: ThreadPoolExecutor) -> None:
+    transport = Transport(answer_after=99)
+
+    def plan() -> Plan[None]:
+        yield from wait((yield from send(REQUEST)))
+
+    steps = make_driver(transport, pool).drive(plan())
+    next(steps)
+    transport.futures[0].set_exception(TransportError(DeadlineExceededError, None, "timed out", "id"))
+    with pytest.raises(DeadlineExceededError, match="10 s for model"):
+        steps.throw(TimeoutError())
+
+
 def test_closed_transport_is_connection_failed(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
     transport = Transport(answer_after=99)
 
