@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
-import os
 import re
-import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from lychee_client._errors import ContractError
+from lychee_client._atomic_file import write_atomically
+from lychee_client._errors import ConfigurationError, ContractError
 from lychee_client._manifest import Manifest, parse_manifest
 from lychee_client._plan import Plan, run, send, wait
 from lychee_client._transports.base import InferRequest
@@ -94,15 +92,8 @@ def read_cached(path: Path, sha256: str) -> str | None:
 
 def write_cached(path: Path, text: str) -> None:
     """Write atomically, so that a reader sees the old content, the new, or no file."""
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-            temporary = file.name
-            file.write(text.encode("utf-8"))
-        os.replace(temporary, path)
-    except OSError as error:
+        write_atomically(path, text.encode("utf-8"))
+    except (OSError, ConfigurationError) as error:
         _logger.info("cannot write %s (%s); the tokenizer will be fetched again next time", path, error)
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)

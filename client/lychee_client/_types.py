@@ -194,6 +194,14 @@ class ServerStatus:
     models: tuple[ModelStatus, ...] = ()
 
 
+def combine(text: str | None, image: Image | None) -> Input:
+    """Return the query or document that has these parts, at least one of them."""
+    if image is None:
+        assert text is not None
+        return Text(text)
+    return image if text is None else ImageText(image, text)
+
+
 def modality_of(value: Input) -> Modality:
     """Return which kind of query or document this is."""
     if isinstance(value, ImageText):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from lychee_client._errors import ContractError
 from lychee_client._image import Image
 from lychee_client._manifest import Manifest
-from lychee_client._types import ImageText, Input, Text
+from lychee_client._types import Input, combine
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,9 @@ def _to_input(data: Mapping[str, str]) -> Input:
     if encoded is None:
         if text is None:
             raise ContractError(f"a golden pair has the keys {sorted(data)}, expected text or image_png_base64")
-        return Text(text)
+        return combine(text, None)
     try:
         image = Image.from_bytes(base64.b64decode(encoded, validate=True))
     except (binascii.Error, TypeError) as error:
         raise ContractError(f"a golden pair's image_png_base64 cannot be decoded: {error}; export again") from error
-    return image if text is None else ImageText(image, text)
+    return combine(text, image)

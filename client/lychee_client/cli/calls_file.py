@@ -9,7 +9,7 @@ from typing import Final
 
 from lychee_client._errors import ConfigurationError
 from lychee_client._image import Image
-from lychee_client._types import ImageText, Input, Text
+from lychee_client._types import Input, Text, combine
 
 _KEYS: Final = {"query", "documents"}
 
@@ -59,11 +59,8 @@ def _parse_call(line: str, where: str, folder: Path) -> tuple[Input, list[Input]
 def _parse_input(value: object, where: str, folder: Path) -> Input:
     if isinstance(value, str):
         return Text(value)
-    if isinstance(value, dict) and value and set(value) <= {"text", "image"}:
-        text, image = value.get("text"), value.get("image")
-        if all(part is None or isinstance(part, str) for part in (text, image)):
-            if image is None:
-                return Text(str(text))
-            picture = Image.from_path(folder / image)
-            return picture if text is None else ImageText(picture, text)
+    if isinstance(value, dict) and set(value) <= {"text", "image"}:
+        parts = text, image = value.get("text"), value.get("image")
+        if parts != (None, None) and all(part is None or isinstance(part, str) for part in parts):
+            return combine(text, None if image is None else Image.from_path(folder / image))
     raise ConfigurationError(f'{where} has {value!r}; expected a string or {{"text": ..., "image": "PATH"}}')

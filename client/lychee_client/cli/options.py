@@ -12,7 +12,7 @@ import typer
 
 from lychee_client._errors import ConfigurationError, LycheeError, LycheeWarning
 from lychee_client._image import Image
-from lychee_client._types import ImageText, Input, Text
+from lychee_client._types import Input, combine
 from lychee_client.calibration import Calibration
 from lychee_client.instructions.templates import get_instruction
 
@@ -76,12 +76,9 @@ def make_input(text: str | None, image_path: Path | None, options: str) -> Input
     Raises:
         BadParameter: Neither is given.
     """
-    if image_path is None:
-        if text is None:
-            raise typer.BadParameter(f"give {options}, or both")
-        return Text(text)
-    image = Image.from_path(image_path)
-    return image if text is None else ImageText(image, text)
+    if text is None and image_path is None:
+        raise typer.BadParameter(f"give {options}, or both")
+    return combine(text, None if image_path is None else Image.from_path(image_path))
 
 
 def choose_policy(name: PolicyName, calibration: Path | None) -> str | Calibration:

@@ -187,6 +187,7 @@ def test_calls_are_ranked_line_by_line(run: Run, files: list[Path], tmp_path: Pa
         ({"query": "q", "documents": "d"}, "expected"),
         ({"query": "q", "documents": [], "top_n": 1}, "expected"),
         ({"query": "q", "documents": [{}]}, "line 2 has {}"),
+        ({"query": "q", "documents": [{"text": None}]}, "line 2 has"),
         ({"query": 3, "documents": []}, "line 2 has 3"),
         ({"query": "q", "documents": [{"image": 3}]}, "line 2 has"),
     ],

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
@@ -299,8 +299,9 @@ def test_deadline_ends_the_request(script: Script, transport: Transport) -> None
     assert caught.value.kind is DeadlineExceededError
 
 
-def test_cancelled_request_is_cancelled(script: Script, transport: Transport) -> None:
-    arrived, released = threading.Event(), threading.Event()
+def send_and_hold(script: Script, transport: Transport, released: threading.Event) -> Future[Any]:
+    """Send a request and return once it is with the server, which holds the answer back."""
+    arrived = threading.Event()
 
     def answer() -> list[Any]:
         arrived.set()
@@ -310,6 +311,12 @@ def test_cancelled_request_is_cancelled(script: Script, transport: Transport) ->
     script.answer = answer
     future = transport.send(REQUEST, 10)
     assert arrived.wait(10)
+    return future
+
+
+def test_cancelled_request_is_cancelled(script: Script, transport: Transport) -> None:
+    released = threading.Event()
+    future = send_and_hold(script, transport, released)
     assert future.cancel()
     with pytest.raises(CancelledError):
         future.result()
@@ -318,16 +325,8 @@ def test_cancelled_request_is_cancelled(script: Script, transport: Transport) ->
 
 
 def test_close_ends_what_is_in_flight(script: Script, transport: Transport) -> None:
-    arrived, released = threading.Event(), threading.Event()
-
-    def answer() -> list[Any]:
-        arrived.set()
-        released.wait(10)
-        return []
-
-    script.answer = answer
-    future = transport.send(REQUEST, 10)
-    assert arrived.wait(10)
+    released = threading.Event()
+    future = send_and_hold(script, transport, released)
     transport.close()
     with pytest.raises((CancelledError, TransportError)):
         future.result(10)
