@@ -15,6 +15,7 @@ from lychee_server.ensemble_lint import ensemble_problems
 from lychee_server.repository import DEFAULT_MODEL_FILENAME
 
 BACKENDS: Final = frozenset({"onnxruntime", "python"})
+CONTAINER_BACKENDS: Final = BACKENDS | {"tensorrt"}
 ACCELERATORS: Final = {"cpu_execution_accelerator": ("openvino",), "gpu_execution_accelerator": ("cuda", "tensorrt")}
 OPENVINO_PRECISIONS: Final = frozenset({"bf16", "fp32"})
 # Those that our backend reads, and those that the C++ backend reads.
@@ -100,7 +101,7 @@ def check_versions(file: ConfigFile, _: int) -> Iterator[Problem]:
     if not present:
         seen = f"the model has no version: {file.folder / '1'} is missing"
         yield file.problem(None, seen, "run `lychee export` to write it", key="version_policy")
-    if file.message.backend != "onnxruntime" or is_ensemble(file):
+    if file.message.backend != "onnxruntime" or is_ensemble(file) or file.is_variant:
         return
     filename = file.message.default_model_filename or DEFAULT_MODEL_FILENAME
     for version in served:
@@ -112,7 +113,8 @@ def check_versions(file: ConfigFile, _: int) -> Iterator[Problem]:
 
 
 def check_backend(file: ConfigFile, _: int) -> Iterator[Problem]:
-    """The backend is one that Triton has here; an ensemble says that it is one, and has none."""
+    """The backend is one that Triton has here, or in a variant anywhere; an ensemble says so, and has none."""
+    known = CONTAINER_BACKENDS if file.is_variant else BACKENDS
     field = file.root.get("backend")
     if is_ensemble(file):
         if field is not None:
@@ -121,9 +123,9 @@ def check_backend(file: ConfigFile, _: int) -> Iterator[Problem]:
         if file.message.platform != "ensemble":
             seen = f"is {file.message.platform!r}, but the model has ensemble_scheduling"
             yield file.problem(file.root.get("platform"), seen, 'write platform: "ensemble"', key="platform")
-    elif field is not None and field.value not in BACKENDS:
+    elif field is not None and field.value not in known:
         seen = f"is {field.value}, which this machine's Triton does not have (NVIDIA's container has more)"
-        yield file.problem(field, seen, suggest(field.value or "", BACKENDS))
+        yield file.problem(field, seen, suggest(field.value or "", known))
 
 
 def check_batching(file: ConfigFile, _: int) -> Iterator[Problem]:
@@ -154,7 +156,7 @@ def check_instances(file: ConfigFile, gpu_count: int) -> Iterator[Problem]:
         if is_ensemble(file):
             seen = "an ensemble runs nothing itself, and Triton refuses one with an instance_group"
             yield file.problem(field, seen, "remove it")
-        elif group.kind == _Group.KIND_GPU and not gpu_count:
+        elif group.kind == _Group.KIND_GPU and not gpu_count and not file.is_variant:
             seen = "is KIND_GPU, but this machine has no NVIDIA GPU that Triton could use"
             yield file.problem(field.get("kind") or field, seen, "write KIND_CPU, or run it where there is one")
         elif group.gpus and group.kind == _Group.KIND_CPU:

@@ -86,6 +86,11 @@ class ConfigFile:
     root: Field
     message: Any
 
+    @property
+    def is_variant(self) -> bool:
+        """True for a file of `configs/`, which may be for other hardware than this machine's."""
+        return self.path.parent != self.folder
+
     def problem(
         self, where: Field | None, seen: str, advice: str, *, severity: Severity = "error", key: str = ""
     ) -> Problem:

@@ -403,6 +403,16 @@ def test_variants_are_checked_too(repository: Path) -> None:
     assert (problem.path, problem.line, problem.advice) == (path, 7, "did you mean dynamic_batching?")
 
 
+def test_a_variant_may_be_for_other_hardware(repository: Path) -> None:
+    config = ENCODER.replace("KIND_CPU", "KIND_GPU").replace('"onnxruntime"', '"tensorrt"')
+    assert config.count("KIND_GPU") == config.count("tensorrt") == 1
+    folder = repository / "encoder"
+    (folder / "configs" / "tensorrt.pbtxt").write_text(config, encoding="utf-8")
+    assert lint(repository) == []
+    (folder / "config.pbtxt").write_text(config, encoding="utf-8")
+    assert {problem.key for problem in lint(repository)} == {"backend", "instance_group.kind"}
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe", "名: 1".encode(), b'name: "\xe8"'])
 def test_a_file_that_is_no_text_format_is_one_problem(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "config.pbtxt"
