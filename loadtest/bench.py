@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from client_bench import measure_client
 from lychee_client import Image, LycheeClient
 from lychee_export.runtime import open_session
@@ -114,7 +113,7 @@ def measure_throughput(url: str) -> Iterator[Measurement]:
 
     for model, make in (("vision_encoder", new_images), ("text_encoder", new_texts)):
         (path,) = (ROOT / "model_repository" / model).glob("*/model.onnx")
-        session = open_session(onnx.load(path), "openvino")
+        session = open_session(path, "openvino")
         ratios = []
         with InferenceServerClient(url) as triton, ThreadPoolExecutor(BATCHES_IN_FLIGHT) as pool:
             for _ in range(ROUNDS):

@@ -38,7 +38,7 @@ def checkpoint() -> Checkpoint:
 def embed_text(checkpoint: Checkpoint) -> Callable[[str], torch.Tensor]:
     """Embed a text, prefix included, with the reference: float32, (1, embedding_dim)."""
     encoder = next(piece.module for piece in checkpoint.pieces if piece.signature.name == "text_encoder")
-    tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json)
+    tokenizer = Tokenizer.from_str(checkpoint.card.tokenizer_json)
 
     def embed(text: str) -> torch.Tensor:
         ids = torch.tensor([tokenizer.encode(text).ids])

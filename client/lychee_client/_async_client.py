@@ -31,6 +31,7 @@ class AsyncLycheeClient(BaseClient):
         url: See LycheeClient.
         timeout_s: See LycheeClient.
         policy: See LycheeClient.
+        max_img_size: See LycheeClient.
         transport: See LycheeClient.
         **options: See LycheeClient.
 

@@ -36,10 +36,11 @@ class BaseClient:
         *,
         timeout_s: float | Unset | None = UNSET,
         policy: str | Policy | Calibration = DEFAULT_POLICY,
+        max_img_size: int | Unset | None = UNSET,
         transport: Transport | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> None:
-        self._config = load_config(url, timeout_s, policy, **options)
+        self._config = load_config(url, timeout_s, policy, max_img_size, **options)
         self._shared_memory = SharedMemoryPool() if self._config.shared_memory else None
         self._calls = Calls(self._config, self._shared_memory)
         self._retry = RetryPolicy(self._config.max_retries)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final, TypedDict
 
 from lychee_client import golden
@@ -18,12 +19,12 @@ from lychee_client._errors import (
     ServerError,
 )
 from lychee_client._manifest import Manifest
-from lychee_client._pipelines.dual_encoder import DualEncoder, check_input
+from lychee_client._model import Model, load_model
 from lychee_client._pipelines.lanes import LANES
-from lychee_client._plan import Plan, control, sleep
+from lychee_client._pipelines.scoring import check_input
+from lychee_client._plan import Plan, control, run, sleep, wait
 from lychee_client._ranking import check_selection, rank
 from lychee_client._statistics import model_timings
-from lychee_client._text import TextProcessor
 from lychee_client._transports.base import ControlRequest
 from lychee_client._transports.shared_memory import SharedMemoryPool
 from lychee_client._types import Input, ModelStatus, Priority, RerankResponse, ServerStatus, Timings
@@ -76,7 +77,7 @@ class Calls:
         self.config = config
         self._shared_memory = shared_memory
         self.closed = False
-        self._loaded: tuple[Manifest, DualEncoder] | None = None
+        self._loaded: Model | None = None
         self._warned: set[str] = set()
 
     def timeout_s(self, options: RerankOptions) -> float | None:
@@ -84,14 +85,16 @@ class Calls:
         timeout_s = options.get("timeout_s", UNSET)
         return self.config.timeout_s if isinstance(timeout_s, Unset) else timeout_s
 
-    def load(self) -> Plan[tuple[Manifest, DualEncoder]]:
+    def load(self) -> Plan[Model]:
         """Return what the client knows about the server's model; fetch it the first time."""
         if self._loaded is None:
             assets = yield from fetch_assets(cache_dir())
-            text_processor = TextProcessor(assets.tokenizer_json, assets.manifest.text)
+            # In a thread: reading a tokenizer of 150,000 tokens takes a second.
+            job = partial(load_model, assets.manifest, assets.tokenizer_json, self.config.max_img_size)
+            model = yield from wait((yield from run(job)))
             if self._shared_memory is not None:
                 yield from self._share(self._shared_memory)
-            self._loaded = assets.manifest, DualEncoder(assets.manifest, text_processor)
+            self._loaded = model
         return self._loaded
 
     def _share(self, pool: SharedMemoryPool) -> Plan[None]:
@@ -129,8 +132,9 @@ class Calls:
         if not documents:
             return RerankResponse((), (), Timings())
 
-        manifest, pipeline = yield from self.load()
-        warned: list[str] = []
+        model = yield from self.load()
+        manifest = model.manifest
+        warned = [] if model.warning is None else [model.warning]
         if manifest.instruction is None and instruction is not None:
             warned.append(f"{manifest.model_id} reads no instruction; the one given is ignored")
             instruction = None
@@ -145,7 +149,7 @@ class Calls:
         statistics = ControlRequest("statistics")
         server_timings = options.get("server_timings", False)
         before = (yield from control(statistics)) if server_timings else {}
-        outcome = yield from pipeline.rerank(query, documents, instruction, LANES[priority])
+        outcome = yield from model.pipeline.rerank(query, documents, instruction, LANES[priority])
         if server_timings:
             after = yield from control(statistics)
             counted = model_timings(before, after, manifest.max_batch_size)
@@ -169,21 +173,24 @@ class Calls:
 
     def manifest(self) -> Plan[Manifest]:
         """See LycheeClient.manifest."""
-        manifest, _ = yield from self.load()
-        return manifest
+        return (yield from self.load()).manifest
 
     def check_golden_pairs(self) -> Plan[golden.GoldenReport]:
         """See LycheeClient.check_golden_pairs."""
-        manifest, _ = yield from self.load()
+        model = yield from self.load()
+        instruction = None if model.manifest.instruction is None else model.manifest.instruction.default
         scores = []
-        for query, document in golden.golden_inputs(manifest):
-            scores.append((yield from self.score(query, document, {})))
-        return golden.golden_report(manifest, scores)
+        for query, document in golden.golden_inputs(model.manifest):
+            outcome = yield from model.reference_pipeline.rerank(query, [document], instruction)
+            for error in outcome.errors.values():
+                raise error
+            scores.append(outcome.scores[0].relevance_score)
+        return golden.golden_report(model.manifest, scores)
 
     def wait_until_ready(self) -> Plan[None]:
         """See LycheeClient.wait_until_ready."""
         yield from self._wait_for_model(CLIENT_ASSETS)
-        manifest, _ = yield from self.load()
+        manifest = (yield from self.load()).manifest
         for model_name in manifest.max_batch_size:
             yield from self._wait_for_model(model_name)
 

@@ -32,7 +32,10 @@ class LycheeClient(BaseClient):
             TLS. Default: LYCHEE_URL, then "localhost:8001".
         timeout_s: Seconds for one whole call; None waits forever. Default: LYCHEE_TIMEOUT_S, then 30.
         policy: Default policy of `rerank`: "strict", "balanced", "exploratory", a Policy or a Calibration.
-        transport: Replaces the connection, for tests.
+        max_img_size: Most pixels of one image, as the side of a square, for a model that reads images in their own
+            size: fewer pixels cost less time, and detail. None: what the model was exported with. Default:
+            LYCHEE_MAX_IMG_SIZE, then None.
+        transport: Replaces the connection, for tests and servers in this process: see `_transports.base.Transport`.
         **options: `tls`, a TlsConfig; `headers`, sent with every request; `keepalive_s`, seconds without traffic
             after which gRPC pings and HTTP closes a connection; `max_retries`, of a request that failed with a
             retryable error, 2 by default.
@@ -72,13 +75,14 @@ class LycheeClient(BaseClient):
         time.
 
         Args:
-            query: A `str` is always text, never a path. With an ImageText, both parts count equally.
+            query: A `str` is always text, never a path. With an ImageText, both parts count: a dual encoder weighs them
+                equally, a cross-encoder reads them together.
             documents: Any mix of texts and images. An empty list gives an empty response without a request.
             **options: See RerankOptions.
 
         Raises:
             InvalidInputError: The query cannot be used, or `documents` is one string.
-            ConfigurationError: Another argument cannot be used.
+            ConfigurationError: Another argument cannot be used, or `max_img_size` is below the model's minimum.
             ConnectionFailedError: The server cannot be reached, or the client is closed.
             DeadlineExceededError: The call took longer than `timeout_s`.
             ServerError: The server cannot serve the call: ModelNotReadyError, ServerOverloadedError, or about the

@@ -61,6 +61,8 @@ class ClientConfig:
         url: "HOST:PORT" or "grpc://HOST:PORT" for gRPC, "http://HOST:PORT" for HTTP; "grpcs" and "https" with TLS.
         timeout_s: Seconds for one whole call. None waits forever.
         policy: What turns scores into decisions.
+        max_img_size: Most pixels of one image, as the side of a square, for a model that reads images in their own
+            size. None: what the model was exported with.
         tls: Goes with "grpcs" and "https"; None: their defaults.
         headers: Sent with every request, as gRPC metadata or HTTP headers.
         keepalive_s: See Connection.
@@ -74,6 +76,7 @@ class ClientConfig:
     url: str
     timeout_s: float | None
     policy: Policy | Calibration
+    max_img_size: int | None = None
     tls: TlsConfig | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     keepalive_s: float | None = None
@@ -98,6 +101,12 @@ class ClientConfig:
                     "a str of printable ASCII characters"
                 )
         check_timeout(self.timeout_s)
+        size = self.max_img_size
+        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            raise ConfigurationError(
+                f"max_img_size is {size!r}; expected the side of a square in pixels, for example 384, or None for the "
+                "model's own limit"
+            )
         if self.keepalive_s is not None and not self.keepalive_s > 0:
             raise ConfigurationError(f"keepalive_s is {self.keepalive_s!r}; expected a positive number of seconds")
         RetryPolicy(self.max_retries)
@@ -133,9 +142,10 @@ def load_config(
     url: str | None = None,
     timeout_s: float | Unset | None = UNSET,
     policy: str | Policy | Calibration = DEFAULT_POLICY,
+    max_img_size: int | Unset | None = UNSET,
     **options: Unpack[ConnectionOptions],
 ) -> ClientConfig:
-    """Combine arguments, LYCHEE_URL and LYCHEE_TIMEOUT_S, and the defaults.
+    """Combine arguments; LYCHEE_URL, LYCHEE_TIMEOUT_S and LYCHEE_MAX_IMG_SIZE; and the defaults.
 
     Raises:
         ConfigurationError: A value cannot be used; the message says where it came from.
@@ -144,7 +154,10 @@ def load_config(
         url = os.environ.get("LYCHEE_URL") or DEFAULT_URL
     if isinstance(timeout_s, Unset):
         timeout_s = _environment_timeout_s()
-    return ClientConfig(url, timeout_s, policy if isinstance(policy, Calibration) else get_policy(policy), **options)
+    if isinstance(max_img_size, Unset):
+        max_img_size = _environment_max_img_size()
+    thresholds = policy if isinstance(policy, Calibration) else get_policy(policy)
+    return ClientConfig(url, timeout_s, thresholds, max_img_size, **options)
 
 
 def _environment_timeout_s() -> float:
@@ -155,6 +168,18 @@ def _environment_timeout_s() -> float:
         return float(value)
     except ValueError as error:
         raise ConfigurationError(f"LYCHEE_TIMEOUT_S is {value!r}; expected a number of seconds") from error
+
+
+def _environment_max_img_size() -> int | None:
+    value = os.environ.get("LYCHEE_MAX_IMG_SIZE")
+    if not value:
+        return None
+    try:
+        return int(value)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"LYCHEE_MAX_IMG_SIZE is {value!r}; expected the side of a square in pixels, for example 384"
+        ) from error
 
 
 def cache_dir() -> Path:

@@ -17,23 +17,21 @@ import PIL.Image
 import PIL.ImageOps
 
 from lychee_client._errors import InvalidInputError
-from lychee_client._manifest import ImageSpec
+from lychee_client._image_spec import ImageSpec, PatchSpec
+from lychee_client._pixels import Pixels, Size, preprocess, target_size
 
 MAX_PIXELS: Final = 64_000_000
 MAX_SIZE_BYTES: Final = 64 * 2**20
-MAX_ASPECT_RATIO: Final = 4
-# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that leaves at least so many times the pixels per edge that the
-# model wants. Measured on ten photos of 12 megapixels, with 4 (2, 1): 2.5 (3.6, 7.7) times as fast as decoding all;
-# pixels differ by at most 1 (4, 14), embeddings by a cosine of at least 0.9995 (0.9974, 0.9930).
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that leaves at least so many times the pixels per edge that it
+# will be resized to. Measured on ten photos of 12 megapixels for lychee-mini, with 4 (2, 1): 2.5 (3.6, 7.7) times as
+# fast as decoding all; pixels differ by at most 1 (4, 14), embeddings by a cosine of at least 0.9995 (0.9974, 0.9930).
 JPEG_OVERSAMPLING: Final = 4
 # Photo formats only: some of Pillow's other readers start programs (EPS) or are rarely exercised. "JPEG"
 # includes the MPO files that many cameras write as .jpg.
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+_JPEG_FORMATS: Final = frozenset({"JPEG", "MPO"})
 _SIXTEEN_BIT_MODES: Final = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 _TURNED: Final = frozenset({5, 6, 7, 8})  # Exif orientations that swap width and height
-_RESAMPLING: Final = {"bicubic": PIL.Image.Resampling.BICUBIC}
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +39,26 @@ class PreparedImage:
     """An image as the model reads it.
 
     Attributes:
-        pixel_values: uint8, (3, height, width), RGB.
+        pixel_values: uint8, RGB: (3, height, width), or (num_patches, patch_bytes).
         size: Width and height of the original, upright, in pixels.
-        resized_to: The same after resizing, before the crop.
+        resized_to: The same after resizing, before any crop.
+        grid_thw: Frames (1), rows and columns of patches; None where the image is not cut into patches.
+        tokens: How many tokens of the prompt stand for the image; None where it is not in the prompt.
     """
 
     pixel_values: Pixels
-    size: tuple[int, int]
-    resized_to: tuple[int, int]
+    size: Size
+    resized_to: Size
+    grid_thw: tuple[int, int, int] | None = None
+    tokens: int | None = None
 
 
 class Image:
     """An image query or document. Make one with `from_path`, `from_bytes`, `from_pil` or `from_numpy`.
 
     Nothing is read or decoded before the first ranking, where a broken image becomes an error of its document. The
-    preprocessed pixels (150 KB for lychee-mini) stay with the object, so ranking it again decodes nothing, and a file
-    that has changed since is not read again: make a new Image.
+    preprocessed pixels (150 KB for lychee-mini, 3 bytes per pixel after resizing for all models) stay with the object,
+    so ranking it again decodes nothing, and a file that has changed since is not read again: make a new Image.
     """
 
     __slots__ = ("_lock", "_prepared", "_source", "_spec")
@@ -117,59 +119,31 @@ class Image:
             spec: From the manifest.
 
         Raises:
-            InvalidInputError: The image cannot be read or decoded, or is too large.
+            InvalidInputError: The image cannot be read or decoded, or is too large or too long.
         """
         with self._lock:
             prepared = self.cached(spec)
             if prepared is None:
-                image, size = _decode(self._source, JPEG_OVERSAMPLING * spec.resize_shortest_edge)
-                pixel_values, resized_to = preprocess(image, spec)
-                prepared = PreparedImage(pixel_values, size, resized_to)
+                prepared = _prepare(self._source, spec)
                 self._spec, self._prepared = spec, prepared
             return prepared
 
 
-def preprocess(image: PIL.Image.Image, spec: ImageSpec) -> tuple[Pixels, tuple[int, int]]:
-    """Resize the shortest edge and crop the centre.
-
-    Equal, bit for bit, to transformers' CLIPImageProcessorPil with rescaling and normalization off, up to an aspect
-    ratio of 4. Beyond it the image is first cropped centrally to that ratio, which is the same up to a shift of less
-    than a pixel: what is cut away could not reach the final crop, and resizing all of it may not fit into memory (a
-    20,000 x 1 image would become 5,120,000 x 256).
-
-    Args:
-        image: Mode RGB.
-        spec: From the manifest.
-
-    Returns:
-        uint8, (3, height, width), C-contiguous; and width and height before the crop.
-    Source: transformers 5.23.0, image_transforms.py, get_resize_output_image_size and center_crop.
-    """
-    width, height = image.size
-    short, long = min(width, height), max(width, height)
-    if long > MAX_ASPECT_RATIO * short:
-        long = MAX_ASPECT_RATIO * short
-        image = _crop_centre(image, min(width, long), min(height, long))
-        width, height = image.size
-    edge = spec.resize_shortest_edge
-    scaled_long = int(edge * long / short)
-    size = (edge, scaled_long) if width <= height else (scaled_long, edge)
-    resized = image.resize(size, _RESAMPLING[spec.resample])
-    cropped = np.asarray(_crop_centre(resized, spec.width, spec.height))  # (height, width, 3)
-    return np.ascontiguousarray(cropped.transpose(2, 0, 1)), size
+def _prepare(source: Path | bytes | PIL.Image.Image, spec: ImageSpec) -> PreparedImage:
+    image, size = _decode(source, spec)
+    pixel_values, resized_to = preprocess(image, spec, size)
+    if not isinstance(spec, PatchSpec):
+        return PreparedImage(pixel_values, size, resized_to)
+    width, height = (edge // spec.patch_size for edge in resized_to)
+    return PreparedImage(pixel_values, size, resized_to, (1, height, width), height * width // spec.merge_size**2)
 
 
-def _crop_centre(image: PIL.Image.Image, width: int, height: int) -> PIL.Image.Image:
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
-
-
-def _decode(source: Path | bytes | PIL.Image.Image, edge: int) -> tuple[PIL.Image.Image, tuple[int, int]]:
+def _decode(source: Path | bytes | PIL.Image.Image, spec: ImageSpec) -> tuple[PIL.Image.Image, Size]:
     """Return the first frame in mode RGB, upright, on white; and the original's width and height, upright.
 
     Args:
         source: Of the image.
-        edge: A JPEG may be decoded smaller, if its shortest edge keeps at least so many pixels.
+        spec: Says what the image will be resized to: a JPEG may be decoded smaller if it keeps many times as much.
     """
     if isinstance(source, PIL.Image.Image):
         return _decode_opened(source, "the image")
@@ -189,7 +163,7 @@ def _decode(source: Path | bytes | PIL.Image.Image, edge: int) -> tuple[PIL.Imag
             f"{name} ({len(data)} bytes) is not a readable image: {reason}; expected one of {', '.join(FORMATS)}"
         ) from error
     with opened:
-        return _decode_opened(opened, name, edge)
+        return _decode_opened(opened, name, spec)
 
 
 def _read_file(path: Path) -> bytes:
@@ -207,31 +181,46 @@ def _read_file(path: Path) -> bytes:
         raise InvalidInputError(f"{path} cannot be read: {reason}; check the path and its permissions") from error
 
 
-def _decode_opened(
-    image: PIL.Image.Image, name: str, edge: int | None = None
-) -> tuple[PIL.Image.Image, tuple[int, int]]:
+def _decode_opened(image: PIL.Image.Image, name: str, spec: ImageSpec | None = None) -> tuple[PIL.Image.Image, Size]:
+    """Decode what Pillow has opened; with a spec, smaller if that costs no pixels that it would need."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise InvalidInputError(f"{name} has {width} x {height} pixels, the limit is {MAX_PIXELS}; shrink it")
     if width * height == 0:
         raise InvalidInputError(f"{name} has {width} x {height} pixels, expected at least 1 x 1")
     try:
-        if edge is not None:
-            image.draft(None, (edge, edge))  # only the JPEG reader can; the others ignore it
+        if spec is not None and image.format in _JPEG_FORMATS:
+            _decode_smaller(image, spec)
         image.load()
-        upright, turned = _upright(image)
-        return _to_rgb(upright), (height, width) if turned else (width, height)
+        turned = _is_turned(image)
+        return _to_rgb(_upright(image)), (height, width) if turned else (width, height)
+    except InvalidInputError:
+        raise
     except Exception as error:  # see above
         raise InvalidInputError(f"{name} cannot be decoded: {error}; the file may be damaged or cut off") from error
 
 
-def _upright(image: PIL.Image.Image) -> tuple[PIL.Image.Image, bool]:
-    """Return the image as the camera meant it, and whether width and height changed places."""
+def _decode_smaller(image: PIL.Image.Image, spec: ImageSpec) -> None:
+    """Have the JPEG reader decode at 1/2, 1/4 or 1/8, so that each edge keeps JPEG_OVERSAMPLING times the target's."""
+    turned = _is_turned(image)
+    width, height = target_size(image.size[::-1] if turned else image.size, spec)
+    wanted = (height, width) if turned else (width, height)
+    image.draft(None, (JPEG_OVERSAMPLING * wanted[0], JPEG_OVERSAMPLING * wanted[1]))
+
+
+def _is_turned(image: PIL.Image.Image) -> bool:
+    """Say whether the camera's width and height change places when the image is turned upright."""
     try:
-        turned = image.getexif().get(PIL.ExifTags.Base.Orientation) in _TURNED
-        return PIL.ImageOps.exif_transpose(image), turned
+        return image.getexif().get(PIL.ExifTags.Base.Orientation) in _TURNED
     except Exception:  # damaged metadata does not make the pixels unusable
-        return image, False
+        return False
+
+
+def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    try:
+        return PIL.ImageOps.exif_transpose(image)
+    except Exception:  # see _is_turned
+        return image
 
 
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from lychee_client._errors import ContractError
+from lychee_client._image_spec import ImageSpec, PatchSpec, parse_image_spec
+from lychee_client._manifest_fields import get_ascending, get_positive, get_value
+from lychee_client._prompt_spec import PromptSpec, parse_prompt_spec
 
-FORMAT_VERSION: Final = 1
-PIPELINES: Final = frozenset({"dual_encoder"})
-RESAMPLING: Final = frozenset({"bicubic"})
+FORMAT_VERSION: Final = 2
 
-T = TypeVar("T")
+Pipeline: TypeAlias = Literal["dual_encoder", "cross_encoder"]
+PIPELINES: Final[tuple[str, ...]] = get_args(Pipeline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +23,8 @@ class TextSpec:
     """How the model wants its texts.
 
     Attributes:
-        query_prefix: Put before every query.
-        document_prefix: Put before every document.
+        query_prefix: Put before every query; empty for a cross-encoder, whose prompt says where a query stands.
+        document_prefix: Put before every document; the same.
         pad_token_id: Fills `input_ids` up to the bucket.
         max_tokens: Longest sequence, special tokens and prefix included.
         buckets: Ascending sequence lengths that the client pads to; the last one is at least max_tokens.
@@ -36,26 +38,17 @@ class TextSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageSpec:
-    """How the model wants its images: shortest edge resized, then cropped centrally. All sizes in pixels."""
-
-    height: int
-    width: int
-    resize_shortest_edge: int
-    resample: str
-
-
-@dataclass(frozen=True, slots=True)
 class InstructionSpec:
     """How the model reads an instruction.
 
     Attributes:
         default: Used when the caller gives none.
-        query_prefix: Put before every query in place of TextSpec's; holds "{instruction}" once.
+        query_prefix: Put before every query in place of TextSpec's; holds "{instruction}" once. None for a
+            cross-encoder, whose prompt has a place for it.
     """
 
     default: str
-    query_prefix: str
+    query_prefix: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +93,12 @@ class Manifest:
         model_id: Public name of the model.
         revision: Which weights.
         precision: How the weights are stored.
-        embedding_dim: Length of an embedding.
+        embedding_dim: Length of an embedding; None for a cross-encoder.
         text: Text preprocessing.
+        prompt: How query and document are put together; None for a dual encoder.
         image: Image preprocessing.
+        max_img_size: Most pixels of one image that the export admits, as the side of a square; None where every image
+            has the same size.
         instruction: How the model reads an instruction, or None if it reads none.
         max_batch_size: Rows per request, by model name.
         artifacts: SHA-256 of every exported file, 64 hex digits, by name.
@@ -111,13 +107,15 @@ class Manifest:
     """
 
     family: str
-    pipeline: str
+    pipeline: Pipeline
     model_id: str
     revision: str
     precision: str
-    embedding_dim: int
+    embedding_dim: int | None
     text: TextSpec
+    prompt: PromptSpec | None
     image: ImageSpec
+    max_img_size: int | None
     instruction: InstructionSpec | None
     max_batch_size: Mapping[str, int]
     artifacts: Mapping[str, str]
@@ -143,115 +141,102 @@ def parse_manifest(text: str) -> Manifest:
     if not isinstance(data, dict):
         raise ContractError(f"the server's manifest is a {type(data).__name__}, expected an object; export again")
 
-    version = _get(data, "format_version", int)
+    version = get_value(data, "format_version", int)
     if version != FORMAT_VERSION:
         raise ContractError(
             f"the server's manifest has format_version {version}, this client reads {FORMAT_VERSION}; "
             "upgrade lychee-rerank-client (or export the model again, if the version is lower)"
         )
-    pipeline = _get(data, "pipeline", str)
+    pipeline = get_value(data, "pipeline", str)
     if pipeline not in PIPELINES:
         raise ContractError(
-            f"the server's model needs the pipeline {pipeline!r}, this client has {', '.join(sorted(PIPELINES))}; "
+            f"the server's model needs the pipeline {pipeline!r}, this client has {', '.join(PIPELINES)}; "
             "upgrade lychee-rerank-client"
         )
 
-    sizes = _get(data, "max_batch_size", dict)
-    artifacts = _get(data, "artifacts", dict)
-    _get(artifacts, "tokenizer", str, "artifacts.")
-    golden = _get(data, "golden_pairs", dict)
+    sizes = get_value(data, "max_batch_size", dict)
+    artifacts = get_value(data, "artifacts", dict)
+    get_value(artifacts, "tokenizer", str, "artifacts.")
+    golden = get_value(data, "golden_pairs", dict)
+    is_dual = pipeline == "dual_encoder"
+    prompt = None if is_dual else parse_prompt_spec(get_value(data, "prompt", dict))
+    image = parse_image_spec(get_value(data, "image", dict))
+    _check_images(image, prompt)
     return Manifest(
-        family=_get(data, "family", str),
-        pipeline=pipeline,
-        model_id=_get(data, "model_id", str),
-        revision=_get(data, "revision", str),
-        precision=_get(data, "precision", str),
-        embedding_dim=_positive(data, "embedding_dim"),
-        text=_parse_text(_get(data, "text", dict)),
-        image=_parse_image(_get(data, "image", dict)),
-        instruction=_parse_instruction(data),
-        max_batch_size={name: _positive(sizes, name, "max_batch_size.") for name in sizes},
-        artifacts={name: _get(artifacts, name, str, "artifacts.") for name in artifacts},
-        golden_tolerance=_get(golden, "tolerance", float, "golden_pairs."),
-        golden_pairs=tuple(_parse_golden_pair(pair) for pair in _get(golden, "pairs", list, "golden_pairs.")),
+        family=get_value(data, "family", str),
+        pipeline=cast(Pipeline, pipeline),
+        model_id=get_value(data, "model_id", str),
+        revision=get_value(data, "revision", str),
+        precision=get_value(data, "precision", str),
+        embedding_dim=get_positive(data, "embedding_dim") if is_dual else None,
+        text=_parse_text(get_value(data, "text", dict), is_dual),
+        prompt=prompt,
+        image=image,
+        max_img_size=get_positive(data, "max_img_size") if isinstance(image, PatchSpec) else None,
+        instruction=_parse_instruction(data, prompt),
+        max_batch_size={name: get_positive(sizes, name, "max_batch_size.") for name in sizes},
+        artifacts={name: get_value(artifacts, name, str, "artifacts.") for name in artifacts},
+        golden_tolerance=get_value(golden, "tolerance", float, "golden_pairs."),
+        golden_pairs=tuple(_parse_golden_pair(pair) for pair in get_value(golden, "pairs", list, "golden_pairs.")),
     )
 
 
-def _parse_text(data: dict[str, Any]) -> TextSpec:
-    buckets = tuple(_get(data, "buckets", list, "text."))
-    max_tokens = _positive(data, "max_tokens", "text.")
-    ascending = all(isinstance(size, int) for size in buckets) and list(buckets) == sorted(set(buckets))
-    if not buckets or not ascending or buckets[0] < 1 or buckets[-1] < max_tokens:
+def _check_images(image: ImageSpec, prompt: PromptSpec | None) -> None:
+    """Refuse images that have no place: only a prompt can say where an image's tokens stand.
+
+    Raises:
+        ContractError: The image is of a kind that does not fit the pipeline or the prompt.
+    """
+    if isinstance(image, PatchSpec) != bool(prompt and prompt.image):
+        expected = "expected" if isinstance(image, PatchSpec) else "expected no"
         raise ContractError(
-            f"the manifest's text.buckets is {list(buckets)}; expected ascending lengths that end at max_tokens "
+            f"the manifest's images are a {type(image).__name__}; {expected} prompt.image; export the model again"
+        )
+
+
+def _parse_text(data: dict[str, Any], is_dual: bool) -> TextSpec:
+    buckets = get_ascending(data, "buckets", "text.")
+    max_tokens = get_positive(data, "max_tokens", "text.")
+    if buckets[-1] < max_tokens:
+        raise ContractError(
+            f"the manifest's text.buckets is {list(buckets)}; expected lengths that end at max_tokens "
             f"({max_tokens}) or above"
         )
     return TextSpec(
-        query_prefix=_get(data, "query_prefix", str, "text."),
-        document_prefix=_get(data, "document_prefix", str, "text."),
-        pad_token_id=_get(data, "pad_token_id", int, "text."),
+        query_prefix=get_value(data, "query_prefix", str, "text.") if is_dual else "",
+        document_prefix=get_value(data, "document_prefix", str, "text.") if is_dual else "",
+        pad_token_id=get_value(data, "pad_token_id", int, "text."),
         max_tokens=max_tokens,
         buckets=buckets,
     )
 
 
-def _parse_instruction(data: dict[str, Any]) -> InstructionSpec | None:
-    if data.get("instruction") is None:
+def _parse_instruction(data: dict[str, Any], prompt: PromptSpec | None) -> InstructionSpec | None:
+    has_spec = data.get("instruction") is not None
+    if prompt is not None and prompt.has_instruction != has_spec:
+        raise ContractError(
+            f"the manifest has {'an' if has_spec else 'no'} instruction, its prompt.template "
+            f"{'a' if prompt.has_instruction else 'no'} place for one; expected both or neither; export the model again"
+        )
+    if not has_spec:
         return None
-    spec = _get(data, "instruction", dict)
-    prefix = _get(spec, "query_prefix", str, "instruction.")
+    spec = get_value(data, "instruction", dict)
+    default = get_value(spec, "default", str, "instruction.")
+    if prompt is not None:
+        return InstructionSpec(default, None)
+    prefix = get_value(spec, "query_prefix", str, "instruction.")
     if prefix.count("{instruction}") != 1:
         raise ContractError(
             f"the manifest's instruction.query_prefix is {prefix!r}; expected {{instruction}} in it, once"
         )
-    return InstructionSpec(_get(spec, "default", str, "instruction."), prefix)
-
-
-def _parse_image(data: dict[str, Any]) -> ImageSpec:
-    spec = ImageSpec(
-        height=_positive(data, "height", "image."),
-        width=_positive(data, "width", "image."),
-        resize_shortest_edge=_positive(data, "resize_shortest_edge", "image."),
-        resample=_get(data, "resample", str, "image."),
-    )
-    if max(spec.height, spec.width) > spec.resize_shortest_edge:
-        raise ContractError(
-            f"the manifest's image crop is {spec.height} x {spec.width}, expected at most resize_shortest_edge "
-            f"({spec.resize_shortest_edge})"
-        )
-    if spec.resample not in RESAMPLING:
-        raise ContractError(
-            f"the manifest's image.resample is {spec.resample!r}, this client has {', '.join(sorted(RESAMPLING))}; "
-            "upgrade lychee-rerank-client"
-        )
-    return spec
+    return InstructionSpec(default, prefix)
 
 
 def _parse_golden_pair(data: object) -> GoldenPair:
     if not isinstance(data, dict):
         raise ContractError(f"a golden pair of the manifest is a {type(data).__name__}, expected an object")
     return GoldenPair(
-        query=_get(data, "query", dict, "golden_pairs.pairs."),
-        document=_get(data, "document", dict, "golden_pairs.pairs."),
-        relevance_score=_get(data, "relevance_score", float, "golden_pairs.pairs."),
+        query=get_value(data, "query", dict, "golden_pairs.pairs."),
+        document=get_value(data, "document", dict, "golden_pairs.pairs."),
+        relevance_score=get_value(data, "relevance_score", float, "golden_pairs.pairs."),
     )
-
-
-def _get(data: Mapping[str, Any], key: str, kind: type[T], prefix: str = "") -> T:
-    if key not in data:
-        raise ContractError(f"the server's manifest has no {prefix}{key}; export the model again")
-    value = data[key]
-    if kind is float and isinstance(value, int):
-        value = float(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ContractError(
-            f"the manifest's {prefix}{key} is {value!r}, expected {kind.__name__}; export the model again"
-        )
-    return value
-
-
-def _positive(data: Mapping[str, Any], key: str, prefix: str = "") -> int:
-    value = _get(data, key, int, prefix)
-    if value < 1:
-        raise ContractError(f"the manifest's {prefix}{key} is {value}, expected at least 1; export the model again")
-    return value

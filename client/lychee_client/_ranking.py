@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lychee_client._errors import ConfigurationError
-from lychee_client._pipelines.dual_encoder import Outcome, Score
+from lychee_client._pipelines.scoring import Outcome, Score
 from lychee_client._types import DocumentError, Input, RerankResult
 from lychee_client.thresholds import Policy, decide
 
@@ -67,6 +67,7 @@ def _result(index: int, score: Score, policy: Policy, below_threshold: bool, doc
         tokens=None if score.tokens is None else len(score.tokens.ids),
         image_size=None if score.image is None else score.image.size,
         image_resized_to=None if score.image is None else score.image.resized_to,
+        image_tokens=None if score.image is None else score.image.tokens,
         below_threshold=below_threshold,
         document=document,
     )

@@ -23,12 +23,12 @@ class TokenizedText:
     """One text as the model reads it.
 
     Attributes:
-        ids: Token ids with special tokens, at most max_tokens of them.
+        ids: Token ids with special tokens and, for a pair, with template and query; at most max_tokens of them.
         truncated: True if the text was longer.
         bucket: Length that `ids` will be padded to.
     """
 
-    ids: tuple[int, ...]
+    ids: Sequence[int]
     truncated: bool
     bucket: int
 
@@ -45,14 +45,8 @@ class TextProcessor:
     """
 
     def __init__(self, tokenizer_json: str, spec: TextSpec) -> None:
-        try:
-            self._tokenizer = Tokenizer.from_str(tokenizer_json)
-        except Exception as error:  # the Rust side raises a plain Exception
-            raise ContractError(
-                f"the server's tokenizer cannot be read: {error}; upgrade the package tokenizers, or export again"
-            ) from error
+        self._tokenizer = load_tokenizer(tokenizer_json)
         self._tokenizer.enable_truncation(max_length=spec.max_tokens)
-        self._tokenizer.no_padding()
         self._spec = spec
 
     def tokenize_query(self, text: str, prefix: str | None = None) -> TokenizedText:
@@ -74,24 +68,51 @@ class TextProcessor:
             TokenizedText(
                 ids=tuple(encoding.ids),
                 truncated=bool(encoding.overflowing) or len(text) > MAX_CHARACTERS,
-                bucket=self._spec.buckets[bisect_left(self._spec.buckets, len(encoding.ids))],
+                bucket=find_bucket(len(encoding.ids), self._spec),
             )
             for text, encoding in zip(texts, encodings, strict=True)
         ]
 
     def to_tensors(self, texts: Sequence[TokenizedText]) -> dict[str, npt.NDArray[np.int64]]:
-        """Pad to the smallest bucket that holds the longest text.
+        """See `pad_texts`."""
+        return pad_texts(texts, self._spec)
 
-        Returns:
-            `input_ids` and `attention_mask`, both int64, (batch_size, sequence_length).
-        """
-        shape = (len(texts), max(text.bucket for text in texts))
-        input_ids = np.full(shape, self._spec.pad_token_id, np.int64)
-        attention_mask = np.zeros(shape, np.int64)
-        for row, text in enumerate(texts):
-            input_ids[row, : len(text.ids)] = text.ids
-            attention_mask[row, : len(text.ids)] = 1
-        return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+def load_tokenizer(tokenizer_json: str) -> Tokenizer:
+    """Read a `tokenizers` file; the tokenizer neither truncates nor pads.
+
+    Raises:
+        ContractError: It cannot be read.
+    """
+    try:
+        tokenizer = Tokenizer.from_str(tokenizer_json)
+    except Exception as error:  # the Rust side raises a plain Exception
+        raise ContractError(
+            f"the server's tokenizer cannot be read: {error}; upgrade the package tokenizers, or export again"
+        ) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def find_bucket(length: int, spec: TextSpec) -> int:
+    """Return the smallest bucket that holds so many tokens."""
+    return spec.buckets[bisect_left(spec.buckets, length)]
+
+
+def pad_texts(texts: Sequence[TokenizedText], spec: TextSpec) -> dict[str, npt.NDArray[np.int64]]:
+    """Pad to the smallest bucket that holds the longest text.
+
+    Returns:
+        `input_ids` and `attention_mask`, both int64, (batch_size, sequence_length).
+    """
+    shape = (len(texts), max(text.bucket for text in texts))
+    input_ids = np.full(shape, spec.pad_token_id, np.int64)
+    attention_mask = np.zeros(shape, np.int64)
+    for row, text in enumerate(texts):
+        input_ids[row, : len(text.ids)] = text.ids
+        attention_mask[row, : len(text.ids)] = 1
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
 def check_text(text: object) -> None:

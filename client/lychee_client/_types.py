@@ -43,10 +43,12 @@ class RerankResult:
         logit: The score before the sigmoid: it still differs where the score is 0.9999999.
         decision: What the call's policy makes of the score.
         modality: Which kind of document it was.
-        truncated: True if the text was longer than the model reads, so that its end did not count.
-        tokens: Length of the document's text as the model read it, or None without a text.
-        image_size: Width and height of the image in pixels, upright, or None without an image.
-        image_resized_to: Width and height after resizing, before the crop, or None without an image.
+        truncated: True if the document's text was longer than the model reads, so that its end did not count.
+        tokens: Length of the document's text as the model read it, or None without a text. A cross-encoder reads
+            instruction, query and document as one: of all that, images included.
+        image_size: Width and height of the document's image in pixels, upright, or None without an image.
+        image_resized_to: Width and height after resizing, before any crop, or None without an image.
+        image_tokens: How many of `tokens` are the document's image; None where images are no tokens.
         below_threshold: True if the result is here only because of `min_results`.
         document: The document itself, where the call asked for it.
     """
@@ -60,6 +62,7 @@ class RerankResult:
     tokens: int | None = None
     image_size: tuple[int, int] | None = None
     image_resized_to: tuple[int, int] | None = None
+    image_tokens: int | None = None
     below_threshold: bool = False
     document: Input | None = None
 
@@ -107,7 +110,7 @@ class Timings:
     Attributes:
         total_ms: The whole call.
         preprocess_ms: Until the last document was decoded, resized or tokenized.
-        encode_query_ms: Until the query's embedding arrived.
+        encode_query_ms: Until the query's embedding arrived; 0 for a cross-encoder, which has none.
         score_documents_ms: From the first document's request to the last one's answer.
         server: By model, where the call asked for `server_timings`.
     """

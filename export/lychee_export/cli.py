@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from .limits import PROFILES, Limits
 from .quantization import PRECISIONS, Precision
 
+if TYPE_CHECKING:
+    from .exporter import ExportReport
+
 __all__ = ["register"]
+
+Choice = TypeVar("Choice", bound=str)
+
+_INTERRUPTED = 130
+"""Exit status of a command that Ctrl-C ended: 128 and the signal's number."""
 
 
 def register(app: typer.Typer) -> None:
@@ -19,16 +30,37 @@ def register(app: typer.Typer) -> None:
 
 
 def _export(
-    checkpoint: Annotated[str, typer.Argument(help="A bundled checkpoint (lychee-mini) or a checkpoint folder.")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(help="A bundled checkpoint (lychee-mini), a checkpoint folder, or owner/name on the hub."),
+    ],
     repository: Annotated[
         Path, typer.Option(help="Model repository to write into.", envvar="LYCHEE_REPOSITORY")
     ] = Path("model_repository"),
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     precision: Annotated[
         str, typer.Option(help=f"Bits per weight: {', '.join(PRECISIONS)}.", metavar="PRECISION")
     ] = "fp32",
+    target: Annotated[str, typer.Option(help="Hardware that serves: cpu, cuda or tensorrt.", metavar="TARGET")] = "cpu",
+    profile: Annotated[
+        str, typer.Option(help=f"Sizes that the server admits: {', '.join(PROFILES)}.", metavar="PROFILE")
+    ] = "default",
+    max_img_size: Annotated[
+        int | None, typer.Option(help="Most pixels of one image, as the side of a square; overrides the profile.")
+    ] = None,
+    flash_attn: Annotated[
+        bool, typer.Option("--flash-attn", help="Fuse attention; the server's ONNX Runtime must be this one.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print sizes, files and memory; load no weights, write nothing.")
+    ] = False,
 ) -> None:
     """Turn a checkpoint into a validated Triton model repository."""
+    chosen: Precision = _choose("precision", precision, PRECISIONS)
+    limits = _limits(profile, max_img_size)
     # torch takes seconds to import; the other commands of lychee do not wait for it
+    from .deployment import TARGETS
+    from .dry_run import plan_export
     from .errors import ExportError
     from .exporter import export_checkpoint
 
@@ -37,12 +69,36 @@ def _export(
     def progress(line: str) -> None:
         typer.echo(f"{time.monotonic() - started:6.1f} s  {line}")
 
-    chosen = _precision(precision)
+    def run() -> ExportReport | None:
+        if dry_run:
+            for line in plan_export(checkpoint, chosen, limits=limits, revision=revision).lines():
+                typer.echo(line)
+            return None
+        return export_checkpoint(
+            checkpoint,
+            repository,
+            chosen,
+            progress,
+            limits=limits,
+            revision=revision,
+            target=_choose("target", target, TARGETS),
+            flash_attn=flash_attn,
+        )
+
     try:
-        report = export_checkpoint(checkpoint, repository, chosen, progress)
+        report = run()
     except ExportError as error:
         typer.echo(f"export failed: {error}", err=True)
         raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        typer.echo(f"interrupted; {repository} is as it was. The same command goes on with the next model", err=True)
+        raise typer.Exit(_INTERRUPTED) from error
+    if report is not None:
+        _print_report(report, progress)
+        typer.echo(f"{repository} is ready: start it with `lychee load`")
+
+
+def _print_report(report: ExportReport, progress: Callable[[str], None]) -> None:
     for name, size_bytes in report.sizes_bytes.items():
         progress(f"{name}: {size_bytes / 1e3:,.0f} kB")
     for provider, parity in report.parity.items():
@@ -51,11 +107,22 @@ def _export(
             f"logit {parity.max_logit_error:.1e}; ranking order kept (tau {parity.kendall_tau:.2f}); batch and padding "
             f"move a score by {parity.batch_invariance:.1e}, a logit by {parity.logit_batch_invariance:.1e}"
         )
-    typer.echo(f"{repository} is ready: start it with `lychee load`")
+    progress(f"golden pairs, preprocessed by the client: largest error of a score {report.golden_error:.1e}")
 
 
-def _precision(value: str) -> Precision:
-    for precision in PRECISIONS:
-        if value == precision:
-            return precision
-    raise typer.BadParameter(f"unknown precision {value!r}; known are {', '.join(PRECISIONS)}")
+def _limits(profile: str, max_img_size: int | None) -> Limits:
+    limits = PROFILES[_choose("profile", profile, PROFILES)]
+    if max_img_size is None:
+        return limits
+    try:
+        return replace(limits, max_img_size=max_img_size)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _choose(kind: str, value: str, choices: Iterable[Choice]) -> Choice:
+    names = list(choices)
+    for name in names:
+        if value == name:
+            return name
+    raise typer.BadParameter(f"unknown {kind} {value!r}; known are {', '.join(names)}")

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import onnx
+import torch
 
+from . import tensorrt, tensorrt_graph
 from .assets import CLIENT_ASSETS, build_client_assets
-from .families import Checkpoint, load_checkpoint
-from .manifest import build_manifest
+from .deployment import OWN_VARIANTS, Target, config_files, providers, root_files
+from .errors import ExportError, RepositoryError, ValidationError
+from .estimate import check_disk_space, estimate_pieces
+from .expected import ExpectedValues, compute_expected
+from .families import Checkpoint, ModelCard, Piece, Reference, load_checkpoint
+from .float16 import check_range
+from .fusion import fuse_attention
+from .limits import Limits
+from .manifest import build_manifest, created_by
+from .model_file import model_files, read_graph
 from .onnx_export import export_onnx
-from .quantization import Precision, quantize_weights
-from .repository import ModelFolder, write_models
+from .quantization import BITS, Precision, quantize_weights
+from .repository import MANIFEST_FILENAME, ModelFolder, exported_models, write_models
 from .runtime import Provider, open_session
 from .signature import ModelSignature
-from .triton_config import MODEL_FILENAME, model_config
-from .validation import TOLERANCES, Parity, validate_contract, validate_values
+from .triton_config import MODEL_FILENAME
+from .validation import TOLERANCES, Parity, Tolerance, validate_contract, validate_values
+from .verification.in_process import check_golden_pairs_in_process
+from .weight_files import hash_files
+from .workspace import Workspace
 
-__all__ = ["ExportReport", "config_files", "export_checkpoint"]
+__all__ = ["ExportReport", "export_checkpoint"]
 
-_PLAIN_CPU_VARIANT = "cpu"
-"""Name in ``configs/`` of the configuration for servers without the openvino accelerator."""
+_KEY_DIGITS = 16
+_FLOAT32_SUFFIX = ".fp32"
+"""Of a model's folder in the workspace while its weights wait to be quantized."""
 
 
 @dataclass(frozen=True)
@@ -33,94 +50,240 @@ class ExportReport:
     """What an export wrote and measured.
 
     Args:
-        sizes_bytes: Size of each ONNX file by model name.
+        sizes_bytes: Size of each model's files by model name.
         parity: Measured differences from the reference, by provider.
+        golden_error: Largest difference of a golden pair's score, when the client preprocesses.
         manifest: The manifest.
     """
 
     sizes_bytes: dict[str, int]
     parity: dict[Provider, Parity]
+    golden_error: float
     manifest: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What the user chose."""
+
+    repository: Path
+    precision: Precision
+    target: Target
+    flash_attn: bool
+    progress: Callable[[str], None]
+
+    def precision_of(self, signature: ModelSignature) -> Precision:
+        """Only encoders are large enough to be worth fewer bits."""
+        return self.precision if signature.encoder else "fp32"
+
+
 def export_checkpoint(
-    checkpoint: str, repository: Path, precision: Precision = "fp32", progress: Callable[[str], None] = lambda _: None
+    checkpoint: str,
+    repository: Path,
+    precision: Precision = "fp32",
+    progress: Callable[[str], None] = lambda _: None,
+    *,
+    limits: Limits | None = None,
+    revision: str | None = None,
+    target: Target = "cpu",
+    flash_attn: bool = False,
 ) -> ExportReport:
     """Turn a checkpoint into models of a Triton repository.
 
+    An interrupted export goes on where it was when it is started again in the same way.
+
     Args:
-        checkpoint: Name of a bundled checkpoint or path of a checkpoint folder.
+        checkpoint: Name of a bundled checkpoint, path of a checkpoint folder, or "owner/name" on the hub.
         repository: The model repository; made if absent.
         precision: The weights' precision.
         progress: Called with a line for each step.
+        limits: What the deployment admits. None: the default limits.
+        revision: Branch, tag or commit on the hub. None: the main branch.
+        target: Hardware that the configurations are for.
+        flash_attn: Whether attention becomes one fused operator of ONNX Runtime.
 
     Raises:
         CheckpointError: The checkpoint cannot be read.
         ValidationError: An exported model breaks the contract or differs from the reference.
         RepositoryError: The repository cannot be written.
     """
+    if target == "tensorrt":
+        tensorrt.check_precision(precision)
+    plan = _Plan(repository, precision, target, flash_attn, progress)
     progress(f"loading {checkpoint}")
-    loaded = load_checkpoint(checkpoint)
-    models: dict[str, onnx.ModelProto] = {}
-    for piece in loaded.pieces:
-        progress(f"exporting {piece.signature.name}")
-        model = export_onnx(piece)
-        validate_contract(model, piece.signature)
-        models[piece.signature.name] = quantize_weights(model, precision) if piece.signature.encoder else model
-    parity: dict[Provider, Parity] = {}
-    for provider in _providers(precision):
-        progress(f"validating on {provider}")
-        sessions = {
-            piece.signature.name: open_session(
-                models[piece.signature.name], provider if piece.signature.encoder else "cpu"
-            )
-            for piece in loaded.pieces
-        }
-        parity[provider] = validate_values(loaded, sessions, TOLERANCES[precision, provider])
-        del sessions
-    progress(f"writing {repository}")
-    files = {name: model.SerializeToString(deterministic=True) for name, model in models.items()}
-    manifest = build_manifest(loaded, precision, parity, _artifacts(files, loaded))
-    manifest_json = json.dumps(manifest, ensure_ascii=False, indent=1)
-    assets = build_client_assets(manifest_json, loaded.tokenizer_json)
-    validate_contract(assets, CLIENT_ASSETS)
-    configs = config_files(loaded, precision)
-    contents = {name: {MODEL_FILENAME: content} for name, content in files.items()}
-    contents[CLIENT_ASSETS.name] = {
-        MODEL_FILENAME: assets.SerializeToString(deterministic=True),
-        "manifest.json": manifest_json.encode(),
-    }
-    write_models(
-        repository,
-        [ModelFolder(name, *texts, files=contents.get(name, {})) for name, texts in configs.items()],
-    )
-    return ExportReport({name: len(content) for name, content in files.items()}, parity, manifest)
+    loaded = load_checkpoint(checkpoint, limits, revision)
+    card = loaded.card
+    sizes = estimate_pieces(loaded.pieces, precision)
+    try:
+        check_disk_space(repository, sizes)
+        workspace = Workspace(repository, _key(loaded, plan))
+    except OSError as error:
+        raise RepositoryError(f"cannot write the model repository {repository}: {error}") from error
+    with _cleaned_up(workspace, repository):
+        progress("running the reference")
+        reference, expected = _run_reference(loaded, plan)
+        _export_pieces(loaded.pieces, workspace, plan)
+        _release_weights(loaded.pieces)
+        del loaded
+        _return_memory()
+        _quantize_pieces(expected.signatures, workspace, plan)
+        parity = _validate(expected, workspace, plan)
+        return _write(card, reference, expected.signatures, parity, workspace, plan)
 
 
-def config_files(checkpoint: Checkpoint, precision: Precision) -> dict[str, tuple[str, dict[str, str]]]:
-    """Write ``config.pbtxt`` and its variants for every model of a checkpoint.
+@contextlib.contextmanager
+def _cleaned_up(workspace: Workspace, repository: Path) -> Iterator[None]:
+    """Remove the workspace unless the export was interrupted: then the next one goes on with it."""
+    try:
+        yield
+    except ExportError:
+        workspace.remove()
+        raise
+    except OSError as error:
+        workspace.remove()
+        raise RepositoryError(f"cannot write the model repository {repository}: {error}; it is as it was") from error
+    workspace.remove()
 
-    Returns:
-        By model name: the text of ``config.pbtxt``, and the texts of ``configs/`` by variant.
+
+def _key(checkpoint: Checkpoint, plan: _Plan) -> str:
+    """Name everything that the exported files depend on."""
+    signatures = [piece.signature for piece in checkpoint.pieces]
+    card = checkpoint.card
+    own_code = hash_files(sorted(Path(__file__).parent.rglob("*.py")))
+    choice = (plan.precision, plan.flash_attn)
+    parts = (card.family, card.model_id, card.revision, choice, signatures, created_by(), own_code)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def _run_reference(checkpoint: Checkpoint, plan: _Plan) -> tuple[Reference, ExpectedValues]:
+    reference = checkpoint.make_reference()
+    with check_range(checkpoint.pieces) if plan.precision == "fp16" else contextlib.nullcontext():
+        return reference, compute_expected(checkpoint, reference)
+
+
+def _export_pieces(pieces: tuple[Piece, ...], workspace: Workspace, plan: _Plan) -> None:
+    """Export what an earlier run has not finished; heads first, because halving an encoder may halve theirs."""
+    for piece in sorted(pieces, key=lambda piece: piece.signature.encoder):
+        signature = piece.signature
+        precision = plan.precision_of(signature)
+        name = signature.name + (_FLOAT32_SUFFIX if precision in BITS else "")
+        if workspace.find(signature.name) is not None or workspace.find(name) is not None:
+            plan.progress(f"{signature.name} is finished already")
+            continue
+        plan.progress(f"exporting {signature.name}")
+        if precision == "fp16":
+            piece.module.half()
+        workspace.make(name, partial(_export_piece, piece, plan))
+
+
+def _release_weights(pieces: tuple[Piece, ...]) -> None:
+    """Free the weights, which are on the disk now: what follows needs the memory.
+
+    Forgetting the modules is not enough: onnxscript's rewrite rules keep parts of the last graph, tensors included.
     """
-    signatures: list[ModelSignature] = [piece.signature for piece in checkpoint.pieces]
-    signatures += [*checkpoint.ensembles, CLIENT_ASSETS]
-    accelerated = "openvino" in _providers(precision)
-    configs = {}
+    for piece in pieces:
+        for weight in (*piece.module.parameters(), *piece.module.buffers()):
+            weight.data = torch.empty(0, dtype=weight.dtype)
+
+
+def _return_memory() -> None:
+    """Give freed memory back to the system; glibc would keep gigabytes."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _export_piece(piece: Piece, plan: _Plan, folder: Path) -> None:
+    path = folder / MODEL_FILENAME
+    export_onnx(piece, path)
+    validate_contract(path, piece.signature)
+    if not piece.signature.encoder:
+        return
+    if plan.target == "tensorrt":
+        tensorrt_graph.check_graph(read_graph(path), piece.signature)
+    if plan.flash_attn:
+        plan.progress(f"fused {fuse_attention(path, piece.signature.name)} attention layers of {piece.signature.name}")
+
+
+def _quantize_pieces(signatures: tuple[ModelSignature, ...], workspace: Workspace, plan: _Plan) -> None:
     for signature in signatures:
-        variants = {}
-        if signature.encoder and accelerated:
-            variants[_PLAIN_CPU_VARIANT] = model_config(signature, accelerated=False)
-        configs[signature.name] = (model_config(signature, accelerated=accelerated), variants)
-    return configs
+        precision = plan.precision_of(signature)
+        if precision not in BITS or workspace.find(signature.name) is not None:
+            continue
+        plan.progress(f"quantizing {signature.name}")
+        source = workspace.folder / f"{signature.name}{_FLOAT32_SUFFIX}" / MODEL_FILENAME
+
+        def quantize(folder: Path, source: Path = source, precision: Precision = precision) -> None:
+            quantize_weights(source, folder / MODEL_FILENAME, precision)
+
+        workspace.make(signature.name, quantize)
+        workspace.discard(source.parent.name)
+        _return_memory()
 
 
-def _providers(precision: Precision) -> tuple[Provider, ...]:
-    """Name the providers that serve a precision: MatMulNBits exists on the plain CPU provider alone."""
-    return ("cpu", "openvino") if precision == "fp32" else ("cpu",)
+def _validate(expected: ExpectedValues, workspace: Workspace, plan: _Plan) -> dict[Provider, Parity]:
+    parity: dict[Provider, Parity] = {}
+    for provider in providers(expected.signatures, plan.precision, plan.target, flash_attn=plan.flash_attn):
+        plan.progress(f"validating on {provider}")
+
+        def open_model(signature: ModelSignature, provider: Provider = provider) -> Any:
+            accelerated = signature.encoder and signature.accelerated
+            return open_session(workspace.folder / signature.name / MODEL_FILENAME, provider if accelerated else "cpu")
+
+        parity[provider] = validate_values(expected, open_model, TOLERANCES[plan.precision, provider])
+        _return_memory()
+    return parity
 
 
-def _artifacts(files: dict[str, bytes], checkpoint: Checkpoint) -> dict[str, str]:
-    artifacts = {f"{name}/{MODEL_FILENAME}": hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    artifacts["tokenizer"] = hashlib.sha256(checkpoint.tokenizer_json.encode()).hexdigest()
-    return artifacts
+def _write(
+    card: ModelCard,
+    reference: Reference,
+    signatures: tuple[ModelSignature, ...],
+    parity: dict[Provider, Parity],
+    workspace: Workspace,
+    plan: _Plan,
+) -> ExportReport:
+    plan.progress(f"writing {plan.repository}")
+    names = [signature.name for signature in signatures]
+    artifacts = {f"{name}/{file}": value for name in names for file, value in workspace.hashes(name).items()}
+    artifacts["tokenizer"] = hashlib.sha256(card.tokenizer_json.encode()).hexdigest()
+    models = (*signatures, *card.ensembles)
+    manifest = build_manifest(
+        card, models, reference.golden_pairs, plan.precision, parity, artifacts, flash_attn=plan.flash_attn
+    )
+    manifest_json = json.dumps(manifest, ensure_ascii=False, indent=1)
+    files = {name: model_files(workspace.folder / name) for name in names}
+    sizes = {name: sum(path.stat().st_size for path in paths) for name, paths in files.items()}
+    files[CLIENT_ASSETS.name] = _write_assets(workspace.folder / CLIENT_ASSETS.name, manifest_json, card.tokenizer_json)
+    configs = config_files((*models, CLIENT_ASSETS), plan.precision, plan.target, flash_attn=plan.flash_attn)
+    golden_errors: list[float] = []
+    write_models(
+        plan.repository,
+        [ModelFolder(name, *texts, files=files.get(name, ())) for name, texts in configs.items()],
+        stale=exported_models(plan.repository) - configs.keys(),
+        own_variants=OWN_VARIANTS,
+        scripts=root_files(signatures, plan.precision, plan.target),
+        check=lambda folder: golden_errors.append(_check_golden_pairs(folder, TOLERANCES[plan.precision, "cpu"])),
+    )
+    return ExportReport(sizes, parity, max(golden_errors), manifest)
+
+
+def _check_golden_pairs(repository: Path, tolerance: Tolerance) -> float:
+    """Score the golden pairs as the client does, with its own preprocessing: the torch modules never saw that."""
+    error = check_golden_pairs_in_process(repository).max_abs_error
+    if not error <= tolerance.score_atol:
+        raise ValidationError(
+            f"with the client's preprocessing, a golden pair's score differs from the reference by {error:.3g}; "
+            f"accepted is {tolerance.score_atol:g}"
+        )
+    return error
+
+
+def _write_assets(folder: Path, manifest_json: str, tokenizer_json: str) -> tuple[Path, ...]:
+    folder.mkdir(exist_ok=True)
+    model, manifest = folder / MODEL_FILENAME, folder / MANIFEST_FILENAME
+    model.write_bytes(build_client_assets(manifest_json, tokenizer_json).SerializeToString(deterministic=True))
+    validate_contract(model, CLIENT_ASSETS)
+    manifest.write_text(manifest_json, encoding="utf-8")
+    return model, manifest

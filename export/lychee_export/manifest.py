@@ -4,65 +4,86 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import Any
 
-from .families import Checkpoint, GoldenPair
+from .families import GoldenPair, ModelCard
 from .quantization import Precision
 from .runtime import Provider
-from .validation import Parity
+from .signature import ModelSignature
+from .validation import TOLERANCES, Parity
 
-__all__ = ["FORMAT_VERSION", "GOLDEN_TOLERANCE", "build_manifest"]
+__all__ = ["FORMAT_VERSION", "GOLDEN_TOLERANCE", "build_manifest", "created_by"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 GOLDEN_TOLERANCE = 0.03
 """How far a live server's score of a golden pair may be from the reference's: room for bfloat16 (0.011 in
-torch's emulation), none for a swapped model, a changed template or wrong pixels."""
+torch's emulation), none for a swapped model, a changed template or wrong pixels. Where validation accepts more, because
+of weights with few bits, that is the tolerance."""
 
 _PACKAGES = ("lychee-rerank-export", "onnx", "onnxruntime-openvino", "onnxscript", "torch", "transformers")
 
 
 def build_manifest(
-    checkpoint: Checkpoint, precision: Precision, parity: Mapping[Provider, Parity], artifacts: Mapping[str, str]
+    card: ModelCard,
+    models: Iterable[ModelSignature],
+    golden_pairs: Iterable[GoldenPair],
+    precision: Precision,
+    parity: Mapping[Provider, Parity],
+    artifacts: Mapping[str, str],
+    *,
+    flash_attn: bool = False,
 ) -> dict[str, Any]:
     """Describe an exported checkpoint.
 
     Args:
-        checkpoint: What was exported.
+        card: What was exported.
+        models: Its models and ensembles.
+        golden_pairs: Pairs with scores of the reference implementation.
         precision: The weights' precision.
         parity: Measured differences from the reference, by provider.
         artifacts: SHA-256 in hex by artifact name.
+        flash_attn: Whether attention is one fused operator: then ONNX Runtime must be the one of ``created_by``.
 
     Returns:
         An object ready for JSON; DESIGN's "client_assets" names its fields.
     """
     return {
         "format_version": FORMAT_VERSION,
-        "family": checkpoint.family,
-        "pipeline": checkpoint.pipeline,
-        "model_id": checkpoint.model_id,
-        "revision": checkpoint.revision,
+        "family": card.family,
+        "pipeline": card.pipeline,
+        "model_id": card.model_id,
+        "revision": card.revision,
         "precision": precision,
-        "created_by": {name: metadata.version(name).split("+")[0] for name in _PACKAGES},
-        **checkpoint.preprocessing,
-        "max_batch_size": {
-            signature.name: signature.max_batch_size
-            for signature in (*(piece.signature for piece in checkpoint.pieces), *checkpoint.ensembles)
-        },
+        "flash_attn": flash_attn,
+        "created_by": created_by(),
+        **card.preprocessing,
+        "max_batch_size": {model.name: model.max_batch_size for model in models},
         "artifacts": dict(artifacts),
         "parity": {provider: dataclasses.asdict(measured) for provider, measured in parity.items()},
         "golden_pairs": {
-            "tolerance": GOLDEN_TOLERANCE,
-            "pairs": [_golden_pair(pair) for pair in checkpoint.golden_pairs],
+            "tolerance": max(GOLDEN_TOLERANCE, *(TOLERANCES[precision, provider].score_atol for provider in parity)),
+            "pairs": [_golden_pair(pair) for pair in golden_pairs],
         },
     }
 
 
+def created_by() -> dict[str, str]:
+    """Return the versions of everything that an exported file depends on."""
+    return {name: metadata.version(name).split("+")[0] for name in _PACKAGES}
+
+
 def _golden_pair(pair: GoldenPair) -> dict[str, Any]:
-    document = {}
-    if pair.text is not None:
-        document["text"] = pair.text
-    if pair.image_png is not None:
-        document["image_png_base64"] = base64.b64encode(pair.image_png).decode()
-    return {"query": {"text": pair.query}, "document": document, "relevance_score": pair.relevance_score}
+    return {
+        "query": _part(pair.query, pair.query_image_png),
+        "document": _part(pair.text, pair.image_png),
+        "relevance_score": pair.relevance_score,
+    }
+
+
+def _part(text: str | None, image_png: bytes | None) -> dict[str, str]:
+    part = {} if text is None else {"text": text}
+    if image_png is not None:
+        part["image_png_base64"] = base64.b64encode(image_png).decode()
+    return part

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .assets import CLIENT_ASSETS
 from .errors import RepositoryError
+from .weight_files import hash_files
 
-__all__ = ["ModelFolder", "write_models"]
+__all__ = ["MANIFEST_FILENAME", "ModelFolder", "exported_models", "write_models"]
+
+MANIFEST_FILENAME = "manifest.json"
 
 _STAGING_PREFIX = ".staging-"
 _FIRST_VERSION = "1"
+_EXECUTABLE = 0o755
 
 
 @dataclass(frozen=True)
@@ -25,20 +31,36 @@ class ModelFolder:
         name: The folder's name.
         config: Text of ``config.pbtxt``.
         variants: Text by name of the files in ``configs/``, for other hardware.
-        files: Content by name of the files in the version folder; empty for an ensemble.
+        files: The files of the version folder, which are moved there; none for an ensemble.
     """
 
     name: str
     config: str
     variants: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: Sequence[Path] = ()
 
 
-def write_models(repository: Path, models: Sequence[ModelFolder]) -> None:
+def write_models(
+    repository: Path,
+    models: Sequence[ModelFolder],
+    *,
+    stale: Iterable[str] = (),
+    own_variants: Iterable[str] = (),
+    scripts: Mapping[str, str | None] | None = None,
+    check: Callable[[Path], None] = lambda _: None,
+) -> None:
     """Put models into the repository in place of those with the same names.
 
     A model whose files changed gets the next version number, so that nothing that was served under a version is
     served differently under it. Other models in the repository and other files in ``configs/`` stay.
+
+    Args:
+        repository: The model repository; made if absent.
+        models: The models.
+        stale: Names of models that go, if they are there.
+        own_variants: Names of files in ``configs/`` that go if a model does not have them any more.
+        scripts: Text by name of executable files beside the models; None for one that goes.
+        check: Called with a folder that holds the new models as the repository will; what it raises stops everything.
 
     Raises:
         RepositoryError: Something could not be written; the repository is as it was.
@@ -49,36 +71,80 @@ def write_models(repository: Path, models: Sequence[ModelFolder]) -> None:
             shutil.rmtree(leftover)
         with tempfile.TemporaryDirectory(prefix=_STAGING_PREFIX, dir=repository) as staging:
             new, old = Path(staging, "new"), Path(staging, "old")
+            new.mkdir()
             old.mkdir()
             for model in models:
-                _stage(new / model.name, model, repository / model.name)
-            _swap(repository, new, old, [model.name for model in models])
+                _stage(new / model.name, model, repository / model.name, frozenset(own_variants))
+            for name, text in (scripts or {}).items():
+                if text is not None:
+                    (new / name).write_text(text, encoding="utf-8")
+                    (new / name).chmod(_EXECUTABLE)
+            check(new)
+            names = dict.fromkeys([*(model.name for model in models), *stale, *(scripts or {})])
+            _swap(repository, new, old, list(names))
     except OSError as error:
         raise RepositoryError(f"cannot write the model repository {repository}: {error}; it is as it was") from error
 
 
-def _stage(folder: Path, model: ModelFolder, previous: Path) -> None:
-    version_folder = folder / _next_version(previous, model.files)
-    version_folder.mkdir(parents=True)
-    for name, content in model.files.items():
-        (version_folder / name).write_bytes(content)
+def exported_models(repository: Path) -> frozenset[str]:
+    """Name the models that the repository's manifest lists: all of the last export, and none of anybody else's."""
+    folder = repository / CLIENT_ASSETS.name
+    versions = _versions(folder)
+    path = folder / str(versions[-1] if versions else _FIRST_VERSION) / MANIFEST_FILENAME
+    try:
+        names = [str(name) for name in json.loads(path.read_text(encoding="utf-8"))["max_batch_size"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
+    return frozenset(name for name in names if name not in ("", ".", "..") and Path(name).name == name)
+
+
+def _stage(folder: Path, model: ModelFolder, previous: Path, own_variants: frozenset[str]) -> None:
+    version = _next_version(previous, model.files)
+    (folder / version).mkdir(parents=True)
+    for path in model.files:
+        os.replace(path, folder / version / path.name)
+    _keep_built_files(previous / version, folder / version)
     (folder / "config.pbtxt").write_text(model.config, encoding="utf-8")
     if (previous / "configs").is_dir():
-        shutil.copytree(previous / "configs", folder / "configs")
+        ignore = shutil.ignore_patterns(*(f"{name}.pbtxt" for name in own_variants))
+        shutil.copytree(previous / "configs", folder / "configs", ignore=ignore)
     for name, text in model.variants.items():
         (folder / "configs").mkdir(exist_ok=True)
         (folder / "configs" / f"{name}.pbtxt").write_text(text, encoding="utf-8")
 
 
-def _next_version(previous: Path, files: Mapping[str, bytes]) -> str:
-    versions = [int(path.name) for path in previous.glob("[0-9]*") if path.name.isdecimal()]
+def _versions(folder: Path) -> list[int]:
+    return sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal())
+
+
+def _next_version(previous: Path, files: Sequence[Path]) -> str:
+    versions = _versions(previous)
     if not versions:
         return _FIRST_VERSION
-    latest = previous / str(max(versions))
-    changed = any(
-        not (latest / name).is_file() or (latest / name).read_bytes() != content for name, content in files.items()
-    )
-    return str(max(versions) + 1) if changed and any(latest.iterdir()) else latest.name
+    latest = previous / str(versions[-1])
+    changed = any(not _same_content(path, latest / path.name) for path in files)
+    return str(versions[-1] + 1) if changed and any(latest.iterdir()) else latest.name
+
+
+def _same_content(first: Path, second: Path) -> bool:
+    if not second.is_file() or first.stat().st_size != second.stat().st_size:
+        return False
+    return hash_files((first,)) == hash_files((second,))
+
+
+def _keep_built_files(previous: Path, folder: Path) -> None:
+    """Keep what was built from files that have not changed, such as TensorRT's plan."""
+    if previous.is_dir():
+        for path in previous.iterdir():
+            if path.is_file() and not (folder / path.name).exists():
+                _link(path, folder / path.name)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # not every file system has links
+        shutil.copy2(source, target)
 
 
 def _swap(repository: Path, new: Path, old: Path, names: Sequence[str]) -> None:
@@ -88,7 +154,8 @@ def _swap(repository: Path, new: Path, old: Path, names: Sequence[str]) -> None:
         for name in names:
             if (repository / name).exists():
                 _move(repository / name, old / name, moved)
-            _move(new / name, repository / name, moved)
+            if (new / name).exists():
+                _move(new / name, repository / name, moved)
     except OSError:
         for source, target in reversed(moved):
             os.rename(target, source)

@@ -29,11 +29,23 @@ class Axis:
 
     Args:
         name: The axis' name in the ONNX file; axes of one name have one size within a request.
-        maximum: Largest size.
+        buckets: Ascending sizes to which the client pads, so that the server can merge requests.
+        multiple: Every size is a multiple of this.
     """
 
     name: str
-    maximum: int
+    buckets: tuple[int, ...]
+    multiple: int = 1
+
+    def __post_init__(self) -> None:
+        ascending = list(self.buckets) == sorted(set(self.buckets)) and all(size > 0 for size in self.buckets)
+        if not self.buckets or not ascending or any(size % self.multiple for size in self.buckets):
+            raise ValueError(f"{self.name}: buckets must be ascending multiples of {self.multiple}, got {self.buckets}")
+
+    @property
+    def maximum(self) -> int:
+        """Largest size."""
+        return self.buckets[-1]
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,8 @@ class ModelSignature:
         encoder: Whether the model does the heavy work: it runs on the accelerator and its answers are cached.
         max_run_elements: Most elements of the largest input in one run on a CPU; a larger batch runs in slices, which
             bounds the memory for activations. None: no bound.
+        accelerated: Whether an encoder may run on the openvino accelerator. False where that computes something else,
+            or compiles anew for every shape.
     """
 
     name: str
@@ -94,6 +108,7 @@ class ModelSignature:
     steps: tuple[ModelSignature, ...] = ()
     encoder: bool = False
     max_run_elements: int | None = None
+    accelerated: bool = True
 
     def __post_init__(self) -> None:
         names = [tensor.name for tensor in (*self.inputs, *self.outputs)]

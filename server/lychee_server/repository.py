@@ -1,5 +1,7 @@
 """A Triton model repository on disk: which models it has, and whether their files are there."""
 
+import json
+from collections.abc import Collection
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -8,6 +10,7 @@ from tritonclient.grpc import model_config_pb2
 from lychee_server._errors import RepositoryError
 
 DEFAULT_MODEL_FILENAME = "model.onnx"
+EXTERNAL_DATA_SUFFIX = ".data"
 
 
 def check_repository(repository: Path, config_name: str | None = None) -> list[str]:
@@ -37,7 +40,8 @@ def check_repository(repository: Path, config_name: str | None = None) -> list[s
             f"No model in {repository.absolute()} has configs/{config_name}.pbtxt. "
             f"Names for --config-name: {', '.join(found) or '(none)'}."
         )
-    missing = [path for name in names for path in _missing_files(repository / name, config_name)]
+    artifacts = _read_artifacts(repository)
+    missing = [path for name in names for path in _missing_files(repository / name, config_name, artifacts)]
     if missing:
         lines = "\n".join(f"  {path}" for path in missing)
         raise RepositoryError(
@@ -46,7 +50,7 @@ def check_repository(repository: Path, config_name: str | None = None) -> list[s
     return names
 
 
-def _missing_files(folder: Path, config_name: str | None) -> list[Path]:
+def _missing_files(folder: Path, config_name: str | None, artifacts: Collection[str]) -> list[Path]:
     variant = folder / "configs" / f"{config_name}.pbtxt"
     path = variant if config_name is not None and variant.is_file() else folder / "config.pbtxt"
     config = model_config_pb2.ModelConfig()
@@ -60,5 +64,20 @@ def _missing_files(folder: Path, config_name: str | None) -> list[Path]:
         return [] if versions else [version]
     if config.backend != "onnxruntime":
         return []
-    file = version / (config.default_model_filename or DEFAULT_MODEL_FILENAME)
-    return [] if file.exists() else [file]
+    filename = config.default_model_filename or DEFAULT_MODEL_FILENAME
+    files = [version / filename]
+    if f"{folder.name}/{filename}{EXTERNAL_DATA_SUFFIX}" in artifacts:  # the weights of a large model
+        files.append(version / f"{filename}{EXTERNAL_DATA_SUFFIX}")
+    return [file for file in files if not file.exists()]
+
+
+def _read_artifacts(repository: Path) -> frozenset[str]:
+    """Return the names of the files that the newest export wrote; empty if it left no manifest."""
+    versions = [path for path in (repository / "client_assets").glob("[0-9]*") if path.name.isdecimal()]
+    if not versions:
+        return frozenset()
+    path = max(versions, key=lambda version: int(version.name)) / "manifest.json"
+    try:
+        return frozenset(json.loads(path.read_text(encoding="utf-8"))["artifacts"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()

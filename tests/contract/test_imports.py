@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"onnx", "onnxruntime", "onnxscript", "torch", "transformers"}
+HEAVY = {"huggingface_hub", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "torch", "transformers"}
 PROJECT = {"lychee_client", "lychee_export", "lychee_server"}
 
 ALLOWED = {
@@ -28,10 +28,14 @@ ALLOWED = {
     },
     "export/lychee_export": {
         "google",
+        "huggingface_hub",
+        "lychee_client",  # verification runs the client's own code on the exported files
         "lychee_export",
         "numpy",
         "onnx",
+        "onnx_ir",
         "onnxruntime",
+        "onnxscript",
         "PIL",
         "safetensors",
         "tokenizers",
@@ -63,6 +67,8 @@ ALLOWED = {
         "numpy",
         "onnx",
         "payloads",
+        "torch",
+        "transformers",
         "tritonclient",
     },
     "examples": {"catalogue", "lychee_client", "lychee_server", "rich"},
@@ -92,6 +98,12 @@ def test_the_table_keeps_the_client_light_and_the_layers_apart() -> None:
     assert not ALLOWED["client/lychee_client"] & HEAVY
     assert not ALLOWED["server/lychee_server"] & HEAVY
     assert ALLOWED["client/lychee_client"] & PROJECT == {"lychee_client"}
-    assert ALLOWED["export/lychee_export"] & PROJECT == {"lychee_export"}
+    assert ALLOWED["export/lychee_export"] & PROJECT == {"lychee_client", "lychee_export"}
     assert ALLOWED["server/lychee_server"] & PROJECT == {"lychee_client", "lychee_server"}
     assert ALLOWED["loadtest"] & PROJECT == {"lychee_client", "lychee_export"}
+
+
+def test_only_verification_brings_the_client_into_the_exporter(root: Path) -> None:
+    package = root / "export" / "lychee_export"
+    users = {path.relative_to(package).parts[0] for path in package.rglob("*.py") if "lychee_client" in imported(path)}
+    assert users == {"verification", "verify_cli.py"}

@@ -8,11 +8,11 @@ import numpy as np
 import PIL.Image
 import pytest
 from lychee_client import Image
-from lychee_client._manifest import ImageSpec
+from lychee_client._image_spec import CropSpec
 from lychee_export.families import Checkpoint
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-SPEC = ImageSpec(height=224, width=224, resize_shortest_edge=256, resample="bicubic")
+SPEC = CropSpec(height=224, width=224, resize_shortest_edge=256, resample="bicubic")
 SIZES = [(480, 360), (360, 480), (224, 224), (256, 256), (255, 257), (37, 29), (1, 1), (900, 226), (1280, 321), (3, 11)]
 
 
@@ -57,7 +57,7 @@ def test_extreme_aspect_ratio_differs_by_less_than_a_pixel_of_shift() -> None:
 
 
 def test_golden_images_survive_the_way_through_the_manifest(checkpoint: Checkpoint) -> None:
-    for pair in checkpoint.golden_pairs:
+    for pair in checkpoint.make_reference().golden_pairs:
         if pair.image_png is not None:
             image = PIL.Image.open(io.BytesIO(pair.image_png))
             np.testing.assert_array_equal(Image.from_bytes(pair.image_png).prepare(SPEC).pixel_values, reference(image))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from lychee_client import Image
-from lychee_client._manifest import ImageSpec
+from lychee_client._image_spec import parse_image_spec
 from lychee_export.families import Checkpoint
 from lychee_export.manifest import GOLDEN_TOLERANCE
 from numpy.typing import NDArray
@@ -24,9 +24,9 @@ def largest_error(
 ) -> float:
     """Score the golden pairs with one thing done wrong."""
     modules = {piece.signature.name: piece.module for piece in checkpoint.pieces}
-    spec = ImageSpec(**checkpoint.preprocessing["image"])
+    spec = parse_image_spec(checkpoint.card.preprocessing["image"])
     errors = []
-    for pair in checkpoint.golden_pairs:
+    for pair in checkpoint.make_reference().golden_pairs:
         parts = [embed_text(query_prefix + pair.query)]
         modality = "text"
         if pair.text is not None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import lychee_export
 import numpy as np
-import onnx
 import pytest
+from lychee_export.expected import compute_expected
+from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint
-from lychee_export.onnx_export import export_onnx
 from lychee_export.quantization import Precision, quantize_weights
 from lychee_export.runtime import Provider, open_session
 from lychee_export.validation import TOLERANCES, validate_values
@@ -16,15 +16,15 @@ from tokenizers import Tokenizer
 CHECKPOINT = Path(lychee_export.__file__).parent / "checkpoints" / "lychee_mini"
 
 
-def load(repository: Path, name: str) -> onnx.ModelProto:
+def find(repository: Path, name: str) -> Path:
     (path,) = (repository / name).glob("*/model.onnx")
-    return onnx.load(path)
+    return path
 
 
 @pytest.mark.parametrize("provider", ["cpu", "openvino"])
 def test_text_encoder_gives_the_reference_embeddings(repository: Path, provider: Provider) -> None:
     reference = np.load(CHECKPOINT / "reference.npz")
-    session = open_session(load(repository, "text_encoder"), provider)
+    session = open_session(find(repository, "text_encoder"), provider)
     tokenizer = Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
     tokenizer.enable_padding(pad_id=1, length=32)
     encodings = tokenizer.encode_batch([str(text) for text in reference["texts"]])
@@ -41,11 +41,11 @@ def test_text_encoder_gives_the_reference_embeddings(repository: Path, provider:
 @pytest.mark.parametrize("provider", ["cpu", "openvino"])
 def test_vision_encoder_and_head_give_the_reference_scores(repository: Path, provider: Provider) -> None:
     reference = np.load(CHECKPOINT / "reference.npz")
-    (images,) = open_session(load(repository, "vision_encoder"), provider).run(
+    (images,) = open_session(find(repository, "vision_encoder"), provider).run(
         ["image_embedding"], {"pixel_values": reference["pixel_values"]}
     )
     np.testing.assert_allclose(images, reference["image_embedding"], atol=2e-3, rtol=0)
-    head = open_session(load(repository, "scoring_head_image"), "cpu")
+    head = open_session(find(repository, "scoring_head_image"), "cpu")
     queries = reference["text_embedding"]
     scores, logits = head.run(
         ["relevance_score", "logits"],
@@ -61,7 +61,7 @@ def test_vision_encoder_and_head_give_the_reference_scores(repository: Path, pro
 def test_logits_tell_apart_what_the_score_rounds_to_one(repository: Path) -> None:
     query = np.eye(1, 384, dtype=np.float32)
     similarities = np.array([[0.7], [0.8], [1.0]], np.float32)
-    scores, logits = open_session(load(repository, "scoring_head_image"), "cpu").run(
+    scores, logits = open_session(find(repository, "scoring_head_image"), "cpu").run(
         ["relevance_score", "logits"],
         {"query_embedding": np.repeat(query, 3, axis=0), "image_embedding": similarities * query},
     )
@@ -72,22 +72,31 @@ def test_logits_tell_apart_what_the_score_rounds_to_one(repository: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["w8", "w4"])
 def test_quantized_weights_keep_scores_order_and_batch_invariance(
-    repository: Path, checkpoint: Checkpoint, precision: Precision
+    tmp_path: Path, repository: Path, checkpoint: Checkpoint, precision: Precision
 ) -> None:
-    sessions, sizes = {}, {}
+    paths, sizes = {}, {}
     for piece in checkpoint.pieces:
         name = piece.signature.name
-        model = load(repository, name)
-        quantized = quantize_weights(model, precision) if piece.signature.encoder else model
-        sizes[name] = quantized.ByteSize() / model.ByteSize()
-        sessions[name] = open_session(quantized, "cpu")
-    parity = validate_values(checkpoint, sessions, TOLERANCES[precision, "cpu"])
+        original = paths[name] = find(repository, name)
+        if piece.signature.encoder:
+            paths[name] = tmp_path / f"{name}.onnx"
+            quantize_weights(original, paths[name], precision)
+        sizes[name] = paths[name].stat().st_size / original.stat().st_size
+    expected = compute_expected(checkpoint, checkpoint.make_reference())
+    parity = validate_values(
+        expected, lambda signature: open_session(paths[signature.name], "cpu"), TOLERANCES[precision, "cpu"]
+    )
     assert sizes["text_encoder"] < 0.62
     assert parity.max_abs_error > 0
     assert parity.batch_invariance < 1e-6
     assert parity.logit_batch_invariance < 1e-5
 
 
-def test_fp32_is_left_as_it_is(checkpoint: Checkpoint) -> None:
-    model = export_onnx(checkpoint.pieces[-1])
-    assert quantize_weights(model, "fp32") is model
+@pytest.mark.slow
+def test_half_floats_keep_scores_order_and_batch_invariance(tmp_path: Path) -> None:
+    report = export_checkpoint("lychee-mini", tmp_path, "fp16")
+    parity = report.parity["cpu"]
+    assert 0 < parity.max_score_error < 2e-3
+    assert parity.batch_invariance < 1e-4
+    assert report.golden_error < 2e-3
+    assert report.sizes_bytes["text_encoder"] < 80e6

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from lychee_client._errors import ConnectionFailedError, LycheeError, ModelNotReadyError, RequestRejectedError
+from lychee_client._transports import fake_cross_encoder
 from lychee_client._transports.base import (
     ControlRequest,
     InferRequest,
@@ -26,7 +27,7 @@ EMBEDDING_DIM: Final = 24
 LOGIT_SCALE: Final = np.float32(4.0)
 VOCABULARY_SIZE: Final = 260
 MANIFEST: Final[dict[str, Any]] = {
-    "format_version": 1,
+    "format_version": 2,
     "family": "fake",
     "pipeline": "dual_encoder",
     "model_id": "fake",
@@ -40,7 +41,7 @@ MANIFEST: Final[dict[str, Any]] = {
         "max_tokens": 64,
         "buckets": [16, 32, 64],
     },
-    "image": {"height": 224, "width": 224, "resize_shortest_edge": 256, "resample": "bicubic"},
+    "image": {"kind": "crop", "height": 224, "width": 224, "resize_shortest_edge": 256, "resample": "bicubic"},
     "max_batch_size": {
         "text_encoder": 4,
         "vision_encoder": 2,
@@ -84,7 +85,7 @@ class FakeTransport:
     Args:
         intercept: Called with every request: may raise a TransportError or a LycheeError, or return an answer in
             place of the computed one. None computes.
-        manifest: Replaces keys of the manifest.
+        manifest: Replaces keys of the manifest; with PATCHES_MANIFEST or STRETCH_MANIFEST it is a cross-encoder.
 
     Attributes:
         requests: Everything that was sent, in order.
@@ -99,9 +100,13 @@ class FakeTransport:
         self.requests: list[Request] = []
         self.live = True
         self._intercept = intercept
-        self._tokenizer_json = _make_tokenizer_json()
+        self._manifest = {**MANIFEST, **(manifest or {})}
+        self._is_cross_encoder = self._manifest["pipeline"] == "cross_encoder"
+        make_tokenizer = fake_cross_encoder.make_tokenizer_json if self._is_cross_encoder else make_tokenizer_json
+        self._tokenizer_json = make_tokenizer()
         artifacts = {"tokenizer": hashlib.sha256(self._tokenizer_json.encode()).hexdigest()}
-        self._manifest_json = json.dumps({**MANIFEST, "artifacts": artifacts, **(manifest or {})})
+        self._manifest_json = json.dumps({"artifacts": artifacts, **self._manifest})
+        self._names = self._manifest["max_batch_size"] if self._is_cross_encoder else _INPUTS
 
     def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
         """See Transport."""
@@ -124,10 +129,10 @@ class FakeTransport:
 
     def _control(self, request: ControlRequest) -> dict[str, Any]:
         if request.action == "model_ready":
-            return {"ready": request.name == "client_assets" or request.name in _INPUTS}
+            return {"ready": request.name == "client_assets" or request.name in self._names}
         if request.action == "metadata":
             return {"name": "fake", "version": "0"}
-        names = ["client_assets", *_INPUTS]
+        names = ["client_assets", *self._names]
         if request.action == "index":
             return {"models": [{"name": name, "version": "1", "state": "READY"} for name in names]}
         if request.action == "statistics":
@@ -144,6 +149,9 @@ class FakeTransport:
         if request.model_name == "client_assets":
             texts = {"manifest": self._manifest_json, "tokenizer": self._tokenizer_json}
             return InferResponse({name: np.array([texts[name].encode()], object) for name in request.outputs})
+        if self._is_cross_encoder:
+            outputs = fake_cross_encoder.score_pairs(request, self._manifest)
+            return InferResponse({name: outputs[name] for name in request.outputs})
         check_request(request)
         inputs = request.inputs
         if request.model_name == "text_encoder":
@@ -207,7 +215,7 @@ def _normalize(vectors: npt.NDArray[np.float64]) -> Embedding:
     return normalized
 
 
-def _make_tokenizer_json() -> str:
+def make_tokenizer_json() -> str:
     """Return a tokenizer with one token per byte."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: number for number, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", *alphabet])}

@@ -10,6 +10,8 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
+from lychee_client._client import LycheeClient
+from lychee_client._config import UNSET
 from lychee_client._errors import ConfigurationError, LycheeError, LycheeWarning
 from lychee_client._image import Image
 from lychee_client._types import Input, combine
@@ -46,7 +48,26 @@ TemplateName: TypeAlias = Annotated[
     typer.Option("--template", metavar="NAME", help="The same by name: see `lychee instructions list`."),
 ]
 Language: TypeAlias = Annotated[LanguageName, typer.Option("--language", help="Of the template.")]
+MaxImgSize: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--max-img-size",
+        metavar="PIXELS",
+        min=1,
+        help="Shrink larger images, to a square of this side or as many pixels (LYCHEE_MAX_IMG_SIZE, or the model's "
+        "own limit, if not given).",
+    ),
+]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def make_client(url: str | None, max_img_size: int | None) -> LycheeClient:
+    """Return the client that --url and --max-img-size ask for.
+
+    Raises:
+        ConfigurationError: One of them cannot be used.
+    """
+    return LycheeClient(url, max_img_size=UNSET if max_img_size is None else max_img_size)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from lychee_client.cli.options import (
     CalibrationOption,
     InstructionText,
     Language,
+    MaxImgSize,
     PolicyOption,
     QueryImage,
     QueryText,
@@ -32,6 +33,7 @@ from lychee_client.cli.options import (
     Url,
     choose_instruction,
     choose_policy,
+    make_client,
     make_input,
     reported_errors,
 )
@@ -81,6 +83,7 @@ def _rerank(
     server_timings: Annotated[
         bool, typer.Option("--server-timings", help="Also show queue, compute and cache hits of each model.")
     ] = False,
+    max_img_size: MaxImgSize = None,
     timeout: Annotated[
         float | None,
         typer.Option("--timeout", metavar="SECONDS", help="For each call; LYCHEE_TIMEOUT_S, or 30, if not given."),
@@ -105,7 +108,7 @@ def _rerank(
         }
         if timeout is not None:
             options["timeout_s"] = timeout
-        with LycheeClient(url) as client:
+        with make_client(url, max_img_size) as client:
             if calls is not None:
                 failed = _rank_calls(client, calls, options)
             else:

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lychee_client._client import LycheeClient
 from lychee_client.cli.options import (
     AsJson,
     CalibrationOption,
     InstructionText,
     Language,
+    MaxImgSize,
     PolicyOption,
     QueryImage,
     QueryText,
@@ -22,6 +22,7 @@ from lychee_client.cli.options import (
     Url,
     choose_instruction,
     choose_policy,
+    make_client,
     make_input,
     reported_errors,
 )
@@ -47,13 +48,14 @@ def _score(
     instruction: InstructionText = None,
     template: TemplateName = None,
     language: Language = "en",
+    max_img_size: MaxImgSize = None,
     as_json: AsJson = False,
 ) -> None:
     """Score one document against a query.
 
     Example: lychee score --query "a cat" --text "The cat sleeps." --image cat.jpg
     """
-    with reported_errors(), LycheeClient(url) as client:
+    with reported_errors(), make_client(url, max_img_size) as client:
         response = client.rerank(
             make_input(query, query_image, "--query, --query-image"),
             [make_input(text, image, "--text, --image")],

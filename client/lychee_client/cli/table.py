@@ -47,6 +47,8 @@ def result_line(result: RerankResult) -> Text:
         parts.append(f"{result.tokens} tokens")
     if result.image_size is not None and result.image_resized_to is not None:
         parts.append("{} x {} pixels resized to {} x {}".format(*result.image_size, *result.image_resized_to))
+    if result.image_tokens is not None:
+        parts.append(f"{result.image_tokens} image tokens")
     return Text.assemble(
         Text(score_bar(result.relevance_score), style=_COLOURS[result.decision]),
         f"  {result.relevance_score:.3f}  {result.decision}  logit {result.logit:.2f}  {', '.join(parts)}",

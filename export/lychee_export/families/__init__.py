@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 from ..errors import CheckpointError
-from . import lychee_mini
-from .family import Checkpoint, GoldenPair, Piece
+from ..limits import Limits
+from ..source import find_checkpoint
+from . import blip, clip, lychee_mini, qwen_vl, siglip
+from .family import Checkpoint, Family, GoldenPair, ModelCard, Piece, Reference
 
-__all__ = ["Checkpoint", "GoldenPair", "Piece", "load_checkpoint"]
+__all__ = [
+    "FAMILIES",
+    "Checkpoint",
+    "Family",
+    "GoldenPair",
+    "ModelCard",
+    "Piece",
+    "Reference",
+    "load_checkpoint",
+]
 
-_BUNDLED = Path(__file__).parent.parent / "checkpoints"
-_LOADERS = {"lychee_mini": lychee_mini.load}
+FAMILIES: tuple[Family, ...] = (lychee_mini.FAMILY, qwen_vl.FAMILY, clip.FAMILY, siglip.FAMILY, blip.FAMILY)
 
 
-def load_checkpoint(checkpoint: str) -> Checkpoint:
+def load_checkpoint(
+    checkpoint: str, limits: Limits | None = None, revision: str | None = None, *, weights: bool = True
+) -> Checkpoint:
     """Load a checkpoint into torch modules that are ready to export.
 
     Args:
-        checkpoint: Name of a bundled checkpoint ("lychee-mini") or path of a checkpoint folder.
+        checkpoint: Name of a bundled checkpoint ("lychee-mini"), path of a checkpoint folder, or "owner/name" of a
+            model on the Hugging Face hub.
+        limits: What the deployment admits. None: the default limits.
+        revision: Branch, tag or commit on the hub. None: the main branch.
+        weights: False: the modules have shapes and no values, and nothing large is downloaded or read.
 
     Raises:
         CheckpointError: The folder or a file is missing or damaged, or the family is unknown.
     """
-    bundled = _BUNDLED / checkpoint.replace("-", "_")
-    folder = bundled if bundled.is_dir() else Path(checkpoint)
-    config_path = folder / "config.json"
-    try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        names = ", ".join(sorted(path.name.replace("_", "-") for path in _BUNDLED.iterdir() if path.is_dir()))
-        raise CheckpointError(
-            f"no checkpoint {checkpoint!r}: {config_path} does not exist. Give a folder with a config.json, or one "
-            f"of the bundled names: {names}"
-        ) from error
-    except ValueError as error:
-        raise CheckpointError(f"{config_path} is not JSON: {error}") from error
-    model_type = config.get("model_type")
-    if model_type not in _LOADERS:
-        raise CheckpointError(
-            f"{config_path}: unknown model_type {model_type!r}; this exporter knows {', '.join(sorted(_LOADERS))}"
-        )
-    return _LOADERS[model_type](folder, config)
+    source = find_checkpoint(checkpoint, revision)
+    model_type = source.config.get("model_type")
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return family.load(source.with_weights() if weights else source, limits or Limits())
+    known = "; ".join(
+        f"{', '.join(family.model_types)} (such as {', '.join(family.checkpoints)})" for family in FAMILIES
+    )
+    raise CheckpointError(
+        f"{source.folder / 'config.json'}: unknown model_type {model_type!r}; this exporter knows {known}"
+    )

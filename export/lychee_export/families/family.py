@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from ..limits import Limits
 from ..signature import SCORE_OUTPUTS, ModelSignature, Tensors
+from ..source import CheckpointSource
 
-__all__ = ["Checkpoint", "GoldenPair", "Piece"]
+__all__ = ["Checkpoint", "Family", "GoldenPair", "ModelCard", "Piece", "Reference"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Piece:
 
     Args:
         signature: The module's tensors; ``forward`` takes the inputs in this order.
-        module: The module, in evaluation mode, float32.
+        module: The module, in evaluation mode, float32. It must work after ``module.half()`` too: cast integer inputs
+            to the weights' dtype, keep softmax and norms in float32, give float32 outputs.
         sample_inputs: Makes valid inputs with the given number of rows.
     """
 
@@ -34,16 +37,61 @@ class GoldenPair:
     """A query and a document with the reference implementation's score.
 
     Args:
-        query: The query text.
-        relevance_score: In [0, 1], computed by the torch modules in float32.
+        query: The query's text, if it has one.
+        relevance_score: In [0, 1], computed in float32 by what the checkpoint's authors use: the classes of
+            transformers where the family has them.
         text: The document's text, if it has one.
         image_png: The document's image as a PNG file, if it has one.
+        query_image_png: The query's image as a PNG file, if it has one.
     """
 
-    query: str
+    query: str | None
     relevance_score: float
     text: str | None = None
     image_png: bytes | None = None
+    query_image_png: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the reference implementation computed.
+
+    Args:
+        ensemble_rows: For every ensemble at least seven realistic rows, as the client would send them, padded to a
+            bucket that is not the largest.
+        golden_pairs: A handful of pairs with reference scores.
+    """
+
+    ensemble_rows: Mapping[str, Tensors]
+    golden_pairs: tuple[GoldenPair, ...]
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Everything about a checkpoint but its weights.
+
+    Args:
+        model_id: The name users know.
+        revision: Identifies the weights.
+        family: The family module's name.
+        pipeline: The client's pipeline for it, "dual_encoder" or "cross_encoder".
+        ensembles: Ensembles over the pieces; their outputs are SCORE_OUTPUTS.
+        preprocessing: What the client needs to know beyond the tensors; goes into the manifest as it is.
+        tokenizer_json: A ``tokenizers`` file.
+    """
+
+    model_id: str
+    revision: str
+    family: str
+    pipeline: str
+    ensembles: tuple[ModelSignature, ...]
+    preprocessing: Mapping[str, Any]
+    tokenizer_json: str
+
+    def __post_init__(self) -> None:
+        for ensemble in self.ensembles:
+            if ensemble.outputs != SCORE_OUTPUTS:
+                raise ValueError(f"{ensemble.name}: an ensemble gives {SCORE_OUTPUTS}, got {ensemble.outputs}")
 
 
 @dataclass(frozen=True)
@@ -51,32 +99,29 @@ class Checkpoint:
     """A loaded checkpoint, split into exportable pieces.
 
     Args:
-        model_id: The name users know.
-        revision: Identifies the weights.
-        family: The family module's name.
-        pipeline: The client's pipeline for it, "dual_encoder" or "cross_encoder".
-        pieces: The torch modules, encoders first.
-        ensembles: Ensembles over the pieces; their outputs are SCORE_OUTPUTS.
-        ensemble_rows: For every ensemble at least seven realistic rows, as the client would send them.
-        buckets: Sizes to which the client pads variable axes.
-        preprocessing: What the client needs to know beyond the tensors; goes into the manifest as it is.
-        tokenizer_json: A ``tokenizers`` file.
-        golden_pairs: A handful of pairs with reference scores.
+        card: Everything but the weights.
+        pieces: The torch modules, encoders first. They may share parameters with each other.
+        make_reference: Runs the reference implementation. Call it before anything changes a module.
     """
 
-    model_id: str
-    revision: str
-    family: str
-    pipeline: str
+    card: ModelCard
     pieces: tuple[Piece, ...]
-    ensembles: tuple[ModelSignature, ...]
-    ensemble_rows: Mapping[str, Tensors]
-    buckets: tuple[int, ...]
-    preprocessing: Mapping[str, Any]
-    tokenizer_json: str
-    golden_pairs: tuple[GoldenPair, ...]
+    make_reference: Callable[[], Reference]
 
-    def __post_init__(self) -> None:
-        for ensemble in self.ensembles:
-            if ensemble.outputs != SCORE_OUTPUTS:
-                raise ValueError(f"{ensemble.name}: an ensemble gives {SCORE_OUTPUTS}, got {ensemble.outputs}")
+
+@dataclass(frozen=True)
+class Family:
+    """One entry of the table in ``families/__init__.py``.
+
+    Args:
+        name: The module's name.
+        model_types: Values of ``model_type`` in ``config.json`` that belong to it.
+        load: Loads a checkpoint within the limits that the user chose. With ``source.weights`` False the modules lie
+            on torch's meta device: they have shapes and no values, and ``make_reference`` is never called.
+        checkpoints: Names that users know, for the message about an unknown family.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    load: Callable[[CheckpointSource, Limits], Checkpoint]
+    checkpoints: tuple[str, ...]

@@ -8,9 +8,7 @@ Source: checkpoints/lychee_mini/README.md, the specification, and config.json be
 
 from __future__ import annotations
 
-import hashlib
-import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,10 +25,16 @@ from transformers import BertConfig, BertModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from ..errors import CheckpointError
-from ..signature import SCORE_OUTPUTS, Axis, ModelSignature, Tensors, TensorSpec
-from .family import Checkpoint, GoldenPair, Piece
+from ..limits import Limits
+from ..source import CheckpointSource
+from .dual_encoder import DualEncoder, ScoringHead, build_checkpoint
+from .dual_reference import ReferenceEncoders
+from .family import Checkpoint, Family
+from .fixed_image import ImageFormat, Normalization, prepare_image
+from .samples import encode
+from .text_format import BUCKETS, TextFormat, text_buckets
 
-__all__ = ["ScoringHead", "TextEncoder", "VisionEncoder", "dequantize", "load", "load_weights"]
+__all__ = ["FAMILY", "TextEncoder", "VisionEncoder", "dequantize", "load", "load_weights"]
 
 _BLOCK_SIZE = 32
 _ZERO_POINT = 8
@@ -47,29 +51,9 @@ _BERT_CONFIG_NAMES = (
     "hidden_act",
     "pad_token_id",
 )
-_TEXT_BATCH = 32
-_IMAGE_BATCH = 16
-_TEXT_TOKENS_PER_RUN = 2048
-_IMAGES_PER_RUN = 4
-"""A server that was sent full batches of the longest texts and images then stays at 1.0 GB instead of 1.6 GB."""
-_BUCKETS = (16, 32, 64, 128, 256, 512)
-
 _GOLDEN_IMAGE_SIZE = 128
-_QUERIES = ("一只猫", "hot drink in the morning", "怎么退款", "a yellow flower", "breakfast table")
-_TEXTS = (
-    "退款流程：在订单页面点击申请退款",
-    "The cat sleeps on the sofa all day.",
-    "A cup of espresso wakes you up.",
-    "火箭从发射台升空",
-    "The palace was built in the fifteenth century.",
-    "Dahlias bloom in late summer and come in yellow, orange and red.",
-    "小猫喜欢晒太阳",
-)
-_GOLDEN_TEXT_PAIRS = ((2, 0), (0, 6), (1, 2), (1, 4))
-"""Indices of (query, text) of the golden pairs: two languages, matches and a mismatch."""
-_GOLDEN_IMAGE_PAIRS = ((0, 0), (1, 0), (1, 1), (4, 1))
-"""Indices of (query, reference image) of the golden pairs: the images are a cat and a cup of coffee. The last pair
-scores 0.69: unlike a clear match, it moves when the pixels are only a little wrong."""
+_GOLDEN_IMAGES = 2
+"""A cat and a cup of coffee."""
 
 
 class TextEncoder(nn.Module):
@@ -98,10 +82,10 @@ class TextEncoder(nn.Module):
         Returns:
             float32, (batch_size, embedding_dim), rows of unit length.
         """
-        hidden = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        hidden = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
         mask = attention_mask.unsqueeze(-1).to(hidden.dtype)  # (batch_size, sequence_length, 1)
         mean = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1.0)  # (batch_size, hidden_size)
-        return functional.normalize(functional.normalize(mean, dim=-1) - self.center, dim=-1)
+        return functional.normalize(functional.normalize(mean, dim=-1) - self.center.float(), dim=-1)
 
 
 class _Convolution(nn.Module):
@@ -153,8 +137,7 @@ class VisionEncoder(nn.Module):
 
     def __init__(self, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.mean = nn.Buffer(torch.tensor(config["image_mean"]).reshape(3, 1, 1))
-        self.std = nn.Buffer(torch.tensor(config["image_std"]).reshape(3, 1, 1))
+        self.normalization = Normalization(config["image_mean"], config["image_std"])
         blocks = [_InvertedResidual(block, weights, f"blocks.{index}") for index, block in enumerate(config["blocks"])]
         self.features = nn.Sequential(_Convolution(weights, "stem", stride=2), *blocks, _Convolution(weights, "head"))
         self.classifier_weight = nn.Buffer(weights["classifier.weight"])
@@ -171,39 +154,11 @@ class VisionEncoder(nn.Module):
         Returns:
             float32, (batch_size, embedding_dim), rows of unit length.
         """
-        pixels = (pixel_values.float() - self.mean) / self.std  # (batch_size, 3, height, width)
+        pixels = self.normalization(pixel_values).to(self.classifier_weight.dtype)  # (batch_size, 3, height, width)
         features = self.features(pixels).mean((2, 3))  # (batch_size, head_channels)
         logits = functional.linear(features, self.classifier_weight, self.classifier_bias)  # (batch_size, num_classes)
-        probabilities = torch.softmax(logits / self.temperature, -1)
-        return functional.normalize(probabilities @ self.semantic_projection, dim=-1)
-
-
-class ScoringHead(nn.Module):
-    """Score a query's embedding against the embeddings of a document's parts.
-
-    Args:
-        constants: ``bias`` and ``text_scale``, ``image_scale`` or both: the Platt scaling of one modality.
-    """
-
-    def __init__(self, constants: Mapping[str, float]) -> None:
-        super().__init__()
-        self.scales = [constants[name] for name in ("text_scale", "image_scale") if name in constants]
-        self.bias = constants["bias"]
-
-    def forward(self, query_embedding: Tensor, *embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Score pairs.
-
-        Args:
-            query_embedding: float32, (batch_size, embedding_dim), rows of unit length.
-            embeddings: The same for the document's text, its image, or both in this order.
-
-        Returns:
-            relevance_score, float32, (batch_size, 1), in [0, 1]; logits, the same before the sigmoid, unbounded.
-        """
-        logits = torch.full((1, 1), self.bias)  # (1, 1)
-        for scale, embedding in zip(self.scales, embeddings, strict=True):
-            logits = logits + scale * (query_embedding * embedding).sum(-1, keepdim=True)  # (batch_size, 1)
-        return torch.sigmoid(logits), logits
+        probabilities = torch.softmax(logits.float() / self.temperature, -1)
+        return functional.normalize(probabilities @ self.semantic_projection.float(), dim=-1)
 
 
 def dequantize(qweight: NDArray[np.uint8], scales: NDArray[np.float16]) -> NDArray[np.float32]:
@@ -245,202 +200,100 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def load(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
+def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     """Load a lychee-mini checkpoint.
 
     Args:
-        folder: Holds config.json, model.safetensors, tokenizer.json and reference.npz.
-        config: The content of config.json.
+        source: Its folder holds config.json, model.safetensors, tokenizer.json and reference.npz.
+        limits: What the deployment admits.
 
     Raises:
         CheckpointError: A file is missing or damaged, or does not fit the others.
     """
+    folder, config = source.folder, source.config
     weights = load_weights(folder / "model.safetensors")
     try:
         text_encoder = TextEncoder(config["text_encoder"], _below(weights, "text_encoder."))
         vision_encoder = VisionEncoder(config["vision_encoder"], _below(weights, "vision_encoder."))
-        heads = {modality: ScoringHead(constants) for modality, constants in config["scoring_head"].items()}
+        heads = {modality: _make_head(constants) for modality, constants in config["scoring_head"].items()}
         tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
         with np.load(folder / "reference.npz") as reference:
             images = reference["pixel_values"]
     except (KeyError, RuntimeError, OSError, ValueError) as error:
         raise CheckpointError(f"the checkpoint in {folder} is incomplete or inconsistent: {error}") from error
-    pieces, ensembles = _sign(config, text_encoder, vision_encoder, heads)
-    reference_model = _Reference(config, tokenizer_json, {piece.signature.name: piece.module for piece in pieces})
-    return Checkpoint(
-        model_id="lychee-mini",
-        revision=hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12],
-        family="lychee_mini",
-        pipeline="dual_encoder",
-        pieces=pieces,
-        ensembles=ensembles,
-        ensemble_rows=reference_model.ensemble_rows(images),
-        buckets=_BUCKETS,
-        preprocessing={
-            "embedding_dim": config["embedding_dim"],
-            "text": {
-                "query_prefix": config["text_encoder"]["query_prefix"],
-                "document_prefix": config["text_encoder"]["document_prefix"],
-                "pad_token_id": config["text_encoder"]["pad_token_id"],
-                "max_tokens": config["text_encoder"]["max_position_embeddings"],
-                "buckets": list(_BUCKETS),
-            },
-            "image": {
-                "height": config["vision_encoder"]["image_size"],
-                "width": config["vision_encoder"]["image_size"],
-                "resize_shortest_edge": config["vision_encoder"]["resize_shortest_edge"],
-                "resample": config["vision_encoder"]["resample"],
-            },
-        },
-        tokenizer_json=tokenizer_json,
-        golden_pairs=reference_model.golden_pairs(images),
+    text, vision = config["text_encoder"], config["vision_encoder"]
+    parts = DualEncoder(
+        text_encoder=text_encoder,
+        vision_encoder=vision_encoder,
+        heads=heads,
+        embedding_dim=config["embedding_dim"],
+        text=TextFormat(
+            vocab_size=text["vocab_size"],
+            pad_token_id=text["pad_token_id"],
+            buckets=text_buckets(source, limits, text["max_position_embeddings"]),
+            query_prefix=text["query_prefix"],
+            document_prefix=text["document_prefix"],
+        ),
+        image=ImageFormat(
+            height=vision["image_size"],
+            width=vision["image_size"],
+            resample=vision["resample"],
+            resize_shortest_edge=vision["resize_shortest_edge"],
+        ),
     )
+
+    def load_reference() -> ReferenceEncoders:
+        return _load_reference(parts, tokenizer_json, images)
+
+    if not source.weights:
+        text_encoder.to("meta")
+        vision_encoder.to("meta")
+    return build_checkpoint(source, "lychee_mini", limits, parts, tokenizer_json, load_reference)
+
+
+def _make_head(constants: Mapping[str, float]) -> ScoringHead:
+    """Make the head of one modality from its Platt scaling: ``bias`` and ``text_scale``, ``image_scale`` or both."""
+    scales = [constants[name] for name in ("text_scale", "image_scale") if name in constants]
+    return ScoringHead(scales, constants["bias"])
 
 
 def _below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
-def _sign(
-    config: Mapping[str, Any], text_encoder: nn.Module, vision_encoder: nn.Module, heads: Mapping[str, nn.Module]
-) -> tuple[tuple[Piece, ...], tuple[ModelSignature, ...]]:
-    """Declare the family's tensor contract."""
-    text, vision, dim = config["text_encoder"], config["vision_encoder"], config["embedding_dim"]
-    sequence = Axis("sequence_length", text["max_position_embeddings"])
-    size = vision["image_size"]
-    input_ids = TensorSpec(
-        "input_ids", "int64", (sequence,), pad_value=text["pad_token_id"], maximum=text["vocab_size"] - 1
+def _load_reference(parts: DualEncoder, tokenizer_json: str, images: NDArray[np.uint8]) -> ReferenceEncoders:
+    """The reference is torch in float32 with the tokenizer and transformers' image processor.
+
+    Args:
+        parts: Of the model.
+        tokenizer_json: A ``tokenizers`` file.
+        images: uint8, (num_images, 3, height, width), preprocessed.
+    """
+    tokenizer = Tokenizer.from_str(tokenizer_json)
+    tokenizer.enable_truncation(parts.text.max_tokens)
+    tokenizer.enable_padding(pad_id=parts.text.pad_token_id, pad_to_multiple_of=BUCKETS[0])
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": parts.image.resize_shortest_edge or parts.image.height},
+        crop_size={"height": parts.image.height, "width": parts.image.width},
     )
-    attention_mask = TensorSpec("attention_mask", "int64", (sequence,), maximum=1)
-    pixel_values = TensorSpec("pixel_values", "uint8", (3, size, size))
-    query_embedding = TensorSpec("query_embedding", "float32", (dim,))
-    text_embedding = TensorSpec("text_embedding", "float32", (dim,))
-    image_embedding = TensorSpec("image_embedding", "float32", (dim,))
 
-    def sample_text(rng: np.random.Generator, rows: int) -> Tensors:
-        lengths = rng.integers(1, _BUCKETS[0] + 1, rows)
-        mask = np.arange(_BUCKETS[0]) < lengths[:, None]
-        ids = rng.integers(text["pad_token_id"] + 1, text["vocab_size"], mask.shape)
-        return {"input_ids": np.where(mask, ids, text["pad_token_id"]), "attention_mask": mask.astype(np.int64)}
+    @torch.no_grad()
+    def embed_texts(texts: Sequence[str]) -> Tensor:
+        encodings = tokenizer.encode_batch(list(texts))
+        ids = torch.tensor([encoding.ids for encoding in encodings])
+        return cast(Tensor, parts.text_encoder(ids, torch.tensor([encoding.attention_mask for encoding in encodings])))
 
-    def sample_images(rng: np.random.Generator, rows: int) -> Tensors:
-        return {"pixel_values": rng.integers(0, 256, (rows, 3, size, size), dtype=np.uint8)}
+    @torch.no_grad()
+    def embed_image(image: Image.Image) -> Tensor:
+        return cast(Tensor, parts.vision_encoder(torch.from_numpy(prepare_image(processor, image)[None])))
 
-    text_signature = ModelSignature(
-        "text_encoder",
-        (input_ids, attention_mask),
-        (text_embedding,),
-        _TEXT_BATCH,
-        encoder=True,
-        max_run_elements=_TEXT_TOKENS_PER_RUN,
-    )
-    vision_signature = ModelSignature(
-        "vision_encoder",
-        (pixel_values,),
-        (image_embedding,),
-        _IMAGE_BATCH,
-        encoder=True,
-        max_run_elements=_IMAGES_PER_RUN * 3 * size * size,
-    )
-    pieces = [
-        Piece(text_signature, text_encoder.eval(), sample_text),
-        Piece(vision_signature, vision_encoder.eval(), sample_images),
-    ]
-    ensembles = []
-    for modality, encoders in (
-        ("text", (text_signature,)),
-        ("image", (vision_signature,)),
-        ("image_text", (text_signature, vision_signature)),
-    ):
-        embeddings = tuple(encoder.outputs[0] for encoder in encoders)
-
-        def sample_embeddings(
-            rng: np.random.Generator, rows: int, names: tuple[str, ...] = tuple(spec.name for spec in embeddings)
-        ) -> Tensors:
-            vectors = rng.standard_normal((1 + len(names), rows, dim)).astype(np.float32)
-            vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
-            return dict(zip(("query_embedding", *names), vectors, strict=True))
-
-        head = ModelSignature(f"scoring_head_{modality}", (query_embedding, *embeddings), SCORE_OUTPUTS, _TEXT_BATCH)
-        pieces.append(Piece(head, heads[modality].eval(), sample_embeddings))
-        ensembles.append(
-            ModelSignature(
-                f"rerank_{modality}",
-                (query_embedding, *(tensor for encoder in encoders for tensor in encoder.inputs)),
-                SCORE_OUTPUTS,
-                min(encoder.max_batch_size for encoder in encoders),
-                steps=(*encoders, head),
-            )
-        )
-    return tuple(pieces), tuple(ensembles)
-
-
-class _Reference:
-    """The reference implementation: torch in float32 with the tokenizer and transformers' image processor."""
-
-    def __init__(self, config: Mapping[str, Any], tokenizer_json: str, modules: Mapping[str, nn.Module]) -> None:
-        self._modules = modules
-        self._text = config["text_encoder"]
-        self._tokenizer = Tokenizer.from_str(tokenizer_json)
-        self._tokenizer.enable_truncation(self._text["max_position_embeddings"])
-        self._tokenizer.enable_padding(pad_id=self._text["pad_token_id"], pad_to_multiple_of=_BUCKETS[0])
-        vision = config["vision_encoder"]
-        self._processor = CLIPImageProcessorPil(
-            size={"shortest_edge": vision["resize_shortest_edge"]},
-            crop_size={"height": vision["image_size"], "width": vision["image_size"]},
-            do_rescale=False,
-            do_normalize=False,
-        )
-
-    def ensemble_rows(self, images: NDArray[np.uint8]) -> dict[str, Tensors]:
-        """Make one row for each text; queries and images repeat in turn."""
-        count = len(_TEXTS)
-        queries = [_QUERIES[index % len(_QUERIES)] for index in range(count)]
-        query = {"query_embedding": self._run("text_encoder", self._tokenize("query_prefix", queries)).numpy()}
-        texts = self._tokenize("document_prefix", list(_TEXTS))
-        pixels = {"pixel_values": images[np.arange(count) % len(images)]}
-        return {
-            "rerank_text": query | texts,
-            "rerank_image": query | pixels,
-            "rerank_image_text": query | texts | pixels,
-        }
-
-    def golden_pairs(self, images: NDArray[np.uint8]) -> tuple[GoldenPair, ...]:
-        """Score the golden pairs; the images are small, so that the manifest is."""
-        pngs = [_shrink(image) for image in images[: 1 + max(image for _, image in _GOLDEN_IMAGE_PAIRS)]]
-        pairs = [self._score(_QUERIES[query], _TEXTS[text], None) for query, text in _GOLDEN_TEXT_PAIRS]
-        pairs += [self._score(_QUERIES[query], None, pngs[image]) for query, image in _GOLDEN_IMAGE_PAIRS]
-        return (*pairs, self._score(_QUERIES[1], _TEXTS[2], pngs[1]))
-
-    def _score(self, query: str, text: str | None, image_png: bytes | None) -> GoldenPair:
-        embeddings = [self._run("text_encoder", self._tokenize("query_prefix", [query]))]
-        if text is not None:
-            embeddings.append(self._run("text_encoder", self._tokenize("document_prefix", [text])))
-        if image_png is not None:
-            image = Image.open(io.BytesIO(image_png))
-            pixels = self._processor(image, return_tensors="np")["pixel_values"]  # (1, 3, height, width)
-            embeddings.append(self._run("vision_encoder", {"pixel_values": pixels.astype(np.uint8)}))
-        modality = "_".join(name for name, part in (("image", image_png), ("text", text)) if part is not None)
-        with torch.no_grad():
-            relevance_score, _ = self._modules[f"scoring_head_{modality}"](*embeddings)
-        return GoldenPair(query, round(float(relevance_score), 6), text, image_png)
-
-    def _tokenize(self, prefix: str, texts: list[str]) -> Tensors:
-        encodings = self._tokenizer.encode_batch([self._text[prefix] + text for text in texts])
-        return {
-            "input_ids": np.array([encoding.ids for encoding in encodings], np.int64),
-            "attention_mask": np.array([encoding.attention_mask for encoding in encodings], np.int64),
-        }
-
-    def _run(self, model: str, inputs: Tensors) -> Tensor:
-        with torch.no_grad():
-            return cast(Tensor, self._modules[model](*(torch.from_numpy(value) for value in inputs.values())))
+    return ReferenceEncoders(embed_texts, embed_image, images, [_shrink(image) for image in images[:_GOLDEN_IMAGES]])
 
 
 def _shrink(pixel_values: NDArray[np.uint8]) -> bytes:
     """Encode a preprocessed image, uint8, (3, height, width), as a small PNG file."""
     image = Image.fromarray(pixel_values.transpose(1, 2, 0))
-    image = image.resize((_GOLDEN_IMAGE_SIZE, _GOLDEN_IMAGE_SIZE), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    image.save(stream, "PNG", optimize=True)
-    return stream.getvalue()
+    return encode(image.resize((_GOLDEN_IMAGE_SIZE, _GOLDEN_IMAGE_SIZE), Image.Resampling.LANCZOS))
+
+
+FAMILY = Family(name="lychee_mini", model_types=("lychee_mini",), load=load, checkpoints=("lychee-mini",))

@@ -15,6 +15,7 @@ def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LYCHEE_CACHE_DIR", str(path))
     monkeypatch.delenv("LYCHEE_URL", raising=False)
     monkeypatch.delenv("LYCHEE_TIMEOUT_S", raising=False)
+    monkeypatch.delenv("LYCHEE_MAX_IMG_SIZE", raising=False)
     monkeypatch.delenv("LYCHEE_INSTRUCTIONS", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     return path

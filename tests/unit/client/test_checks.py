@@ -151,7 +151,7 @@ def test_a_healthy_server_passes_all(server: FakeServer, context: CheckContext) 
     results = list(run_checks(server_checks.SERVER_CHECKS, context))
     assert found(results) == [("server", "ok"), ("manifest", "ok"), ("models", "ok"), ("golden pairs", "ok")]
     assert "localhost:8001: Triton 2.51.0 answers in" in results[0].seen
-    assert "fake revision 000000000000, fp32, format version 1" in results[1].seen
+    assert "fake revision 000000000000, fp32, format version 2" in results[1].seen
     assert f"{len(NEEDED)} models are ready: client_assets 1" in results[2].seen
     assert "2 pairs, largest drift 0.01 (pair 2: expected 0.5000, measured 0.5100), allowed 0.02" in results[3].seen
     assert server.manifests_read == 1
@@ -264,7 +264,7 @@ def test_an_unreachable_host_is_told(server: FakeServer, monkeypatch: pytest.Mon
 
 
 def test_an_unreadable_manifest_fails_once(server: FakeServer, context: CheckContext) -> None:
-    server.served = ContractError("the server's manifest has format_version 9, this client reads 1")
+    server.served = ContractError("the server's manifest has format_version 9, this client reads 2")
     results = list(run_checks(server_checks.SERVER_CHECKS, context))
     assert found(results) == [("server", "ok"), ("manifest", "failed"), ("models", "ok"), ("golden pairs", "skipped")]
     assert "format_version 9" in results[1].seen

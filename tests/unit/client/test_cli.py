@@ -12,14 +12,14 @@ import pytest
 import typer
 from lychee_client import Image, LycheeClient, RerankResponse, RerankResult, Text, Timings, cli
 from lychee_client._transports.fake import LOGIT_SCALE, FakeTransport
-from lychee_client.cli import app, rerank, score
+from lychee_client.cli import app, options, rerank
 from lychee_client.cli.table import BAR_WIDTH, latency_line, ranking_table, score_bar
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
 Run = Callable[..., Result]
 RESULT_KEYS = {"relevance_score", "logit", "decision", "modality", "truncated", "tokens"}
-RESULT_KEYS |= {"image_size", "image_resized_to", "below_threshold"}
+RESULT_KEYS |= {"image_size", "image_resized_to", "image_tokens", "below_threshold"}
 
 
 @pytest.fixture
@@ -31,8 +31,7 @@ def run(transport: FakeTransport, monkeypatch: pytest.MonkeyPatch) -> Run:
         own.live = transport.live
         return LycheeClient(url, transport=own, **options)
 
-    monkeypatch.setattr(rerank, "LycheeClient", make_client)
-    monkeypatch.setattr(score, "LycheeClient", make_client)
+    monkeypatch.setattr(options, "LycheeClient", make_client)
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 

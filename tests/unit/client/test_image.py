@@ -10,10 +10,10 @@ import PIL.Image
 import pytest
 from lychee_client import Image, InvalidInputError
 from lychee_client import _image as image_module
-from lychee_client._image import preprocess
-from lychee_client._manifest import ImageSpec
+from lychee_client._image_spec import CropSpec
+from lychee_client._pixels import preprocess
 
-SPEC = ImageSpec(height=224, width=224, resize_shortest_edge=256, resample="bicubic")
+SPEC = CropSpec(height=224, width=224, resize_shortest_edge=256, resample="bicubic")
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
 
@@ -268,7 +268,7 @@ def test_pixels_are_kept_for_the_same_spec_only() -> None:
     assert image.cached(SPEC) is None
     pixels = image.prepare(SPEC).pixel_values
     assert image.prepare(SPEC).pixel_values is pixels
-    other = ImageSpec(height=32, width=32, resize_shortest_edge=32, resample="bicubic")
+    other = CropSpec(height=32, width=32, resize_shortest_edge=32, resample="bicubic")
     assert image.cached(other) is None
     assert image.prepare(other).pixel_values.shape == (3, 32, 32)
 
@@ -287,7 +287,7 @@ def test_large_jpeg_is_decoded_smaller_and_reports_its_own_size(
     orientation: int, size: tuple[int, int], resized: tuple[int, int]
 ) -> None:
     data = large_jpeg(orientation)
-    decoded, _ = image_module._decode(data, 4 * 256)
+    decoded, _ = image_module._decode(data, SPEC)
     assert sorted(decoded.size) == [1250, 1650]
     prepared = Image.from_bytes(data).prepare(SPEC)
     assert (prepared.size, prepared.resized_to) == (size, resized)

@@ -6,14 +6,17 @@ from typing import Any
 
 import pytest
 from lychee_client import ContractError
-from lychee_client._manifest import ImageSpec, InstructionSpec, ModelIdentity, TextSpec, parse_manifest
+from lychee_client._image_spec import CropSpec, PatchSpec, StretchSpec
+from lychee_client._manifest import InstructionSpec, ModelIdentity, TextSpec, parse_manifest
+from lychee_client._prompt_spec import PromptSpec
 from lychee_client._transports.fake import MANIFEST
+from lychee_client._transports.fake_cross_encoder import PATCHES_MANIFEST, STRETCH_MANIFEST
 
 PAIR = {"query": {"text": "q"}, "document": {"text": "d"}, "relevance_score": 1}
 
 
-def manifest(**changes: Any) -> str:
-    data: dict[str, Any] = {**copy.deepcopy(MANIFEST), "artifacts": {"tokenizer": "ab" * 32}}
+def manifest(base: dict[str, Any] = MANIFEST, **changes: Any) -> str:
+    data: dict[str, Any] = copy.deepcopy({**MANIFEST, **base, "artifacts": {"tokenizer": "ab" * 32}})
     for path, value in changes.items():
         *parents, key = path.split("__")
         target = data
@@ -29,13 +32,55 @@ def manifest(**changes: Any) -> str:
 def test_every_field_is_read() -> None:
     parsed = parse_manifest(manifest(golden_pairs__pairs=[PAIR], unknown_key=1))
     assert parsed.text == TextSpec("query: ", "passage: ", 1, 64, (16, 32, 64))
-    assert parsed.image == ImageSpec(224, 224, 256, "bicubic")
+    assert parsed.image == CropSpec(224, 224, 256, "bicubic")
     assert parsed.max_batch_size["rerank_text"] == 4
     assert parsed.artifacts == {"tokenizer": "ab" * 32}
     assert parsed.instruction is None
     assert parsed.identity == ModelIdentity("fake", "000000000000", "fp32", {"tokenizer": "ab" * 32})
     assert (parsed.golden_tolerance, parsed.golden_pairs[0].relevance_score) == (0.02, 1.0)
     assert (parsed.family, parsed.model_id, parsed.embedding_dim) == ("fake", "fake", 24)
+
+
+def test_every_field_of_a_cross_encoder_is_read() -> None:
+    parsed = parse_manifest(manifest(PATCHES_MANIFEST))
+    everything = ("text", "image", "image_text")
+    assert (parsed.pipeline, parsed.embedding_dim, parsed.max_img_size) == ("cross_encoder", None, 112)
+    assert parsed.text == TextSpec("", "", 0, 256, (64, 128, 256))
+    assert parsed.instruction == InstructionSpec("Find it.", None)
+    assert parsed.prompt == PromptSpec(
+        template="<|im_start|>I:{instruction} Q:{query} D:{document}<|im_end|>",
+        image="<|vision_start|><|image_pad|><|vision_end|>",
+        image_token="<|image_pad|>",
+        missing_text="",
+        suffix_token_ids=(),
+        queries=everything,
+        documents=everything,
+    )
+    assert parsed.image == PatchSpec(14, 2, 3136, 12544, "bicubic", (32, 64, 128), 2, 6)
+    assert (parsed.image.block_size, parsed.image.patch_bytes) == (28, 588)
+
+
+def test_cross_encoder_with_images_of_a_fixed_size_is_read() -> None:
+    parsed = parse_manifest(manifest(STRETCH_MANIFEST, prompt__suffix_token_ids=[100, 7]))
+    assert parsed.image == StretchSpec(20, 30, "bicubic")
+    assert (parsed.max_img_size, parsed.instruction) == (None, None)
+    assert parsed.prompt is not None
+    assert parsed.prompt.suffix_token_ids == (100, 7)
+    assert (parsed.prompt.queries, parsed.prompt.documents) == (("text",), ("image",))
+
+
+@pytest.mark.parametrize(
+    ("template", "first"), [("{query}{document}", True), ("{document} {query}", False), ("{query}", True)]
+)
+def test_template_says_which_comes_first(template: str, first: bool) -> None:
+    prompt = parse_manifest(manifest(STRETCH_MANIFEST, prompt__template=template)).prompt
+    assert prompt is not None
+    assert prompt.is_query_first is first
+
+
+@pytest.mark.parametrize("resample", ["bicubic", "bilinear", "lanczos"])
+def test_every_resampling_is_read(resample: str) -> None:
+    assert parse_manifest(manifest(image__resample=resample)).image.resample == resample
 
 
 def test_instruction_is_read() -> None:
@@ -49,7 +94,7 @@ def test_not_an_object_is_refused(text: str) -> None:
         parse_manifest(text)
 
 
-@pytest.mark.parametrize(("key", "value"), [("format_version", 2), ("pipeline", "cross_encoder")])
+@pytest.mark.parametrize(("key", "value"), [("format_version", 1), ("format_version", 3), ("pipeline", "late")])
 def test_newer_manifest_asks_for_a_newer_client(key: str, value: object) -> None:
     with pytest.raises(ContractError, match="upgrade lychee-rerank-client"):
         parse_manifest(manifest(**{key: value}))
@@ -73,7 +118,10 @@ def test_newer_manifest_asks_for_a_newer_client(key: str, value: object) -> None
         ("text__max_tokens", KeyError, "text.max_tokens"),
         ("text__pad_token_id", "1", "text.pad_token_id"),
         ("image__height", 300, "resize_shortest_edge"),
-        ("image__resample", "lanczos", "upgrade lychee-rerank-client"),
+        ("image__resample", "nearest", "upgrade lychee-rerank-client"),
+        ("image__kind", KeyError, "image.kind"),
+        ("image__kind", "tiles", "upgrade lychee-rerank-client"),
+        ("image__kind", "patches", "image.patch_size"),
         ("max_batch_size__rerank_text", 0, "max_batch_size.rerank_text"),
         ("artifacts__tokenizer", KeyError, "artifacts.tokenizer"),
         ("artifacts__text_encoder", 3, "artifacts.text_encoder"),
@@ -90,3 +138,45 @@ def test_message_names_the_key(path: str, value: object, named: str) -> None:
     with pytest.raises(ContractError) as caught:
         parse_manifest(manifest(**{path: value}))
     assert named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("prompt", KeyError, "no prompt"),
+        ("prompt__template", "Q: {document}", "{query} once"),
+        ("prompt__template", "{query}{query}", "{query} once"),
+        ("prompt__template", "{query}{document}{document}", "{document} at most once"),
+        ("prompt__template", "{query}{instruction}{instruction}", "{instruction} at most once"),
+        ("prompt__template", "{query}{document}", "an instruction, its prompt.template no place"),
+        ("instruction", None, "no instruction, its prompt.template a place"),
+        ("instruction", {}, "instruction.default"),
+        ("prompt__image", "<image>", "prompt.image"),
+        ("prompt__image", "<|image_pad|><|image_pad|>", "once"),
+        ("prompt__image_token", "", "both empty"),
+        ("prompt__missing_text", KeyError, "prompt.missing_text"),
+        ("prompt__suffix_token_ids", ["x"], "prompt.suffix_token_ids"),
+        ("prompt__suffix_token_ids", [True], "prompt.suffix_token_ids"),
+        ("prompt__suffix_token_ids", [-1], "prompt.suffix_token_ids"),
+        ("prompt__queries", [], "prompt.queries"),
+        ("prompt__documents", ["video"], "prompt.documents"),
+        ("prompt__documents", [["text"]], "prompt.documents"),
+        ("max_img_size", KeyError, "max_img_size"),
+        ("image__max_pixels", 3135, "image.max_pixels"),
+        ("image__buckets", [30, 64], "multiples of 4"),
+        ("image__buckets", [64, 32], "ascending"),
+        ("image__buckets", [32], "end at 32 patches"),
+        ("image__max_images", 0, "image.max_images"),
+        ("image", {**STRETCH_MANIFEST["image"]}, "expected no prompt.image"),
+        ("text__buckets", [64, 128], "text.buckets"),
+    ],
+)
+def test_message_names_the_key_of_a_cross_encoder(path: str, value: object, named: str) -> None:
+    with pytest.raises(ContractError) as caught:
+        parse_manifest(manifest(PATCHES_MANIFEST, **{path: value}))
+    assert named in str(caught.value)
+
+
+def test_dual_encoder_has_no_place_for_patches() -> None:
+    with pytest.raises(ContractError, match=r"expected prompt\.image"):
+        parse_manifest(manifest(image=PATCHES_MANIFEST["image"]))

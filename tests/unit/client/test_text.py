@@ -6,7 +6,7 @@ from lychee_client import ContractError, InvalidInputError
 from lychee_client import _text as text_module
 from lychee_client._manifest import TextSpec
 from lychee_client._text import TextProcessor, check_text
-from lychee_client._transports.fake import _make_tokenizer_json
+from lychee_client._transports.fake import make_tokenizer_json
 
 SPEC = TextSpec(query_prefix="q:", document_prefix="d:", pad_token_id=1, max_tokens=12, buckets=(4, 8, 16))
 START, END = 0, 2
@@ -14,7 +14,7 @@ START, END = 0, 2
 
 @pytest.fixture(scope="module")
 def processor() -> TextProcessor:
-    return TextProcessor(_make_tokenizer_json(), SPEC)
+    return TextProcessor(make_tokenizer_json(), SPEC)
 
 
 # One token per byte; prefix and special tokens take 4.

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from lychee_export.families import Checkpoint, GoldenPair, Piece
+from lychee_export import exporter
+from lychee_export.families import Checkpoint, GoldenPair, ModelCard, Piece, Reference
 from lychee_export.signature import SCORE_OUTPUTS, Axis, ModelSignature, Tensors, TensorSpec
 from torch import Tensor, nn
 
-LENGTH = Axis("sequence_length", 64)
+LENGTH = Axis("sequence_length", (16, 32, 64))
 IDS = TensorSpec("input_ids", "int64", (LENGTH,))
 MASK = TensorSpec("attention_mask", "int64", (LENGTH,))
 ENCODER = ModelSignature("encoder", (IDS, MASK), SCORE_OUTPUTS, 8, encoder=True)
@@ -38,6 +41,26 @@ class Encoder(nn.Module):
         return self.finish(total / attention_mask.sum(1, keepdim=True) / 10 - 3, attention_mask)
 
 
+class WeightedEncoder(nn.Module):
+    """Score a row by an embedding, two matrices and the mean over unmasked positions."""
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.embedding = nn.Embedding(60, 64)
+        self.inner = nn.Linear(64, 64)
+        self.outer = nn.Linear(64, 1)
+        with torch.no_grad():
+            self.inner.weight.mul_(gain)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Outputs:
+        """Return relevance_score and logits, float32, (batch_size, 1)."""
+        mask = attention_mask[..., None].to(self.outer.weight.dtype)
+        hidden = torch.tanh(self.inner(self.embedding(input_ids))) * mask
+        mean = hidden.sum(1) / mask.sum(1)
+        return score(4 * self.outer(mean).float(), attention_mask)
+
+
 def sample_rows(rng: np.random.Generator, rows: int) -> Tensors:
     ids = rng.integers(1, 60, (rows, 16))
     return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
@@ -52,16 +75,29 @@ def make_piece() -> Callable[[Fault | None], Piece]:
 @pytest.fixture
 def toy(make_piece: Callable[[Fault | None], Piece]) -> Checkpoint:
     """Return the faithful checkpoint."""
-    return Checkpoint(
+    card = ModelCard(
         model_id="toy",
         revision="0",
         family="toy",
         pipeline="dual_encoder",
-        pieces=(make_piece(None),),
         ensembles=(ENSEMBLE,),
-        ensemble_rows={"rerank": sample_rows(np.random.default_rng(5), 7)},
-        buckets=(16, 32),
         preprocessing={},
         tokenizer_json="{}",
-        golden_pairs=(GoldenPair("query", 0.5, text="text"),),
     )
+    rows = {"rerank": sample_rows(np.random.default_rng(5), 7)}
+    reference = Reference(rows, (GoldenPair("query", 0.5, text="text"),))
+    return Checkpoint(card, (make_piece(None),), lambda: reference)
+
+
+@pytest.fixture
+def weighted(toy: Checkpoint) -> Checkpoint:
+    """Return a checkpoint whose encoder has weights."""
+    return replace(toy, pieces=(Piece(ENCODER, WeightedEncoder().eval(), sample_rows),))
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[Checkpoint], None]:
+    """Choose what every checkpoint name loads; the toys' manifests say nothing to a client."""
+    passed = SimpleNamespace(max_abs_error=0.0)
+    monkeypatch.setattr(exporter, "check_golden_pairs_in_process", lambda _: passed)
+    return lambda checkpoint: monkeypatch.setattr(exporter, "load_checkpoint", lambda *_: checkpoint)

@@ -8,8 +8,9 @@ import pytest
 import typer
 from lychee_export import exporter
 from lychee_export.cli import register
+from lychee_export.deployment import config_files
 from lychee_export.errors import ValidationError
-from lychee_export.exporter import config_files, export_checkpoint
+from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint, Piece
 from torch import Tensor
 from typer.testing import CliRunner
@@ -19,12 +20,6 @@ Fault = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[Checkpoint], None]:
-    """Choose what every checkpoint name loads."""
-    return lambda checkpoint: monkeypatch.setattr(exporter, "load_checkpoint", lambda _: checkpoint)
 
 
 def test_export_writes_models_manifest_and_tokenizer(
@@ -45,7 +40,7 @@ def test_export_writes_models_manifest_and_tokenizer(
     assets = onnx.load(tmp_path / "client_assets/1/model.onnx")
     texts = {node.output[0]: node.attribute[0].t.string_data[0].decode() for node in assets.graph.node}
     assert json.loads(texts["manifest"]) == manifest
-    assert texts["tokenizer"] == toy.tokenizer_json
+    assert texts["tokenizer"] == toy.card.tokenizer_json
     assert any("validating" in line for line in lines)
 
 
@@ -61,7 +56,7 @@ def test_failed_validation_leaves_the_repository_untouched(
     before = snapshot(tmp_path)
     real_export = exporter.export_onnx
     wrong = make_piece(lambda logits, _: (logits.sigmoid(), logits * 0.9))
-    monkeypatch.setattr(exporter, "export_onnx", lambda _: real_export(wrong))
+    monkeypatch.setattr(exporter, "export_onnx", lambda _, path: real_export(wrong, path))
     with pytest.raises(ValidationError, match="differs from the reference"):
         export_checkpoint("toy", tmp_path)
     assert snapshot(tmp_path) == before
@@ -80,16 +75,17 @@ def test_changed_model_id_gives_the_assets_a_new_version(
 ) -> None:
     load(toy)
     export_checkpoint("toy", tmp_path)
-    load(replace(toy, model_id="other"))
+    load(replace(toy, card=replace(toy.card, model_id="other")))
     export_checkpoint("toy", tmp_path)
     assert (tmp_path / "client_assets/2/model.onnx").is_file()
     assert (tmp_path / "encoder/1/model.onnx").is_file()
 
 
 def test_fewer_bits_run_without_the_accelerator(toy: Checkpoint) -> None:
-    assert "openvino" in config_files(toy, "fp32")["encoder"][0]
-    for precision in ("w8", "w4"):
-        config, variants = config_files(toy, precision)["encoder"]  # type: ignore[arg-type]
+    signatures = [toy.pieces[0].signature]
+    assert "openvino" in config_files(signatures, "fp32")["encoder"][0]
+    for precision in ("fp16", "w8", "w4"):
+        config, variants = config_files(signatures, precision)["encoder"]  # type: ignore[arg-type]
         assert "openvino" not in config
         assert not variants
 
@@ -113,7 +109,7 @@ def test_command_reports_an_unknown_checkpoint(app: typer.Typer, tmp_path: Path)
 def test_command_refuses_an_unknown_precision(app: typer.Typer) -> None:
     result = CliRunner().invoke(app, ["export", "lychee-mini", "--precision", "int8"])
     assert result.exit_code == 2
-    assert "fp32, w8, w4" in result.stderr
+    assert "fp32, fp16, w8, w4" in result.stderr
 
 
 def test_command_prints_what_it_measured(

@@ -61,9 +61,9 @@ def test_head_gives_logits_before_the_sigmoid(checkpoint: Checkpoint, modality: 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_ensemble_without_score_and_logits_is_refused(toy: Checkpoint, count: int) -> None:
-    (ensemble,) = toy.ensembles
+    (ensemble,) = toy.card.ensembles
     with pytest.raises(ValueError, match=r"rerank: an ensemble gives .*relevance_score.*logits.*, got "):
-        replace(toy, ensembles=(replace(ensemble, outputs=ensemble.outputs[:count]),))
+        replace(toy.card, ensembles=(replace(ensemble, outputs=ensemble.outputs[:count]),))
 
 
 def test_unknown_name_lists_the_bundled_checkpoints(tmp_path: Path) -> None:
@@ -105,8 +105,9 @@ def test_config_that_does_not_fit_the_weights_is_reported(broken: Path) -> None:
 
 
 def test_golden_pairs_cover_every_modality_and_tell_match_from_mismatch(checkpoint: Checkpoint) -> None:
-    kinds = {(pair.text is not None, pair.image_png is not None) for pair in checkpoint.golden_pairs}
+    pairs = checkpoint.make_reference().golden_pairs
+    kinds = {(pair.text is not None, pair.image_png is not None) for pair in pairs}
     assert kinds == {(True, False), (False, True), (True, True)}
-    scores = [pair.relevance_score for pair in checkpoint.golden_pairs]
+    scores = [pair.relevance_score for pair in pairs]
     assert max(scores) > 0.9
     assert min(scores) < 0.1

@@ -1,4 +1,5 @@
 import os
+import uuid
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,19 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
+def made(folder: Path, content: bytes) -> tuple[Path, ...]:
+    """Make a file beside the folder for write_models to move."""
+    path = folder.parent / f"{folder.name}-{uuid.uuid4()}" / "model.onnx"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    return (path,)
+
+
 def test_models_are_written_with_variants_and_version_folder(tmp_path: Path) -> None:
     write_models(
         tmp_path,
         [
-            ModelFolder("encoder", "name: 'encoder'", {"cpu": "plain"}, {"model.onnx": b"1"}),
+            ModelFolder("encoder", "name: 'encoder'", {"cpu": "plain"}, made(tmp_path, b"1")),
             ModelFolder("ensemble", "name: 'ensemble'"),
         ],
     )
@@ -26,7 +35,7 @@ def test_models_are_written_with_variants_and_version_folder(tmp_path: Path) -> 
 
 def test_unchanged_model_keeps_its_version_and_a_changed_one_gets_the_next(tmp_path: Path) -> None:
     for content in (b"old", b"old", b"new"):
-        write_models(tmp_path, [ModelFolder("encoder", "", files={"model.onnx": content})])
+        write_models(tmp_path, [ModelFolder("encoder", "", files=made(tmp_path, content))])
     assert [path.name for path in (tmp_path / "encoder").glob("[0-9]*")] == ["2"]
     assert (tmp_path / "encoder/2/model.onnx").read_bytes() == b"new"
 
@@ -34,18 +43,18 @@ def test_unchanged_model_keeps_its_version_and_a_changed_one_gets_the_next(tmp_p
 def test_clone_without_binaries_starts_at_its_only_version(tmp_path: Path) -> None:
     (tmp_path / "encoder").mkdir()
     (tmp_path / "encoder/config.pbtxt").write_text("from git")
-    write_models(tmp_path, [ModelFolder("encoder", "", files={"model.onnx": b"1"})])
+    write_models(tmp_path, [ModelFolder("encoder", "", files=made(tmp_path, b"1"))])
     assert (tmp_path / "encoder/1/model.onnx").exists()
 
 
 def test_other_models_and_own_variants_stay(tmp_path: Path) -> None:
-    write_models(tmp_path / "repository", [ModelFolder("encoder", "", files={"model.onnx": b"1"})])
+    write_models(tmp_path / "repository", [ModelFolder("encoder", "", files=made(tmp_path, b"1"))])
     own = tmp_path / "repository/encoder/configs/tuned.pbtxt"
     own.parent.mkdir()
     own.write_text("mine")
     other = tmp_path / "repository/other/1"
     other.mkdir(parents=True)
-    write_models(tmp_path / "repository", [ModelFolder("encoder", "", files={"model.onnx": b"2"})])
+    write_models(tmp_path / "repository", [ModelFolder("encoder", "", files=made(tmp_path, b"2"))])
     assert own.read_text() == "mine"
     assert other.is_dir()
 
@@ -54,8 +63,8 @@ def test_other_models_and_own_variants_stay(tmp_path: Path) -> None:
 def test_failure_at_any_move_leaves_the_repository_untouched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_move: int
 ) -> None:
-    old = [ModelFolder(name, "old", files={"model.onnx": b"old"}) for name in ("first", "second")]
-    new = [ModelFolder(name, "new", files={"model.onnx": b"new"}) for name in ("first", "second")]
+    old = [ModelFolder(name, "old", files=made(tmp_path, b"old")) for name in ("first", "second")]
+    new = [ModelFolder(name, "new", files=made(tmp_path, b"new")) for name in ("first", "second")]
     write_models(tmp_path, old)
     before = snapshot(tmp_path)
     real_rename, moves = os.rename, 0

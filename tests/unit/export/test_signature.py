@@ -1,7 +1,7 @@
 import pytest
 from lychee_export.signature import Axis, ModelSignature, TensorSpec
 
-IDS = TensorSpec("input_ids", "int64", (Axis("sequence_length", 512),))
+IDS = TensorSpec("input_ids", "int64", (Axis("sequence_length", (64, 512)),))
 SCORE = TensorSpec("relevance_score", "float32", (1,))
 
 

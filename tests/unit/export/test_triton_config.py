@@ -1,9 +1,9 @@
 from google.protobuf import text_format
 from lychee_export.signature import Axis, ModelSignature, TensorSpec
-from lychee_export.triton_config import model_config
+from lychee_export.triton_config import Device, model_config
 from tritonclient.grpc.model_config_pb2 import TYPE_INT64, ModelConfig
 
-IDS = TensorSpec("input_ids", "int64", (Axis("sequence_length", 512),), maximum=99)
+IDS = TensorSpec("input_ids", "int64", (Axis("sequence_length", (64, 512)),), maximum=99)
 EMBEDDING = TensorSpec("text_embedding", "float32", (384,))
 SCORE = TensorSpec("relevance_score", "float32", (1,))
 ENCODER = ModelSignature("text_encoder", (IDS,), (EMBEDDING,), 32, encoder=True, max_run_elements=2048)
@@ -11,8 +11,8 @@ HEAD = ModelSignature("scoring_head_text", (EMBEDDING,), (SCORE,), 32)
 ENSEMBLE = ModelSignature("rerank_text", (IDS,), (SCORE,), 16, steps=(ENCODER, HEAD))
 
 
-def parse(signature: ModelSignature, *, accelerated: bool = True) -> ModelConfig:
-    return text_format.Parse(model_config(signature, accelerated=accelerated), ModelConfig())
+def parse(signature: ModelSignature, device: Device = "openvino") -> ModelConfig:
+    return text_format.Parse(model_config(signature, device), ModelConfig())
 
 
 def test_encoder_is_batched_cached_and_accelerated() -> None:
@@ -37,7 +37,7 @@ def test_dynamic_batching_has_no_queue_policy_that_makes_triton_stall() -> None:
 
 
 def test_plain_variant_differs_in_the_accelerator_alone() -> None:
-    accelerated, plain = parse(ENCODER), parse(ENCODER, accelerated=False)
+    accelerated, plain = parse(ENCODER), parse(ENCODER, "cpu")
     accelerated.ClearField("optimization")
     assert accelerated == plain
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from lychee_export.errors import ValidationError
+from lychee_export.expected import compute_expected
 from lychee_export.families import Checkpoint, Piece
 from lychee_export.onnx_export import export_onnx
 from lychee_export.runtime import open_session
@@ -26,12 +28,14 @@ def score(logits: Tensor) -> Outputs:
 
 
 @pytest.fixture
-def validate(toy: Checkpoint, make_piece: Callable[[Fault | None], Piece]) -> Validate:
+def validate(tmp_path: Path, toy: Checkpoint, make_piece: Callable[[Fault | None], Piece]) -> Validate:
     """Compare an encoder, exported with a fault, with the faithful one."""
+    expected = compute_expected(toy, toy.make_reference())
 
     def run(fault: Fault | None, tolerance: Tolerance = STRICT) -> Parity:
-        session = open_session(export_onnx(make_piece(fault)), "cpu")
-        return validate_values(toy, {"encoder": session}, tolerance)
+        path = tmp_path / "model.onnx"
+        export_onnx(make_piece(fault), path)
+        return validate_values(expected, lambda _: open_session(path, "cpu"), tolerance)
 
     return run
 
@@ -66,6 +70,20 @@ def test_wrong_value_is_refused(validate: Validate) -> None:
 def test_value_that_is_not_finite_is_refused(validate: Validate, fault: Fault, name: str) -> None:
     with pytest.raises(ValidationError, match=f"{name}, batch of 1: 1 of 1 values are not finite"):
         validate(fault)
+
+
+def test_rounded_weights_are_judged_by_the_whole_output(validate: Validate) -> None:
+    rounded = replace(LOOSE, atol=0.0, score_atol=0.5, relative_rms=0.05)
+    assert validate(lambda logits, _: score(logits * 0.98), rounded).kendall_tau == 1.0
+    with pytest.raises(ValidationError, match=r"root mean square is 0\.1 of the reference's; accepted is 0\.05"):
+        validate(lambda logits, _: score(logits * 0.9), rounded)
+
+
+def test_rounded_weights_may_change_the_order_of_scores_within_the_tolerance(validate: Validate) -> None:
+    rounded = replace(LOOSE, score_atol=1.0, relative_rms=10.0)
+    assert validate(lambda logits, _: score(-logits), rounded).kendall_tau == -1.0
+    with pytest.raises(ValidationError, match="order is untested"):
+        validate(None, replace(rounded, relative_rms=None))
 
 
 def test_wrong_shape_is_refused(validate: Validate) -> None:
@@ -126,21 +144,25 @@ def test_logit_that_depends_on_padding_is_refused_although_its_score_does_not(va
     ],
 )
 def test_contract_breach_is_named(
-    toy: Checkpoint, change: Callable[[ModelSignature], ModelSignature], message: str
+    tmp_path: Path, toy: Checkpoint, change: Callable[[ModelSignature], ModelSignature], message: str
 ) -> None:
     (piece,) = toy.pieces
-    model = export_onnx(piece)
-    validate_contract(model, piece.signature)
+    path = tmp_path / "model.onnx"
+    export_onnx(piece, path)
+    validate_contract(path, piece.signature)
     with pytest.raises(ValidationError, match=message):
-        validate_contract(model, change(piece.signature))
+        validate_contract(path, change(piece.signature))
 
 
-def test_export_says_nothing_about_the_machine(toy: Checkpoint) -> None:
-    content = export_onnx(toy.pieces[0]).SerializeToString()
-    assert b"site-packages" not in content
-    assert b".py" not in content
+def test_export_says_nothing_about_the_machine(tmp_path: Path, toy: Checkpoint) -> None:
+    path = tmp_path / "model.onnx"
+    export_onnx(toy.pieces[0], path)
+    assert b"site-packages" not in path.read_bytes()
+    assert b".py" not in path.read_bytes()
 
 
-def test_export_is_reproducible(toy: Checkpoint) -> None:
-    first, second = (export_onnx(toy.pieces[0]).SerializeToString(deterministic=True) for _ in range(2))
-    assert first == second
+def test_export_is_reproducible(tmp_path: Path, toy: Checkpoint) -> None:
+    first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
+    for path in (first, second):
+        export_onnx(toy.pieces[0], path)
+    assert first.read_bytes() == second.read_bytes()

@@ -73,3 +73,20 @@ def test_a_variant_is_taken_where_a_model_has_it(tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match=r"configs/gpu\.pbtxt.*--config-name: cpu"):
         check_repository(tmp_path, "gpu")
     assert check_repository(tmp_path) == ["a", "b"]
+
+
+def test_missing_weights_of_a_large_model_are_listed(tmp_path: Path) -> None:
+    add_model(tmp_path, "a")
+    assets = add_model(tmp_path, "client_assets", file="2/model.onnx")
+    manifest = assets / "2" / "manifest.json"
+    manifest.write_text('{"artifacts": {"a/model.onnx": "1", "a/model.onnx.data": "2"}}', encoding="utf-8")
+    with pytest.raises(RepositoryError, match=r"Missing:\n  .*a/1/model\.onnx\.data\n"):
+        check_repository(tmp_path)
+    (tmp_path / "a/1/model.onnx.data").touch()
+    assert check_repository(tmp_path) == ["a", "client_assets"]
+
+
+def test_a_manifest_that_cannot_be_read_asks_for_nothing(tmp_path: Path) -> None:
+    assets = add_model(tmp_path, "client_assets")
+    (assets / "1" / "manifest.json").write_text("[", encoding="utf-8")
+    assert check_repository(tmp_path) == ["client_assets"]

@@ -1,0 +1,217 @@
+"""Cross-encoders: query and document are read together, as one prompt with the images of both."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from lychee_client._errors import InvalidInputError
+from lychee_client._image import PreparedImage
+from lychee_client._image_spec import ImageSpec, PatchSpec
+from lychee_client._manifest import Manifest
+from lychee_client._pipelines.lanes import LANES, Lane
+from lychee_client._pipelines.scoring import Outcome, Preparation, Scoring
+from lychee_client._plan import Handle, Plan, run, wait
+from lychee_client._prompt import Frame, Part, PromptProcessor
+from lychee_client._text import TokenizedText
+from lychee_client._transports.base import Tensor
+from lychee_client._types import Input, Modality, Timings, image_of, modality_of, text_of
+
+TEXT_ENSEMBLE: Final = "rerank_text"
+IMAGE_ENSEMBLE: Final = "rerank_image"
+_NAMES: Final[dict[str, str]] = {"text": "texts", "image": "images", "image_text": "images with text"}
+
+
+class CrossEncoder:
+    """Plans for one model.
+
+    Args:
+        manifest: Of the model.
+        prompts: Made from the model's tokenizer.
+        image_spec: How to prepare images.
+    """
+
+    def __init__(self, manifest: Manifest, prompts: PromptProcessor, image_spec: ImageSpec) -> None:
+        assert manifest.prompt is not None
+        self._manifest = manifest
+        self._prompt_spec = manifest.prompt
+        self._prompts = prompts
+        self._image_spec = image_spec
+
+    def rerank(
+        self,
+        query: Input,
+        documents: Sequence[Input],
+        instruction: str | None = None,
+        lane: Lane = LANES["interactive"],
+    ) -> Plan[Outcome]:
+        """See Pipeline."""
+        started = preprocessed = time.perf_counter()
+        _check_modality("query", modality_of(query), self._prompt_spec.queries, self._manifest.model_id)
+
+        def make_text_tensors(indexes: Sequence[int]) -> dict[str, Tensor]:
+            tensors = self._prompts.to_tensors([scoring.tokens[index] for index in indexes])
+            return {**tensors, **_without_images(self._image_spec, len(indexes))}
+
+        scoring = Scoring(self._manifest, lane, make_text_tensors)
+        valid = self._check_documents(scoring, query, documents)
+        if not valid:
+            return scoring.outcome
+        query_image = yield from self._prepare_query(query)
+        part = Part(text_of(query), None if query_image is None else query_image.tokens)
+        frame = yield from wait((yield from run(partial(self._prompts.make_frame, part, instruction))))
+
+        pictured = [index for index in valid if query_image is not None or image_of(documents[index]) is not None]
+        plain = sorted(set(valid) - set(pictured))
+        parts = [Part(text_of(documents[index])) for index in plain]
+        tokenizing = yield from run(partial(self._prompts.tokenize, frame, parts))
+        preparation = Preparation(pictured, partial(self._prepare_pair, frame, documents), scoring.outcome)
+        yield from preparation.begin()
+        for index, tokens in zip(plain, (yield from wait(tokenizing)), strict=True):
+            if isinstance(tokens, InvalidInputError):
+                scoring.outcome.fail(index, tokens)
+            else:
+                scoring.tokens[index] = tokens
+        sending = preprocessed = time.perf_counter()
+        yield from scoring.send_texts(TEXT_ENSEMBLE, list(scoring.tokens))
+
+        def send_pair(index: int, pair: tuple[TokenizedText, PreparedImage | None]) -> Plan[None]:
+            """Send one pair alone: its images have another shape than the next one's."""
+            nonlocal preprocessed
+            preprocessed = time.perf_counter()
+            tokens, image = pair
+            images = (query_image, image) if self._prompt_spec.is_query_first else (image, query_image)
+            tensors = pack_images([image for image in images if image is not None], self._image_spec)
+            scoring.tokens[index] = tokens
+            if image is not None:
+                scoring.images[index] = image
+            tensors |= self._prompts.to_tensors([tokens])
+            yield from scoring.send(IMAGE_ENSEMBLE, modality_of(documents[index]), tensors, [index])
+
+        yield from preparation.for_each(send_pair)
+        yield from scoring.read()
+        finished = time.perf_counter()
+        scoring.outcome.timings = Timings(
+            total_ms=1e3 * (finished - started),
+            preprocess_ms=1e3 * (preprocessed - started),
+            score_documents_ms=1e3 * (finished - sending),
+        )
+        return scoring.outcome
+
+    def _check_documents(self, scoring: Scoring, query: Input, documents: Sequence[Input]) -> list[int]:
+        """Return the indexes of those that the model reads; note what is wrong with the others."""
+        limit = self._image_spec.max_images if isinstance(self._image_spec, PatchSpec) else 1
+        valid = []
+        for index in scoring.check_documents(documents):
+            document = documents[index]
+            images = sum(image_of(part) is not None for part in (query, document))
+            try:
+                _check_modality("document", modality_of(document), self._prompt_spec.documents, self._manifest.model_id)
+                if images > limit:
+                    raise InvalidInputError(
+                        f"query and document have {images} images, {self._manifest.model_id} reads at most {limit} per "
+                        "pair; leave out the query's or the document's"
+                    )
+            except InvalidInputError as error:
+                scoring.outcome.fail(index, error)
+            else:
+                valid.append(index)
+        return valid
+
+    def _prepare_query(self, query: Input) -> Plan[PreparedImage | None]:
+        image = image_of(query)
+        if image is None:
+            return None
+        prepared = yield from wait((yield from run(partial(image.prepare, self._image_spec))))
+        if isinstance(self._image_spec, PatchSpec):
+            _find_patch_bucket([prepared], self._image_spec)  # an image that is too large concerns the whole call
+        return prepared
+
+    def _prepare_pair(
+        self, frame: Frame, documents: Sequence[Input], index: int
+    ) -> Plan[Handle[tuple[TokenizedText, PreparedImage | None]] | tuple[TokenizedText, PreparedImage | None]]:
+        return (yield from run(partial(self._read_document, frame, documents[index])))
+
+    def _read_document(self, frame: Frame, document: Input) -> tuple[TokenizedText, PreparedImage | None]:
+        """Prepare a document's image, then the prompt, which has as many tokens for it as it needs.
+
+        Raises:
+            InvalidInputError: The image cannot be used, or the document does not fit into the prompt.
+        """
+        image = image_of(document)
+        prepared = None if image is None else image.prepare(self._image_spec)
+        part = Part(text_of(document), None if prepared is None else prepared.tokens)
+        (tokens,) = self._prompts.tokenize(frame, [part])
+        if isinstance(tokens, InvalidInputError):
+            raise tokens
+        return tokens, prepared
+
+
+def _check_modality(what: str, modality: Modality, known: Sequence[str], model_id: str) -> None:
+    """Refuse what the model does not read.
+
+    Raises:
+        InvalidInputError: The modality is not among the known ones.
+    """
+    if modality not in known:
+        expected = " or ".join(_NAMES[name] for name in known)
+        raise InvalidInputError(
+            f"the {what} is of the kind {_NAMES[modality]}; {model_id} reads only {expected} as a {what}"
+        )
+
+
+def pack_images(images: Sequence[PreparedImage], spec: ImageSpec) -> dict[str, Tensor]:
+    """Return the tensors of one pair's images.
+
+    Args:
+        images: In the order of the prompt, at least one; for a model with a fixed image size exactly one.
+        spec: Their own.
+
+    Returns:
+        `pixel_values`, uint8, (1, num_patches, patch_bytes), zeros up to a bucket, and `image_grid_thw`, int64,
+        (1, max_images, 3), zeros after the last image. With a fixed image size `pixel_values` only, uint8,
+        (1, 3, height, width).
+
+    Raises:
+        InvalidInputError: They have more patches than the largest bucket.
+    """
+    if not isinstance(spec, PatchSpec):
+        (image,) = images
+        return {"pixel_values": image.pixel_values[None]}
+    patches = np.concatenate([image.pixel_values for image in images])  # (num_patches, patch_bytes)
+    pixel_values = np.zeros((1, _find_patch_bucket(images, spec), spec.patch_bytes), np.uint8)
+    pixel_values[0, : len(patches)] = patches
+    grid = np.zeros((1, spec.max_images, 3), np.int64)
+    grid[0, : len(images)] = [image.grid_thw for image in images]
+    return {"pixel_values": pixel_values, "image_grid_thw": grid}
+
+
+def _find_patch_bucket(images: Sequence[PreparedImage], spec: PatchSpec) -> int:
+    """Return the smallest bucket that holds the images' patches.
+
+    Raises:
+        InvalidInputError: None does.
+    """
+    patches = sum(len(image.pixel_values) for image in images)
+    if patches > spec.buckets[-1]:
+        sizes = " and ".join("{} x {}".format(*image.resized_to) for image in images)
+        raise InvalidInputError(
+            f"the pair's images have {patches} patches (resized to {sizes} pixels), the model reads at most "
+            f"{spec.buckets[-1]}; crop long images, or lower max_img_size"
+        )
+    return spec.buckets[bisect_left(spec.buckets, patches)]
+
+
+def _without_images(spec: ImageSpec, rows: int) -> dict[str, Tensor]:
+    """Return what stands in the place of images in a request for texts."""
+    if not isinstance(spec, PatchSpec):
+        return {}
+    return {
+        "image_embeds": np.zeros((rows, 1, spec.embedding_dim), np.float32),
+        "image_grid_thw": np.zeros((rows, spec.max_images, 3), np.int64),
+    }

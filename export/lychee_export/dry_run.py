@@ -1,0 +1,102 @@
+"""What an export would write and what serving it would take, without weights and without writing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import hub
+from .estimate import PieceSize, estimate_pieces
+from .families import load_checkpoint
+from .limits import Limits
+from .quantization import Precision
+from .serving_memory import SERVER_BYTES, activation_bytes, process_bytes
+from .signature import ModelSignature
+
+__all__ = ["DryRun", "PiecePlan", "plan_export"]
+
+
+@dataclass(frozen=True)
+class PiecePlan:
+    """What one model will take.
+
+    Args:
+        size: Its files.
+        memory_bytes: Of the process that serves it, when it computes the largest request.
+    """
+
+    size: PieceSize
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What an export would do.
+
+    Args:
+        model_id: The checkpoint.
+        family: Its family.
+        pieces: The models with files of their own.
+        ensembles: The models without.
+        download_bytes: Size of the weights on the hub; None for a folder, or if the hub cannot be asked.
+    """
+
+    model_id: str
+    family: str
+    pieces: tuple[PiecePlan, ...]
+    ensembles: tuple[ModelSignature, ...]
+    download_bytes: int | None
+
+    def lines(self) -> Iterator[str]:
+        """Yield the report, line by line."""
+        yield f"{self.model_id} is of the family {self.family}; nothing is loaded or written"
+        width = max(len(piece.size.name) for piece in self.pieces)
+        for piece in self.pieces:
+            size = piece.size
+            files = " + ".join(f"{size.name}/{file}" for file in size.files)
+            yield (
+                f"{size.name:{width}}  {size.parameters / 1e6:9,.1f} M weights  {size.served_bytes / 1e6:9,.1f} MB on "
+                f"disk  {piece.memory_bytes / 1e6:9,.0f} MB to serve  {files}"
+            )
+        yield f"ensembles, without files: {', '.join(ensemble.name for ensemble in self.ensembles)}; and client_assets"
+        disk = sum(piece.size.served_bytes for piece in self.pieces)
+        memory = SERVER_BYTES + sum(piece.memory_bytes for piece in self.pieces)
+        yield (
+            f"all: {disk / 1e6:,.1f} MB on disk; about {memory / 1e6:,.0f} MB of memory to serve on a CPU: weights, "
+            "tensors of the largest request, the models' processes and Triton"
+        )
+        if self.download_bytes is not None:
+            yield f"to download if it is not in the cache: {self.download_bytes / 1e6:,.1f} MB"
+
+
+def plan_export(
+    checkpoint: str, precision: Precision = "fp32", *, limits: Limits | None = None, revision: str | None = None
+) -> DryRun:
+    """Estimate an export from the checkpoint's config alone.
+
+    The memory is an estimate for ONNX Runtime on a CPU: weights at their precision, the tensors of the largest run as
+    torch would hold them, and the process itself.
+
+    Args:
+        checkpoint: As for the export.
+        precision: As for the export.
+        limits: As for the export.
+        revision: As for the export.
+
+    Raises:
+        CheckpointError: The checkpoint's config or tokenizer cannot be read.
+    """
+    loaded = load_checkpoint(checkpoint, limits, revision, weights=False)
+    sizes = estimate_pieces(loaded.pieces, precision)
+    remote = "/" in checkpoint and not Path(checkpoint).exists()
+    return DryRun(
+        model_id=loaded.card.model_id,
+        family=loaded.card.family,
+        pieces=tuple(
+            PiecePlan(size, size.served_bytes + activation_bytes(piece) + process_bytes(piece.signature))
+            for size, piece in zip(sizes, loaded.pieces, strict=True)
+        ),
+        ensembles=loaded.card.ensembles,
+        download_bytes=hub.weight_bytes(checkpoint, revision) if remote else None,
+    )

@@ -1,0 +1,30 @@
+"""Attention masks for text encoders: what is added to attention scores."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["attention_bias"]
+
+_MASKED = -1e4
+"""Far below any attention score, so that a masked key gets the weight 0, and finite when added to one in float16."""
+
+
+def attention_bias(attention_mask: Tensor, dtype: torch.dtype, *, causal: bool = False) -> Tensor:
+    """Turn a padding mask into a bias, in the form that transformers' models take as it is.
+
+    Args:
+        attention_mask: int64, (batch_size, sequence_length), 1 for a token, 0 for padding.
+        dtype: Of the model.
+        causal: Whether a token reads itself and what stands before it only.
+
+    Returns:
+        dtype, (batch_size, 1, sequence_length, sequence_length): 0 where a token reads another one.
+    """
+    length = attention_mask.shape[1]
+    seen = (attention_mask > 0)[:, None, None, :].expand(-1, 1, length, length)
+    if causal:
+        position = torch.arange(length, device=attention_mask.device)
+        seen = seen & (position[None, :] <= position[:, None])
+    return torch.where(seen, 0.0, _MASKED).to(dtype)

@@ -1,0 +1,202 @@
+"""What the dual encoders share: tensor contract, scoring heads and ensembles.
+
+A family loads its two encoders and says how texts and images become tensors; everything else is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..limits import Limits
+from ..signature import SCORE_OUTPUTS, ModelSignature, Tensors, TensorSpec
+from ..source import CheckpointSource
+from .dual_reference import ReferenceEncoders, make_reference
+from .family import Checkpoint, ModelCard, Piece
+from .fixed_image import ImageFormat
+from .text_format import TextFormat
+
+__all__ = ["TEXT_CENTRE", "DualEncoder", "ScoringHead", "build_checkpoint", "make_heads", "sign"]
+
+TEXT_CENTRE = 0.75
+"""Cosine of two texts that scores 0.5, for models that were trained on image-text pairs alone.
+
+Such a model says nothing about what cosine of two texts means "relevant". The constant keeps the scores of text
+documents inside [0, 1]; it is no calibration. The order of text documents is the model's.
+"""
+
+_TEXT_TOKENS_PER_RUN = 2048
+_IMAGES_PER_RUN = 4
+"""With these, a server of lychee-mini that was sent full batches of the longest texts and images stays at 1.0 GB
+instead of 1.6 GB."""
+
+
+@dataclass(frozen=True)
+class DualEncoder:
+    """The parts of a dual encoder.
+
+    Args:
+        text_encoder: ``input_ids``, ``attention_mask`` to ``text_embedding``.
+        vision_encoder: ``pixel_values`` to ``image_embedding``.
+        heads: By modality of the document: "text", "image", "image_text".
+        embedding_dim: Size of an embedding.
+        text: How texts are made.
+        image: How images are made.
+    """
+
+    text_encoder: nn.Module
+    vision_encoder: nn.Module
+    heads: Mapping[str, nn.Module]
+    embedding_dim: int
+    text: TextFormat
+    image: ImageFormat
+
+
+class ScoringHead(nn.Module):
+    """Score a query's embedding against the embeddings of a document's parts.
+
+    Args:
+        scales: What the cosine with each part is multiplied by: text, image, or both in this order.
+        bias: What is added to their sum.
+    """
+
+    def __init__(self, scales: Sequence[float], bias: float) -> None:
+        super().__init__()
+        self.scales = tuple(scales)
+        self.bias = bias
+
+    def forward(self, query_embedding: Tensor, *embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Score pairs.
+
+        Args:
+            query_embedding: float32, (batch_size, embedding_dim), rows of unit length.
+            embeddings: The same for the document's text, its image, or both in this order.
+
+        Returns:
+            relevance_score, float32, (batch_size, 1), in [0, 1]; logits, the same before the sigmoid, unbounded.
+        """
+        logits = torch.full((1, 1), self.bias)  # (1, 1)
+        for scale, embedding in zip(self.scales, embeddings, strict=True):
+            logits = logits + scale * (query_embedding * embedding).sum(-1, keepdim=True)  # (batch_size, 1)
+        return torch.sigmoid(logits), logits
+
+
+def make_heads(scale: float, image_bias: float) -> dict[str, nn.Module]:
+    """Make the heads of a model that was trained on image-text pairs with ``scale * cosine``.
+
+    The logit of a document with text and image is the mean of its parts' logits.
+
+    Args:
+        scale: The model's.
+        image_bias: What is added for an image: the model's own, or one that centres the scores.
+    """
+    text_bias = -scale * TEXT_CENTRE
+    return {
+        "text": ScoringHead((scale,), text_bias),
+        "image": ScoringHead((scale,), image_bias),
+        "image_text": ScoringHead((scale / 2, scale / 2), (text_bias + image_bias) / 2),
+    }
+
+
+def build_checkpoint(
+    source: CheckpointSource,
+    family: str,
+    limits: Limits,
+    model: DualEncoder,
+    tokenizer_json: str,
+    load_reference: Callable[[], ReferenceEncoders],
+) -> Checkpoint:
+    """Put a family's parts together.
+
+    Args:
+        source: Where they come from.
+        family: The family module's name.
+        limits: What the deployment admits.
+        model: The parts.
+        tokenizer_json: A ``tokenizers`` file.
+        load_reference: Makes the reference implementation.
+    """
+    pieces, ensembles = sign(model, limits)
+    card = ModelCard(
+        model_id=source.model_id,
+        revision=source.revision,
+        family=family,
+        pipeline="dual_encoder",
+        ensembles=ensembles,
+        preprocessing={
+            "embedding_dim": model.embedding_dim,
+            "text": model.text.preprocessing,
+            "image": model.image.preprocessing,
+        },
+        tokenizer_json=tokenizer_json,
+    )
+    return Checkpoint(card, pieces, lambda: make_reference(model.text, model.heads, tokenizer_json, load_reference()))
+
+
+def sign(model: DualEncoder, limits: Limits) -> tuple[tuple[Piece, ...], tuple[ModelSignature, ...]]:
+    """Declare the tensor contract.
+
+    Returns:
+        The pieces, encoders first, and the ensembles.
+    """
+    dim = model.embedding_dim
+    query_embedding = TensorSpec("query_embedding", "float32", (dim,))
+    text_signature = ModelSignature(
+        "text_encoder",
+        model.text.tensors,
+        (TensorSpec("text_embedding", "float32", (dim,)),),
+        limits.text_batch,
+        encoder=True,
+        max_run_elements=_TEXT_TOKENS_PER_RUN,
+    )
+    vision_signature = ModelSignature(
+        "vision_encoder",
+        (model.image.tensor,),
+        (TensorSpec("image_embedding", "float32", (dim,)),),
+        limits.image_batch,
+        encoder=True,
+        max_run_elements=_IMAGES_PER_RUN * 3 * model.image.height * model.image.width,
+    )
+
+    def sample_images(rng: np.random.Generator, rows: int) -> Tensors:
+        shape = (rows, 3, model.image.height, model.image.width)
+        return {"pixel_values": rng.integers(0, 256, shape, dtype=np.uint8)}
+
+    pieces = [
+        Piece(text_signature, model.text_encoder.eval(), model.text.sample),
+        Piece(vision_signature, model.vision_encoder.eval(), sample_images),
+    ]
+    ensembles = []
+    for modality, encoders in (
+        ("text", (text_signature,)),
+        ("image", (vision_signature,)),
+        ("image_text", (text_signature, vision_signature)),
+    ):
+        embeddings = tuple(encoder.outputs[0] for encoder in encoders)
+        batch = min(encoder.max_batch_size for encoder in encoders)
+        inputs = (query_embedding, *embeddings)
+        head = ModelSignature(f"scoring_head_{modality}", inputs, SCORE_OUTPUTS, max(limits.text_batch, batch))
+        pieces.append(Piece(head, model.heads[modality].eval(), _unit_vectors(inputs)))
+        ensembles.append(
+            ModelSignature(
+                f"rerank_{modality}",
+                (query_embedding, *(tensor for encoder in encoders for tensor in encoder.inputs)),
+                SCORE_OUTPUTS,
+                batch,
+                steps=(*encoders, head),
+            )
+        )
+    return tuple(pieces), tuple(ensembles)
+
+
+def _unit_vectors(specs: Sequence[TensorSpec]) -> Callable[[np.random.Generator, int], Tensors]:
+    def sample(rng: np.random.Generator, rows: int) -> Tensors:
+        vectors = rng.standard_normal((len(specs), rows, *specs[0].triton_dims)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+        return dict(zip((spec.name for spec in specs), vectors, strict=True))
+
+    return sample

@@ -1,0 +1,167 @@
+"""Images of one fixed size: how the client makes them, and how the graph normalizes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from transformers.image_processing_backends import PilBackend
+
+from ..errors import CheckpointError
+from ..signature import TensorSpec
+from ..source import CheckpointSource
+
+__all__ = ["ImageFormat", "Normalization", "load_processor", "prepare_image", "read_format", "read_resampling"]
+
+_CONFIG_FILES = ("preprocessor_config.json", "processor_config.json")
+_RESAMPLING = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
+"""Names of Pillow's resampling filters in the manifest."""
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """How the client turns an image into ``pixel_values``.
+
+    Args:
+        height: Of what the model reads.
+        width: The same.
+        resample: "bicubic", "bilinear" or "lanczos".
+        resize_shortest_edge: The shortest edge is resized to this and the centre is cropped. None: the image is
+            stretched to height and width.
+    """
+
+    height: int
+    width: int
+    resample: str
+    resize_shortest_edge: int | None = None
+
+    @property
+    def tensor(self) -> TensorSpec:
+        """The encoder's input."""
+        return TensorSpec("pixel_values", "uint8", (3, self.height, self.width))
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """The manifest's ``image``."""
+        size = {"height": self.height, "width": self.width}
+        if self.resize_shortest_edge is None:
+            return {"kind": "stretch", **size, "resample": self.resample}
+        edge = {"resize_shortest_edge": self.resize_shortest_edge}
+        return {"kind": "crop", **size, **edge, "resample": self.resample}
+
+
+class Normalization(nn.Module):
+    """Scale bytes and normalize the channels, in float32 whatever the encoder computes in.
+
+    Args:
+        mean: Of each channel, after scaling.
+        std: The same.
+        rescale_factor: What bytes are multiplied by first.
+    """
+
+    def __init__(self, mean: list[float], std: list[float], rescale_factor: float = 1.0) -> None:
+        super().__init__()
+        # Plain attributes: buffers would be rounded when the encoder becomes float16.
+        self.mean = torch.tensor(mean).reshape(-1, 1, 1)
+        self.std = torch.tensor(std).reshape(-1, 1, 1)
+        self.rescale_factor = rescale_factor
+
+    @classmethod
+    def of(cls, processor: Any) -> Normalization:
+        """Take the constants of an image processor."""
+        rescale_factor = float(processor.rescale_factor) if processor.do_rescale else 1.0
+        if not processor.do_normalize:
+            return cls([0.0] * 3, [1.0] * 3, rescale_factor)
+        return cls(list(processor.image_mean), list(processor.image_std), rescale_factor)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Normalize images.
+
+        Args:
+            pixel_values: uint8, (batch_size, 3, height, width), RGB.
+
+        Returns:
+            float32, of the same shape.
+        """
+        pixels = pixel_values.float()
+        if self.rescale_factor != 1:
+            pixels = pixels * self.rescale_factor
+        return (pixels - self.mean) / self.std
+
+
+def load_processor(source: CheckpointSource, processor_class: type[PilBackend]) -> Any:
+    """Load the checkpoint's image processor, the one that computes with Pillow; its defaults if no file names others.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    if not any((source.folder / name).is_file() for name in _CONFIG_FILES):
+        return processor_class()
+    try:
+        return processor_class.from_pretrained(source.folder, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"cannot read the image processor in {source.folder}: {error}") from error
+
+
+def read_format(source: CheckpointSource, processor: Any, height: int, width: int) -> ImageFormat:
+    """Say how the client does what the image processor does.
+
+    Args:
+        source: For messages.
+        processor: Of the checkpoint.
+        height: Of the images that the model reads.
+        width: The same.
+
+    Raises:
+        CheckpointError: The processor makes images of another size than the model reads, or in a way that the client
+            does not know.
+    """
+    size, crop = processor.size, processor.crop_size if getattr(processor, "do_center_crop", False) else None
+    edge = None
+    if processor.do_resize and size.height and size.width and crop in (None, size):
+        made = (size.height, size.width)
+    elif processor.do_resize and size.shortest_edge and not size.longest_edge and crop is not None:
+        edge = int(size.shortest_edge)
+        made = (crop.height, crop.width)
+    else:
+        raise CheckpointError(
+            f"the image processor in {source.folder} has do_resize {processor.do_resize}, size {size} and crop {crop}; "
+            "expected a height and a width without a crop, or a shortest edge with one"
+        )
+    if made != (height, width) or (edge is not None and edge < max(made)):
+        raise CheckpointError(
+            f"the image processor in {source.folder} makes images of {made[0]} x {made[1]} pixels"
+            f"{f' from a shortest edge of {edge}' if edge else ''}, the model reads {height} x {width}; correct "
+            "preprocessor_config.json"
+        )
+    return ImageFormat(height, width, read_resampling(source, processor), edge)
+
+
+def read_resampling(source: CheckpointSource, processor: Any) -> str:
+    """Name the processor's resampling filter.
+
+    Raises:
+        CheckpointError: The client does not have it.
+    """
+    try:
+        return _RESAMPLING[int(processor.resample)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"the image processor in {source.folder} has resample {processor.resample!r}; expected one of "
+            f"{', '.join(f'{number} ({name})' for number, name in _RESAMPLING.items())}"
+        ) from error
+
+
+def prepare_image(processor: Any, image: Image.Image) -> NDArray[np.uint8]:
+    """Preprocess an image as the client does: all but scaling and normalization.
+
+    Returns:
+        uint8, (3, height, width).
+    """
+    pixels = processor(image, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"]
+    return np.asarray(pixels[0]).astype(np.uint8)

@@ -1,0 +1,160 @@
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL rerankers: lychee-rerank-mm, Qwen3-VL-Reranker, MonoQwen2-VL, jina-reranker-m0.
+
+Cross-encoders: one row is one pair with all its images. The three generations share one exporter; the published
+models differ in prompt and head, which ``prompts/`` describes in one file each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import (
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLProcessor,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+)
+
+from ...errors import CheckpointError
+from ...limits import Limits
+from ...source import CheckpointSource
+from ..family import Checkpoint, Family, ModelCard, Piece, Reference
+from .contract import Contract, sign
+from .heads import JinaVLForRanking, LabelHead, ScoreHead, find_label_ids
+from .images import ImageSettings, read_image_settings
+from .reference import ReferenceModel, make_processor, make_reference
+from .template import Template, find_template, templates
+from .text import TextEncoder
+from .vision import VisionEncoder
+
+__all__ = ["FAMILY", "load"]
+
+_CLASSES = {
+    "JinaVLForRanking": (JinaVLForRanking, Qwen2VLProcessor),
+    "Qwen2VLForConditionalGeneration": (Qwen2VLForConditionalGeneration, Qwen2VLProcessor),
+    "Qwen2_5_VLForConditionalGeneration": (Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor),
+    "Qwen3VLForConditionalGeneration": (Qwen3VLForConditionalGeneration, Qwen3VLProcessor),
+}
+"""Model and processor by ``architectures[0]`` in config.json."""
+
+_CHANGING_ROPE_TYPES = ("dynamic", "longrope")
+"""Their frequencies depend on the sequence's length, which the graph does not compute."""
+
+
+def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
+    """Load a Qwen-VL reranker.
+
+    Args:
+        source: The checkpoint.
+        limits: What the deployment admits.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged, or none of the known rerankers, or the limits leave no room.
+    """
+    template = find_template(source.config)
+    model_class, processor_class = _CLASSES[source.config["architectures"][0]]
+    tokenizer = source.load_tokenizer()
+    label_ids = None if template.labels is None else find_label_ids(tokenizer, template.labels)
+    model: Any = source.load_model(model_class)
+    _check_config(model.config, tokenizer, template)
+    images = read_image_settings(source, model.config.vision_config, template, limits)
+    contract = _sign(model.config, images, template, limits, tokenizer)
+    head: nn.Module
+    if label_ids is None:
+        head = ScoreHead(model.score, template.logit_bias)
+    else:
+        head = LabelHead(model.lm_head.weight, *label_ids)
+    pieces = (
+        Piece(
+            contract.vision_encoder,
+            VisionEncoder(model, images.image_mean, images.image_std).eval(),
+            contract.sample_images,
+        ),
+        Piece(contract.text_encoder, TextEncoder(model).eval(), contract.sample_texts),
+        Piece(contract.scoring_head, head.eval(), contract.sample_hidden),
+    )
+
+    def reference() -> Reference:
+        processor = make_processor(processor_class, images, tokenizer)
+        return make_reference(ReferenceModel(model, processor, template, label_ids), template, contract)
+
+    card = ModelCard(
+        model_id=source.model_id,
+        revision=source.revision,
+        family=FAMILY.name,
+        pipeline="cross_encoder",
+        ensembles=contract.ensembles,
+        preprocessing=_describe(template, contract),
+        tokenizer_json=tokenizer.backend_tokenizer.to_str(),
+    )
+    return Checkpoint(card, pieces, reference)
+
+
+def _check_config(config: Any, tokenizer: Any, template: Template) -> None:
+    text, image_token = config.text_config, template.prompt["image_token"]
+    if any(layer != "full_attention" for layer in getattr(text, "layer_types", None) or ()):
+        raise CheckpointError("config.json asks for sliding windows in the language model, which are not supported")
+    rope_type = (getattr(text, "rope_parameters", None) or {}).get("rope_type")
+    if rope_type in _CHANGING_ROPE_TYPES:
+        raise CheckpointError(f"config.json asks for rotary positions of type {rope_type!r}, which are not supported")
+    token_id = tokenizer.convert_tokens_to_ids(image_token)
+    if token_id != config.image_token_id:
+        raise CheckpointError(
+            f"the tokenizer gives {image_token} the id {token_id}, config.json says image_token_id "
+            f"{config.image_token_id}; take both files from one checkpoint"
+        )
+
+
+def _sign(config: Any, images: ImageSettings, template: Template, limits: Limits, tokenizer: Any) -> Contract:
+    text = config.text_config
+    deepstack = len(getattr(config.vision_config, "deepstack_visual_indexes", None) or ())
+    return sign(
+        images,
+        template,
+        limits,
+        max_tokens=min(limits.max_tokens, template.max_tokens or limits.max_tokens, text.max_position_embeddings),
+        embedding_dim=text.hidden_size * (1 + deepstack),
+        hidden_dim=text.hidden_size,
+        image_token_id=config.image_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        vocab_size=text.vocab_size,
+    )
+
+
+def _describe(template: Template, contract: Contract) -> dict[str, Any]:
+    """Return what the client needs to know."""
+    images = contract.images
+    description: dict[str, Any] = {
+        "text": {
+            "pad_token_id": contract.text_encoder.inputs[0].pad_value,
+            "max_tokens": contract.max_tokens,
+            "buckets": list(contract.tokens.buckets),
+        },
+        "prompt": dict(template.prompt),
+        "image": {
+            "kind": "patches",
+            "patch_size": images.patch_size,
+            "merge_size": images.merge_size,
+            "min_pixels": images.min_pixels,
+            "max_pixels": images.max_pixels,
+            "resample": images.resample,
+            "buckets": list(contract.patches.buckets),
+            "max_images": images.max_images,
+            "embedding_dim": contract.embedding_dim,
+        },
+        "max_img_size": images.max_img_size,
+    }
+    if template.instruction is not None:
+        description["instruction"] = {"default": template.instruction}
+    return description
+
+
+FAMILY = Family(
+    name="qwen_vl",
+    model_types=("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
+    load=load,
+    checkpoints=tuple(name for template in templates() for name in template.checkpoints),
+)

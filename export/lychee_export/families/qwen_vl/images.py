@@ -1,0 +1,137 @@
+"""What the client has to know about a checkpoint's images, and how many patches they can become."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from ...errors import CheckpointError
+from ...limits import Limits
+from ...source import CheckpointSource
+from .template import Template
+
+__all__ = ["ImageSettings", "read_image_settings"]
+
+_MAX_ASPECT_RATIO = 200
+"""Source: smart_resize in transformers 5.23.0, models/qwen2_vl/image_processing_pil_qwen2_vl.py."""
+
+_RESAMPLES = {
+    Image.Resampling.BICUBIC: "bicubic",
+    Image.Resampling.BILINEAR: "bilinear",
+    Image.Resampling.LANCZOS: "lanczos",
+}
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How images become patches.
+
+    Args:
+        patch_size: Pixels on a patch's side.
+        merge_size: Patches on the side of a block, which becomes one token.
+        min_pixels: Least pixels of an image after resizing.
+        max_pixels: Most pixels of an image after resizing, but see ``max_blocks``.
+        resample: "bicubic", "bilinear" or "lanczos".
+        image_mean: Mean of each channel, of pixels in [0, 1].
+        image_std: Standard deviation of each channel.
+        max_images: Most images of one pair.
+        max_img_size: The export's limit, as the side of a square.
+    """
+
+    patch_size: int
+    merge_size: int
+    min_pixels: int
+    max_pixels: int
+    resample: str
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
+    max_images: int
+    max_img_size: int
+
+    @property
+    def patch_bytes(self) -> int:
+        """Bytes of one patch: one frame, three channels."""
+        return 3 * self.patch_size**2
+
+    @property
+    def max_blocks(self) -> int:
+        """Most blocks of one image.
+
+        Smart resize keeps to ``max_pixels``, except that it leaves a long strip one block high, and except that it
+        rounds up what has less than ``min_pixels``.
+        """
+        area = (self.patch_size * self.merge_size) ** 2
+        strip = math.isqrt(_MAX_ASPECT_RATIO * self.max_pixels // area)
+        least = self.min_pixels / area
+        rounded_up = least + math.sqrt(least * _MAX_ASPECT_RATIO) + math.sqrt(least) + 1
+        return max(self.max_pixels // area, strip, math.ceil(rounded_up))
+
+    @property
+    def max_patches(self) -> int:
+        """Most patches of one pair."""
+        return self.max_blocks * self.merge_size**2 * self.max_images
+
+    def make_processor(self) -> Qwen2VLImageProcessorPil:
+        """Make transformers' image processor with these settings."""
+        return Qwen2VLImageProcessorPil(
+            size={"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels},
+            patch_size=self.patch_size,
+            merge_size=self.merge_size,
+            resample=next(value for value, name in _RESAMPLES.items() if name == self.resample),
+            image_mean=list(self.image_mean),
+            image_std=list(self.image_std),
+        )
+
+
+def read_image_settings(
+    source: CheckpointSource, vision_config: Any, template: Template, limits: Limits
+) -> ImageSettings:
+    """Read preprocessor_config.json within the limits.
+
+    Raises:
+        CheckpointError: The file asks for what the client cannot do, or the limits admit no image.
+    """
+    config = source.read_json("preprocessor_config.json") or source.read_json("processor_config.json").get(
+        "image_processor", {}
+    )
+    size: Mapping[str, int] = config.get("size") or {}
+    default = Qwen2VLImageProcessorPil.size
+    least = template.min_pixels or config.get("min_pixels") or size.get("shortest_edge") or default["shortest_edge"]
+    most = config.get("max_pixels") or size.get("longest_edge") or default["longest_edge"]
+    most = min(most, template.max_pixels or most, limits.max_img_size**2)
+    if most < least:
+        raise CheckpointError(
+            f"an image may have {limits.max_img_size} x {limits.max_img_size} pixels, and the model takes at least "
+            f"{least}; allow at least {math.ceil(math.sqrt(least))} x {math.ceil(math.sqrt(least))}"
+        )
+    resample = config.get("resample", Qwen2VLImageProcessorPil.resample)
+    if resample not in _RESAMPLES:
+        raise CheckpointError(
+            f"preprocessor_config.json: resample is {resample!r}, the client knows "
+            f"{', '.join(f'{value:d} ({name})' for value, name in _RESAMPLES.items())}"
+        )
+    half = (0.5, 0.5, 0.5)
+    mean, std = (
+        (half, half)
+        if hasattr(vision_config, "deepstack_visual_indexes")
+        else (
+            tuple(Qwen2VLImageProcessorPil.image_mean),
+            tuple(Qwen2VLImageProcessorPil.image_std),
+        )
+    )
+    return ImageSettings(
+        patch_size=int(vision_config.patch_size),
+        merge_size=int(vision_config.spatial_merge_size),
+        min_pixels=int(least),
+        max_pixels=int(most),
+        resample=_RESAMPLES[resample],
+        image_mean=tuple(config.get("image_mean") or mean),
+        image_std=tuple(config.get("image_std") or std),
+        max_images=limits.max_images,
+        max_img_size=limits.max_img_size,
+    )

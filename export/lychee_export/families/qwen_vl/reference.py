@@ -1,0 +1,219 @@
+"""What transformers itself computes: its processor and its model on texts and images, one pair at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ...errors import CheckpointError
+from ...signature import Axis, Tensors
+from ..family import GoldenPair, Reference
+from ..samples import QUERIES, TEXTS, encode, sample_images
+from .contract import Contract
+from .images import ImageSettings
+from .template import Template
+
+__all__ = ["Part", "ReferenceModel", "make_processor", "make_reference"]
+
+_ROWS, _LEAST_ROWS = 8, 7
+_GOLDEN_TEXT_PAIRS, _GOLDEN_IMAGE_PAIRS = 3, 6
+
+
+@dataclass(frozen=True)
+class Part:
+    """A query or a document: a text, an image, or both."""
+
+    text: str | None = None
+    image: Image.Image | None = None
+
+    @property
+    def modality(self) -> str:
+        """Its name in the prompt files."""
+        return "_".join(name for name, part in (("image", self.image), ("text", self.text)) if part is not None)
+
+
+class ReferenceModel:
+    """Scores pairs as the checkpoint's authors do.
+
+    Args:
+        model: Of transformers, float32, in evaluation mode.
+        processor: Of transformers, with the export's image settings.
+        template: The prompt.
+        label_ids: Tokens whose logits are compared; None for a model with a score head.
+    """
+
+    def __init__(self, model: Any, processor: Any, template: Template, label_ids: tuple[int, int] | None) -> None:
+        self._model = model
+        self._processor = processor
+        self._template = template
+        self._label_ids = label_ids
+
+    def read(self, query: Part, document: Part) -> dict[str, Tensor]:
+        """Tokenize a pair.
+
+        Returns:
+            The model's inputs: one row, no padding.
+        """
+        image_block: str = self._template.prompt["image"]
+        parts = [(image_block if part.image else "") + (part.text or "") for part in (query, document)]
+        ordered = (document, query) if self._template.document_first else (query, document)
+        inputs = dict(
+            self._processor(
+                text=[self._template.fill(*parts)],
+                images=[part.image for part in ordered if part.image] or None,
+                return_tensors="pt",
+            )
+        )
+        suffix = torch.tensor([self._template.prompt["suffix_token_ids"]], dtype=torch.int64)  # (1, suffix tokens)
+        for name, value in {"input_ids": suffix, "attention_mask": suffix**0, "mm_token_type_ids": suffix * 0}.items():
+            inputs[name] = torch.cat([inputs[name], value.to(inputs[name].dtype)], 1)
+        return inputs
+
+    def compute_logit(self, query: Part, document: Part) -> float:
+        """Score a pair; its relevance is the sigmoid."""
+        with torch.no_grad():
+            logits = self._model(**self.read(query, document), logits_to_keep=1, use_cache=False).logits[0, -1]
+            if self._label_ids is None:
+                return float(self._model.score(logits)) + self._template.logit_bias
+        positive, negative = (logits[index] for index in self._label_ids)
+        return float(positive - negative) + self._template.logit_bias
+
+    def read_pixels(self, image: Image.Image) -> tuple[Tensor, Tensor]:
+        """Cut an image into patches.
+
+        Returns:
+            uint8, (num_patches, patch_bytes), before normalization; int64, (3,), the grid.
+        """
+        processor = self._processor.image_processor
+        inputs = processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")
+        patches = inputs["pixel_values"].unflatten(1, (3, processor.temporal_patch_size, -1))[:, :, 0]
+        return patches.flatten(1).to(torch.uint8), inputs["image_grid_thw"][0]
+
+    def make_rows(self, pairs: Sequence[tuple[Part, Part]], contract: Contract, *, images: bool) -> Tensors:
+        """Make an ensemble's inputs as the client sends them, padded on the right to a common bucket.
+
+        Args:
+            pairs: Queries and documents.
+            contract: The buckets.
+            images: Whether for ``rerank_image``; the other ensemble takes a zero row of image embeddings.
+        """
+        texts = [self.read(*pair)["input_ids"][0].numpy() for pair in pairs]
+        length = _choose_bucket(contract.tokens, max(map(len, texts)))
+        fill = contract.text_encoder.inputs[0].pad_value
+        rows: Tensors = {
+            "input_ids": np.stack([np.pad(ids, (0, length - len(ids)), constant_values=fill) for ids in texts]),
+            "attention_mask": np.stack([(np.arange(length) < len(ids)).astype(np.int64) for ids in texts]),
+        }
+        grids = np.zeros((len(pairs), contract.images.max_images, 3), np.int64)
+        if not images:
+            embeds = np.zeros((len(pairs), 1, contract.embedding_dim), np.float32)
+            return rows | {"image_embeds": embeds, "image_grid_thw": grids}
+        pixels = [
+            [
+                self.read_pixels(part.image)
+                for part in (reversed(pair) if self._template.document_first else pair)
+                if part.image
+            ]
+            for pair in pairs
+        ]
+        most = max(sum(len(patches) for patches, _ in row) for row in pixels)
+        values = np.zeros((len(pairs), _choose_bucket(contract.patches, most), contract.images.patch_bytes), np.uint8)
+        for index, row in enumerate(pixels):
+            start = 0
+            for place, (patches, grid) in enumerate(row):
+                values[index, start : start + len(patches)] = patches
+                grids[index, place] = grid
+                start += len(patches)
+        return rows | {"pixel_values": values, "image_grid_thw": grids}
+
+
+def make_processor(processor_class: type[Any], images: ImageSettings, tokenizer: Any) -> Any:
+    """Make transformers' processor without its video processor, which needs torchvision."""
+    still_images = type(
+        processor_class.__name__,
+        (processor_class,),
+        {"get_attributes": classmethod(lambda _: ["image_processor", "tokenizer"])},
+    )
+    return still_images(images.make_processor(), tokenizer)
+
+
+def make_reference(model: ReferenceModel, template: Template, contract: Contract) -> Reference:
+    """Make an ensemble's rows and the golden pairs.
+
+    Raises:
+        CheckpointError: The limits leave no room for a short pair.
+    """
+    pairs = _choose_pairs(template, contract.images.max_images)
+    texts = [pair for pair in pairs if not _count_images(pair)]
+    images = [pair for pair in pairs if _count_images(pair)]
+    image_rows = [*images[: _ROWS - 1], *texts[:1], *images[_ROWS - 1 :]][:_ROWS]
+    rows = {"rerank_text": (texts[:_ROWS], False), "rerank_image": (image_rows, True)}
+    golden = []
+    for query, document in [*texts[:_GOLDEN_TEXT_PAIRS], *images[:_GOLDEN_IMAGE_PAIRS]]:
+        logit = torch.tensor(model.compute_logit(query, document), dtype=torch.float64)
+        golden.append(
+            GoldenPair(
+                query.text,
+                round(float(logit.sigmoid()), 6),
+                document.text,
+                encode(document.image) if document.image else None,
+                encode(query.image) if query.image else None,
+            )
+        )
+    ensembles = [ensemble.name for ensemble in contract.ensembles]
+    return Reference(
+        {name: model.make_rows(rows[name][0], contract, images=rows[name][1]) for name in ensembles}, tuple(golden)
+    )
+
+
+def _choose_pairs(template: Template, max_images: int) -> list[tuple[Part, Part]]:
+    """Combine texts and images in the ways that the model reads, the first of every combination of modalities first."""
+    drawn = sample_images()
+    queries = [
+        *(Part(text) for text in QUERIES),
+        *(Part(None, image) for image in drawn),
+        *(Part(text, image) for text, image in zip(QUERIES, drawn, strict=False)),
+    ]
+    documents = [
+        *(Part(text) for text in TEXTS),
+        *(Part(None, image) for image in reversed(drawn)),
+        *(Part(text, image) for text, image in zip(TEXTS, drawn[1:], strict=False)),
+    ]
+    groups: dict[tuple[str, str], list[tuple[Part, Part]]] = {}
+    for pair in product(queries, documents):
+        modalities = (pair[0].modality, pair[1].modality)
+        if template.reads(*modalities) and _count_images(pair) <= max_images:
+            groups.setdefault(modalities, []).append(pair)
+    chosen = []
+    for turn in range(max(map(len, groups.values()))):
+        for group in groups.values():
+            if turn < len(group):
+                # A step that has no factor in common with the groups' sizes: queries and documents change in turn.
+                chosen.append(group[turn * 11 % len(group)])
+    return chosen
+
+
+def _count_images(pair: tuple[Part, Part]) -> int:
+    return sum(part.image is not None for part in pair)
+
+
+def _choose_bucket(axis: Axis, size: int) -> int:
+    """Return the smallest bucket for the rows that leaves a larger one for the check of padding.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    for bucket in axis.buckets[:-1]:
+        if bucket >= size:
+            return bucket
+    raise CheckpointError(
+        f"the limits leave no room: a short pair already takes {size} of at most {axis.maximum} ({axis.name}); "
+        "choose a larger profile"
+    )

@@ -1,0 +1,162 @@
+"""The vision towers of Qwen2-VL, Qwen2.5-VL and Qwen3-VL as one batchable graph.
+
+transformers computes windows, rotary positions and segments in Python loops over the images; here they are arithmetic
+on the grid inside the graph, so that images of any size share one ONNX file. The parameters are transformers' own
+modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .layout import PatchLayout, lay_out_patches
+
+__all__ = ["VisionEncoder"]
+
+_WINDOWS_PER_SIDE = 512
+"""More windows than any image has on a side: 512 are 57,344 pixels. With it the numbers of windows stay below 2**24 for
+63 images, and so survive OpenVINO, which compares integers as float32."""
+
+
+class VisionEncoder(nn.Module):
+    """Embed a pair's images.
+
+    Args:
+        model: A ``Qwen2VLForConditionalGeneration``, ``Qwen2_5_VLForConditionalGeneration`` or
+            ``Qwen3VLForConditionalGeneration``; its parameters are shared, not copied.
+        image_mean: Mean of each channel, of pixels in [0, 1].
+        image_std: Standard deviation of each channel.
+
+    Attributes:
+        full_attention: By block, whether a patch sees its whole image; otherwise it sees its window.
+        deepstack: By block, the index of the merger that reads it for the text encoder's early layers, or None.
+    """
+
+    def __init__(self, model: Any, image_mean: Sequence[float], image_std: Sequence[float]) -> None:
+        super().__init__()
+        visual, config = model.model.visual, model.config.vision_config
+        projection = visual.patch_embed.proj
+        # A still image is the same frame twice, so that the two frames' weights act as their sum.
+        self.patch_weight = nn.Buffer(projection.weight.detach().sum(2).flatten(1))  # (width, patch_bytes)
+        self.patch_bias = projection.bias
+        self.position_table = getattr(visual, "pos_embed", None)
+        self.blocks, self.merger = visual.blocks, visual.merger
+        self.deepstack_mergers = getattr(visual, "deepstack_merger_list", None)
+        self.merge_size, self.num_heads = int(config.spatial_merge_size), int(config.num_heads)
+        full = getattr(config, "fullatt_block_indexes", None)
+        self.full_attention = [full is None or index in full for index in range(len(self.blocks))]
+        self.blocks_per_window = 1
+        if full is not None:
+            self.blocks_per_window = int(config.window_size) // self.merge_size // int(config.patch_size)
+        layers = list(getattr(config, "deepstack_visual_indexes", None) or ())
+        self.deepstack = [layers.index(index) if index in layers else None for index in range(len(self.blocks))]
+        self.embedding_dim = int(model.config.text_config.hidden_size)
+        self.image_mean, self.image_std = list(image_mean), list(image_std)
+        # A plain attribute, not a buffer: it stays in float32 when the module becomes float16.
+        self.inverse_frequencies = visual.rotary_pos_emb.inv_freq.detach().clone()  # (head_dim / 4,)
+
+    def forward(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Tensor:
+        """Embed images.
+
+        Args:
+            pixel_values: uint8, (batch_size, num_patches, patch_bytes): the images' patches one image after the
+                other, each by blocks that are merged; channels first within a patch, RGB.
+            image_grid_thw: int64, (batch_size, max_images, 3); zeros for no image.
+
+        Returns:
+            float32, (batch_size, num_patches / merge_size**2, embedding_dim * (1 + deepstack layers)).
+        """
+        rows, num_patches = pixel_values.shape[:2]
+        layout = lay_out_patches(image_grid_thw, num_patches, self.merge_size)
+        x = functional.linear(self._normalize(pixel_values), self.patch_weight, self.patch_bias)
+        if self.position_table is not None:
+            x = x + self._look_up_positions(layout).to(x.dtype)
+        rotation = self._rotate(layout)
+        image_mask = _mask(layout.image, x.dtype)
+        window_mask = image_mask if all(self.full_attention) else _mask(self._number_windows(layout), x.dtype)
+        embeddings: list[Tensor] = []
+        for block, full, merger in zip(self.blocks, self.full_attention, self.deepstack, strict=True):
+            x = x + self._attend(block.attn, block.norm1(x), rotation, image_mask if full else window_mask)
+            x = x + block.mlp(block.norm2(x))  # (batch_size, num_patches, width)
+            if merger is not None and self.deepstack_mergers is not None:
+                embeddings.append(self.deepstack_mergers[merger](x))
+        embeddings.insert(0, self.merger(x))
+        shape = (rows, num_patches // self.merge_size**2, self.embedding_dim)
+        return torch.cat([embedding.reshape(shape) for embedding in embeddings], -1).float()
+
+    def _normalize(self, pixel_values: Tensor) -> Tensor:
+        rows, num_patches, patch_bytes = pixel_values.shape
+        mean, std = (
+            torch.tensor(values, device=pixel_values.device)[:, None] for values in (self.image_mean, self.image_std)
+        )
+        pixels = pixel_values.float().reshape(rows, num_patches, 3, patch_bytes // 3)
+        pixels = (pixels / 255 - mean) / std
+        return pixels.reshape(rows, num_patches, patch_bytes).to(self.patch_weight.dtype)
+
+    def _look_up_positions(self, layout: PatchLayout) -> Tensor:
+        """Interpolate the square table of learned positions bilinearly to the image's grid, corners aligned."""
+        table = cast(nn.Embedding, self.position_table)
+        side = int(table.num_embeddings**0.5)
+        positions: Tensor | None = None
+        for row, row_weight in _interpolate(layout.row, layout.height, side):
+            for column, column_weight in _interpolate(layout.column, layout.width, side):
+                share = table(row * side + column) * (row_weight * column_weight)[..., None]
+                positions = share if positions is None else positions + share
+        assert positions is not None
+        return positions  # (batch_size, num_patches, width)
+
+    def _rotate(self, layout: PatchLayout) -> tuple[Tensor, Tensor]:
+        """Return cosine and sine of the rotary angles; float32, (batch_size, 1, num_patches, head_dim)."""
+        frequencies = self.inverse_frequencies.to(layout.row.device)
+        angles = torch.cat([place[..., None].float() * frequencies for place in (layout.row, layout.column)], -1)
+        angles = torch.cat([angles, angles], -1)[:, None]
+        return angles.cos(), angles.sin()
+
+    def _number_windows(self, layout: PatchLayout) -> Tensor:
+        """Return a number that patches share if they lie in one window of one image; int64, like ``row``."""
+        side = self.merge_size * self.blocks_per_window
+        return (layout.image * _WINDOWS_PER_SIDE + layout.row // side) * _WINDOWS_PER_SIDE + layout.column // side
+
+    def _attend(self, attention: Any, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        rows, num_patches, width = x.shape
+        heads = (rows, num_patches, 3, self.num_heads, width // self.num_heads)
+        query, key, value = attention.qkv(x).reshape(heads).permute(2, 0, 3, 1, 4).unbind(0)
+        query, key = (_apply_rotation(part, rotation) for part in (query, key))
+        # (batch_size, num_heads, num_patches, num_patches)
+        scores = query @ key.transpose(2, 3) * (width // self.num_heads) ** -0.5 + mask
+        weights = torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype)
+        mixed = (weights @ value).transpose(1, 2).reshape(rows, num_patches, width)
+        return cast(Tensor, attention.proj(mixed))
+
+
+def _mask(group: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what is added to attention scores so that a patch sees its group only.
+
+    No row is masked as a whole, padding sees padding: softmax of nothing but -inf is NaN in ONNX Runtime.
+
+    Args:
+        group: int64, (batch_size, num_patches).
+        dtype: The scores' dtype; the mask's depth fits it.
+    """
+    same = group[:, None, :, None] == group[:, None, None, :]  # (batch_size, 1, num_patches, num_patches)
+    return torch.where(same, 0.0, -1e4 if dtype == torch.float16 else -1e9).to(dtype)
+
+
+def _apply_rotation(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    cosine, sine = rotation
+    first, second = x.float().chunk(2, -1)
+    return (x.float() * cosine + torch.cat([-second, first], -1) * sine).to(x.dtype)
+
+
+def _interpolate(place: Tensor, size: Tensor, side: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return the two places of a table's side, int64, between which a patch lies, each with its float32 weight."""
+    source = place.float() * (side - 1) / (size.float() - 1).clamp(min=1)
+    below = source.floor()
+    above_weight = source - below
+    below_index = below.to(torch.int64).clamp(0, side - 1)
+    return (below_index, 1 - above_weight), ((below_index + 1).clamp(max=side - 1), above_weight)

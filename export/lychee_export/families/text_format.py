@@ -1,0 +1,126 @@
+"""How texts become tokens: what the client is told, and what samples and references are made with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from ..errors import CheckpointError
+from ..limits import Limits
+from ..signature import Axis, Tensors, TensorSpec
+from ..source import CheckpointSource
+
+__all__ = ["BUCKETS", "TextFormat", "plain_tokenizer", "text_buckets", "tokenize"]
+
+BUCKETS = (16, 32, 64, 128, 256, 512)
+"""Lengths to which the client pads texts."""
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How the client turns a text into ``input_ids`` and ``attention_mask``.
+
+    Args:
+        vocab_size: Of the model.
+        pad_token_id: What the client pads with.
+        buckets: Lengths to which it pads. The last is the most tokens of a text; a single one is the only length that
+            the encoder takes.
+        query_prefix: Put before a query.
+        document_prefix: Put before a document.
+    """
+
+    vocab_size: int
+    pad_token_id: int
+    buckets: tuple[int, ...]
+    query_prefix: str = ""
+    document_prefix: str = ""
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a text."""
+        return self.buckets[-1]
+
+    @property
+    def tensors(self) -> tuple[TensorSpec, TensorSpec]:
+        """The encoder's inputs."""
+        length = Axis("sequence_length", self.buckets) if len(self.buckets) > 1 else self.max_tokens
+        return (
+            TensorSpec("input_ids", "int64", (length,), pad_value=self.pad_token_id, maximum=self.vocab_size - 1),
+            TensorSpec("attention_mask", "int64", (length,), maximum=1),
+        )
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """The manifest's ``text``."""
+        return {
+            "query_prefix": self.query_prefix,
+            "document_prefix": self.document_prefix,
+            "pad_token_id": self.pad_token_id,
+            "max_tokens": self.max_tokens,
+            "buckets": list(self.buckets),
+        }
+
+    def sample(self, rng: np.random.Generator, rows: int) -> Tensors:
+        """Make random token sequences of random lengths."""
+        first = self.pad_token_id + 1 if self.pad_token_id < self.vocab_size // 2 else 0
+        lengths = rng.integers(1, self.buckets[0] + 1, rows)
+        mask = np.arange(self.buckets[0]) < lengths[:, None]
+        ids = rng.integers(first, self.vocab_size, mask.shape)
+        return {"input_ids": np.where(mask, ids, self.pad_token_id), "attention_mask": mask.astype(np.int64)}
+
+
+def text_buckets(source: CheckpointSource, limits: Limits, *longest: int) -> tuple[int, ...]:
+    """Choose the lengths to which the client pads.
+
+    Args:
+        source: For messages.
+        limits: What the deployment admits.
+        longest: What model and tokenizer admit.
+
+    Raises:
+        CheckpointError: That is less than the smallest bucket.
+    """
+    max_tokens = min(limits.max_tokens, *longest)
+    if max_tokens < BUCKETS[0]:
+        raise CheckpointError(
+            f"the model in {source.folder} reads {max_tokens} tokens, expected at least {BUCKETS[0]}; see "
+            "max_position_embeddings in config.json and model_max_length in tokenizer_config.json"
+        )
+    return (*(bucket for bucket in BUCKETS if bucket < max_tokens), max_tokens)
+
+
+def plain_tokenizer(source: CheckpointSource, tokenizer: Any, vocab_size: int) -> Tokenizer:
+    """Copy the `tokenizers` object of a tokenizer, without padding and truncation.
+
+    Raises:
+        CheckpointError: The model has fewer embeddings than the tokenizer has tokens, or there is no padding token.
+    """
+    if len(tokenizer) > vocab_size:
+        raise CheckpointError(
+            f"the tokenizer in {source.folder} has {len(tokenizer)} tokens, the model has embeddings for {vocab_size}; "
+            "they belong to different models"
+        )
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError(f"the tokenizer in {source.folder} has no padding token; set pad_token in its config")
+    plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    plain.no_padding()
+    plain.no_truncation()
+    return plain
+
+
+def tokenize(tokenizer_json: str, text: TextFormat, texts: Sequence[str]) -> Tensors:
+    """Tokenize and pad as the client does, to a bucket that is not the largest, if there are several."""
+    buckets = text.buckets[:-1] or text.buckets
+    tokenizer = Tokenizer.from_str(tokenizer_json)
+    tokenizer.enable_truncation(buckets[-1])
+    longest = max(len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts)))
+    tokenizer.enable_padding(pad_id=text.pad_token_id, length=next(bucket for bucket in buckets if bucket >= longest))
+    encodings = tokenizer.encode_batch(list(texts))
+    return {
+        "input_ids": np.array([encoding.ids for encoding in encodings], np.int64),
+        "attention_mask": np.array([encoding.attention_mask for encoding in encodings], np.int64),
+    }

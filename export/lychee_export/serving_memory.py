@@ -1,0 +1,101 @@
+"""How much memory serving a model takes, computed from shapes before anything is exported."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from .families import Piece
+from .signature import ModelSignature, TensorSpec
+
+__all__ = ["PROCESS_BYTES", "SERVER_BYTES", "activation_bytes", "process_bytes", "rows_per_run"]
+
+PROCESS_BYTES = 70_000_000
+"""The process of one model, weights and tensors aside. Measured: a scoring head's process is resident with 68 MB."""
+SERVER_BYTES = 115_000_000
+"""Triton itself (40 MB) and the process of ``client_assets`` (75 MB), measured the same way."""
+_ACCELERATOR_BYTES = 100_000_000
+"""What OpenVINO adds. Measured: 5 MB for lychee-mini's vision encoder, 140 MB for its text encoder."""
+
+_DTYPES = {"float32": torch.float32, "int64": torch.int64, "uint8": torch.uint8}
+
+
+def process_bytes(signature: ModelSignature) -> int:
+    """Return what the process of a model takes before weights and tensors."""
+    accelerated = signature.encoder and signature.accelerated
+    return PROCESS_BYTES + (_ACCELERATOR_BYTES if accelerated else 0)
+
+
+def activation_bytes(piece: Piece) -> int:
+    """Return the most bytes that tensors other than weights hold at once while the largest run is computed.
+
+    The module runs on shapes alone, so this costs no memory. ONNX Runtime fuses operators and reuses buffers, so it
+    needs less; its arena keeps what it once took.
+
+    Args:
+        piece: Its module may lie on the meta device.
+    """
+    rows = rows_per_run(piece.signature)
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+        tensors = {**dict(piece.module.named_parameters()), **dict(piece.module.named_buffers())}
+        weights = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in tensors.items()}
+        inputs = tuple(
+            torch.empty((rows, *_largest_shape(spec)), dtype=_DTYPES[spec.dtype]) for spec in piece.signature.inputs
+        )
+        live = _LiveBytes()
+        with live:
+            functional_call(piece.module, weights, inputs)
+    return live.peak
+
+
+def rows_per_run(signature: ModelSignature) -> int:
+    """Return how many rows of the largest size run at once: the backend slices a batch with too many elements."""
+    if signature.max_run_elements is None:
+        return signature.max_batch_size
+    largest = max(math.prod(_largest_shape(spec)) for spec in signature.inputs)
+    return min(signature.max_batch_size, max(1, signature.max_run_elements // largest))
+
+
+def _largest_shape(spec: TensorSpec) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) else size.maximum for size in spec.shape)
+
+
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Count the bytes of the storages that are alive."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = 0
+        self._live = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        try:
+            outputs = function(*args, **(kwargs or {}))
+        except DataDependentOutputException:
+            return False  # the module reads a value, such as whether a mask is all ones, to save work
+        for value in tree_leaves(outputs):
+            if isinstance(value, Tensor):
+                self._add(value.untyped_storage())
+        return outputs
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key = id(storage)
+        if key in self._known:
+            return
+        self._known.add(key)
+        self._live += storage.nbytes()
+        self.peak = max(self.peak, self._live)
+        weakref.finalize(storage, self._remove, key, storage.nbytes())
+
+    def _remove(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self._live -= size

@@ -1,0 +1,17 @@
+"""Replay a repository's golden pairs: the client's preprocessing, the repository's files, the reference's scores."""
+
+from .artifacts import check_artifacts
+from .comparison import Comparison, PairComparison, compare
+from .in_process import InProcessTransport, check_golden_pairs_in_process, in_process_client
+from .reference import reference_scores
+
+__all__ = [
+    "Comparison",
+    "InProcessTransport",
+    "PairComparison",
+    "check_artifacts",
+    "check_golden_pairs_in_process",
+    "compare",
+    "in_process_client",
+    "reference_scores",
+]

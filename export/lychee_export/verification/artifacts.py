@@ -1,0 +1,42 @@
+"""Whether a repository's files are those that the exporter validated."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import RepositoryError
+from .model_files import newest_version
+
+__all__ = ["check_artifacts"]
+
+_TOKENIZER = "tokenizer"
+"""The one artifact that is no file of its own: the client compares its hash when it fetches it."""
+
+
+def check_artifacts(repository: Path, artifacts: Mapping[str, str]) -> list[str]:
+    """Compare the files' SHA-256 with the manifest's.
+
+    Args:
+        repository: The model repository.
+        artifacts: SHA-256 in hex by "<model>/<file>".
+
+    Returns:
+        One line for each file that is missing or differs.
+    """
+    problems = []
+    for artifact, expected in artifacts.items():
+        if artifact == _TOKENIZER:
+            continue
+        model_name, _, filename = artifact.partition("/")
+        try:
+            path = newest_version(repository, model_name) / filename
+            with path.open("rb") as file:
+                seen = hashlib.file_digest(file, "sha256").hexdigest()
+        except (OSError, RepositoryError) as error:
+            problems.append(f"{artifact} cannot be read: {error}")
+            continue
+        if seen != expected:
+            problems.append(f"{path} has SHA-256 {seen[:12]}..., the manifest says {expected[:12]}...; export again")
+    return problems

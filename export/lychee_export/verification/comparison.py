@@ -1,0 +1,88 @@
+"""The scores of every golden pair side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lychee_client import GoldenReport, Manifest
+
+__all__ = ["Comparison", "PairComparison", "compare"]
+
+_LONGEST_TEXT = 40
+
+
+@dataclass(frozen=True)
+class PairComparison:
+    """One golden pair.
+
+    Args:
+        query: The query in words: its text, shortened, and whether it has an image.
+        document: The document likewise.
+        manifest: The reference's score when the model was exported.
+        measured: The score of what is checked.
+        reference: The reference's score now; None if it was not asked for.
+    """
+
+    query: str
+    document: str
+    manifest: float
+    measured: float
+    reference: float | None
+
+    @property
+    def difference(self) -> float:
+        """Largest difference between two of the scores."""
+        scores = [self.manifest, self.measured, *([] if self.reference is None else [self.reference])]
+        return max(scores) - min(scores)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All golden pairs of a manifest.
+
+    Args:
+        pairs: In the manifest's order.
+        tolerance: Largest accepted difference.
+    """
+
+    pairs: tuple[PairComparison, ...]
+    tolerance: float
+
+    @property
+    def max_difference(self) -> float:
+        """Largest difference of any pair."""
+        return max((pair.difference for pair in self.pairs), default=0.0)
+
+    @property
+    def passed(self) -> bool:
+        """Whether there are pairs, and all of them are within the tolerance."""
+        return bool(self.pairs) and self.max_difference <= self.tolerance
+
+    def is_ok(self, pair: PairComparison) -> bool:
+        """Whether a pair is within the tolerance."""
+        return pair.difference <= self.tolerance
+
+
+def compare(manifest: Manifest, report: GoldenReport, reference: Sequence[float] | None = None) -> Comparison:
+    """Put the scores of a replay beside the manifest's and the reference's.
+
+    Args:
+        manifest: Holds the pairs.
+        report: The replay, in the manifest's order.
+        reference: Fresh scores of the reference implementation in the same order.
+    """
+    fresh: Sequence[float | None] = [None] * len(report.pairs) if reference is None else reference
+    pairs = [
+        PairComparison(_describe(pair.query), _describe(pair.document), result.expected, result.measured, score)
+        for pair, result, score in zip(manifest.golden_pairs, report.pairs, fresh, strict=True)
+    ]
+    return Comparison(tuple(pairs), report.tolerance)
+
+
+def _describe(part: Mapping[str, str]) -> str:
+    text = part.get("text")
+    words = [] if text is None else [text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."]
+    if "image_png_base64" in part:
+        words.append("[image]")
+    return " ".join(words)

@@ -1,0 +1,78 @@
+"""Fresh scores of the reference implementation for the golden pairs of a manifest."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from lychee_client import Manifest
+
+from ..errors import CheckpointError
+from ..families import GoldenPair, load_checkpoint
+from ..limits import Limits
+
+__all__ = ["reference_scores"]
+
+
+def reference_scores(checkpoint: str, manifest: Manifest) -> list[float]:
+    """Score the golden pairs with the reference implementation, within the limits of the export.
+
+    Args:
+        checkpoint: What was exported: a bundled name, a folder or a model of the hub.
+        manifest: Of the export.
+
+    Returns:
+        One score per golden pair, in the manifest's order.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be loaded, or it is another one than was exported.
+    """
+    loaded = load_checkpoint(checkpoint, _limits(manifest))
+    card = loaded.card
+    exported = (manifest.family, manifest.revision)
+    if (card.family, card.revision) != exported:
+        raise CheckpointError(
+            f"{checkpoint} is {card.family} of revision {card.revision}, but what is checked was exported from "
+            f"{exported[0]} of revision {exported[1]}; name the checkpoint that was exported"
+        )
+    pairs = loaded.make_reference().golden_pairs
+    scores = [_find(pair.query, pair.document, pairs) for pair in manifest.golden_pairs]
+    if None in scores:
+        raise CheckpointError(
+            f"this version of the exporter replays other golden pairs than the manifest holds ({len(pairs)} here, "
+            f"{len(scores)} there); export again"
+        )
+    return [score for score in scores if score is not None]
+
+
+def _limits(manifest: Manifest) -> Limits:
+    """Return the export's limits, as far as a reference score depends on them."""
+    limits = Limits()
+    found: dict[str, int | None] = {
+        "max_tokens": manifest.text.max_tokens,
+        "max_images": getattr(manifest.image, "max_images", None),
+        "max_img_size": manifest.max_img_size,
+    }
+    try:
+        return replace(limits, **{name: value for name, value in found.items() if value is not None})
+    except ValueError:  # a model with a smaller bound of its own keeps that, whatever the limits say
+        return limits
+
+
+def _find(query: Mapping[str, str], document: Mapping[str, str], pairs: Sequence[GoldenPair]) -> float | None:
+    """Return the score of the pair with this content."""
+    for pair in pairs:
+        if _content(pair.query, pair.query_image_png) == dict(query) and (
+            _content(pair.text, pair.image_png) == dict(document)
+        ):
+            return pair.relevance_score
+    return None
+
+
+def _content(text: str | None, image_png: bytes | None) -> dict[str, Any]:
+    content: dict[str, Any] = {} if text is None else {"text": text}
+    if image_png is not None:
+        content["image_png_base64"] = base64.b64encode(image_png).decode()
+    return content

@@ -1,0 +1,25 @@
+"""Tiny random checkpoints of the real transformers classes, written to disk as users have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from checkpoints.blip import build_blip
+from checkpoints.clip import build_chinese_clip, build_clip
+from checkpoints.qwen_vl import build_jina_m0, build_monoqwen, build_qwen2_5_vl, build_qwen3_vl
+from checkpoints.siglip import build_siglip, build_siglip2, build_siglip2_naflex
+
+BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "blip": build_blip,
+    "chinese_clip": build_chinese_clip,
+    "clip": build_clip,
+    "jina_m0": build_jina_m0,
+    "monoqwen": build_monoqwen,
+    "qwen2_5_vl": build_qwen2_5_vl,
+    "qwen3_vl": build_qwen3_vl,
+    "siglip": build_siglip,
+    "siglip2": build_siglip2,
+    "siglip2_naflex": build_siglip2_naflex,
+}
+"""By name: writes the checkpoint into a folder and returns it."""

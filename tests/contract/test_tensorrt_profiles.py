@@ -1,0 +1,82 @@
+"""Optimization profiles = ONNX graph's inputs ⊇ the client's buckets, on exported checkpoints; no GPU takes part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints.exports import LIMITS, build_once, export_once
+from google.protobuf import text_format
+from lychee_export.families import Checkpoint, load_checkpoint
+from lychee_export.model_file import read_graph
+from lychee_export.signature import ModelSignature
+from lychee_export.tensorrt import VARIANTS, Profile, profiles, variants
+from lychee_export.tensorrt_graph import check_graph
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+SLOW = ("qwen2_5_vl", "qwen3_vl", "clip", "siglip", "blip")
+NAMES = ("lychee-mini", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def export(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Checkpoint]:
+    """Return a repository, and the checkpoint that it was exported from."""
+    if request.param == "lychee-mini":
+        return request.getfixturevalue("repository"), request.getfixturevalue("checkpoint")
+    folder = build_once(request.param, tmp_path_factory)
+    return export_once(request.param, tmp_path_factory), load_checkpoint(str(folder), LIMITS)
+
+
+def encoders(checkpoint: Checkpoint) -> Iterator[ModelSignature]:
+    found = [piece.signature for piece in checkpoint.pieces if piece.signature.encoder]
+    assert found
+    yield from found
+
+
+def manifest(repository: Path) -> dict[str, Any]:
+    path = max(repository.glob("client_assets/*/manifest.json"), key=lambda path: int(path.parent.name))
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def admits(profile: Profile, name: str, shape: tuple[int, ...]) -> bool:
+    ends = zip(profile.minimum[name], shape, profile.maximum[name], strict=True)
+    return all(low <= size <= high for low, size, high in ends)
+
+
+def test_tensorrt_reads_every_encoder_and_the_profiles_fit_its_inputs(export: tuple[Path, Checkpoint]) -> None:
+    repository, checkpoint = export
+    for signature in encoders(checkpoint):
+        (path,) = (repository / signature.name).glob("*/model.onnx")
+        check_graph(read_graph(path), signature)
+
+
+def test_variants_differ_from_the_served_configuration_in_the_backend_alone(export: tuple[Path, Checkpoint]) -> None:
+    repository, checkpoint = export
+    for signature in encoders(checkpoint):
+        served = text_format.Parse((repository / signature.name / "config.pbtxt").read_text(), ModelConfig())
+        texts = variants(signature, "fp32")
+        assert tuple(texts) == VARIANTS
+        for text in texts.values():
+            config = text_format.Parse(text, ModelConfig())
+            for field in ("name", "max_batch_size", "input", "output", "dynamic_batching"):
+                assert getattr(config, field) == getattr(served, field)
+
+
+def test_every_bucket_of_the_client_is_inside_a_profile_for_every_batch(export: tuple[Path, Checkpoint]) -> None:
+    repository, checkpoint = export
+    content = manifest(repository)
+    image = content["image"]
+    sizes = {"sequence_length": content["text"]["buckets"]}
+    if image["kind"] == "patches":
+        tokens = [patches // image["merge_size"] ** 2 for patches in image["buckets"]]
+        sizes |= {"num_patches": image["buckets"], "num_image_tokens": [1, *tokens]}
+    for signature in encoders(checkpoint):
+        for rows in range(1, content["max_batch_size"][signature.name] + 1):
+            for spec in signature.inputs:
+                for pick in (min, max):
+                    shape = (rows, *(axis if isinstance(axis, int) else pick(sizes[axis.name]) for axis in spec.shape))
+                    assert admits(profiles(signature)[0], spec.name, shape)

@@ -1,0 +1,179 @@
+"""An export that stops half-way leaves the repository as it was, and goes on where it stopped."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import typer
+from lychee_export import estimate, exporter
+from lychee_export.cli import register
+from lychee_export.errors import RepositoryError
+from lychee_export.exporter import export_checkpoint
+from lychee_export.families import Checkpoint, Piece
+from lychee_export.workspace import Workspace
+from typer.testing import CliRunner
+
+Load = Callable[[Checkpoint], None]
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def two_pieces(weighted: Checkpoint) -> Checkpoint:
+    """Return a checkpoint with a second encoder that no ensemble uses."""
+    (piece,) = weighted.pieces
+    spare = replace(piece.signature, name="spare")
+    return replace(weighted, pieces=(piece, Piece(spare, piece.module, piece.sample_inputs)))
+
+
+def interrupt_at(line: str) -> Callable[[str], None]:
+    def progress(seen: str) -> None:
+        if seen == line:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_finished_models_are_reused_after_an_interruption(tmp_path: Path, two_pieces: Checkpoint, load: Load) -> None:
+    load(two_pieces)
+    with pytest.raises(KeyboardInterrupt):
+        export_checkpoint("toy", tmp_path, progress=interrupt_at("exporting spare"))
+    assert [path.name[:8] for path in tmp_path.iterdir()] == [".export-"]
+    lines: list[str] = []
+    export_checkpoint("toy", tmp_path, progress=lines.append)
+    assert "encoder is finished already" in lines
+    assert "exporting spare" in lines
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["client_assets", "encoder", "rerank", "spare"]
+
+
+def test_work_on_something_else_is_cleaned_and_not_reused(tmp_path: Path, two_pieces: Checkpoint, load: Load) -> None:
+    load(two_pieces)
+    with pytest.raises(KeyboardInterrupt):
+        export_checkpoint("toy", tmp_path, progress=interrupt_at("exporting spare"))
+    load(replace(two_pieces, card=replace(two_pieces.card, revision="other")))
+    lines: list[str] = []
+    export_checkpoint("toy", tmp_path, progress=lines.append)
+    assert "exporting encoder" in lines
+    assert not list(tmp_path.glob(".export-*"))
+
+
+def test_finished_model_that_was_damaged_is_made_again(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "models", "key")
+    workspace.make("encoder", lambda folder: (folder / "model.onnx").write_bytes(b"whole"))
+    assert workspace.find("encoder") is not None
+    (workspace.folder / "encoder" / "model.onnx").write_bytes(b"half")
+    assert workspace.find("encoder") is None
+
+
+def test_half_made_model_does_not_count(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "models", "key")
+
+    def write(folder: Path) -> None:
+        (folder / "model.onnx").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        workspace.make("encoder", write)
+    assert Workspace(tmp_path / "models", "key").find("encoder") is None
+
+
+def test_model_that_a_killed_process_finished_is_found(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path; from lychee_export.workspace import Workspace\n"
+        "workspace = Workspace(Path(sys.argv[1]), 'key')\n"
+        "workspace.make('first', lambda folder: (folder / 'model.onnx').write_bytes(b'1'))\n"
+        "workspace.make('second', lambda _: os.kill(os.getpid(), signal.SIGKILL))\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    workspace = Workspace(tmp_path, "key")
+    assert workspace.find("first") is not None
+    assert workspace.find("second") is None
+
+
+def test_too_little_disk_space_is_found_out_first(
+    tmp_path: Path, weighted: Checkpoint, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(weighted)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _: usage(10, 9, 1_000_000))
+    with pytest.raises(RepositoryError, match=r"needs 0\.00 GB in .*models, and 0\.00 GB are free"):
+        export_checkpoint("toy", tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_full_disk_leaves_the_repository_untouched(
+    tmp_path: Path, toy: Checkpoint, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(toy)
+    export_checkpoint("toy", tmp_path)
+    before = snapshot(tmp_path)
+
+    def export(_: Piece, path: Path) -> None:
+        path.write_bytes(b"some")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(exporter, "export_onnx", export)
+    with pytest.raises(RepositoryError, match="No space left on device; it is as it was"):
+        export_checkpoint("toy", tmp_path, "w8")
+    assert snapshot(tmp_path) == before
+
+
+def test_repository_that_cannot_be_made_is_reported(tmp_path: Path, toy: Checkpoint, load: Load) -> None:
+    load(toy)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RepositoryError, match="cannot write the model repository"):
+        export_checkpoint("toy", tmp_path / "file")
+
+
+def test_models_of_the_previous_checkpoint_go_and_foreign_ones_stay(
+    tmp_path: Path, two_pieces: Checkpoint, toy: Checkpoint, load: Load
+) -> None:
+    (tmp_path / "foreign" / "1").mkdir(parents=True)
+    load(two_pieces)
+    export_checkpoint("toy", tmp_path)
+    assert (tmp_path / "spare").is_dir()
+    load(toy)
+    export_checkpoint("toy", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["client_assets", "encoder", "foreign", "rerank"]
+
+
+def test_manifest_of_a_stranger_removes_nothing_outside(tmp_path: Path, toy: Checkpoint, load: Load) -> None:
+    repository, outside = tmp_path / "models", tmp_path / "outside"
+    outside.mkdir()
+    assets = repository / "client_assets" / "1"
+    assets.mkdir(parents=True)
+    (assets / "manifest.json").write_text(json.dumps({"max_batch_size": {"../outside": 1, "..": 1, "": 1}}))
+    load(toy)
+    export_checkpoint("toy", repository)
+    assert outside.is_dir()
+
+
+def test_command_ends_with_130_on_ctrl_c(
+    tmp_path: Path, toy: Checkpoint, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(toy)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(exporter, "export_onnx", interrupted)
+    app = typer.Typer()
+    register(app)
+    app.command("other")(lambda: None)
+    result = CliRunner().invoke(app, ["export", "toy", "--repository", str(tmp_path)])
+    assert result.exit_code == 130
+    assert "the same command goes on" in result.stderr.lower()
+    assert not list(tmp_path.glob("[!.]*"))
+    shutil.rmtree(next(tmp_path.glob(".export-*")))

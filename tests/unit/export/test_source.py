@@ -1,0 +1,270 @@
+"""Checkpoints on disk and on the hub, whole and damaged, read by the loading code that users run."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub.constants
+import huggingface_hub.errors
+import pytest
+import torch
+from lychee_export import hub as hub_module
+from lychee_export.errors import CheckpointError
+from lychee_export.families import load_checkpoint
+from lychee_export.source import CheckpointSource, find_checkpoint
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertModel
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+Save = Callable[..., Path]
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Save:
+    """Save a tiny random BertModel."""
+
+    def write(dtype: torch.dtype = torch.float32, **options: Any) -> Path:
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+        )
+        folder = tmp_path / "tiny-bert"
+        BertModel(config).to(dtype).save_pretrained(folder, **options)
+        return folder
+
+    return write
+
+
+def load(folder: Path) -> BertModel:
+    return find_checkpoint(str(folder)).with_weights().load_model(BertModel)
+
+
+def test_half_precision_checkpoint_loads_as_float32_in_evaluation_mode(save: Save) -> None:
+    model = load(save(torch.bfloat16))
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert not model.training
+    assert model.config._attn_implementation == "eager"
+
+
+def test_folder_is_named_by_its_path_and_the_hash_of_its_weights(save: Save) -> None:
+    folder = save()
+    source = find_checkpoint(str(folder)).with_weights()
+    assert source.model_id == "tiny-bert"
+    assert source.revision == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
+
+
+def test_shards_are_read_and_hashed_together(save: Save) -> None:
+    folder = save(max_shard_size="5KB")
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    digest = hashlib.sha256(b"".join(shard.read_bytes() for shard in shards)).hexdigest()
+    assert find_checkpoint(str(folder)).with_weights().revision == digest[:12]
+    assert load(folder).embeddings.word_embeddings.weight.abs().sum() > 0
+
+
+def test_without_weights_the_model_has_shapes_alone(save: Save) -> None:
+    folder = save()
+    (folder / "model.safetensors").unlink()
+    model = find_checkpoint(str(folder)).load_model(BertModel)
+    assert {weight.device.type for weight in model.parameters()} == {"meta"}
+
+
+def test_folder_without_weights_is_reported(save: Save) -> None:
+    folder = save()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"tiny-bert holds no weights; expected model\.safetensors or"):
+        load(folder)
+
+
+def test_missing_shard_is_named(save: Save) -> None:
+    folder = save(max_shard_size="5KB")
+    shard = sorted(folder.glob("model-*.safetensors"))[1]
+    shard.unlink()
+    with pytest.raises(CheckpointError, match=rf"index\.json names \d+ files, and {shard.name} is not there"):
+        load(folder)
+
+
+@pytest.mark.parametrize("kept", [4, 100, -7])
+def test_truncated_weights_are_reported_with_both_sizes(save: Save, kept: int) -> None:
+    path = save() / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:kept])
+    seen = len(content[:kept])
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors is truncated: it has {seen} bytes, .*\d+"):
+        load(path.parent)
+
+
+def test_file_that_is_no_safetensors_is_reported(save: Save) -> None:
+    path = save() / "model.safetensors"
+    path.write_bytes(b"\x10" + bytes(7) + b"not JSON at all." + bytes(100))
+    with pytest.raises(CheckpointError, match="is no safetensors file"):
+        load(path.parent)
+
+
+def test_missing_weights_are_named_instead_of_made_up(save: Save) -> None:
+    path = save() / "model.safetensors"
+    weights = {name: value for name, value in load_file(path).items() if ".query." not in name}
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(
+        CheckpointError, match=r"lack what BertModel needs: encoder\.layer\.0\.attention\.self\.query\.bias"
+    ):
+        load(path.parent)
+
+
+def test_weights_of_another_shape_are_reported(save: Save) -> None:
+    folder = save()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 32}))
+    with pytest.raises(CheckpointError, match="does not fit BertModel"):
+        load(folder)
+
+
+def test_lora_adapter_is_to_be_merged_first(save: Save) -> None:
+    folder = save()
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"LoRA adapter .*Merge it into its base model first.*merge_and_unload"):
+        load(folder)
+
+
+def test_missing_tokenizer_is_reported(save: Save) -> None:
+    with pytest.raises(CheckpointError, match=r"no tokenizer in .*expected tokenizer\.json or vocab\.txt"):
+        find_checkpoint(str(save())).load_tokenizer()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"config\.json is not JSON"),
+        ("[]", r"holds a list, expected an object"),
+        ("{}", "unknown model_type None"),
+    ],
+)
+def test_config_that_says_nothing_is_reported(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(str(tmp_path))
+
+
+def test_unknown_family_is_reported_before_the_weights_are_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(CheckpointError, match=r"unknown model_type 'gpt2'; .*lychee_mini \(such as lychee-mini\)"):
+        load_checkpoint(str(tmp_path))
+
+
+def test_folder_has_no_revision(save: Save) -> None:
+    with pytest.raises(CheckpointError, match="is a folder and has no revision 'main'"):
+        find_checkpoint(str(save()), "main")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Cut the machine off the hub; its cache is an empty folder."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def cache(hub: Path, folder: Path) -> None:
+    """Put a checkpoint into the hub's cache as a download does."""
+    model = hub / "models--owner--tiny"
+    (model / "snapshots").mkdir(parents=True)
+    (model / "refs").mkdir()
+    folder.rename(model / "snapshots" / COMMIT)
+    (model / "refs" / "main").write_text(COMMIT)
+
+
+def test_cached_model_is_read_without_a_network_and_named_by_its_commit(save: Save, hub: Path) -> None:
+    cache(hub, save())
+    for revision in (None, "main", COMMIT):
+        source: CheckpointSource = find_checkpoint("owner/tiny", revision).with_weights()
+        assert (source.model_id, source.revision) == ("owner/tiny", COMMIT)
+    assert source.load_model(BertModel).config.hidden_size == 16
+
+
+@pytest.mark.usefixtures("hub")
+def test_model_that_is_not_cached_asks_for_a_folder() -> None:
+    with pytest.raises(CheckpointError, match=r"owner/none at revision v2 is not in the cache .*give the folder"):
+        find_checkpoint("owner/none", "v2")
+
+
+@pytest.fixture
+def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
+    """Put a hub of one model in place of the real one; return its folder and the list of what is downloaded."""
+    model, names = tmp_path / "served", []
+    model.mkdir()
+
+    def snapshot_download(model_id: str, *, revision: str | None, allow_patterns: Any, ignore_patterns: str) -> str:
+        assert model_id == "owner/tiny"
+        patterns = [allow_patterns] if isinstance(allow_patterns, str) else allow_patterns
+        target = tmp_path / "cache" / COMMIT
+        target.mkdir(parents=True, exist_ok=True)
+        for path in sorted(model.rglob("*")):
+            name = str(path.relative_to(model))
+            if any(fnmatch(name, pattern) for pattern in patterns) and not fnmatch(name, ignore_patterns):
+                names.append(f"{revision} {name}")
+                (target / name).write_bytes(path.read_bytes())
+        return str(target)
+
+    monkeypatch.setattr(hub_module, "snapshot_download", snapshot_download)
+    return model, names
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        (["model.safetensors", "pytorch_model.bin", "onnx/model.safetensors"], ["model.safetensors"]),
+        (["pytorch_model.bin", "training_args.bin"], ["pytorch_model.bin"]),
+    ],
+)
+def test_download_takes_one_format_of_the_weights_and_one_commit(
+    downloads: tuple[Path, list[str]], weights: list[str], expected: list[str]
+) -> None:
+    model, names = downloads
+    (model / "config.json").write_text("{}")
+    (model / "onnx").mkdir()
+    for name in weights:
+        (model / name).touch()
+    source = find_checkpoint("owner/tiny", "v1")
+    assert names == ["v1 config.json"]
+    assert source.with_weights().revision == COMMIT
+    assert [name for name in names if "config" not in name] == [f"{COMMIT} {name}" for name in expected]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (huggingface_hub.errors.GatedRepoError, "owner/tiny at revision v1 is gated: .*HF_TOKEN"),
+        (huggingface_hub.errors.RepositoryNotFoundError, "the hub has no model 'owner/tiny'"),
+        (huggingface_hub.errors.RevisionNotFoundError, "the hub has owner/tiny, but no revision 'v1'"),
+        (ConnectionResetError, "cannot download owner/tiny at revision v1"),
+    ],
+)
+def test_refusals_of_the_hub_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception], message: str
+) -> None:
+    def refuse(*_: Any, **__: Any) -> str:
+        raise error.__new__(error)
+
+    monkeypatch.setattr(hub_module, "snapshot_download", refuse)
+    with pytest.raises(CheckpointError, match=f"{message}.*give the folder"):
+        find_checkpoint("owner/tiny", "v1")
+
+
+def test_size_of_the_weights_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def info(*_: Any, **__: Any) -> Any:
+        sizes = {"model.safetensors": 70, "pytorch_model.bin": 80, "onnx/model.safetensors": 90, "config.json": 1}
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name, size=size) for name, size in sizes.items()])
+
+    monkeypatch.setattr(hub_module.HfApi, "model_info", info)
+    assert hub_module.weight_bytes("owner/tiny", None) == 70
+
+
+@pytest.mark.usefixtures("hub")
+def test_size_of_the_weights_is_unknown_without_a_network() -> None:
+    assert hub_module.weight_bytes("owner/tiny", None) is None
