@@ -8,6 +8,9 @@ INSTALLED := $(VENV)/.installed
 EXPORTED := model_repository/.exported
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --constraint constraints.txt
 
+# torch's idle threads spin otherwise, and take the cores from Triton's.
+export OMP_WAIT_POLICY := PASSIVE
+
 .PHONY: bench check clean demo export serve setup test
 
 demo: $(EXPORTED)
