@@ -114,12 +114,15 @@ def test_a_signal_stops_everything(
 ) -> None:
     command = [LYCHEE, "load", "--foreground", "--repository", str(tiny_repository), *FREE_PORTS]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        known = wait_for(state.read_state)
-        if when == "serving":
-            assert process.stdout is not None
-            assert any("Ctrl-C stops it" in line for line in iter(process.stdout.readline, ""))
-        process.send_signal(sent)
-        assert process.wait(30) == code
+        try:
+            known = wait_for(state.read_state)
+            if when == "serving":
+                assert process.stdout is not None
+                assert any("Ctrl-C stops it" in line for line in iter(process.stdout.readline, ""))
+            process.send_signal(sent)
+            assert process.wait(30) == code
+        finally:
+            process.terminate()  # a shell may have had SIGINT ignored: fail, and do not wait forever
     assert find_processes(known.marker) == []
     assert state.read_state() is None
 
