@@ -1,4 +1,4 @@
-"""What the client itself costs: four transports, shared memory, memory, and the two lanes."""
+"""What the client itself costs: four transports, shared memory, embedding cache, memory, and the two lanes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import multiprocessing
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,8 @@ ROUNDS = 8
 CALLS_PER_ROUND = 25
 LIST_LENGTH = 20
 SHARED_ROUNDS = 30
+CACHE_ROUNDS = 10
+CACHED_TEXTS = 100
 MANY_TEXTS = 1000
 LANE_SECONDS = 12.0
 BULK_TEXTS = 200
@@ -39,6 +41,7 @@ def measure_client(grpc_url: str, http_url: str) -> Iterator[Measurement]:
     urls = {"gRPC": grpc_url, "HTTP": f"http://{http_url}"}
     yield from measure_transports(urls, grpc_url)
     yield from measure_shared_memory(urls)
+    yield from measure_embedding_cache(grpc_url)
     yield from measure_memory(grpc_url)
     yield from measure_lanes(grpc_url)
 
@@ -135,6 +138,52 @@ def measure_shared_memory(urls: dict[str, str]) -> Iterator[Measurement]:
                     latencies[shared].append(1e3 * (time.perf_counter() - started))
         yield Measurement(f"{name}: 20 cached photos, sent", statistics.median(latencies[False]), "ms")
         yield Measurement(f"{name}: 20 cached photos, shared memory", statistics.median(latencies[True]), "ms")
+
+
+class Embeddings(dict[bytes, bytes]):
+    """An embedding cache that forgets nothing."""
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See EmbeddingCache."""
+        return [self.get(key) for key in keys]
+
+    def put_many(self, entries: Mapping[bytes, bytes]) -> None:
+        """See EmbeddingCache."""
+        self.update(entries)
+
+
+def measure_embedding_cache(url: str) -> Iterator[Measurement]:
+    """Compare calls with and without an embedding cache, in turn: new documents, and the same with another query.
+
+    Each image comes as the bytes of its file, as callers of a gateway send it.
+    """
+    queries, texts, photos = fresh_queries(), fresh_texts(), fresh_photos()
+    with LycheeClient(url) as without, LycheeClient(url, embedding_cache=Embeddings()) as caching:
+        kinds: tuple[tuple[str, Iterator[bytes] | Iterator[str], int], ...] = (
+            ("photos", photos, LIST_LENGTH),
+            ("short texts", texts, CACHED_TEXTS),
+        )
+        for name, source, length in kinds:
+            latencies: dict[tuple[str, str], list[float]] = {}
+            for turn in range(CACHE_ROUNDS + 1):  # the first one warms up
+                for label, client in (("without cache", without), ("embedding cache", caching)):
+                    salt = time.perf_counter_ns()
+                    contents = [
+                        item if isinstance(item, bytes) else f"{item} {salt}"
+                        for item in itertools.islice(source, length)
+                    ]
+                    for state in ("new", "again"):
+                        query = f"{next(queries)} {time.perf_counter_ns()}"
+                        documents: list[Image | str] = [
+                            Image.from_bytes(item) if isinstance(item, bytes) else item for item in contents
+                        ]
+                        started = time.perf_counter()
+                        client.rerank(query, documents)
+                        if turn:
+                            elapsed = 1e3 * (time.perf_counter() - started)
+                            latencies.setdefault((state, label), []).append(elapsed)
+            for (state, label), values in sorted(latencies.items(), reverse=True):
+                yield Measurement(f"{length} {name}, {state}, {label}", statistics.median(values), "ms")
 
 
 def measure_memory(url: str) -> Iterator[Measurement]:

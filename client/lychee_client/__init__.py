@@ -4,6 +4,7 @@ from lychee_client._async_client import AsyncLycheeClient
 from lychee_client._calls import RerankOptions
 from lychee_client._client import LycheeClient
 from lychee_client._config import UNSET, Unset
+from lychee_client._embedding_cache import EmbeddingCache
 from lychee_client._errors import (
     ConfigurationError,
     ConnectionFailedError,
@@ -22,6 +23,7 @@ from lychee_client._image import Image
 from lychee_client._manifest import Manifest, ModelIdentity
 from lychee_client._transports.connection import TlsConfig
 from lychee_client._types import (
+    CacheUse,
     DocumentError,
     ImageText,
     ManyResult,
@@ -41,6 +43,7 @@ __all__ = [
     "POLICIES",
     "UNSET",
     "AsyncLycheeClient",
+    "CacheUse",
     "Calibration",
     "ConfigurationError",
     "ConnectionFailedError",
@@ -48,6 +51,7 @@ __all__ = [
     "DeadlineExceededError",
     "Decision",
     "DocumentError",
+    "EmbeddingCache",
     "GoldenPairResult",
     "GoldenReport",
     "Image",

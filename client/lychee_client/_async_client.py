@@ -33,6 +33,7 @@ class AsyncLycheeClient(BaseClient):
         policy: See LycheeClient.
         max_img_size: See LycheeClient.
         transport: See LycheeClient.
+        embedding_cache: See LycheeClient.
         **options: See LycheeClient.
 
     Raises:
@@ -59,7 +60,7 @@ class AsyncLycheeClient(BaseClient):
         self, query: Input, documents: Sequence[Input], **options: Unpack[RerankOptions]
     ) -> RerankResponse:
         """See LycheeClient.rerank."""
-        return await self._carry_out(self._calls.rerank(query, documents, options), self._calls.timeout_s(options))
+        return await self._rank(self._calls.rerank(query, documents, options), options)
 
     async def rerank_many(
         self,
@@ -95,7 +96,7 @@ class AsyncLycheeClient(BaseClient):
 
     async def score(self, query: Input, document: Input, **options: Unpack[RerankOptions]) -> float:
         """See LycheeClient.score."""
-        return await self._carry_out(self._calls.score(query, document, options), self._calls.timeout_s(options))
+        return await self._rank(self._calls.score(query, document, options), options)
 
     async def check_golden_pairs(self, timeout_s: float | None = GOLDEN_TIMEOUT_S) -> golden.GoldenReport:
         """See LycheeClient.check_golden_pairs."""
@@ -108,6 +109,9 @@ class AsyncLycheeClient(BaseClient):
     async def wait_until_ready(self, timeout_s: float | None = 60.0) -> None:
         """See LycheeClient.wait_until_ready."""
         await self._carry_out(self._calls.wait_until_ready(), timeout_s)
+
+    async def _rank(self, plan: Plan[T], options: RerankOptions) -> T:
+        return await await_steps(self._drive(plan, self._calls.timeout_s(options), options.get("request_id")))
 
     async def _carry_out(self, plan: Plan[T], timeout_s: float | None) -> T:
         return await await_steps(self._drive(plan, timeout_s))
@@ -139,7 +143,8 @@ async def _await_future(step: WaitFor) -> Any:
     if step.future.done():
         return step.future.result()
     try:
-        return await asyncio.wait_for(asyncio.wrap_future(step.future), step.timeout_s)
+        async with asyncio.timeout(step.timeout_s):  # wait_for forgets a cancellation that comes with the result
+            return await asyncio.wrap_future(step.future)
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if step.future.cancelled() and not (task and task.cancelling()):  # not we were cancelled, but the future

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Final, TypeVar, Unpack
 
 from lychee_client._calls import Calls
-from lychee_client._config import DEFAULT_POLICY, UNSET, ConnectionOptions, Unset, load_config
+from lychee_client._config import DEFAULT_POLICY, UNSET, ConnectionOptions, Unset, check_request_id, load_config
 from lychee_client._connect import connect
 from lychee_client._deadline import Deadline
 from lychee_client._driver import CLOSED, Driver, Steps
+from lychee_client._embedding_cache import EmbeddingCache
 from lychee_client._errors import ConfigurationError, ConnectionFailedError
 from lychee_client._plan import Plan
 from lychee_client._retry import RetryPolicy
@@ -38,24 +39,28 @@ class BaseClient:
         policy: str | Policy | Calibration = DEFAULT_POLICY,
         max_img_size: int | Unset | None = UNSET,
         transport: Transport | None = None,
+        embedding_cache: EmbeddingCache | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> None:
         self._config = load_config(url, timeout_s, policy, max_img_size, **options)
         self._shared_memory = SharedMemoryPool() if self._config.shared_memory else None
-        self._calls = Calls(self._config, self._shared_memory)
+        self._calls = Calls(self._config, self._shared_memory, embedding_cache)
         self._retry = RetryPolicy(self._config.max_retries)
         self._transport = connect(self._config, self._shared_memory) if transport is None else transport
         self._pool = ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1), thread_name_prefix="lychee-client")
 
-    def _drive(self, plan: Plan[T], timeout_s: float | None) -> Steps[T]:
+    def _drive(self, plan: Plan[T], timeout_s: float | None, request_id: str | None = None) -> Steps[T]:
         """Return the steps of one call; its deadline begins now.
 
         Raises:
+            ConfigurationError: The call's own id cannot be used.
             ConnectionFailedError: The client is closed.
         """
+        check_request_id(request_id)
         if self._calls.closed:
-            raise ConnectionFailedError(CLOSED)
-        return Driver(self._transport, self._config.url, self._pool, Deadline(timeout_s), self._retry).drive(plan)
+            raise ConnectionFailedError(CLOSED, request_id=request_id)
+        deadline = Deadline(timeout_s)
+        return Driver(self._transport, self._config.url, self._pool, deadline, self._retry, request_id).drive(plan)
 
     def _release(self) -> None:
         if self._calls.closed:

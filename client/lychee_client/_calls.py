@@ -11,6 +11,7 @@ from typing import Final, TypedDict
 from lychee_client import golden
 from lychee_client._assets import CLIENT_ASSETS, fetch_assets
 from lychee_client._config import UNSET, ClientConfig, Unset, cache_dir
+from lychee_client._embedding_cache import EmbeddingCache
 from lychee_client._errors import (
     ConfigurationError,
     ConnectionFailedError,
@@ -49,6 +50,8 @@ class RerankOptions(TypedDict, total=False):
         priority: "bulk" sends little at a time, so that interactive calls overtake it.
         server_timings: Ask the server, before and after, what it counted per model: two more requests.
         timeout_s: Seconds for the whole call, retries included. None waits forever. Default: the client's.
+        request_id: Triton's log and every error know the call's requests as "<request_id>/<number>". 1 to 128 printable
+            ASCII characters without spaces. None: the client makes ids up.
     """
 
     instruction: str | None
@@ -60,6 +63,7 @@ class RerankOptions(TypedDict, total=False):
     priority: Priority
     server_timings: bool
     timeout_s: float | Unset | None
+    request_id: str | None
 
 
 class Calls:
@@ -68,14 +72,21 @@ class Calls:
     Args:
         config: Of the client.
         shared_memory: To be made known to the server, or None.
+        embedding_cache: Keeps the documents' embeddings; None: nothing does.
 
     Attributes:
         closed: True once the client is closed.
     """
 
-    def __init__(self, config: ClientConfig, shared_memory: SharedMemoryPool | None = None) -> None:
+    def __init__(
+        self,
+        config: ClientConfig,
+        shared_memory: SharedMemoryPool | None = None,
+        embedding_cache: EmbeddingCache | None = None,
+    ) -> None:
         self.config = config
         self._shared_memory = shared_memory
+        self._embedding_cache = embedding_cache
         self.closed = False
         self._loaded: Model | None = None
         self._warned: set[str] = set()
@@ -90,7 +101,13 @@ class Calls:
         if self._loaded is None:
             assets = yield from fetch_assets(cache_dir())
             # In a thread: reading a tokenizer of 150,000 tokens takes a second.
-            job = partial(load_model, assets.manifest, assets.tokenizer_json, self.config.max_img_size)
+            job = partial(
+                load_model,
+                assets.manifest,
+                assets.tokenizer_json,
+                self.config.max_img_size,
+                self._embedding_cache,
+            )
             model = yield from wait((yield from run(job)))
             if self._shared_memory is not None:
                 yield from self._share(self._shared_memory)
@@ -162,7 +179,15 @@ class Calls:
             min_results=min_results,
             documents=documents if options.get("return_documents", False) else None,
         )
-        return RerankResponse(results, errors, outcome.timings, manifest.identity, instruction, tuple(warned))
+        return RerankResponse(
+            results,
+            errors,
+            outcome.timings,
+            manifest.identity,
+            instruction,
+            tuple(warned),
+            outcome.embedding_cache,
+        )
 
     def score(self, query: Input, document: Input, options: RerankOptions) -> Plan[float]:
         """See LycheeClient.score."""

@@ -36,6 +36,9 @@ class LycheeClient(BaseClient):
             size: fewer pixels cost less time, and detail. None: what the model was exported with. Default:
             LYCHEE_MAX_IMG_SIZE, then None.
         transport: Replaces the connection, for tests and servers in this process: see `_transports.base.Transport`.
+        embedding_cache: Keeps the embeddings of documents' texts and images, so that those which come again are neither
+            decoded, sent nor computed; None keeps nothing. Used with dual encoders (a cross-encoder reads a document
+            together with its query, and has nothing to keep) and never for golden pairs.
         **options: `tls`, a TlsConfig; `headers`, sent with every request; `keepalive_s`, seconds without traffic
             after which gRPC pings and HTTP closes a connection; `max_retries`, of a request that failed with a
             retryable error, 2 by default.
@@ -89,7 +92,7 @@ class LycheeClient(BaseClient):
                 query RequestRejectedError or InferenceError.
             ContractError: The server's model or answers do not fit this client.
         """
-        return self._carry_out(self._calls.rerank(query, documents, options), self._calls.timeout_s(options))
+        return self._rank(self._calls.rerank(query, documents, options), options)
 
     def rerank_many(
         self,
@@ -137,7 +140,7 @@ class LycheeClient(BaseClient):
         Raises:
             LycheeError: As `rerank`; and what is wrong with the document.
         """
-        return self._carry_out(self._calls.score(query, document, options), self._calls.timeout_s(options))
+        return self._rank(self._calls.score(query, document, options), options)
 
     def check_golden_pairs(self, timeout_s: float | None = GOLDEN_TIMEOUT_S) -> golden.GoldenReport:
         """Replay the manifest's golden pairs against the live server.
@@ -170,6 +173,9 @@ class LycheeClient(BaseClient):
             ConnectionFailedError: The client is closed.
         """
         self._carry_out(self._calls.wait_until_ready(), timeout_s)
+
+    def _rank(self, plan: Plan[T], options: RerankOptions) -> T:
+        return wait_for_steps(self._drive(plan, self._calls.timeout_s(options), options.get("request_id")))
 
     def _carry_out(self, plan: Plan[T], timeout_s: float | None) -> T:
         return wait_for_steps(self._drive(plan, timeout_s))

@@ -29,6 +29,7 @@ _URL = re.compile(r"(?:(?P<scheme>[a-z]+)://)?(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s:
 
 
 _HEADER_NAME = re.compile("[A-Za-z0-9_-]+")
+_REQUEST_ID = re.compile("[!-~]{1,128}")
 
 
 class Unset(enum.Enum):
@@ -135,6 +136,18 @@ def check_timeout(timeout_s: float | None) -> None:
     if not isinstance(timeout_s, (int, float)) or not math.isfinite(timeout_s) or timeout_s <= 0:
         raise ConfigurationError(
             f"timeout_s is {timeout_s!r}; expected a positive number of seconds, or None to wait forever"
+        )
+
+
+def check_request_id(request_id: object) -> None:
+    """Accept None or 1 to 128 printable ASCII characters without spaces.
+
+    Raises:
+        ConfigurationError: It is anything else.
+    """
+    if request_id is not None and not (isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id)):
+        raise ConfigurationError(
+            f"request_id is {request_id!r:.200}; expected 1 to 128 printable ASCII characters without spaces, or None"
         )
 
 

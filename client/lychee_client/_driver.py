@@ -5,6 +5,7 @@ The driver is a generator too. What is left to its caller, a synchronous or an a
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import CancelledError, Executor, Future
@@ -53,14 +54,25 @@ class Driver:
         pool: Runs the jobs.
         deadline: Of the whole plan, retries included.
         retry: When to send a request again.
+        request_id: The caller's own: requests get it with a number of theirs, errors without one get it alone.
     """
 
-    def __init__(self, transport: Transport, url: str, pool: Executor, deadline: Deadline, retry: RetryPolicy) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        url: str,
+        pool: Executor,
+        deadline: Deadline,
+        retry: RetryPolicy,
+        request_id: str | None = None,
+    ) -> None:
         self._transport = transport
         self._url = url
         self._pool = pool
         self._deadline = deadline
         self._retry = retry
+        self._request_id = request_id
+        self._request_number = itertools.count(1)
         self._in_flight: deque[Handle[Any]] = deque()
         self._jobs: set[Future[Any]] = set()
 
@@ -82,6 +94,9 @@ class Driver:
         except StopIteration as stop:
             result: T = stop.value
             return result
+        except LycheeError as error:
+            error.request_id = error.request_id or self._request_id
+            raise
         finally:
             plan.close()
             for handle in self._in_flight:
@@ -123,7 +138,13 @@ class Driver:
         return bool(self._in_flight) and rows > room
 
     def _start(self, request: Request) -> Future[Any]:
-        return self._transport.send(request, self._deadline.remaining_s(_name(request)))
+        return self._transport.send(self._stamp(request), self._deadline.remaining_s(_name(request)))
+
+    def _stamp(self, request: Request) -> Request:
+        """Return the request under an id of its own, where the caller gave one to the call."""
+        if self._request_id is None:
+            return request
+        return replace(request, request_id=f"{self._request_id}/{next(self._request_number)}")
 
     def _start_again(self, handle: Handle[Any]) -> None:
         assert handle.request is not None
@@ -172,7 +193,7 @@ class Driver:
         if probe is not None:
             try:
                 timeout_s = self._deadline.at_most(PROBE_TIMEOUT_S)
-                answer = yield WaitFor(self._transport.send(probe, timeout_s), timeout_s)
+                answer = yield WaitFor(self._transport.send(self._stamp(probe), timeout_s), timeout_s)
                 passed = bool(answer["ready"])
             except (TransportError, LycheeError, TimeoutError, CancelledError):
                 passed = False

@@ -9,7 +9,8 @@ class LycheeError(Exception):
     Attributes:
         retryable: True where the same call may succeed a little later.
         model_name: The model that was asked, or None where no single model is to blame.
-        request_id: The id under which the server's log knows the request, or None if none was sent.
+        request_id: The id under which the server's log knows the request; where no single request failed, the call's
+            own, or None if it has none.
     """
 
     retryable = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import stat
@@ -35,6 +36,21 @@ _TURNED: Final = frozenset({5, 6, 7, 8})  # Exif orientations that swap width an
 
 
 @dataclass(frozen=True, slots=True)
+class ImageSizes:
+    """How large an image is, and how large the model reads it.
+
+    Attributes:
+        size: Width and height of the original, upright, in pixels.
+        resized_to: The same after resizing, before any crop.
+        tokens: How many tokens of the prompt stand for the image; None where it is not in the prompt.
+    """
+
+    size: Size
+    resized_to: Size
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PreparedImage:
     """An image as the model reads it.
 
@@ -52,22 +68,29 @@ class PreparedImage:
     grid_thw: tuple[int, int, int] | None = None
     tokens: int | None = None
 
+    @property
+    def sizes(self) -> ImageSizes:
+        """What remains of interest once the pixels are sent."""
+        return ImageSizes(self.size, self.resized_to, self.tokens)
+
 
 class Image:
     """An image query or document. Make one with `from_path`, `from_bytes`, `from_pil` or `from_numpy`.
 
     Nothing is read or decoded before the first ranking, where a broken image becomes an error of its document. The
     preprocessed pixels (150 KB for lychee-mini, 3 bytes per pixel after resizing for all models) stay with the object,
-    so ranking it again decodes nothing, and a file that has changed since is not read again: make a new Image.
+    so ranking it again decodes nothing, and a file that has changed since is not read again: make a new Image. A client
+    with an embedding cache does not keep them.
     """
 
-    __slots__ = ("_lock", "_prepared", "_source", "_spec")
+    __slots__ = ("_content_hash", "_lock", "_prepared", "_source", "_spec")
 
     def __init__(self, source: Path | bytes | PIL.Image.Image) -> None:
         self._source = source
         self._lock = threading.Lock()
         self._spec: ImageSpec | None = None
         self._prepared: PreparedImage | None = None
+        self._content_hash: bytes | None = None
 
     @classmethod
     def from_path(cls, path: str | os.PathLike[str]) -> Image:
@@ -112,11 +135,28 @@ class Image:
         """Return what an earlier `prepare` with the same spec made, or None."""
         return self._prepared if self._spec == spec else None
 
-    def prepare(self, spec: ImageSpec) -> PreparedImage:
+    def content_hash(self) -> bytes:
+        """Return 32 bytes that only this content has: that of the file, undecoded, or the upright RGB pixels.
+
+        If the file is read again and differs, they change with what `prepare` returns. Safe to call from several
+        threads.
+
+        Raises:
+            InvalidInputError: The file cannot be read, or the Pillow image cannot be used.
+        """
+        with self._lock:
+            if self._content_hash is None:
+                if isinstance(self._source, Path):
+                    self._spec = self._prepared = None  # they may be of an earlier content
+                self._content_hash = _hash_content(_read(self._source))
+            return self._content_hash
+
+    def prepare(self, spec: ImageSpec, *, keep: bool = True) -> PreparedImage:
         """Read, decode and preprocess, or return what an earlier call made. Safe to call from several threads.
 
         Args:
             spec: From the manifest.
+            keep: Let the pixels stay with the object.
 
         Raises:
             InvalidInputError: The image cannot be read or decoded, or is too large or too long.
@@ -124,13 +164,33 @@ class Image:
         with self._lock:
             prepared = self.cached(spec)
             if prepared is None:
-                prepared = _prepare(self._source, spec)
-                self._spec, self._prepared = spec, prepared
+                content = _read(self._source)
+                if self._content_hash is not None and isinstance(self._source, Path):
+                    self._content_hash = _hash_content(content)
+                name = str(self._source) if isinstance(self._source, Path) else "the image"
+                prepared = _prepare(content, spec, name)
+                if keep:
+                    self._spec, self._prepared = spec, prepared
             return prepared
 
 
-def _prepare(source: Path | bytes | PIL.Image.Image, spec: ImageSpec) -> PreparedImage:
-    image, size = _decode(source, spec)
+def _read(source: Path | bytes | PIL.Image.Image) -> bytes | PIL.Image.Image:
+    return _read_file(source) if isinstance(source, Path) else source
+
+
+def _hash_content(content: bytes | PIL.Image.Image) -> bytes:
+    if isinstance(content, bytes):
+        content_hash = hashlib.sha256(b"file:")
+        content_hash.update(content)
+        return content_hash.digest()
+    pixels, (width, height) = _decode_opened(content, "the image")
+    content_hash = hashlib.sha256(b"%d x %d pixels:" % (width, height))
+    content_hash.update(pixels.tobytes())
+    return content_hash.digest()
+
+
+def _prepare(content: bytes | PIL.Image.Image, spec: ImageSpec, name: str) -> PreparedImage:
+    image, size = _decode(content, spec, name)
     pixel_values, resized_to = preprocess(image, spec, size)
     if not isinstance(spec, PatchSpec):
         return PreparedImage(pixel_values, size, resized_to)
@@ -138,19 +198,16 @@ def _prepare(source: Path | bytes | PIL.Image.Image, spec: ImageSpec) -> Prepare
     return PreparedImage(pixel_values, size, resized_to, (1, height, width), height * width // spec.merge_size**2)
 
 
-def _decode(source: Path | bytes | PIL.Image.Image, spec: ImageSpec) -> tuple[PIL.Image.Image, Size]:
+def _decode(data: bytes | PIL.Image.Image, spec: ImageSpec, name: str = "the image") -> tuple[PIL.Image.Image, Size]:
     """Return the first frame in mode RGB, upright, on white; and the original's width and height, upright.
 
     Args:
-        source: Of the image.
+        data: The content of a file, or what Pillow has opened.
         spec: Says what the image will be resized to: a JPEG may be decoded smaller if it keeps many times as much.
+        name: For messages.
     """
-    if isinstance(source, PIL.Image.Image):
-        return _decode_opened(source, "the image")
-    if isinstance(source, Path):
-        data, name = _read_file(source), str(source)
-    else:
-        data, name = source, "the image"
+    if isinstance(data, PIL.Image.Image):
+        return _decode_opened(data, name)
     if len(data) > MAX_SIZE_BYTES:
         raise InvalidInputError(f"{name} has {len(data)} bytes, the limit is {MAX_SIZE_BYTES}; shrink the image")
     try:

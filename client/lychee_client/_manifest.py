@@ -104,6 +104,7 @@ class Manifest:
         artifacts: SHA-256 of every exported file, 64 hex digits, by name.
         golden_tolerance: Largest allowed absolute difference of a golden pair's score.
         golden_pairs: What `lychee doctor` replays.
+        flash_attn: Whether attention was exported as one fused operator.
     """
 
     family: str
@@ -121,6 +122,7 @@ class Manifest:
     artifacts: Mapping[str, str]
     golden_tolerance: float
     golden_pairs: tuple[GoldenPair, ...]
+    flash_attn: bool = False
 
     @property
     def identity(self) -> ModelIdentity:
@@ -178,6 +180,7 @@ def parse_manifest(text: str) -> Manifest:
         artifacts={name: get_value(artifacts, name, str, "artifacts.") for name in artifacts},
         golden_tolerance=get_value(golden, "tolerance", float, "golden_pairs."),
         golden_pairs=tuple(_parse_golden_pair(pair) for pair in get_value(golden, "pairs", list, "golden_pairs.")),
+        flash_attn=data.get("flash_attn") is True,
     )
 
 

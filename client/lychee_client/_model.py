@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
+from lychee_client._embedding_cache import EmbeddingCache
 from lychee_client._errors import ConfigurationError
 from lychee_client._image_spec import ImageSpec, PatchSpec
 from lychee_client._manifest import Manifest
+from lychee_client._pipelines.cached_dual_encoder import CachedDualEncoder, can_cache
 from lychee_client._pipelines.cross_encoder import CrossEncoder
 from lychee_client._pipelines.dual_encoder import DualEncoder
 from lychee_client._pipelines.scoring import Pipeline
@@ -23,8 +23,8 @@ class Model:
 
     Attributes:
         manifest: As the server has it.
-        pipeline: Prepares images as the client was asked to.
-        reference_pipeline: Prepares images as the model was exported, for the golden pairs.
+        pipeline: Prepares images as the client was asked to; uses the embedding cache where there is one.
+        reference_pipeline: Prepares images as the model was exported and computes everything, for the golden pairs.
         warning: What is wrong with the client's max_img_size, or None.
     """
 
@@ -34,25 +34,34 @@ class Model:
     warning: str | None
 
 
-def load_model(manifest: Manifest, tokenizer_json: str, max_img_size: int | None) -> Model:
+def load_model(
+    manifest: Manifest,
+    tokenizer_json: str,
+    max_img_size: int | None,
+    embedding_cache: EmbeddingCache | None = None,
+) -> Model:
     """Choose the model's pipeline.
 
     Args:
         manifest: Of the model.
         tokenizer_json: The model's tokenizer.
         max_img_size: See ClientConfig.
+        embedding_cache: See LycheeClient.
 
     Raises:
         ConfigurationError: `max_img_size` is below the model's minimum.
         ContractError: The tokenizer cannot be read, or does not fit the manifest.
     """
     image_spec, warning = limit_images(manifest, max_img_size)
-    make: Callable[[ImageSpec], Pipeline]
-    if manifest.prompt is None:
-        make = partial(DualEncoder, manifest, TextProcessor(tokenizer_json, manifest.text))
-    else:
-        make = partial(CrossEncoder, manifest, PromptProcessor(tokenizer_json, manifest.text, manifest.prompt))
-    return Model(manifest, make(image_spec), make(manifest.image), warning)
+    if manifest.prompt is not None:
+        prompts = PromptProcessor(tokenizer_json, manifest.text, manifest.prompt)
+        reference = CrossEncoder(manifest, prompts, manifest.image)
+        return Model(manifest, CrossEncoder(manifest, prompts, image_spec), reference, warning)
+    texts = TextProcessor(tokenizer_json, manifest.text)
+    pipeline = DualEncoder(manifest, texts, image_spec)
+    if embedding_cache is not None and can_cache(manifest):
+        pipeline = CachedDualEncoder(manifest, texts, image_spec, embedding_cache)
+    return Model(manifest, pipeline, DualEncoder(manifest, texts, manifest.image), warning)
 
 
 def limit_images(manifest: Manifest, max_img_size: int | None) -> tuple[ImageSpec, str | None]:

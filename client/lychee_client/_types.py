@@ -128,6 +128,19 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheUse:
+    """What one call found in the client's embedding cache; a text or image that comes twice counts once.
+
+    Attributes:
+        hits: Texts and images of documents whose embedding was there.
+        misses: Those whose embedding had to be computed.
+    """
+
+    hits: int
+    misses: int
+
+
+@dataclass(frozen=True, slots=True)
 class RerankResponse:
     """The outcome of one call.
 
@@ -138,6 +151,8 @@ class RerankResponse:
         model: Which model scored; None where nothing was sent.
         instruction: The one that the model read, or None if it reads none.
         warnings: What does not fit together: see `LycheeClient.rerank`.
+        embedding_cache: What the client's embedding cache saved; None without one, or where the model has no use for
+            it.
     """
 
     results: tuple[RerankResult, ...]
@@ -146,6 +161,7 @@ class RerankResponse:
     model: ModelIdentity | None = None
     instruction: str | None = None
     warnings: tuple[str, ...] = ()
+    embedding_cache: CacheUse | None = None
 
 
 @dataclass(frozen=True, slots=True)

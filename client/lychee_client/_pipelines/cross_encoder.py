@@ -70,7 +70,7 @@ class CrossEncoder:
         plain = sorted(set(valid) - set(pictured))
         parts = [Part(text_of(documents[index])) for index in plain]
         tokenizing = yield from run(partial(self._prompts.tokenize, frame, parts))
-        preparation = Preparation(pictured, partial(self._prepare_pair, frame, documents), scoring.outcome)
+        preparation = Preparation(pictured, partial(self._prepare_pair, frame, documents), scoring.outcome.fail)
         yield from preparation.begin()
         for index, tokens in zip(plain, (yield from wait(tokenizing)), strict=True):
             if isinstance(tokens, InvalidInputError):
@@ -89,7 +89,7 @@ class CrossEncoder:
             tensors = pack_images([image for image in images if image is not None], self._image_spec)
             scoring.tokens[index] = tokens
             if image is not None:
-                scoring.images[index] = image
+                scoring.images[index] = image.sizes
             tensors |= self._prompts.to_tensors([tokens])
             yield from scoring.send(IMAGE_ENSEMBLE, modality_of(documents[index]), tensors, [index])
 

@@ -70,7 +70,7 @@ class DualEncoder:
         texts = {index: text for index in valid if (text := text_of(documents[index])) is not None}
         tokenizing = yield from run(partial(self._text_processor.tokenize_documents, list(texts.values())))
         pictured = [index for index in valid if image_of(documents[index]) is not None]
-        preparation = Preparation(pictured, partial(self._prepare_image, documents), scoring.outcome)
+        preparation = Preparation(pictured, partial(self._prepare_image, documents), scoring.outcome.fail)
         yield from preparation.begin()
         scoring.tokens.update(zip(texts, (yield from wait(tokenizing)), strict=True))
         preprocessed = time.perf_counter()
@@ -83,7 +83,7 @@ class DualEncoder:
             """Send one image, with its text if it has one, alone: the server merges, and its cache is by request."""
             nonlocal preprocessed
             preprocessed = time.perf_counter()
-            scoring.images[index] = image
+            scoring.images[index] = image.sizes
             tensors: dict[str, Tensor] = {"query_embedding": embedding, "pixel_values": image.pixel_values[None]}
             modality: Modality = "image"
             if index in scoring.tokens:

@@ -10,20 +10,21 @@ from typing import Final, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from lychee_client._errors import ContractError, InferenceError, InvalidInputError, LycheeError, RequestRejectedError
-from lychee_client._image import Image, PreparedImage
+from lychee_client._errors import ContractError, InvalidInputError, LycheeError
+from lychee_client._image import Image, ImageSizes
 from lychee_client._manifest import Manifest
+from lychee_client._pipelines.batches import Batches
 from lychee_client._pipelines.lanes import LANES, Lane
-from lychee_client._plan import Handle, Plan, send, wait
+from lychee_client._plan import Handle, Plan, wait
 from lychee_client._text import TokenizedText, check_text
-from lychee_client._transports.base import InferRequest, InferResponse, Tensor
-from lychee_client._types import ImageText, Input, Modality, Text, Timings, text_of
+from lychee_client._transports.base import InferResponse, Tensor
+from lychee_client._types import CacheUse, ImageText, Input, Modality, Text, Timings, text_of
 
 # Images that may be preprocessed before their turn to be sent: keeps the cores busy and the memory bounded.
 IMAGES_AHEAD: Final = 8
-# Errors that one document's tensors can cause; every other error concerns the whole call.
-_DOCUMENT_ERRORS: Final = (InvalidInputError, RequestRejectedError, InferenceError)
+SCORE_OUTPUTS: Final = ("relevance_score", "logits")
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -35,7 +36,7 @@ class Score:
     logit: float
     modality: Modality
     tokens: TokenizedText | None
-    image: PreparedImage | None
+    image: ImageSizes | None
 
 
 @dataclass(slots=True)
@@ -46,11 +47,13 @@ class Outcome:
         scores: By index, in any order.
         errors: By index, in any order. Every index is in exactly one of the two.
         timings: Of the call.
+        embedding_cache: What the embedding cache saved; None where none is used.
     """
 
     scores: dict[int, Score] = field(default_factory=dict)
     errors: dict[int, LycheeError] = field(default_factory=dict)
     timings: Timings = field(default_factory=Timings)
+    embedding_cache: CacheUse | None = None
 
     def fail(self, index: int, error: LycheeError) -> None:
         """Note what is wrong with a document."""
@@ -90,10 +93,9 @@ class Scoring:
     Args:
         manifest: Of the model.
         lane: How much of the server the call may take.
-        make_text_tensors: Makes the request for these documents, which have a text and no image.
+        make_tensors: Makes the request for these documents, which were sent in a batch.
 
     Attributes:
-        lane: The same.
         outcome: What is known so far.
         tokens: By index, of the documents that have a text, or are read with one.
         images: By index, of the documents that have an image, once it is sent.
@@ -101,16 +103,13 @@ class Scoring:
     """
 
     def __init__(
-        self, manifest: Manifest, lane: Lane, make_text_tensors: Callable[[Sequence[int]], Mapping[str, Tensor]]
+        self, manifest: Manifest, lane: Lane, make_tensors: Callable[[Sequence[int]], Mapping[str, Tensor]]
     ) -> None:
-        self.lane = lane
         self.outcome = Outcome()
         self.tokens: dict[int, TokenizedText] = {}
-        self.images: dict[int, PreparedImage] = {}
+        self.images: dict[int, ImageSizes] = {}
         self.modalities: dict[int, Modality] = {}
-        self._max_batch_size = manifest.max_batch_size
-        self._make_text_tensors = make_text_tensors
-        self._sent: deque[tuple[Handle[InferResponse], str, Sequence[int]]] = deque()
+        self._batches = Batches(manifest, lane, make_tensors, self._use, self.outcome.fail)
 
     def check_documents(self, documents: Sequence[object]) -> list[int]:
         """Return the indexes of those that pass `check_input`; note what is wrong with the others."""
@@ -122,88 +121,74 @@ class Scoring:
         return [index for index in range(len(documents)) if index not in self.outcome.errors]
 
     def send_texts(self, model_name: str, indexes: Sequence[int]) -> Plan[None]:
-        """Send documents without images, grouped by bucket, as many in one request as the lane allows."""
-        by_bucket: dict[int, list[int]] = {}
-        for index in indexes:
-            by_bucket.setdefault(self.tokens[index].bucket, []).append(index)
-        for bucket, members in sorted(by_bucket.items()):
-            size = self._find_max_batch_size(model_name)
-            if self.lane.max_tokens is not None:
-                size = min(size, max(1, self.lane.max_tokens // bucket))
-            for start in range(0, len(members), size):
-                group = members[start : start + size]
-                yield from self.send(model_name, "text", self._make_text_tensors(group), group)
+        """Send documents without images in batches."""
+        yield from self.send_batches(model_name, "text", {index: self.tokens[index].bucket for index in indexes})
+
+    def send_batches(self, model_name: str, modality: Modality, lengths: Mapping[int, int]) -> Plan[None]:
+        """Send documents of one modality, grouped by their length in tokens."""
+        self.modalities.update(dict.fromkeys(lengths, modality))
+        yield from self._batches.send_batches(model_name, SCORE_OUTPUTS, lengths)
 
     def send(
         self, model_name: str, modality: Modality, tensors: Mapping[str, Tensor], indexes: Sequence[int]
     ) -> Plan[None]:
         """Send documents of one modality, one row each."""
         self.modalities.update(dict.fromkeys(indexes, modality))
-        request = InferRequest(model_name, tensors, ("relevance_score", "logits"), self.lane.priority)
-        self._sent.append(((yield from send(request, self.lane.max_rows_in_flight)), model_name, indexes))
+        yield from self._batches.send(model_name, SCORE_OUTPUTS, tensors, indexes)
 
     def read(self) -> Plan[None]:
         """Wait for every answer. A batch that fails is sent again row by row, so that only the bad row fails."""
-        while self._sent:
-            handle, model_name, indexes = self._sent.popleft()
-            try:
-                response = yield from wait(handle)
-            except _DOCUMENT_ERRORS as error:
-                if len(indexes) == 1:
-                    self.outcome.fail(indexes[0], error)
-                for index in indexes if len(indexes) > 1 else []:
-                    yield from self.send(model_name, "text", self._make_text_tensors([index]), [index])
-                continue
-            scores, logits = (
-                read_output(response, name, (len(indexes), 1))[:, 0] for name in ("relevance_score", "logits")
+        yield from self._batches.read()
+
+    def _use(self, model_name: str, response: InferResponse, indexes: Sequence[int]) -> None:
+        scores, logits = (read_output(response, name, (len(indexes), 1))[:, 0] for name in SCORE_OUTPUTS)
+        if scores.min() < 0 or scores.max() > 1:
+            raise ContractError(
+                f"{model_name} answered scores from {scores.min()} to {scores.max()}, expected 0 to 1; "
+                "run `lychee doctor`",
+                model_name=model_name,
             )
-            if scores.min() < 0 or scores.max() > 1:
-                raise ContractError(
-                    f"{model_name} answered scores from {scores.min()} to {scores.max()}, expected 0 to 1; "
-                    "run `lychee doctor`",
-                    model_name=model_name,
-                )
-            for index, score, logit in zip(indexes, scores.tolist(), logits.tolist(), strict=True):
-                tokens, image = self.tokens.get(index), self.images.get(index)
-                self.outcome.scores[index] = Score(score, logit, self.modalities[index], tokens, image)
-
-    def _find_max_batch_size(self, model_name: str) -> int:
-        if model_name not in self._max_batch_size:
-            raise ContractError(f"the server's manifest has no max_batch_size.{model_name}; export the model again")
-        return self._max_batch_size[model_name]
+        for index, score, logit in zip(indexes, scores.tolist(), logits.tolist(), strict=True):
+            tokens, image = self.tokens.get(index), self.images.get(index)
+            self.outcome.scores[index] = Score(score, logit, self.modalities[index], tokens, image)
 
 
-class Preparation(Generic[T]):
-    """Images of documents, prepared a few at a time while earlier ones are sent.
+class Preparation(Generic[K, T]):
+    """Images, prepared a few at a time while earlier ones are used.
 
     Args:
-        indexes: Of the documents that have an image.
-        begin: Begins the work for one document; it may have the outcome at once.
-        outcome: Where the error of an image goes.
+        keys: Of the images.
+        begin: Begins the work for one image; it may have the outcome at once.
+        fail: Called with an image's key, and what is wrong with it.
     """
 
-    def __init__(self, indexes: Sequence[int], begin: Callable[[int], Plan[Handle[T] | T]], outcome: Outcome) -> None:
-        self._waiting = deque(indexes)
-        self._begun: deque[tuple[int, Handle[T] | T]] = deque()
+    def __init__(
+        self,
+        keys: Sequence[K],
+        begin: Callable[[K], Plan[Handle[T] | T]],
+        fail: Callable[[K, InvalidInputError], None],
+    ) -> None:
+        self._waiting = deque(keys)
+        self._begun: deque[tuple[K, Handle[T] | T]] = deque()
         self._begin = begin
-        self._outcome = outcome
+        self._fail = fail
 
     def begin(self) -> Plan[None]:
         """Begin the work for as many images as may be under way."""
         while self._waiting and len(self._begun) < IMAGES_AHEAD:
-            index = self._waiting.popleft()
-            self._begun.append((index, (yield from self._begin(index))))
+            key = self._waiting.popleft()
+            self._begun.append((key, (yield from self._begin(key))))
 
-    def for_each(self, use: Callable[[int, T], Plan[None]]) -> Plan[None]:
+    def for_each(self, use: Callable[[K, T], Plan[None]]) -> Plan[None]:
         """Wait for each image in turn, and use it."""
         yield from self.begin()
         while self._begun:
-            index, prepared = self._begun.popleft()
+            key, prepared = self._begun.popleft()
             try:
                 ready = (yield from wait(prepared)) if isinstance(prepared, Handle) else prepared
-                yield from use(index, ready)
+                yield from use(key, ready)
             except InvalidInputError as error:
-                self._outcome.fail(index, error)
+                self._fail(key, error)
             yield from self.begin()
 
 

@@ -28,6 +28,7 @@ class InferRequest:
         outputs: Names of the tensors to send back.
         priority: Triton's priority level: 1 is the highest, 0 is the model's default.
         inline: Send the tensors themselves, even where there is shared memory.
+        request_id: Under which the server shall know the request; None: the transport makes one up.
     """
 
     model_name: str
@@ -35,6 +36,7 @@ class InferRequest:
     outputs: tuple[str, ...]
     priority: int = 0
     inline: bool = False
+    request_id: str | None = None
 
     @property
     def rows(self) -> int:
@@ -58,11 +60,13 @@ class ControlRequest:
             integers possibly as strings.
         name: Of the model or region; empty where the action needs none.
         parameters: Of the order.
+        request_id: For errors, as the protocols have no place for it; None: the transport makes one up.
     """
 
     action: Action
     name: str = ""
     parameters: Mapping[str, str | int] = field(default_factory=dict)
+    request_id: str | None = None
 
 
 Request: TypeAlias = InferRequest | ControlRequest

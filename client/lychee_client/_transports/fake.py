@@ -45,6 +45,9 @@ MANIFEST: Final[dict[str, Any]] = {
     "max_batch_size": {
         "text_encoder": 4,
         "vision_encoder": 2,
+        "scoring_head_text": 4,
+        "scoring_head_image": 4,
+        "scoring_head_image_text": 4,
         "rerank_text": 4,
         "rerank_image": 2,
         "rerank_image_text": 2,
@@ -56,6 +59,9 @@ _IMAGE: Final = {"pixel_values"}
 _INPUTS: Final[dict[str, set[str]]] = {
     "text_encoder": _TEXT,
     "vision_encoder": _IMAGE,
+    "scoring_head_text": {"query_embedding", "text_embedding"},
+    "scoring_head_image": {"query_embedding", "image_embedding"},
+    "scoring_head_image_text": {"query_embedding", "text_embedding", "image_embedding"},
     "rerank_text": {"query_embedding"} | _TEXT,
     "rerank_image": {"query_embedding"} | _IMAGE,
     "rerank_image_text": {"query_embedding"} | _TEXT | _IMAGE,
@@ -74,6 +80,8 @@ _DTYPES: Final[dict[str, type]] = {
     "attention_mask": np.int64,
     "pixel_values": np.uint8,
     "query_embedding": np.float32,
+    "text_embedding": np.float32,
+    "image_embedding": np.float32,
 }
 
 Embedding = npt.NDArray[np.float32]
@@ -104,7 +112,8 @@ class FakeTransport:
         self._is_cross_encoder = self._manifest["pipeline"] == "cross_encoder"
         make_tokenizer = fake_cross_encoder.make_tokenizer_json if self._is_cross_encoder else make_tokenizer_json
         self._tokenizer_json = make_tokenizer()
-        artifacts = {"tokenizer": hashlib.sha256(self._tokenizer_json.encode()).hexdigest()}
+        artifacts = {f"{name}/model.onnx": "0" * 64 for name in ("text_encoder", "vision_encoder")}
+        artifacts["tokenizer"] = hashlib.sha256(self._tokenizer_json.encode()).hexdigest()
         self._manifest_json = json.dumps({"artifacts": artifacts, **self._manifest})
         self._names = self._manifest["max_batch_size"] if self._is_cross_encoder else _INPUTS
 
@@ -114,7 +123,9 @@ class FakeTransport:
         self.requests.append(request)
         try:
             if not self.live:
-                raise TransportError(ConnectionFailedError, None, "the fake server is gone", "fake")
+                raise TransportError(
+                    ConnectionFailedError, None, "the fake server is gone", request.request_id or "fake"
+                )
             answer = self._intercept(request) if self._intercept else None
             if answer is None:
                 answer = self._answer(request) if isinstance(request, InferRequest) else self._control(request)
@@ -158,7 +169,7 @@ class FakeTransport:
             return InferResponse({"text_embedding": embed_text(inputs["input_ids"], inputs["attention_mask"])})
         if request.model_name == "vision_encoder":
             return InferResponse({"image_embedding": embed_image(inputs["pixel_values"])})
-        parts = []
+        parts = [inputs[name] for name in ("text_embedding", "image_embedding") if name in inputs]
         if "input_ids" in inputs:
             parts.append(embed_text(inputs["input_ids"], inputs["attention_mask"]))
         if "pixel_values" in inputs:
@@ -192,7 +203,7 @@ def check_request(request: InferRequest) -> None:
 def _has_valid_shape(input_name: str, tensor: Tensor) -> bool:
     if input_name == "pixel_values":
         return tensor.shape[1:] == (3, 224, 224)
-    if input_name == "query_embedding":
+    if input_name.endswith("_embedding"):
         return tensor.shape[1:] == (EMBEDDING_DIM,)
     return tensor.ndim == 2 and tensor.shape[1] in MANIFEST["text"]["buckets"]
 

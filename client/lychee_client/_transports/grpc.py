@@ -97,7 +97,7 @@ class GrpcTransport:
 
     def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
         """See Transport."""
-        request_id = f"{self._request_prefix}-{next(self._request_number)}"
+        request_id = request.request_id or f"{self._request_prefix}-{next(self._request_number)}"
         read: Callable[[Any], Any]
         slots: dict[str, Slot] = {}
         if isinstance(request, InferRequest):

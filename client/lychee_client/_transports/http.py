@@ -89,7 +89,7 @@ class HttpTransport:
 
     def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
         """See Transport."""
-        request_id = f"{self._request_prefix}-{next(self._request_number)}"
+        request_id = request.request_id or f"{self._request_prefix}-{next(self._request_number)}"
         with self._lock:
             if self._closed:
                 failed: Future[Any] = Future()

@@ -108,8 +108,12 @@ class ControlledServer:
 
     def count_executed(self, model_name: str) -> int:
         """Return how many requests a model has begun to execute."""
+        return len(self.executed(model_name))
+
+    def executed(self, model_name: str) -> list[str]:
+        """Return the ids of the requests that a model has begun to execute."""
         executed = self._orders / f"{model_name}.executed"
-        return len(executed.read_text().splitlines()) if executed.exists() else 0
+        return executed.read_text().splitlines() if executed.exists() else []
 
     def count_waiting(self, model_name: str) -> int:
         """Return how many requests wait in a model's queue."""

@@ -282,3 +282,15 @@ def test_tls_client_at_a_plain_server_fails_to_connect(
     client = connect(url, tls=TlsConfig(ca_path=certificates.ca_path), max_retries=1)
     with pytest.raises(ConnectionFailedError, match="TLS"):
         client.score(*PAIR, timeout_s=10.0)
+
+
+def test_triton_knows_a_request_by_the_calls_id(
+    controlled: ControlledServer, protocol: Protocol, connect: Connect
+) -> None:
+    address = controlled.address(protocol)
+    client = connect(address if protocol == "grpc" else f"http://{address}")
+    client.rerank("a cat", ["a small cat"])
+    before = len(controlled.executed("rerank_text"))
+    client.rerank("a cat", ["a small cat"], request_id="call-of-a-gateway")
+    (request_id,) = controlled.executed("rerank_text")[before:]
+    assert request_id.startswith("call-of-a-gateway/")

@@ -14,7 +14,7 @@ from lychee_client import ConnectionFailedError, DeadlineExceededError, Inferenc
 from lychee_client._async_client import await_steps
 from lychee_client._client import wait_for_steps
 from lychee_client._deadline import Deadline
-from lychee_client._driver import Driver, Pause, Steps
+from lychee_client._driver import Driver, Pause, Steps, WaitFor
 from lychee_client._plan import Handle, Plan, run, send, sleep, wait
 from lychee_client._retry import RetryPolicy
 from lychee_client._transports.base import InferRequest, InferResponse, Request, TransportError
@@ -282,3 +282,24 @@ def test_what_is_in_flight_is_cancelled_when_the_wait_for_room_ends_early(pool: 
     next(steps)
     steps.close()
     assert [future.cancelled() for future in transport.futures] == [True] * (LIMIT // REQUEST.rows)
+
+
+@pytest.mark.parametrize("ticks", range(4))
+def test_a_cancellation_that_comes_with_the_result_counts(ticks: int) -> None:
+    future: Future[int] = Future()
+
+    def steps() -> Steps[int]:
+        return (yield WaitFor(future, 60.0))
+
+    async def main() -> tuple[bool, bool]:
+        task = asyncio.create_task(await_steps(steps()))
+        await asyncio.sleep(0)
+        future.set_result(1)
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        accepted = task.cancel()
+        await asyncio.wait([task])
+        return accepted, task.cancelled()
+
+    accepted, cancelled = asyncio.run(main())
+    assert accepted == cancelled

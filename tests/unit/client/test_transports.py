@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
@@ -230,6 +230,18 @@ def test_every_request_has_its_own_id(script: Script, transport: Transport) -> N
     for _ in range(3):
         transport.send(REQUEST, 10).result()
     assert len({received.request_id for received in script.received}) == 3
+
+
+def test_request_travels_under_the_id_that_it_brings(script: Script, transport: Transport) -> None:
+    transport.send(replace(REQUEST, request_id="call/1"), 10).result()
+    assert [received.request_id for received in script.received] == ["call/1"]
+
+
+def test_failure_names_the_id_that_the_request_brought(script: Script, transport: Transport, protocol: str) -> None:
+    script.answer = lambda: (grpc.StatusCode.INTERNAL, 500)[protocol == "http"]
+    with pytest.raises(TransportError) as caught:
+        transport.send(replace(REQUEST, request_id="call/2"), 10).result()
+    assert caught.value.request_id == "call/2"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,126 @@
+"""What an embedding cache is to the client, and how an embedding is named and written in one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lychee_client._image import ImageSizes
+from lychee_client._manifest import Manifest
+
+# Part of every key: to be changed with whatever changes an embedding but is not in a manifest, such as how images are
+# decoded.
+KEY_FORMAT: Final = "lychee embedding 1"
+_MAGIC: Final = b"lye1"
+_HEAD: Final = struct.Struct("<4s4I")  # magic; width and height of the image, and as resized; zeros for a text
+_CHECKSUM: Final = struct.Struct("<I")  # of the key and of what is before it
+
+_logger = logging.getLogger("lychee_client")
+
+Vector = npt.NDArray[np.float32]
+
+
+class EmbeddingCache(Protocol):
+    """Keeps embeddings of documents between calls; see `lychee_server.gateway.cache` for two.
+
+    Safe to use from several threads. It may forget anything at any time, and an outage of where it keeps things is no
+    error: nothing is found then, and nothing is kept.
+    """
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return what is kept under each key, in their order; None where nothing is.
+
+        Args:
+            keys: 32 bytes each.
+        """
+
+    def put_many(self, entries: Mapping[bytes, bytes]) -> None:
+        """Keep values of at most some kilobytes under their keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class CachedEmbedding:
+    """What an encoder made of a text or an image.
+
+    Attributes:
+        vector: float32, (D,).
+        image: Of an image; None for a text.
+    """
+
+    vector: Vector
+    image: ImageSizes | None = None
+
+
+class EmbeddingKeys:
+    """Names for what one encoder makes: equal only where model, preprocessing and content are.
+
+    Args:
+        manifest: Of the model.
+        encoder: Name of the encoder, which has an artifact.
+        preprocessing: What happens to the content before it is encoded.
+    """
+
+    def __init__(self, manifest: Manifest, encoder: str, preprocessing: str) -> None:
+        artifacts = encoder_artifacts(manifest, encoder)
+        fields = [KEY_FORMAT, encoder, manifest.model_id, manifest.precision, preprocessing, artifacts]
+        self._hash = hashlib.sha256(json.dumps(fields).encode())
+
+    def make(self, content: bytes) -> bytes:
+        """Return the key of a content, 32 bytes."""
+        content_hash = self._hash.copy()
+        content_hash.update(content)
+        return content_hash.digest()
+
+
+def encoder_artifacts(manifest: Manifest, encoder: str) -> dict[str, str]:
+    """Return the hashes of a model's files by name; without any it cannot be told from another one."""
+    return {name: value for name, value in sorted(manifest.artifacts.items()) if name.startswith(f"{encoder}/")}
+
+
+def look_up(cache: EmbeddingCache, keys: Sequence[bytes], embedding_dim: int) -> dict[bytes, CachedEmbedding]:
+    """Return what is in the cache, by key. What is damaged, or not ours, is not there."""
+    try:
+        found = dict(zip(keys, cache.get_many(keys), strict=True))
+    except Exception as error:  # a cache must not make a call fail
+        _logger.warning("the embedding cache failed with %s; nothing was found in it", type(error).__name__)
+        return {}
+    embeddings = {key: read_entry(key, entry, embedding_dim) for key, entry in found.items()}
+    return {key: embedding for key, embedding in embeddings.items() if embedding is not None}
+
+
+def store(cache: EmbeddingCache, embeddings: Mapping[bytes, CachedEmbedding]) -> None:
+    """Put embeddings into the cache, by key."""
+    try:
+        cache.put_many({key: write_entry(key, embedding) for key, embedding in embeddings.items()})
+    except Exception as error:  # see above
+        _logger.warning("the embedding cache failed with %s; nothing was kept", type(error).__name__)
+
+
+def write_entry(key: bytes, embedding: CachedEmbedding) -> bytes:
+    """Return an embedding as bytes, which `read_entry` takes under the same key only."""
+    image = embedding.image
+    sizes = (0, 0, 0, 0) if image is None else (*image.size, *image.resized_to)
+    body = _HEAD.pack(_MAGIC, *sizes) + embedding.vector.astype("<f4").tobytes()
+    return body + _CHECKSUM.pack(zlib.crc32(body, zlib.crc32(key)))
+
+
+def read_entry(key: bytes, entry: bytes | None, embedding_dim: int) -> CachedEmbedding | None:
+    """Return the embedding, or None if the bytes are none of ours or damaged."""
+    if not isinstance(entry, bytes) or len(entry) != _HEAD.size + 4 * embedding_dim + _CHECKSUM.size:
+        return None
+    body = entry[: -_CHECKSUM.size]
+    magic, width, height, resized_width, resized_height = _HEAD.unpack_from(body)
+    (checksum,) = _CHECKSUM.unpack(entry[-_CHECKSUM.size :])
+    vector = np.frombuffer(body, "<f4", offset=_HEAD.size).astype(np.float32)
+    if magic != _MAGIC or checksum != zlib.crc32(body, zlib.crc32(key)) or not np.isfinite(vector).all():
+        return None
+    return CachedEmbedding(vector, ImageSizes((width, height), (resized_width, resized_height)) if width else None)

@@ -1,0 +1,85 @@
+"""Requests with one row per item: sent in batches, and answered row by row if a batch fails."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Generic, TypeVar
+
+from lychee_client._errors import ContractError, InferenceError, InvalidInputError, LycheeError, RequestRejectedError
+from lychee_client._manifest import Manifest
+from lychee_client._pipelines.lanes import Lane
+from lychee_client._plan import Handle, Plan, send, wait
+from lychee_client._transports.base import InferRequest, InferResponse, Tensor
+
+# Errors that one item's tensors can cause; every other error concerns the whole call.
+ITEM_ERRORS: Final = (InvalidInputError, RequestRejectedError, InferenceError)
+
+K = TypeVar("K")
+
+
+class Batches(Generic[K]):
+    """The requests of one call for items of one sort, each a row.
+
+    Args:
+        manifest: Of the model.
+        lane: How much of the server the call may take.
+        make_tensors: Makes the request for these items, which were sent in a batch.
+        use: Called with the model's name, an answer, and the items of its rows.
+        fail: Called with an item, and the error that its row causes.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        lane: Lane,
+        make_tensors: Callable[[Sequence[K]], Mapping[str, Tensor]],
+        use: Callable[[str, InferResponse, Sequence[K]], None],
+        fail: Callable[[K, LycheeError], None],
+    ) -> None:
+        self._max_batch_size = manifest.max_batch_size
+        self._lane = lane
+        self._make_tensors = make_tensors
+        self._use = use
+        self._fail = fail
+        self._sent: deque[tuple[Handle[InferResponse], str, tuple[str, ...], Sequence[K]]] = deque()
+
+    def send_batches(self, model_name: str, outputs: tuple[str, ...], lengths: Mapping[K, int]) -> Plan[None]:
+        """Send items grouped by their length in tokens, as many in one request as the lane allows."""
+        by_length: dict[int, list[K]] = {}
+        for item, length in lengths.items():
+            by_length.setdefault(length, []).append(item)
+        for length, members in sorted(by_length.items()):
+            size = self._find_max_batch_size(model_name)
+            if self._lane.max_tokens is not None:
+                size = min(size, max(1, self._lane.max_tokens // length))
+            for start in range(0, len(members), size):
+                group = members[start : start + size]
+                yield from self.send(model_name, outputs, self._make_tensors(group), group)
+
+    def send(
+        self, model_name: str, outputs: tuple[str, ...], tensors: Mapping[str, Tensor], items: Sequence[K]
+    ) -> Plan[None]:
+        """Send these items together."""
+        request = InferRequest(model_name, tensors, outputs, self._lane.priority)
+        handle = yield from send(request, self._lane.max_rows_in_flight)
+        self._sent.append((handle, model_name, outputs, items))
+
+    def read(self, leave: int = 0) -> Plan[None]:
+        """Wait for the answers, the oldest first, until so many requests are left."""
+        while len(self._sent) > leave:
+            handle, model_name, outputs, items = self._sent.popleft()
+            try:
+                response = yield from wait(handle)
+            except ITEM_ERRORS as error:
+                if len(items) == 1:
+                    self._fail(items[0], error)
+                for item in items if len(items) > 1 else []:
+                    yield from self.send(model_name, outputs, self._make_tensors([item]), [item])
+            else:
+                self._use(model_name, response, items)
+
+    def _find_max_batch_size(self, model_name: str) -> int:
+        if model_name not in self._max_batch_size:
+            raise ContractError(f"the server's manifest has no max_batch_size.{model_name}; export the model again")
+        return self._max_batch_size[model_name]
