@@ -165,6 +165,10 @@ class Calibration:
             "data_sha256": self.data_sha256,
         }
 
+    def to_bytes(self) -> bytes:
+        """Return the content of the file: JSON, UTF-8."""
+        return (json.dumps(self.to_json(), ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode("utf-8")
+
     def save(self, path: str | Path, *, replace: bool = False) -> None:
         """Write the calibration as JSON; on failure the file keeps its old content.
 
@@ -177,8 +181,7 @@ class Calibration:
         """
         path = Path(path)
         check_writable(path, replace=replace)
-        content = json.dumps(self.to_json(), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-        write_atomically(path, content.encode("utf-8"))
+        write_atomically(path, self.to_bytes())
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Final
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any, Final, TypeAlias
 
 from lychee_client._errors import ConfigurationError, InvalidInputError
 from lychee_client._image import Image
 from lychee_client._types import ImageText, Input
-from lychee_client.calibration.sheet import Row, read_sheet
+from lychee_client.calibration.sheet import Row, parse_sheet, read_sheet
 
 COLUMNS: Final = ("query", "query_image", "text", "image", "instruction", "relevant")
 _LABELS: Final = {"0": False, "1": True}
 _SHOWN_ROWS: Final = 5
+# Takes what a cell says about an image; returns the file, or raises InvalidInputError.
+FindFile: TypeAlias = Callable[[str], Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,7 @@ class Pair:
         image: The document's file, or None.
         instruction: What the row says about it, or None.
         relevant: The label, or None without one.
+        relevance_score: What an earlier run gave it, in [0, 1]; None without one. See `take_scores`.
     """
 
     row: int
@@ -40,6 +45,7 @@ class Pair:
     image: Path | None
     instruction: str | None = None
     relevant: bool | None = None
+    relevance_score: float | None = None
 
     @property
     def query_key(self) -> tuple[str | None, Path | None]:
@@ -103,8 +109,29 @@ def read_pairs(path: Path, *, labelled: bool) -> PairSheet:
     Raises:
         ConfigurationError: The file cannot be read, or a column is missing.
     """
-    rows = read_sheet(path)
-    _check_columns(path, rows, labelled)
+    return _collect(path, read_sheet(path), partial(_find_beside, path.parent), labelled)
+
+
+def parse_pairs(name: PurePath, data: bytes, *, find_file: FindFile, labelled: bool, limit: int) -> PairSheet:
+    """Do what `read_pairs` does with a file's content, for content that must not name files of this machine.
+
+    Args:
+        name: Its suffix says what the content is, and messages name it; nothing of that name is opened.
+        data: The content.
+        find_file: What `query_image` and `image` stand for.
+        labelled: See `read_pairs`.
+        limit: Most rows, each document of a row counted on its own.
+
+    Raises:
+        ConfigurationError: See `read_pairs`; or there are more rows.
+    """
+    return _collect(name, parse_sheet(name, data), find_file, labelled, limit)
+
+
+def _collect(
+    name: PurePath, rows: Sequence[Row], find_file: FindFile, labelled: bool, limit: int | None = None
+) -> PairSheet:
+    _check_columns(name, rows, labelled)
     pairs: list[Pair] = []
     skipped: list[SkippedRow] = []
     for row in rows:
@@ -112,8 +139,10 @@ def read_pairs(path: Path, *, labelled: bool) -> PairSheet:
             skipped.append(SkippedRow(row.number, row.problem))
             continue
         for cells in _expand(row):
+            if limit is not None and len(pairs) + len(skipped) >= limit:
+                raise ConfigurationError(f"{name} has more than {limit} rows; calibrate on fewer of them")
             try:
-                pair = _parse_pair(row.number, cells, path.parent)
+                pair = _parse_pair(row.number, cells, find_file)
                 if labelled and pair.relevant is None:
                     raise InvalidInputError("relevant is empty; fill in 0 or 1")
             except InvalidInputError as error:
@@ -184,13 +213,21 @@ def hash_pairs(pairs: Iterable[Pair]) -> str:
     return hashlib.sha256("\n".join(records).encode("ascii")).hexdigest()
 
 
+def group_skipped(skipped: Iterable[SkippedRow]) -> dict[str, list[int]]:
+    """Return the rows that do not count by the reason why, in the order of the rows."""
+    rows: dict[str, list[int]] = {}
+    for skip in skipped:
+        rows.setdefault(skip.reason, []).append(skip.row)
+    return rows
+
+
 def list_rows(rows: Sequence[int]) -> str:
     """Return the first few of row numbers for a message."""
     shown = ", ".join(str(row) for row in rows[:_SHOWN_ROWS])
     return shown if len(rows) <= _SHOWN_ROWS else f"{shown} and {len(rows) - _SHOWN_ROWS} more"
 
 
-def _check_columns(path: Path, rows: Sequence[Row], labelled: bool) -> None:
+def _check_columns(path: PurePath, rows: Sequence[Row], labelled: bool) -> None:
     columns = {name for row in rows for name in row.cells}
     required = [("query", "query_image"), ("text", "image")] + [("relevant",)] * labelled
     for names in required:
@@ -211,14 +248,17 @@ def _expand(row: Row) -> Iterator[dict[str, Any]]:
         yield {**row.cells, **(document if isinstance(document, dict) else {"text": document})}
 
 
-def _parse_pair(number: int, cells: dict[str, Any], folder: Path) -> Pair:
+def _parse_pair(number: int, cells: dict[str, Any], find_file: FindFile) -> Pair:
     query, text = _take_text(cells, "query"), _take_text(cells, "text")
-    query_image, image = _take_file(cells, "query_image", folder), _take_file(cells, "image", folder)
+    query_image, image = (
+        find_file(name) if name else None for name in (_take_text(cells, "query_image"), _take_text(cells, "image"))
+    )
     if query is None and query_image is None:
         raise InvalidInputError("it has no query; fill in query or query_image")
     if text is None and image is None:
         raise InvalidInputError("it has no document; fill in text or image")
-    return Pair(number, query, query_image, text, image, _take_text(cells, "instruction"), _take_label(cells))
+    instruction, score = _take_text(cells, "instruction"), _take_score(cells)
+    return Pair(number, query, query_image, text, image, instruction, _take_label(cells), score)
 
 
 def _take_text(cells: dict[str, Any], column: str) -> str | None:
@@ -234,17 +274,14 @@ def _take_text(cells: dict[str, Any], column: str) -> str | None:
     return value.strip() or None
 
 
-def _take_file(cells: dict[str, Any], column: str, folder: Path) -> Path | None:
-    name = _take_text(cells, column)
-    if name is None:
-        return None
+def _find_beside(folder: Path, name: str) -> Path:
     path = folder / name
     try:
         is_file = path.is_file()
     except (OSError, ValueError):  # a name that is too long, or with a NUL
         is_file = False
     if not is_file:
-        raise InvalidInputError(f"{column} {name!r} is not a file in {folder}; paths are relative to the pairs' file")
+        raise InvalidInputError(f"image {name!r} is not a file in {folder}; paths are relative to the pairs' file")
     return path
 
 
@@ -256,6 +293,16 @@ def _take_label(cells: dict[str, Any]) -> bool | None:
     if label and label not in _LABELS:
         raise InvalidInputError(f"relevant is {value!r}; expected 0 or 1")
     return _LABELS.get(label)
+
+
+def _take_score(cells: dict[str, Any]) -> float | None:
+    """Return the score, or None where there is none in [0, 1]: whoever needs it says so."""
+    value = cells.get("relevance_score")
+    try:
+        score = math.nan if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return score if 0 <= score <= 1 else None
 
 
 def _drop_duplicates(pairs: Sequence[Pair]) -> tuple[list[Pair], list[SkippedRow]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,9 +12,10 @@ import numpy as np
 from lychee_client._errors import ConfigurationError, InvalidInputError
 from lychee_client._extras import require_calibration_extra
 from lychee_client.calibration import Calibration
-from lychee_client.calibration.mapping import Array, IsotonicMapping, PlattMapping
+from lychee_client.calibration.evidence import Doubt, check_evidence, find_doubts
+from lychee_client.calibration.mapping import Array
 from lychee_client.calibration.pair_scores import PairScores
-from lychee_client.calibration.pairs import Pair, hash_pairs
+from lychee_client.calibration.pairs import hash_pairs
 from lychee_client.calibration.plot import draw_calibration
 from lychee_client.calibration.reliability import MappingKind, Reliability, fit_mapping, measure_reliability
 from lychee_client.calibration.threshold_search import Target, bootstrap_interval, choose_threshold
@@ -24,13 +24,6 @@ CONFIDENCE: Final = 0.95
 DEFAULT_RESAMPLES: Final = 1000
 MIN_RESAMPLES: Final = 100
 MAX_RESAMPLES: Final = 100_000
-MIN_PAIRS: Final = 20
-MIN_PER_CLASS: Final = 5
-MIN_QUERIES: Final = 5
-ADVISED_PAIRS: Final = 50
-ADVISED_QUERIES: Final = 20
-ADVISED_ACCEPTED: Final = 30
-ADVISED_ISOTONIC_PAIRS: Final = 200
 TABLE_THRESHOLDS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7, 0.75, 0.8, 0.9)
 
 
@@ -67,7 +60,8 @@ class CalibrationReport:
             independent.
         unreachable: Share of the bootstrap's resamples in which no threshold reached the target.
         pairs_for_half_width: Labelled pairs that an interval half as wide would need, about.
-        warnings: For people.
+        doubts: What is wrong with the evidence.
+        notes: What the client had to say about the calls.
     """
 
     calibration: Calibration
@@ -78,7 +72,13 @@ class CalibrationReport:
     precision_low: float
     unreachable: float
     pairs_for_half_width: int
-    warnings: tuple[str, ...]
+    doubts: tuple[Doubt, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Notes and doubts, for people."""
+        return (*self.notes, *(str(doubt) for doubt in self.doubts))
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON types."""
@@ -166,8 +166,9 @@ def make_report(
         # with the cube root (Kim and Pollard, Cube root asymptotics, 1990).
         len(labels) * (8 if target.minimum is None else 4),
         (),
+        scored.warnings,
     )
-    return replace(report, warnings=scored.warnings + _doubts(report, target, len(scored.truncated)))
+    return replace(report, doubts=find_doubts(report, len(scored.truncated)))
 
 
 def draw_report(report: CalibrationReport, scored: PairScores) -> bytes:
@@ -188,33 +189,6 @@ def check_resamples(resamples: int) -> None:
     """
     if not MIN_RESAMPLES <= resamples <= MAX_RESAMPLES:
         raise ConfigurationError(f"bootstrap is {resamples}; expected a number from {MIN_RESAMPLES} to {MAX_RESAMPLES}")
-
-
-def check_evidence(pairs: Sequence[Pair]) -> None:
-    """Refuse what no threshold can be found on, before anything is scored.
-
-    Raises:
-        InvalidInputError: The pairs are too few, of too few queries, or one class has too few.
-    """
-    positives = sum(bool(pair.relevant) for pair in pairs)
-    negatives = len(pairs) - positives
-    queries = len({pair.query_key for pair in pairs})
-    if len(pairs) < MIN_PAIRS:
-        raise InvalidInputError(
-            f"{len(pairs)} usable pairs are too few; expected at least {MIN_PAIRS}, better {ADVISED_PAIRS} or more: "
-            "label more (`lychee sample` chooses them)"
-        )
-    for label, count in ((1, positives), (0, negatives)):
-        if count < MIN_PER_CLASS:
-            raise InvalidInputError(
-                f"{count} of {len(pairs)} usable pairs have the label {label}; expected at least {MIN_PER_CLASS} of "
-                "each label: a threshold needs both relevant and irrelevant pairs"
-            )
-    if queries < MIN_QUERIES:
-        raise InvalidInputError(
-            f"the usable pairs have {queries} different queries; expected at least {MIN_QUERIES}, better "
-            f"{ADVISED_QUERIES} or more: pairs of one query say little about others"
-        )
 
 
 def _labels(scored: PairScores) -> Array:
@@ -243,44 +217,3 @@ def _lower_bound(relevant: int, accepted: int) -> float:
     from scipy.stats import binomtest
 
     return float(binomtest(relevant, accepted).proportion_ci(CONFIDENCE, method="exact").low)
-
-
-def _doubts(report: CalibrationReport, target: Target, truncated: int) -> tuple[str, ...]:
-    calibration = report.calibration
-    doubts = []
-    if calibration.pairs < ADVISED_PAIRS:
-        doubts.append(f"the calibration rests on {calibration.pairs} pairs; {ADVISED_PAIRS} or more are better")
-    if calibration.queries < ADVISED_QUERIES:
-        doubts.append(
-            f"the pairs have {calibration.queries} different queries; with fewer than {ADVISED_QUERIES} the interval "
-            "comes out too narrow"
-        )
-    if report.accepted < ADVISED_ACCEPTED:
-        doubts.append(
-            f"precision {calibration.precision:.3f} rests on {report.accepted} accepted pairs: it may be as low as "
-            f"{report.precision_low:.3f} (95 % Clopper-Pearson)"
-        )
-    if report.unreachable > 0:
-        doubts.append(
-            f"in {report.unreachable:.1%} of the resamples no threshold reached {target}; label more pairs with high "
-            "scores"
-        )
-    mapping = calibration.mapping
-    if isinstance(mapping, PlattMapping) and mapping.slope <= 0:
-        doubts.append("relevant pairs do not score higher than others; the model does not fit these pairs or labels")
-    if isinstance(mapping, IsotonicMapping) and calibration.pairs < ADVISED_ISOTONIC_PAIRS:
-        doubts.append(
-            f"an isotonic mapping of {calibration.pairs} pairs follows chance; with fewer than "
-            f"{ADVISED_ISOTONIC_PAIRS}, platt is better"
-        )
-    after = report.reliability.after
-    if after is None:
-        doubts.append("too few queries for each label: the mapping's calibration error could not be measured")
-    elif after > report.reliability.before:
-        doubts.append(
-            f"the mapping does not help: on pairs that it has not seen, the calibration error is {after:.3f} with it "
-            f"and {report.reliability.before:.3f} without"
-        )
-    if truncated:
-        doubts.append(f"{truncated} texts are longer than the model reads; their ends did not count")
-    return tuple(doubts)

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 from lychee_client._errors import ConfigurationError
@@ -40,7 +40,7 @@ class Row:
     problem: str | None = None
 
 
-def sheet_format(path: Path) -> str:
+def sheet_format(path: PurePath) -> str:
     """Return "csv" or "jsonl", by the suffix.
 
     Raises:
@@ -60,17 +60,33 @@ def read_sheet(path: Path) -> list[Row]:
     Raises:
         ConfigurationError: The file cannot be read, has another suffix, is not UTF-8, or has no usable header.
     """
-    kind = sheet_format(path)
+    sheet_format(path)  # before a large file of another kind is read
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}; check the path") from error
+    return parse_sheet(path, data)
+
+
+def parse_sheet(name: PurePath, data: bytes) -> list[Row]:
+    """Do what `read_sheet` does with a file's content.
+
+    Args:
+        name: Its suffix says what the content is, and messages name it; nothing of that name is opened.
+        data: The content.
+
+    Raises:
+        ConfigurationError: As `read_sheet`.
+    """
+    kind = sheet_format(name)
+    try:
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigurationError(
-            f"{path} is not UTF-8: {error.reason} at byte {error.start}; "
+            f"{name} is not UTF-8: {error.reason} at byte {error.start}; "
             "in Excel, save it as 'CSV UTF-8 (comma delimited)'"
         ) from error
-    return list(_read_csv(path, text) if kind == "csv" else _read_json_lines(text))
+    return list(_read_csv(name, text) if kind == "csv" else _read_json_lines(text))
 
 
 def format_sheet(rows: Sequence[Mapping[str, str]], columns: Sequence[str], kind: str) -> bytes:
@@ -101,7 +117,7 @@ def restore_cell(text: str) -> str:
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
-def _read_csv(path: Path, text: str) -> Iterator[Row]:
+def _read_csv(path: PurePath, text: str) -> Iterator[Row]:
     csv.field_size_limit(max(csv.field_size_limit(), _MAX_CELL_CHARACTERS))
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     columns: list[str] = []
@@ -133,7 +149,7 @@ def _read_csv(path: Path, text: str) -> Iterator[Row]:
         raise ConfigurationError(f"{path} is empty; expected a header and rows")
 
 
-def _check_header(path: Path, columns: Sequence[str]) -> None:
+def _check_header(path: PurePath, columns: Sequence[str]) -> None:
     named = [name for name in columns if name]
     if len(named) != len(set(named)):
         twice = next(name for name in named if named.count(name) > 1)

@@ -85,6 +85,11 @@ def parse_target(text: str) -> Target:
     return Target("precision" if match[1] == "precision" else "recall", float(match[2]))
 
 
+def format_threshold(threshold: float) -> str:
+    """Return a threshold for people: where a model is sure, scores differ in their last digits only."""
+    return f"{threshold:.4f}" if threshold < 0.9999 else f"{threshold:.8f}"
+
+
 def choose_threshold(scores: Array, labels: Array, target: Target) -> Choice:
     """Find the threshold for a target.
 

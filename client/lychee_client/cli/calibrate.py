@@ -13,16 +13,16 @@ from rich.table import Table
 from lychee_client._atomic_file import check_writable, write_atomically
 from lychee_client._errors import ConfigurationError
 from lychee_client._extras import require_calibration_extra
+from lychee_client.calibration.evidence import check_evidence
 from lychee_client.calibration.pairs import read_pairs, select_instruction
 from lychee_client.calibration.report import (
     DEFAULT_RESAMPLES,
     CalibrationReport,
-    check_evidence,
     check_resamples,
     draw_report,
     make_report,
 )
-from lychee_client.calibration.threshold_search import DEFAULT_TARGET, parse_target
+from lychee_client.calibration.threshold_search import DEFAULT_TARGET, format_threshold, parse_target
 from lychee_client.cli.options import Url, reported_errors
 from lychee_client.cli.pair_scoring import report_skipped, score_with_progress
 
@@ -104,8 +104,9 @@ def _print(report: CalibrationReport, output: Path, plot: Path) -> None:
     console.print(_table(report))
     after = "not measured" if reliability.after is None else f"{reliability.after:.3f}"
     lines = [
-        f"threshold {_format(calibration.threshold)} for {calibration.target}, {calibration.confidence:.0%} interval "
-        f"{_format(calibration.threshold_low)} to {_format(calibration.threshold_high)} "
+        f"threshold {format_threshold(calibration.threshold)} for {calibration.target}, "
+        f"{calibration.confidence:.0%} interval "
+        f"{format_threshold(calibration.threshold_low)} to {format_threshold(calibration.threshold_high)} "
         "(bootstrap of whole queries, because pairs of one query resemble each other)",
         f"there: precision {calibration.precision:.3f} (95% Clopper-Pearson interval from {report.precision_low:.3f}), "
         f"recall {calibration.recall:.3f}, F1 {calibration.f1:.3f}; average precision {report.average_precision:.3f}",
@@ -131,7 +132,7 @@ def _table(report: CalibrationReport) -> Table:
     for row in report.table:
         is_chosen = row.threshold == report.calibration.threshold
         table.add_row(
-            _format(row.threshold) if is_chosen else f"{row.threshold:.2f}",
+            format_threshold(row.threshold) if is_chosen else f"{row.threshold:.2f}",
             str(row.accepted),
             "-" if row.precision is None else f"{row.precision:.3f}",
             f"{row.recall:.3f}",
@@ -140,8 +141,3 @@ def _table(report: CalibrationReport) -> Table:
             style="bold" if is_chosen else None,
         )
     return table
-
-
-def _format(threshold: float) -> str:
-    # Where a model is sure, scores differ in their last digits only.
-    return f"{threshold:.4f}" if threshold < 0.9999 else f"{threshold:.8f}"

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from lychee_client._client import LycheeClient
 from lychee_client._errors import LycheeWarning
 from lychee_client.calibration.pair_scores import PairScores, score_pairs
-from lychee_client.calibration.pairs import Pair, SkippedRow, list_rows
+from lychee_client.calibration.pairs import Pair, SkippedRow, group_skipped, list_rows
 
 SHOWN_REASONS = 20
 
@@ -35,9 +35,7 @@ def score_with_progress(url: str | None, pairs: Sequence[Pair], instruction: str
 
 def report_skipped(skipped: Sequence[SkippedRow]) -> None:
     """Say on stderr which rows do not count and why, one line per reason."""
-    rows: dict[str, list[int]] = {}
-    for skip in skipped:
-        rows.setdefault(skip.reason, []).append(skip.row)
+    rows = group_skipped(skipped)
     for reason, numbers in list(rows.items())[:SHOWN_REASONS]:
         typer.echo(f"lychee: row{'s' * (len(numbers) > 1)} {list_rows(numbers)} skipped: {reason}", err=True)
     hidden = sum(len(numbers) for numbers in list(rows.values())[SHOWN_REASONS:])

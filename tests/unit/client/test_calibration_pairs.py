@@ -1,11 +1,11 @@
 """Files of pairs: every row counts, or is listed with the reason why not."""
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 from lychee_client import ConfigurationError, Image, ImageText
-from lychee_client.calibration.pairs import Pair, hash_pairs, read_pairs, select_instruction
+from lychee_client.calibration.pairs import Pair, hash_pairs, parse_pairs, read_pairs, select_instruction
 from lychee_client.calibration.sheet import format_sheet, protect_cell, read_sheet, restore_cell
 
 
@@ -194,3 +194,32 @@ def test_data_hash_depends_on_content_alone(tmp_path: Path) -> None:
     assert digest not in {hash_pairs(pairs) for pairs in others}
     with pytest.raises(ConfigurationError, match="gone"):
         hash_pairs([make("gone.jpg")])
+
+
+def test_content_that_names_files_opens_none_of_them(tmp_path: Path) -> None:
+    secret = write(tmp_path / "secret.jpg", "x")
+    asked: list[str] = []
+
+    def find(name: str) -> Path:
+        asked.append(name)
+        return Path("elsewhere")
+
+    data = f"query,image,relevant\nq,{secret},1\n".encode()
+    (pair,) = parse_pairs(PurePath("pairs.csv"), data, find_file=find, labelled=True, limit=5).pairs
+    assert (asked, pair.image) == ([str(secret)], Path("elsewhere"))
+
+
+@pytest.mark.parametrize("rows", ["q,a,1\n" * 3, "q,,1\n" * 3])
+def test_more_rows_than_allowed_are_refused_whether_they_count_or_not(rows: str) -> None:
+    data = f"query,text,relevant\n{rows}".encode()
+    assert parse_pairs(PurePath("p.csv"), data, find_file=Path, labelled=True, limit=3)
+    with pytest.raises(ConfigurationError, match=r"p\.csv has more than 2 rows"):
+        parse_pairs(PurePath("p.csv"), data, find_file=Path, labelled=True, limit=2)
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"), [("0.25", 0.25), ("1", 1.0), ("", None), ("1.01", None), ("nan", None), ("high", None)]
+)
+def test_score_of_an_earlier_run_is_kept_if_it_is_one(cell: str, expected: float | None, tmp_path: Path) -> None:
+    path = write(tmp_path / "p.csv", f"query,text,relevance_score\nq,a,{cell}\n")
+    assert read_pairs(path, labelled=False).pairs[0].relevance_score == expected
