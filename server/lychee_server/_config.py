@@ -13,6 +13,7 @@ DEFAULT_METRICS_PORT = 8002
 DEFAULT_CACHE_SIZE_MB = 64
 DEFAULT_LOAD_TIMEOUT_S = 180.0
 DEFAULT_STOP_TIMEOUT_S = 15.0
+GATEWAY_STOP_TIMEOUT_S = 40.0  # more than the gateway gives the calls in flight
 
 
 def cache_dir() -> Path:

@@ -16,6 +16,10 @@ class RepositoryError(LycheeServerError):
     """The model repository is missing, empty or incomplete."""
 
 
+class SettingsError(LycheeServerError, ValueError):
+    """A setting of the gateway cannot be used; nothing was started."""
+
+
 class PortInUseError(LycheeServerError):
     """Another process holds a port."""
 

@@ -13,6 +13,8 @@ from lychee_client.checks import Check, CheckContext, CheckResult, Verdict, exis
 
 from lychee_server import _config, processes, state
 from lychee_server.file_checks import check_config, check_permissions, check_repository, find_repository, walk
+from lychee_server.gateway_checks import check_gateway
+from lychee_server.listeners import find_listeners
 from lychee_server.status import read_memory
 from lychee_server.triton import reachable_host
 
@@ -60,20 +62,6 @@ def check_ports(context: CheckContext) -> Iterator[CheckResult]:
             yield CheckResult(name, "failed", seen, f"wait if it is still loading, else see {known.log_path}")
         else:
             yield CheckResult(name, "ok", f"{kind}: free")
-
-
-def find_listeners() -> dict[int, tuple[int | None, str]]:
-    """Return who listens on which TCP port of this machine: pid and program, as far as this user may know."""
-    listeners: dict[int, tuple[int | None, str]] = {}
-    for connection in psutil.net_connections(kind="tcp"):
-        if connection.status != psutil.CONN_LISTEN or not connection.laddr:
-            continue
-        try:
-            program = psutil.Process(connection.pid).name() if connection.pid else "another user's program"
-        except psutil.NoSuchProcess:
-            continue
-        listeners[connection.laddr.port] = (connection.pid, program)
-    return listeners
 
 
 def check_state(context: CheckContext) -> Iterator[CheckResult]:
@@ -173,6 +161,7 @@ def available_memory_bytes() -> int:
 CHECKS: Final[Mapping[str, Check]] = {
     "repository": check_repository,
     "ports": check_ports,
+    "gateway": check_gateway,
     "state": check_state,
     "permissions": check_permissions,
     "disk": check_disk,

@@ -1,6 +1,7 @@
-"""The commands `lychee load`, `lychee stop` and `lychee status`."""
+"""The commands `lychee load`, `lychee stop`, `lychee status` and `lychee gateway`."""
 
 import contextlib
+import importlib.util
 import json
 import signal
 import time
@@ -11,9 +12,13 @@ from types import FrameType
 from typing import Annotated, Literal
 
 import typer
+from lychee_client import ConfigurationError, LycheeClient, LycheeError, Manifest
 
-from lychee_server import _config, processes, state
+from lychee_server import _config, load_report, processes, state
 from lychee_server._errors import AlreadyRunningError, LycheeServerError
+from lychee_server.gateway.cli import gateway as gateway_command
+from lychee_server.gateway.process import GatewayChoice, GatewayProcess
+from lychee_server.gateway.settings import DEFAULT_HOST, DEFAULT_PORT
 from lychee_server.status import ServerStatus, read_models, read_status
 from lychee_server.triton import TritonServer
 
@@ -21,6 +26,7 @@ EXIT_UNHEALTHY = 1
 EXIT_NOT_RUNNING = 3
 EXIT_SIGTERM = 128 + signal.SIGTERM
 ASSETS_MODEL = "client_assets"
+WATCH_INTERVAL_S = 0.2
 MIB = 2**20
 
 
@@ -29,25 +35,47 @@ def register(app: typer.Typer) -> None:
     app.command()(load)
     app.command()(stop)
     app.command()(status)
+    app.command("gateway")(gateway_command)
 
 
 def load(
     repository: Annotated[
         Path, typer.Option(envvar="LYCHEE_REPOSITORY", help="Folder that `lychee export` wrote.")
     ] = Path("model_repository"),
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = _config.DEFAULT_HOST,
-    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free port.")] = _config.DEFAULT_HTTP_PORT,
-    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free port.")] = _config.DEFAULT_GRPC_PORT,
+    host: Annotated[
+        str, typer.Option(envvar="LYCHEE_GATEWAY_HOST", help="Address of page and REST API; 0.0.0.0 for all.")
+    ] = DEFAULT_HOST,
+    port: Annotated[
+        int,
+        typer.Option(envvar="LYCHEE_GATEWAY_PORT", min=0, max=65535, help="Port of both; 0 picks a free one."),
+    ] = DEFAULT_PORT,
+    web: Annotated[
+        bool, typer.Option("--web/--no-web", envvar="LYCHEE_GATEWAY_WEB", help="Serve the page beside the REST API.")
+    ] = True,
+    gateway: Annotated[bool, typer.Option("--gateway/--no-gateway", help="Without: Triton alone.")] = True,
+    max_img_size: Annotated[
+        int | None,
+        typer.Option(envvar="LYCHEE_GATEWAY_MAX_IMG_SIZE", min=1, help="Most pixels of an image, as a square's side."),
+    ] = None,
+    flash_attn: Annotated[bool, typer.Option("--flash-attn", help="Say what fused attention does here.")] = False,
+    log_level: Annotated[
+        Literal["ERROR", "WARNING", "INFO", "VERBOSE"],
+        typer.Option(help="What Triton and gateway write to their logs."),
+    ] = "WARNING",
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay; Ctrl-C and SIGTERM stop the server.")] = False,
+    triton_host: Annotated[str, typer.Option(help="Address that Triton listens on.")] = _config.DEFAULT_HOST,
+    http_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of Triton; 0 picks a free port.")
+    ] = _config.DEFAULT_HTTP_PORT,
+    grpc_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of Triton; 0 picks a free port.")
+    ] = _config.DEFAULT_GRPC_PORT,
     metrics_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="0 picks a free port.")
+        int, typer.Option(min=0, max=65535, help="Of Triton; 0 picks a free port.")
     ] = _config.DEFAULT_METRICS_PORT,
     config_name: Annotated[
         str | None, typer.Option(help="Variant of the models' configuration, such as cpu: configs/<name>.pbtxt.")
     ] = None,
-    log_level: Annotated[
-        Literal["ERROR", "WARNING", "INFO", "VERBOSE"], typer.Option(help="What Triton writes to its log file.")
-    ] = "WARNING",
-    foreground: Annotated[bool, typer.Option("--foreground", help="Stay; Ctrl-C and SIGTERM stop the server.")] = False,
     timeout_s: Annotated[
         float, typer.Option(min=1, help="Seconds to wait until ready.")
     ] = _config.DEFAULT_LOAD_TIMEOUT_S,
@@ -55,10 +83,15 @@ def load(
         int, typer.Option(min=1, help="Size of the response cache in MiB.")
     ] = _config.DEFAULT_CACHE_SIZE_MB,
 ) -> None:
-    """Start Triton with a model repository, wait until it is ready, and check its scores."""
+    """Start Triton and the gateway with its web page, wait until both are ready, and check the scores.
+
+    There is no `lychee share`: a public tunnel would open your models and your documents to everyone who learns its
+    address. To let others in, set keys in LYCHEE_GATEWAY_API_KEYS, keep the page on 127.0.0.1, and put a proxy with TLS
+    before it; docs/deployment.md has two that work.
+    """
     server = TritonServer(
         repository,
-        host=host,
+        host=triton_host,
         http_port=http_port,
         grpc_port=grpc_port,
         metrics_port=metrics_port,
@@ -68,17 +101,28 @@ def load(
         cache_size_mb=cache_size_mb,
         detached=not foreground,
     )
+    beside = None
+    if gateway:
+        choice = GatewayChoice(host, port, web and _has_page(), max_img_size, log_level)
+        beside = GatewayProcess(choice, detached=not foreground)
     with _report_errors(), _raise_on_sigterm():
         try:
             with state.lock_state():
                 _refuse_second_server()
-                _start(server, timeout_s)
+                _start(server, beside, timeout_s, max_img_size, flash_attn=flash_attn)
             if foreground:
                 typer.echo("Ctrl-C stops it.")
-                _fail_if_ended(server.wait())
+                _wait(server, beside)
         except BaseException as error:
-            _stop_for_good(server, error)
+            _stop_for_good(server, beside, error)
             raise
+
+
+def _has_page() -> bool:
+    if importlib.util.find_spec("gradio") is not None:
+        return True
+    typer.echo("The page needs gradio, which is not installed: pip install 'lychee-rerank-server[web]'.", err=True)
+    return False
 
 
 def _refuse_second_server() -> None:
@@ -91,41 +135,91 @@ def _refuse_second_server() -> None:
             "Stop it with `lychee stop`."
         )
     typer.echo(f"The server with pid {known.pid} ended without `lychee stop`; cleaning up after it.", err=True)
+    _stop_gateway(known.gateway)
     processes.stop_processes(known.marker, timeout_s=_config.DEFAULT_STOP_TIMEOUT_S)
     state.clear_state()
 
 
-def _start(server: TritonServer, timeout_s: float) -> None:
+def _start(
+    server: TritonServer,
+    gateway: GatewayProcess | None,
+    timeout_s: float,
+    max_img_size: int | None,
+    *,
+    flash_attn: bool,
+) -> None:
+    """Start both at once, and wait for both.
+
+    Raises:
+        LycheeServerError: One of them does not start, or the scores are wrong.
+    """
     start = time.monotonic()
+    if gateway is not None:
+        gateway.choose_port()
     server.start()
     state.write_state(state.ServerState.of(server))
     typer.echo(f"Loading {server.repository} (pid {server.pid}, log {server.log_path})")
+    if ASSETS_MODEL not in server.models:
+        typer.echo(f"  no golden pairs to check, and no gateway: the repository has no {ASSETS_MODEL}", err=True)
+        gateway = None
+    if gateway is not None:
+        gateway.start(server)
+        state.write_state(state.ServerState.of(server, gateway))
     server.wait_until_ready(timeout_s)
+    _report_models(server, max_img_size, flash_attn=flash_attn)
+    if gateway is not None:
+        gateway.wait_until_ready(timeout_s)
     typer.echo(f"Ready after {time.monotonic() - start:.1f} s")
-    for model in read_models(server.host, server.http_port, server.metrics_port):
-        if model.provider is not None and model.name.endswith("_encoder"):
-            why = f" ({model.precision_reason})" if model.precision_reason else ""
-            typer.echo(f"  {model.name}: {model.provider}, {model.precision}{why}")
-    _check_golden_pairs(server)
     typer.echo(f"  gRPC     {server.grpc_url}")
     typer.echo(f"  HTTP     http://{server.http_url}")
     typer.echo(f"  metrics  {server.metrics_url}")
+    if gateway is not None:
+        typer.echo(f"  REST     {gateway.url}/v1/rerank")
+        typer.echo(f"  {'page' if gateway.has_page else 'docs'}     {gateway.url}{'' if gateway.has_page else '/docs'}")
 
 
-def _check_golden_pairs(server: TritonServer) -> None:
-    """Replay the pairs whose scores the exporter knew.
+def _report_models(server: TritonServer, max_img_size: int | None, *, flash_attn: bool) -> None:
+    models = read_models(server.host, server.http_port, server.metrics_port)
+    for model in models:
+        if model.provider is not None and model.name.endswith("_encoder"):
+            why = f" ({model.precision_reason})" if model.precision_reason else ""
+            typer.echo(f"  {model.name}: {model.provider}, {model.precision}{why}")
+    if ASSETS_MODEL not in server.models:
+        return
+    manifest = _check_golden_pairs(server)
+    if max_img_size is not None:
+        try:
+            typer.echo(f"  {load_report.describe_max_img_size(manifest, max_img_size)}")
+        except ConfigurationError as error:
+            raise LycheeServerError(str(error)) from error
+    if flash_attn:
+        typer.echo(f"  {load_report.describe_flash_attn(manifest, models)}")
+
+
+def _wait(server: TritonServer, gateway: GatewayProcess | None) -> None:
+    """Wait until one of them ends, which it should not.
+
+    Raises:
+        LycheeServerError: It did.
+    """
+    while True:
+        if (code := server.poll()) is not None:
+            raise LycheeServerError(f"Triton ended by itself, with code {code}; see its log.")
+        if gateway is not None and gateway.pid is not None and (code := gateway.poll()) is not None:
+            raise LycheeServerError(f"The gateway ended by itself, with code {code}; see {gateway.log_path}.")
+        time.sleep(WATCH_INTERVAL_S)
+
+
+def _check_golden_pairs(server: TritonServer) -> Manifest:
+    """Replay the pairs whose scores the exporter knew. Return what the server says about its model.
 
     Raises:
         LycheeServerError: The server's scores differ from them, or cannot be had.
     """
-    if ASSETS_MODEL not in server.models:
-        typer.echo(f"  no golden pairs to check: the repository has no {ASSETS_MODEL}", err=True)
-        return
-    from lychee_client import LycheeClient, LycheeError  # takes a while to import
-
     try:
         with LycheeClient(server.grpc_url) as client:
             report = client.check_golden_pairs()
+            manifest = client.manifest
     except LycheeError as error:
         raise LycheeServerError(f"The golden pairs could not be scored: {error}") from error
     if not report.passed:
@@ -135,20 +229,19 @@ def _check_golden_pairs(server: TritonServer) -> None:
             "`lychee export` again, or try --config-name cpu."
         )
     typer.echo(f"  golden pairs: off by {report.max_abs_error:.2g}, at most {report.tolerance:g} allowed")
+    return manifest
 
 
-def _fail_if_ended(code: int) -> None:
-    raise LycheeServerError(f"Triton ended by itself, with code {code}; see its log.")
-
-
-def _stop_for_good(server: TritonServer, error: BaseException) -> None:
-    """Stop the server, whatever else arrives meanwhile."""
+def _stop_for_good(server: TritonServer, gateway: GatewayProcess | None, error: BaseException) -> None:
+    """Stop both, whatever else arrives meanwhile."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     if server.pid is None:
         return
     if isinstance(error, KeyboardInterrupt | SystemExit):
         typer.echo("Stopping", err=True)
+    if gateway is not None and gateway.pid is not None:
+        gateway.stop()
     server.stop()
     known = state.read_state()
     if known is not None and known.marker == server.marker:
@@ -156,13 +249,14 @@ def _stop_for_good(server: TritonServer, error: BaseException) -> None:
 
 
 def stop() -> None:
-    """Stop the server that `lychee load` started, with all its processes."""
+    """Stop what `lychee load` started: the gateway, Triton, and all its processes."""
     known = state.read_state()
     if known is None:
         state.clear_state()  # a damaged one
         typer.echo("No server is running.")
         return
     was_running = known.is_running()
+    gateway = _stop_gateway(known.gateway)
     report = processes.stop_processes(known.marker, timeout_s=_config.DEFAULT_STOP_TIMEOUT_S)
     state.clear_state()
     if was_running:
@@ -171,10 +265,22 @@ def stop() -> None:
         typer.echo(f"No server is running: pid {known.pid} has ended. Removed its state file.")
         if _count(report):
             typer.echo(f"Stopped {_count(report)} stubs that it left.")
+    if gateway is not None:
+        typer.echo(f"Stopped the gateway with pid {gateway}.")
     if report.killed:
         typer.echo(f"Had to kill {', '.join(map(str, report.killed))}.", err=True)
     if report.shared_memory_regions:
         typer.echo(f"Removed {report.shared_memory_regions} shared memory regions that it left.")
+
+
+def _stop_gateway(known: state.GatewayState | None) -> int | None:
+    """Stop a gateway, before its Triton: it finishes the calls in flight. Return its pid, None if none was running."""
+    process = None if known is None else processes.find_process(known.pid, known.create_time)
+    if process is None:
+        return None
+    if not processes.stop_process(process, timeout_s=_config.GATEWAY_STOP_TIMEOUT_S):
+        typer.echo(f"Had to kill the gateway with pid {process.pid}.", err=True)
+    return process.pid
 
 
 def _count(report: processes.StopReport) -> int:
@@ -205,6 +311,9 @@ def status(
 
 def _print_status(current: ServerStatus) -> None:
     typer.echo(f"{'Ready' if current.healthy else 'Not ready'}: pid {current.pid}, up {current.uptime_s:.0f} s")
+    if current.gateway is not None:
+        problem = f"  not ready: {current.gateway.problem}" if current.gateway.problem else ""
+        typer.echo(f"  {'gateway':8} {current.gateway.url}{problem}")
     for label, value in (
         ("gRPC", current.grpc_url),
         ("HTTP", f"http://{current.http_url}"),

@@ -5,8 +5,10 @@ server and of each of its stubs, so it finds them all, whoever their parent is n
 """
 
 import contextlib
+import os
 import secrets
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,12 @@ from lychee_server._errors import PortInUseError
 
 SHARED_MEMORY = Path("/dev/shm")
 KILL_TIMEOUT_S = 5.0
+CREATE_TIME_TOLERANCE_S = 1.0  # psutil derives it from the boot time, which moves with the clock
+# Starts a command so that the kernel ends it when the thread that started it ends: PR_SET_PDEATHSIG, SIGTERM.
+_DIE_WITH_PARENT = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); "
+    "os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])"
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,33 @@ class StopReport:
     ended: tuple[int, ...]
     killed: tuple[int, ...]
     shared_memory_regions: int
+
+
+def end_with_parent(command: Sequence[str]) -> list[str]:
+    """Return a command that runs this one, whose program is a path, until the thread that starts it ends."""
+    return [sys.executable, "-ISc", _DIE_WITH_PARENT, str(os.getpid()), *command]
+
+
+def find_process(pid: int, create_time: float) -> psutil.Process | None:
+    """Return the running process that had this pid at that time; None if it ended, even if another got its pid."""
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - create_time) < CREATE_TIME_TOLERANCE_S
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def stop_process(process: psutil.Process, *, timeout_s: float) -> bool:
+    """End one process: ask, wait, kill. Return whether asking was enough."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.terminate()
+    _, alive = psutil.wait_procs([process], timeout=timeout_s)
+    for stubborn in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            stubborn.kill()
+    psutil.wait_procs(alive, timeout=KILL_TIMEOUT_S)
+    return not alive
 
 
 def make_marker() -> str:

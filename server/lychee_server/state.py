@@ -9,13 +9,32 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import psutil
-
 from lychee_server import _config
 from lychee_server._errors import AlreadyRunningError
+from lychee_server.gateway.process import GatewayProcess
+from lychee_server.processes import find_process
 from lychee_server.triton import TritonServer
 
-CREATE_TIME_TOLERANCE_S = 1.0  # psutil derives it from the boot time, which moves with the clock
+
+@dataclass(frozen=True)
+class GatewayState:
+    """A gateway that was started beside a server."""
+
+    pid: int
+    create_time: float
+    host: str
+    port: int
+    log_path: str
+
+    @classmethod
+    def of(cls, gateway: GatewayProcess) -> "GatewayState":
+        """Describe a started gateway."""
+        assert gateway.pid is not None
+        return cls(gateway.pid, gateway.create_time, gateway.host, gateway.port, str(gateway.log_path))
+
+    def is_running(self) -> bool:
+        """Tell whether the process lives, and is not another one that got the same pid."""
+        return find_process(self.pid, self.create_time) is not None
 
 
 @dataclass(frozen=True)
@@ -31,10 +50,11 @@ class ServerState:
     metrics_port: int
     repository: str
     log_path: str
+    gateway: GatewayState | None = None
 
     @classmethod
-    def of(cls, server: TritonServer) -> "ServerState":
-        """Describe a started server."""
+    def of(cls, server: TritonServer, gateway: GatewayProcess | None = None) -> "ServerState":
+        """Describe a started server, and the gateway if that was started too."""
         assert server.pid is not None
         return cls(
             pid=server.pid,
@@ -46,18 +66,12 @@ class ServerState:
             metrics_port=server.metrics_port,
             repository=str(server.repository),
             log_path=str(server.log_path),
+            gateway=None if gateway is None or gateway.pid is None else GatewayState.of(gateway),
         )
 
     def is_running(self) -> bool:
         """Tell whether the process lives, and is not another one that got the same pid."""
-        try:
-            process = psutil.Process(self.pid)
-            return (
-                process.status() != psutil.STATUS_ZOMBIE
-                and abs(process.create_time() - self.create_time) < CREATE_TIME_TOLERANCE_S
-            )
-        except psutil.NoSuchProcess:
-            return False
+        return find_process(self.pid, self.create_time) is not None
 
 
 def state_path() -> Path:
@@ -68,8 +82,10 @@ def state_path() -> Path:
 def read_state() -> ServerState | None:
     """Return the last server that was started and not stopped; None if there is none or the file is damaged."""
     try:
-        return ServerState(**json.loads(state_path().read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+        data = json.loads(state_path().read_text(encoding="utf-8"))
+        gateway = data.pop("gateway", None)
+        return ServerState(**data, gateway=None if gateway is None else GatewayState(**gateway))
+    except (AttributeError, FileNotFoundError, ValueError, TypeError):
         return None
 
 

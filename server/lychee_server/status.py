@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import psutil
 
+from lychee_server.gateway.process import read_problem
 from lychee_server.processes import describe_process, find_processes
-from lychee_server.state import ServerState
+from lychee_server.state import GatewayState, ServerState
 from lychee_server.triton import clean_reason, fetch, reachable_host, read_repository_index
 
 EXECUTION_METRIC = "lychee_model_execution"
@@ -53,8 +54,18 @@ class ProcessMemory:
 
 
 @dataclass(frozen=True)
+class GatewayStatus:
+    """A gateway that was started. `problem`: why it is not ready, or None."""
+
+    pid: int
+    url: str
+    log_path: str
+    problem: str | None
+
+
+@dataclass(frozen=True)
 class ServerStatus:
-    """A server whose process lives. Healthy: it answers, and every model in it is ready."""
+    """A server whose process lives. Healthy: it answers, every model in it is ready, and so is its gateway if any."""
 
     pid: int
     uptime_s: float
@@ -68,6 +79,7 @@ class ServerStatus:
     processes: tuple[ProcessMemory, ...]
     rss_bytes: int
     pss_bytes: int
+    gateway: GatewayStatus | None = None
 
 
 def read_status(state: ServerState) -> ServerStatus:
@@ -77,11 +89,13 @@ def read_status(state: ServerState) -> ServerStatus:
     except (OSError, http.client.HTTPException):
         models = ()
     processes = read_memory(state.marker)
+    gateway = None if state.gateway is None else read_gateway(state.gateway)
+    models_ready = bool(models) and all(model.state == "READY" for model in models)
     host = reachable_host(state.host)
     return ServerStatus(
         pid=state.pid,
         uptime_s=time.time() - state.create_time,
-        healthy=bool(models) and all(model.state == "READY" for model in models),
+        healthy=models_ready and (gateway is None or gateway.problem is None),
         http_url=f"{host}:{state.http_port}",
         grpc_url=f"{host}:{state.grpc_port}",
         metrics_url=f"http://{host}:{state.metrics_port}/metrics",
@@ -91,7 +105,15 @@ def read_status(state: ServerState) -> ServerStatus:
         processes=processes,
         rss_bytes=sum(process.rss_bytes for process in processes),
         pss_bytes=sum(process.pss_bytes for process in processes),
+        gateway=gateway,
     )
+
+
+def read_gateway(known: GatewayState) -> GatewayStatus:
+    """Ask a gateway how it is."""
+    problem = read_problem(known.host, known.port) if known.is_running() else "it has ended; see its log"
+    url = f"http://{reachable_host(known.host)}:{known.port}"
+    return GatewayStatus(known.pid, url, known.log_path, problem)
 
 
 def read_models(host: str, http_port: int, metrics_port: int) -> tuple[ModelStatus, ...]:

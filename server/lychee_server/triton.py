@@ -5,7 +5,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -18,7 +17,14 @@ import psutil
 from lychee_server import _config
 from lychee_server._errors import LycheeServerError, ServerStartError
 from lychee_server.installation import TritonInstallation, assemble_backends
-from lychee_server.processes import StopReport, check_port, make_marker, pick_free_ports, stop_processes
+from lychee_server.processes import (
+    StopReport,
+    check_port,
+    end_with_parent,
+    make_marker,
+    pick_free_ports,
+    stop_processes,
+)
 from lychee_server.repository import check_repository
 
 LOG_LEVELS = {
@@ -31,11 +37,6 @@ LOG_TAIL_LINES = 10
 POLL_INTERVAL_S = 0.1
 MODEL_LOAD_THREADS = 8  # all models of a repository at once; more than the CPUs, because stubs wait for their imports
 TRITON_EXIT_TIMEOUT_S = 10
-# Starts Triton so that the kernel ends it when the thread that started it ends: PR_SET_PDEATHSIG, SIGTERM.
-_DIE_WITH_PARENT = (
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); "
-    "os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])"
-)
 
 
 class TritonServer:
@@ -144,7 +145,7 @@ class TritonServer:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         command = self._command(installation, backends)
         if not self._detached and threading.current_thread() is threading.main_thread():
-            command = [sys.executable, "-ISc", _DIE_WITH_PARENT, str(os.getpid()), *command]
+            command = end_with_parent(command)
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
@@ -263,10 +264,10 @@ class TritonServer:
             self._process.wait()
         return report
 
-    def wait(self) -> int:
-        """Wait until Triton ends, and return its exit code, negative for a signal."""
+    def poll(self) -> int | None:
+        """Return Triton's exit code if it has ended, negative for a signal."""
         assert self._process is not None, "call start() first"
-        return self._process.wait()
+        return self._process.poll()
 
     def __enter__(self) -> Self:
         """Start Triton and wait until it is ready."""

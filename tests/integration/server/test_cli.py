@@ -19,7 +19,7 @@ from lychee_server.processes import find_processes, stop_processes
 
 pytestmark = pytest.mark.triton
 LYCHEE = str(Path(sys.executable).parent / "lychee")
-FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--port", "0"]
 WAIT_S = 30.0
 
 
@@ -171,7 +171,7 @@ def test_a_missing_file_is_found_before_the_start(tiny_repository: Path, add_mod
 
 
 def test_the_exported_repository_passes_its_golden_pairs(repository: Path) -> None:
-    loaded = load(repository)
+    loaded = load(repository, "--no-gateway")
     assert loaded.returncode == 0, loaded.stderr
     for expected in ("text_encoder: ", "vision_encoder: ", "golden pairs: off by"):
         assert expected in loaded.stdout

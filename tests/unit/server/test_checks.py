@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from lychee_client.checks import MACHINE_CHECKS, CheckContext, CheckResult, CheckSkipped
-from lychee_server import checks, file_checks, state
+from lychee_server import checks, file_checks, gateway_checks, state
 
 IDENTITY = {"model_id": "tiny", "revision": "1", "precision": "fp32", "artifacts": {"a/model.onnx": "0" * 64}}
 CONFIG = """backend: "onnxruntime"
@@ -33,6 +33,7 @@ def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shared_memory.mkdir()
     monkeypatch.setattr(checks.processes, "SHARED_MEMORY", shared_memory)
     monkeypatch.setattr(checks, "CGROUP", tmp_path / "no-cgroup")
+    monkeypatch.setattr(gateway_checks, "find_listeners", dict)
     monkeypatch.setattr(file_checks, "DEVICES", tmp_path / "no-devices")
     monkeypatch.chdir(tmp_path)
     return shared_memory

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lychee_client
 import pytest
 import typer
+from lychee_client._transports.fake import FakeTransport
 from lychee_server import cli
+from lychee_server._errors import PortInUseError, ServerStartError
+from lychee_server.gateway.process import GatewayChoice
 from typer.testing import CliRunner
 
 
@@ -36,8 +39,45 @@ class FakeServer:
         type(self).stopped = True
 
 
+class FakeGateway:
+    """Starts at once, and remembers what was asked for."""
+
+    pid = None
+    url = "http://127.0.0.1:7860"
+    choice: GatewayChoice
+    problems: ClassVar[list[Exception]] = []
+    stopped = False
+
+    def __init__(self, choice: GatewayChoice, *, detached: bool) -> None:
+        type(self).choice = choice
+        self.has_page = choice.web
+
+    def choose_port(self) -> None:
+        for problem in self.problems:
+            if isinstance(problem, PortInUseError):
+                raise problem
+
+    def start(self, server: FakeServer) -> None:
+        type(self).pid = 2
+
+    def wait_until_ready(self, timeout_s: float) -> None:
+        for problem in self.problems:
+            raise problem
+
+    def stop(self) -> None:
+        type(self).stopped = True
+
+
 @pytest.fixture
-def runner(monkeypatch: pytest.MonkeyPatch) -> Any:
+def gateway(monkeypatch: pytest.MonkeyPatch) -> type[FakeGateway]:
+    """Return the class of the gateways that `lychee load` starts."""
+    gateway = type("Gateway", (FakeGateway,), {"problems": []})
+    monkeypatch.setattr(cli, "GatewayProcess", gateway)
+    return gateway
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch, gateway: type[FakeGateway]) -> Any:
     """Return a function that runs a command line with a fake server, and what became of that."""
     app = typer.Typer()
     cli.register(app)
@@ -45,7 +85,7 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(cli, "TritonServer", server)
     monkeypatch.setattr(cli, "read_models", lambda *address: ())
     monkeypatch.setattr(cli.state, "write_state", lambda state: None)
-    monkeypatch.setattr(cli.state.ServerState, "of", lambda server: None)
+    monkeypatch.setattr(cli.state.ServerState, "of", lambda server, gateway=None: None)
     return lambda *arguments: (CliRunner().invoke(app, arguments), server)
 
 
@@ -60,12 +100,17 @@ def set_golden_report(monkeypatch: pytest.MonkeyPatch, **report: Any) -> None:
         def __exit__(self, *exception: object) -> None:
             pass
 
+        @property
+        def manifest(self) -> lychee_client.Manifest:
+            with lychee_client.LycheeClient(transport=FakeTransport()) as client:
+                return client.manifest
+
         def check_golden_pairs(self) -> Any:
             if "error" in report:
                 raise report["error"]
             return types.SimpleNamespace(**report)
 
-    monkeypatch.setattr(lychee_client, "LycheeClient", Client)
+    monkeypatch.setattr(cli, "LycheeClient", Client)
 
 
 def test_load_accepts_scores_within_the_tolerance(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,3 +154,80 @@ def test_load_names_a_missing_repository(monkeypatch: pytest.MonkeyPatch, tmp_pa
     result = CliRunner().invoke(app, ["load"])
     assert result.exit_code == 1
     assert "nowhere does not exist" in result.output
+
+
+@pytest.fixture
+def _right_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_golden_report(monkeypatch, passed=True, max_abs_error=0.001, tolerance=0.02)
+
+
+@pytest.mark.usefixtures("_right_scores")
+def test_load_passes_its_options_to_the_gateway_and_prints_where_it_is(runner: Any, gateway: type[FakeGateway]) -> None:
+    result, _ = runner("load", "--host", "0.0.0.0", "--port", "7000", "--max-img-size", "128", "--log-level", "ERROR")
+    assert result.exit_code == 0, result.output
+    assert gateway.choice == GatewayChoice("0.0.0.0", 7000, True, 128, "ERROR")
+    assert "page     http://127.0.0.1:7860\n" in result.output
+    assert "REST     http://127.0.0.1:7860/v1/rerank\n" in result.output
+    assert "every image as" in result.output
+    assert "max_img_size has no effect" in result.output
+
+
+@pytest.mark.usefixtures("_right_scores")
+def test_load_without_the_page_keeps_rest(runner: Any, gateway: type[FakeGateway]) -> None:
+    result, _ = runner("load", "--no-web")
+    assert not gateway.choice.web
+    assert "REST " in result.output
+    assert "docs     http://127.0.0.1:7860/docs\n" in result.output
+
+
+@pytest.mark.usefixtures("_right_scores")
+def test_load_without_gradio_says_what_to_install(
+    runner: Any, gateway: type[FakeGateway], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    result, _ = runner("load")
+    assert result.exit_code == 0
+    assert not gateway.choice.web
+    assert "pip install 'lychee-rerank-server[web]'" in result.output
+
+
+@pytest.mark.usefixtures("_right_scores")
+def test_load_without_a_gateway_starts_triton_alone(runner: Any, gateway: type[FakeGateway]) -> None:
+    result, _ = runner("load", "--no-gateway")
+    assert result.exit_code == 0
+    assert gateway.pid is None
+    assert "7860" not in result.output
+
+
+@pytest.mark.usefixtures("_right_scores")
+def test_a_gateway_that_does_not_get_ready_stops_both(runner: Any, gateway: type[FakeGateway]) -> None:
+    gateway.problems = [ServerStartError("The gateway was not ready after 1 s: no scores", log_path=Path("x.log"))]
+    result, server = runner("load")
+    assert result.exit_code == 1
+    assert "no scores" in result.output
+    assert (gateway.stopped, server.stopped) == (True, True)
+
+
+def test_a_taken_port_is_found_before_triton_starts(runner: Any, gateway: type[FakeGateway]) -> None:
+    gateway.problems = [PortInUseError("Port 7860 is not free: nginx (pid 7) holds it", port=7860)]
+    result, server = runner("load")
+    assert result.exit_code == 1
+    assert "nginx (pid 7)" in result.output
+    assert server.pid is None
+
+
+@pytest.mark.usefixtures("_right_scores")
+def test_flash_attn_says_what_it_does(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = types.SimpleNamespace(
+        name="text_encoder", provider="CPUExecutionProvider", precision="fp32", precision_reason=""
+    )
+    monkeypatch.setattr(cli, "read_models", lambda *address: (encoder,))
+    result, _ = runner("load", "--flash-attn")
+    assert result.exit_code == 0
+    assert "--flash-attn: no effect" in result.output
+    assert "CPUExecutionProvider" in result.output
+
+
+def test_help_says_why_there_is_no_share(runner: Any) -> None:
+    result, _ = runner("load", "--help")
+    assert "no `lychee share`" in " ".join(result.output.replace("│", " ").split())

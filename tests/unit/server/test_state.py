@@ -27,7 +27,17 @@ def test_what_is_written_is_read(own_state: state.ServerState) -> None:
     assert state.read_state() is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}', "null"])
+def test_a_gateway_is_remembered_beside_its_server(own_state: state.ServerState) -> None:
+    gateway = state.GatewayState(own_state.pid, own_state.create_time, "127.0.0.1", 7860, "gateway.log")
+    state.write_state(dataclasses.replace(own_state, gateway=gateway))
+    known = state.read_state()
+    assert known is not None
+    assert known.gateway == gateway
+    assert known.gateway.is_running()
+    assert not dataclasses.replace(gateway, create_time=gateway.create_time - 60).is_running()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}', "null", '{"gateway": {"pid": 1}}'])
 def test_a_damaged_file_is_no_state(own_state: state.ServerState, content: str) -> None:
     state.write_state(own_state)
     state.state_path().write_text(content, encoding="utf-8")

@@ -1,0 +1,103 @@
+"""The gateway's application: REST, documentation, health, metrics and the page on one port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import metadata
+from typing import Final
+
+from fastapi import FastAPI
+from starlette.responses import HTMLResponse
+
+from lychee_server._errors import SettingsError
+from lychee_server.gateway.api_page import render_api_page
+from lychee_server.gateway.cache import make_cache
+from lychee_server.gateway.edge import install_middleware
+from lychee_server.gateway.errors import install_error_handlers
+from lychee_server.gateway.image_urls import ImageFetcher
+from lychee_server.gateway.keys import ApiKeys
+from lychee_server.gateway.metrics import Metrics
+from lychee_server.gateway.routes import install_routes
+from lychee_server.gateway.service import DISTRIBUTION, Service
+from lychee_server.gateway.settings import GatewaySettings
+
+DESCRIPTION: Final = (
+    "Score pairs of a query and a document (text, image, or both) from 0 to 1, rank documents, and decide. "
+    "Status 422 means that the JSON has another shape than shown here, 400 that a value cannot be used."
+)
+
+
+def create_app(settings: GatewaySettings, *, service: Service | None = None) -> FastAPI:
+    """Make the application; `app.state.service` is its service.
+
+    Args:
+        settings: Of the gateway.
+        service: In place of one that connects to `settings.triton_url`; the app starts and closes it.
+
+    Raises:
+        SettingsError: A setting cannot be used, or the page is asked for and gradio is missing.
+    """
+    keys = ApiKeys.load(settings)
+    cache = None
+    if service is None:
+        cache, metrics = make_cache(settings), Metrics()
+        service = Service(settings, cache=cache, metrics=metrics)
+        if cache is not None:
+            metrics.watch_cache(cache)
+    fetcher = ImageFetcher(settings.image_hosts, metrics=service.metrics) if settings.image_hosts else None
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.aclose()
+            if fetcher is not None:
+                await fetcher.aclose()
+            if cache is not None:
+                await asyncio.to_thread(cache.close)
+
+    app = FastAPI(
+        title="lychee-rerank",
+        description=DESCRIPTION,
+        version=metadata.version(DISTRIBUTION),
+        docs_url=None,  # FastAPI's own page loads its scripts from another host
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    install_routes(app, service, fetcher)
+    install_error_handlers(app)
+    install_middleware(app, settings, service.metrics, keys)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(render_api_page(app.openapi(), settings.root_path))
+
+    if settings.web:
+        return _mount_page(app, service)
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> dict[str, str]:
+        return {
+            "name": app.title,
+            "version": app.version,
+            "documentation": f"{settings.root_path}/docs",
+            "health": f"{settings.root_path}/health",
+        }
+
+    return app
+
+
+def _mount_page(app: FastAPI, service: Service) -> FastAPI:
+    try:
+        from lychee_server.web.page import mount_page  # an extra, and it takes seconds to import
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"the web page needs the package {error.name}, which is not installed; run "
+            "`pip install 'lychee-rerank-server[web]'`, or start with --no-web"
+        ) from error
+    return mount_page(app, service)

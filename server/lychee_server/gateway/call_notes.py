@@ -1,0 +1,72 @@
+"""What a call leaves for the log and the metrics while it is worked on.
+
+The middleware opens the notes of a request, whoever works on it fills them in, and the middleware writes them down when
+the answer is out.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+MAX_LOGGED_CHARACTERS: Final = 1000
+
+
+@dataclass(slots=True)
+class CallNotes:
+    """What is known of one request.
+
+    Attributes:
+        documents: How many the caller sent.
+        modality: "text", "image", "image_text" or "mixed": of the documents; None: the request is no call.
+        model: That scored.
+        errors: How many documents could not be ranked.
+        error_type: Class of the error that the caller got.
+        texts: Query and documents, in the log only where the settings ask for it; never images or keys.
+    """
+
+    documents: int | None = None
+    modality: str | None = None
+    model: str | None = None
+    errors: int | None = None
+    error_type: str | None = None
+    texts: dict[str, Any] = field(default_factory=dict)
+
+    def note_texts(self, query: str | None, documents: list[str | None]) -> None:
+        """Keep the texts, each cut to a thousand characters."""
+        self.texts = {"query": _cut(query), "texts": [_cut(text) for text in documents]}
+
+    def fields(self, *, content: bool) -> dict[str, Any]:
+        """Return what is known as fields of a log line.
+
+        Args:
+            content: With the texts.
+        """
+        known = {
+            "documents": self.documents,
+            "modality": self.modality,
+            "model": self.model,
+            "errors": self.errors,
+            "error_type": self.error_type,
+        }
+        return {name: value for name, value in known.items() if value is not None} | (self.texts if content else {})
+
+
+_CURRENT: ContextVar[CallNotes | None] = ContextVar("lychee_gateway_call_notes", default=None)
+
+
+def open_notes() -> CallNotes:
+    """Begin the notes of the request that is being answered here."""
+    notes = CallNotes()
+    _CURRENT.set(notes)
+    return notes
+
+
+def current_notes() -> CallNotes:
+    """Return the notes of the request that is being answered here; outside of one, notes that nobody reads."""
+    return _CURRENT.get() or CallNotes()
+
+
+def _cut(text: str | None) -> str | None:
+    return None if text is None else text[:MAX_LOGGED_CHARACTERS]

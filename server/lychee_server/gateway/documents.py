@@ -1,0 +1,214 @@
+"""Queries and documents of a request: from JSON to what the client takes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+from urllib.parse import unquote_to_bytes
+
+from lychee_client import Image, InvalidInputError
+from lychee_client._types import Input, combine
+
+INLINE_CHARACTERS: Final = 2**16  # base64 up to this length is decoded on the event loop
+MAX_PARTS: Final = 64
+PARALLEL_FETCHES: Final = 8
+_DATA_URL: Final = re.compile(r"data:image/[a-z0-9.+*-]+(?:;[a-z0-9-]+=[^;,]*)*;base64,", re.IGNORECASE)
+_FETCHED: Final = ("http://", "https://")
+_WHITESPACE: Final = b" \t\r\n"
+
+
+class Fetcher(Protocol):
+    """Fetches images by URL; see ImageFetcher."""
+
+    async def fetch(self, url: str) -> bytes:
+        """Return the content.
+
+        Raises:
+            InvalidInputError: The URL may not be fetched, or leads to no image.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a query or document is made of, at least one of them.
+
+    Attributes:
+        text: As the model reads it.
+        image: A data URL or an http(s) URL.
+    """
+
+    text: str | None
+    image: str | None
+
+
+def read_parts(value: object) -> Parts:
+    """Return the parts of a query or document in any of the shapes that the documentation shows.
+
+    Raises:
+        InvalidInputError: It has another shape.
+    """
+    if isinstance(value, str):
+        return Parts(value, None)
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(
+            f'got a JSON {_name(value)}; expected a string, {{"text": ..., "image": ...}} or {{"content": [...]}}'
+        )
+    if "content" in value:
+        _check_keys(value, {"content"})
+        return _read_content(value["content"])
+    _check_keys(value, {"text", "image"})
+    text, image = value.get("text"), value.get("image")
+    for name, part in (("text", text), ("image", image)):
+        if part is not None and not isinstance(part, str):
+            raise InvalidInputError(f"{name} is a JSON {_name(part)}; expected a string")
+    if text is None and image is None:
+        raise InvalidInputError("neither text nor image is given; expected at least one of them")
+    return Parts(text, image)
+
+
+def _read_content(content: object) -> Parts:
+    if isinstance(content, str):
+        return Parts(content, None)
+    if not isinstance(content, list) or not content or len(content) > MAX_PARTS:
+        raise InvalidInputError(f"content is no list of 1 to {MAX_PARTS} parts")
+    texts: list[str] = []
+    images: list[str] = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if not isinstance(part, Mapping) or kind not in ("text", "image", "image_url"):
+            raise InvalidInputError('a part of content has another type; expected "text", "image_url" or "image"')
+        _check_keys(part, {"type", kind})
+        value = part.get(kind)
+        if kind == "image_url" and isinstance(value, Mapping):
+            _check_keys(value, {"url", "detail"})
+            value = value.get("url")
+        if not isinstance(value, str):
+            raise InvalidInputError(f"a part of content of type {kind} has no string as {kind}")
+        (texts if kind == "text" else images).append(value)
+    if len(images) > 1:
+        raise InvalidInputError(f"content has {len(images)} images; expected at most 1, the model reads no more")
+    return Parts("\n".join(texts) if texts else None, images[0] if images else None)
+
+
+class DocumentReader:
+    """Turns JSON into queries and documents.
+
+    Args:
+        fetcher: Of images by URL; None: only data URLs are read.
+        max_fetched_bytes: Most bytes of all fetched images of one request.
+    """
+
+    def __init__(self, fetcher: Fetcher | None, max_fetched_bytes: int) -> None:
+        self._fetcher = fetcher
+        self._max_fetched_bytes = max_fetched_bytes
+
+    async def read(self, values: Sequence[object]) -> list[Input | InvalidInputError]:
+        """Return an input for each value, or why it is none, in the order of the values."""
+        if sum(_count_characters(value) for value in values) <= INLINE_CHARACTERS:
+            read = [_read_one(value) for value in values]
+        else:
+            read = await asyncio.to_thread(lambda: [_read_one(value) for value in values])
+        fetched = [index for index, value in enumerate(read) if isinstance(value, Parts)]
+        if fetched:
+            left = [self._max_fetched_bytes]
+            room = asyncio.Semaphore(PARALLEL_FETCHES)
+            async with asyncio.TaskGroup() as group:
+                tasks = {index: group.create_task(self._fetch(read[index], left, room)) for index in fetched}
+            for index, task in tasks.items():
+                read[index] = task.result()
+        return [value for value in read if not isinstance(value, Parts)]
+
+    async def _fetch(self, parts: object, left: list[int], room: asyncio.Semaphore) -> Input | InvalidInputError:
+        """Fetch an image.
+
+        Args:
+            parts: With a URL as image.
+            left: One number: bytes that the request may still fetch.
+            room: Of the request, so that what is fetched beyond the limit is little.
+        """
+        assert isinstance(parts, Parts)
+        assert parts.image is not None
+        if self._fetcher is None:
+            return InvalidInputError(
+                "image URLs are not fetched by this gateway; send a data URL (data:image/png;base64,...), or start the "
+                "gateway with --image-host"
+            )
+        async with room:
+            too_much = InvalidInputError(
+                f"the request's image URLs lead to more than {self._max_fetched_bytes} bytes; send fewer at a time"
+            )
+            if left[0] <= 0:
+                return too_much
+            try:
+                data = await self._fetcher.fetch(parts.image)
+            except InvalidInputError as error:
+                return error
+            left[0] -= len(data)
+            return too_much if left[0] < 0 else combine(parts.text, Image.from_bytes(data))
+
+
+def _read_one(value: object) -> Input | InvalidInputError | Parts:
+    """Return an input, why it is none, or the parts where the image has to be fetched."""
+    try:
+        parts = read_parts(value)
+        if parts.image is None:
+            return combine(parts.text, None)
+        if parts.image[:8].lower().startswith(_FETCHED):
+            return parts
+        return combine(parts.text, Image.from_bytes(decode_data_url(parts.image)))
+    except InvalidInputError as error:
+        return error
+
+
+def decode_data_url(url: str) -> bytes:
+    """Return the content of a data URL with an image in base64.
+
+    Raises:
+        InvalidInputError: It is something else; the message does not quote it.
+    """
+    match = _DATA_URL.match(url[:200])
+    if match is None:
+        raise InvalidInputError(
+            "image is no data URL of an image; expected data:image/png;base64, followed by the file in base64 (paths "
+            "are never read, and base64 alone needs that beginning)"
+        )
+    try:
+        payload = url[match.end() :].encode("ascii")
+        if b"%" in payload:
+            payload = unquote_to_bytes(payload)
+        data = base64.b64decode(payload.translate(None, _WHITESPACE), validate=True)
+    except (UnicodeEncodeError, binascii.Error) as error:
+        raise InvalidInputError(
+            "the image's base64 cannot be decoded; expected the standard alphabet (A-Z a-z 0-9 + /) with padding"
+        ) from error
+    if not data:
+        raise InvalidInputError("the image's data URL is empty; expected the file in base64 after the comma")
+    return data
+
+
+def _check_keys(value: Mapping[str, Any], known: set[str]) -> None:
+    unknown = len(value.keys() - known)
+    if unknown:
+        raise InvalidInputError(f"{unknown} keys are not known; expected {' and '.join(sorted(known))} alone")
+
+
+def _count_characters(value: object, depth: int = 5) -> int:
+    """Return how long the strings of a value are, as deep as images can stand in it."""
+    if isinstance(value, str):
+        return len(value)
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return sum(_count_characters(part, depth - 1) for part in parts) if depth else 0
+
+
+def _name(value: object) -> str:
+    """Return what JSON calls the type of a value."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    return {int: "number", float: "number", str: "string", list: "array", dict: "object"}.get(type(value), "value")

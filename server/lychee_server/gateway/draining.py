@@ -1,0 +1,108 @@
+"""Middleware: when the gateway stops, new requests are refused and those in flight are finished."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lychee_server.gateway.access_log import is_event_stream
+from lychee_server.gateway.metrics import Metrics
+from lychee_server.gateway.refusals import local_path, refuse
+
+HEALTH_PREFIX: Final = "/health"  # these say themselves that the gateway stops
+RETRY_AFTER_S: Final = 2
+POLL_INTERVAL_S: Final = 0.1
+
+
+class Drain:
+    """What is in flight, and whether anything new may begin.
+
+    Event streams of the page do not count: an open tab holds one forever. What a page's user waits for is a call, and
+    the metrics know how many of those there are.
+
+    Args:
+        metrics: Know the calls; count the refusals.
+
+    Attributes:
+        stopping: True once the gateway stops.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.stopping = False
+        self._metrics = metrics
+        self._requests = 0
+        self._streams: set[asyncio.Task[None]] = set()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are being answered, and calls of the page."""
+        return self._requests + self._metrics.calls_in_flight
+
+    def begin(self) -> None:
+        """Refuse everything new from now on."""
+        self.stopping = True
+        self._metrics.set_ready(False)
+
+    async def finish(self) -> None:
+        """Wait until nothing is in flight; then end the event streams."""
+        idle = 0
+        while idle < 3:  # a call's end and its way to the page are different tasks
+            await asyncio.sleep(POLL_INTERVAL_S)
+            idle = 0 if self.in_flight else idle + 1
+        for task in tuple(self._streams):
+            task.cancel()
+
+    async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if self.stopping and not local_path(scope).startswith(HEALTH_PREFIX):
+            self._metrics.reject("stopping")
+            retry = {"retry-after": str(RETRY_AFTER_S)}
+            await refuse(send, 503, "stopping", "the gateway is stopping; ask another one", headers=retry, close=True)
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        is_stream = False
+
+        async def send_and_look(message: Message) -> None:
+            nonlocal is_stream
+            if message["type"] == "http.response.start" and is_event_stream(message):
+                is_stream = True
+                self._requests -= 1
+                self._streams.add(task)
+            await send(message)
+
+        self._requests += 1
+        try:
+            await app(scope, receive, send_and_look)
+        except asyncio.CancelledError:
+            if not (is_stream and self.stopping):
+                raise
+            task.uncancel()
+            await send({"type": "http.response.body", "body": b""})  # the stream's regular end
+        finally:
+            if is_stream:
+                self._streams.discard(task)
+            else:
+                self._requests -= 1
+
+
+class DrainMiddleware:
+    """Hands the requests to a Drain.
+
+    Args:
+        app: The next one.
+        drain: Lives as long as the gateway.
+    """
+
+    def __init__(self, app: ASGIApp, *, drain: Drain) -> None:
+        self._app = app
+        self._drain = drain
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "http":
+            await self._drain.run(self._app, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)

@@ -1,0 +1,162 @@
+"""Errors of a call as answers of HTTP: one table.
+
+422 means that the JSON has another shape than the documentation says; 400 that the shape is right and a value is not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from lychee_client import (
+    ConfigurationError,
+    ConnectionFailedError,
+    ContractError,
+    DeadlineExceededError,
+    InvalidInputError,
+    LycheeError,
+    ModelNotReadyError,
+    ServerError,
+    ServerOverloadedError,
+)
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from lychee_server.gateway.call_notes import current_notes
+from lychee_server.gateway.limits import TooBusyError
+from lychee_server.gateway.request_ids import current_request_id
+
+RETRY_AFTER_S: Final = 2
+
+_logger = logging.getLogger(__name__)
+
+
+class RequestValueError(ConfigurationError):
+    """A value of the request cannot be used.
+
+    Attributes:
+        param: Name of the field.
+        status: Of the answer.
+        kind: For programs.
+    """
+
+    def __init__(self, message: str, param: str, *, status: int = 400, kind: str = "invalid_request") -> None:
+        super().__init__(message)
+        self.param = param
+        self.status = status
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """How an error is answered.
+
+    Attributes:
+        status: Of the answer.
+        kind: For programs.
+        message: For people; None: the error's own, which names nothing inside.
+        retry: Whether the caller is told to come again.
+    """
+
+    status: int
+    kind: str
+    message: str | None = None
+    retry: bool = False
+
+
+# The first class that fits counts.
+FAULTS: Final[tuple[tuple[type[LycheeError], Fault], ...]] = (
+    (InvalidInputError, Fault(400, "invalid_input")),
+    (ConfigurationError, Fault(400, "invalid_request")),
+    (TooBusyError, Fault(429, "too_busy", retry=True)),
+    (ServerOverloadedError, Fault(429, "too_busy", "the model server's queue is full; try again", retry=True)),
+    (ConnectionFailedError, Fault(503, "unavailable", "the model server cannot be reached; try again", retry=True)),
+    (
+        ModelNotReadyError,
+        Fault(503, "unavailable", "the model server is not ready; try again, see /health", retry=True),
+    ),
+    (
+        DeadlineExceededError,
+        Fault(504, "timeout", "the call took longer than its timeout_ms; send less, or allow more"),
+    ),
+    (ContractError, Fault(502, "bad_answer", "the model server answered something unexpected; see the gateway's log")),
+    (ServerError, Fault(502, "model_failed", "the model server failed; see the gateway's log under this request's id")),
+)
+INTERNAL: Final = Fault(500, "internal_error", "the gateway failed; the log tells more under this request's id")
+
+
+def find_fault(error: BaseException) -> Fault:
+    """Return how an error is answered."""
+    if isinstance(error, RequestValueError):
+        return Fault(error.status, error.kind)
+    return next((fault for kind, fault in FAULTS if isinstance(error, kind)), INTERNAL)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Have an app answer every error with the same JSON."""
+    app.add_exception_handler(LycheeError, _answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_shape)
+    app.add_exception_handler(HTTPException, _answer_http)
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    fault = find_fault(error)
+    current_notes().error_type = type(error).__name__
+    if fault.status >= 500:
+        _logger.error("a call failed", exc_info=error)
+    param = error.param if isinstance(error, RequestValueError) else None
+    if isinstance(error, InvalidInputError):
+        param = "query" if str(error).startswith("query") else "documents"
+    headers = {}
+    if fault.retry:
+        headers["retry-after"] = str(error.retry_after_s if isinstance(error, TooBusyError) else RETRY_AFTER_S)
+    return make_error(fault.status, fault.kind, fault.message or str(error), param, headers)
+
+
+async def _answer_shape(request: Request, error: Exception) -> Response:
+    """Say where the shape is wrong, without what was sent."""
+    assert isinstance(error, RequestValidationError)
+    current_notes().error_type = type(error).__name__
+    first = error.errors()[0]
+    param: str | None = _location(first["loc"])
+    if first["type"] == "json_invalid":
+        message, param = "the body is not valid JSON", None
+    elif first["loc"] == ("body",):
+        message = "the body is no JSON object; send one, with the header content-type: application/json"
+        param = None
+    elif first["type"] == "extra_forbidden":
+        message = "the request has a field that is not known; see /docs"
+        param = None
+    else:
+        message = f"{param}: {first['msg']}; see /docs"
+    return make_error(422, "invalid_shape", message, param)
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kinds = {404: "not_found", 405: "method_not_allowed"}
+    messages = {
+        404: "nothing is served at this path; see /docs",
+        405: "this path takes another method; see /docs",
+        400: "the body cannot be read",
+    }
+    message = messages.get(error.status_code, str(error.detail))
+    kind = kinds.get(error.status_code, "invalid_request" if error.status_code < 500 else "internal_error")
+    return make_error(error.status_code, kind, message, None, dict(error.headers or {}))
+
+
+def make_error(
+    status: int, kind: str, message: str, param: str | None, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """Return the answer that every error has."""
+    body = {"message": message, "type": kind, "param": param, "request_id": current_request_id()}
+    return JSONResponse(body, status, headers)
+
+
+def _location(location: Sequence[Any]) -> str:
+    """Return the path of a field, made of names that we know and positions."""
+    return ".".join(str(part) for part in location[1:] if not (isinstance(part, str) and "[" in part)) or "body"

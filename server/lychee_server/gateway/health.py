@@ -1,0 +1,274 @@
+"""Whether the gateway can be trusted: Triton answers, the golden pairs match, and a pair is scored in time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+from lychee_client import (
+    DeadlineExceededError,
+    GoldenReport,
+    Image,
+    LycheeError,
+    Manifest,
+    ModelNotReadyError,
+    ServerOverloadedError,
+)
+
+from lychee_server.gateway.metrics import Metrics
+from lychee_server.gateway.model_client import GatewayClient, SharedClient
+
+State: TypeAlias = Literal["starting", "ready", "degraded", "unavailable", "stopping"]
+Status: TypeAlias = Literal["ok", "degraded", "unavailable"]
+
+POLL_S: Final = 1.0  # how soon a lost Triton is noticed where no call notices it first
+ANSWER_TIMEOUT_S: Final = 5.0  # for "are you ready?"
+READY_TIMEOUT_S: Final = 2.0
+GOLDEN_TIMEOUT_S: Final = 300.0
+RECHECK_S: Final = 300.0
+RECHECK_FAILED_S: Final = 30.0
+REUSE_S: Final = 1.0  # a probe's result answers later probes for so long
+START_WAIT_S: Final = 5.0  # a call that comes before the first check waits for it
+_PROBE_IMAGE_SIZE: Final = (32, 32, 3)
+
+_logger = logging.getLogger("lychee_server.gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """The outcome of one look.
+
+    Attributes:
+        status: What `GET /health` says.
+        latency_ms: Wall time of the scored pair; None where none was scored.
+        reason: Why it is not "ok", for people; None where it is.
+    """
+
+    status: Status
+    latency_ms: float | None = None
+    reason: str | None = None
+
+
+class Health:
+    """Watches the server in the background, and scores a pair when asked.
+
+    A server counts as ready only after its golden pairs matched, and again only after it was lost, came back, and they
+    matched again; also every few minutes. Each of these checks uses a new client, so that it sees the model that is
+    served now, and none of them uses the embedding cache.
+
+    Args:
+        connect: Makes a client without a cache.
+        url: Of Triton, for messages.
+        metrics: Are told of every change.
+        latency_limit_ms: A scored pair that takes longer makes the status "degraded".
+        on_model: Awaited with the manifest before a server counts as ready.
+
+    Attributes:
+        state: "starting" before the first check ended, "degraded" while the golden pairs do not match.
+        reason: Of a state other than "ready", for people.
+        golden: The last replay of the golden pairs; None before the first.
+        golden_checked_at: When that was, in seconds since 1970; None before the first.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], GatewayClient],
+        url: str,
+        metrics: Metrics,
+        *,
+        latency_limit_ms: float,
+        on_model: Callable[[Manifest], Awaitable[None]],
+    ) -> None:
+        self.state: State = "starting"
+        self.reason: str | None = f"waiting for Triton at {url}"
+        self.golden: GoldenReport | None = None
+        self.golden_checked_at: float | None = None
+        self._connect = connect
+        self._url = url
+        self._metrics = metrics
+        self._latency_limit_ms = latency_limit_ms
+        self._on_model = on_model
+        self._watch_task: asyncio.Task[None] | None = None
+        self._probe_task: asyncio.Task[HealthReport] | None = None
+        self._probed: tuple[float, HealthReport] | None = None
+        self._clients = SharedClient(connect())
+        self._manifest: Manifest | None = None
+        self._doubt = asyncio.Event()
+        self._checked_once = asyncio.Event()
+        self._verifications = asyncio.Condition()
+
+    def start(self) -> None:
+        """Begin to watch, on the running event loop."""
+        if self._watch_task is None:
+            self._watch_task = asyncio.create_task(self._watch(), name="gateway-health")
+
+    def begin_stopping(self) -> None:
+        """Be no longer ready; calls that come anyway are still answered."""
+        self._enter("stopping", "the gateway is stopping")
+
+    async def aclose(self) -> None:
+        """Stop watching."""
+        self.begin_stopping()
+        for task in (self._watch_task, self._probe_task):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError, LycheeError):
+                    await task
+        await self._clients.aclose()
+
+    async def require(self, timeout_s: float) -> None:
+        """Return if calls make sense; wait a moment if the first check has not ended.
+
+        Raises:
+            ModelNotReadyError: The server is away, or has not been checked since it came back.
+        """
+        if not self._checked_once.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(timeout_s, START_WAIT_S)):
+                    await self._checked_once.wait()
+        if self.state in ("starting", "unavailable"):
+            raise ModelNotReadyError(f"the model server is not ready: {self.reason}")
+
+    def suspect(self) -> None:
+        """Look at the server now: a call failed in a way that a lost or exchanged server would explain."""
+        self._doubt.set()
+
+    async def recheck(self) -> None:
+        """Replay the golden pairs now, and return when that is done."""
+        async with self._verifications:
+            self._doubt.set()
+            await self._verifications.wait()
+
+    async def check(self) -> HealthReport:
+        """Score a real pair. Callers at the same time share one, and a result serves a second."""
+        if self.state in ("starting", "unavailable", "stopping"):
+            return HealthReport("unavailable", reason=f"{self.state}: {self.reason}")
+        if self._probed is not None and time.monotonic() - self._probed[0] < REUSE_S:
+            return self._probed[1]
+        if self._probe_task is None or self._probe_task.done():
+            self._probe_task = asyncio.create_task(self._probe(), name="gateway-probe")
+        return await asyncio.shield(self._probe_task)
+
+    async def _probe(self) -> HealthReport:
+        report = await self._score_pair()
+        self._probed = (time.monotonic(), report)
+        return report
+
+    async def _score_pair(self) -> HealthReport:
+        manifest = self._manifest
+        assert manifest is not None  # the state says so
+        timeout_s = max(1.0, 2 * self._latency_limit_ms / 1e3)
+        name = uuid.uuid4().hex  # a text that no cache has seen
+        document = f"document {name}" if "rerank_text" in manifest.max_batch_size else _make_image()
+        began_at_s = time.monotonic()
+        try:
+            async with self._clients.use() as client:
+                await client.score(f"query {name}", document, timeout_s=timeout_s, request_id=f"health-{name}")
+        except DeadlineExceededError:
+            return HealthReport("degraded", reason=f"a pair was not scored within {timeout_s:g} s")
+        except ServerOverloadedError:
+            return HealthReport("degraded", reason="Triton's queue is full")
+        except LycheeError as error:
+            self.suspect()
+            return HealthReport("unavailable", reason=f"a pair cannot be scored: {error}")
+        latency_ms = round(1e3 * (time.monotonic() - began_at_s), 1)
+        if self.state == "degraded":
+            return HealthReport("degraded", latency_ms, self.reason)
+        if latency_ms > self._latency_limit_ms:
+            reason = f"a pair took {latency_ms:g} ms; the limit is {self._latency_limit_ms:g} ms"
+            return HealthReport("degraded", latency_ms, reason)
+        return HealthReport("ok", latency_ms)
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                checked = await self._verify()
+            except LycheeError as error:  # also: the server went away meanwhile
+                self._lose(str(error))
+                checked = False
+            except Exception:
+                _logger.exception("the golden pairs could not be checked")
+                self._lose("the golden pairs could not be checked; the gateway's log says why")
+                checked = False
+            self._checked_once.set()
+            async with self._verifications:
+                self._verifications.notify_all()
+            await asyncio.sleep(POLL_S)  # also where every call makes us doubt
+            if checked:
+                await self._wait_for_doubt()
+
+    async def _verify(self) -> bool:
+        """Replay the golden pairs with a new client; return False while the server is not ready."""
+        self._doubt.clear()
+        client = self._connect()
+        try:
+            if not await client.is_ready(ANSWER_TIMEOUT_S):
+                self._lose(f"Triton at {self._url} does not answer, or not all its models are loaded")
+                return False
+            await client.wait_until_ready(READY_TIMEOUT_S)
+            manifest = await client.manifest()
+            report = await client.check_golden_pairs(GOLDEN_TIMEOUT_S)
+            await self._on_model(manifest)
+        except BaseException:
+            await client.aclose()
+            raise
+        self._manifest = manifest
+        await self._clients.replace(client)
+        self._judge(report)
+        return True
+
+    def _judge(self, report: GoldenReport) -> None:
+        self.golden, self.golden_checked_at = report, time.time()
+        self._metrics.set_triton_up(True)
+        self._metrics.set_golden(report.passed, report.max_abs_error)
+        if report.passed:
+            self._enter("ready", None)
+            return
+        wrong = sum(pair.abs_error > report.tolerance for pair in report.pairs)
+        self._enter(
+            "degraded",
+            f"{wrong} of {len(report.pairs)} golden pairs do not match: the largest error is "
+            f"{report.max_abs_error:.4f}, {report.tolerance:g} is allowed; another model is served than was exported, "
+            "or with another precision. Run `lychee doctor`",
+        )
+
+    async def _wait_for_doubt(self) -> None:
+        """Return when the golden pairs have to be replayed: the server is lost, a call failed, or time has passed."""
+        assert self.golden is not None
+        until_s = time.monotonic() + (RECHECK_S if self.golden.passed else RECHECK_FAILED_S)
+        while time.monotonic() < until_s:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await self._doubt.wait()
+                return
+            async with self._clients.use() as client:
+                ready = await client.is_ready(ANSWER_TIMEOUT_S)
+            if not ready:
+                self._lose(f"Triton at {self._url} does not answer, or not all its models are loaded")
+                return
+
+    def _lose(self, reason: str) -> None:
+        self._metrics.set_triton_up(False)
+        self._enter("starting" if self.golden is None else "unavailable", reason)
+
+    def _enter(self, state: State, reason: str | None) -> None:
+        if self.state == "stopping":
+            return
+        if state != self.state:
+            level = logging.INFO if state in ("ready", "stopping") else logging.WARNING
+            _logger.log(level, "the gateway is %s%s", state, f": {reason}" if reason else "")
+        self.state, self.reason = state, reason
+        self._metrics.set_ready(state == "ready")
+        self._probed = None
+
+
+def _make_image() -> Image:
+    """Return a small image that no cache has seen, for models that rank no texts."""
+    return Image.from_numpy(np.random.default_rng().integers(0, 256, _PROBE_IMAGE_SIZE, dtype=np.uint8))

@@ -1,0 +1,174 @@
+"""A gateway in a process of its own, as `lychee load` runs it beside Triton."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import psutil
+
+from lychee_server import _config
+from lychee_server._errors import ServerStartError
+from lychee_server.processes import check_port, end_with_parent, pick_free_ports, stop_process
+from lychee_server.triton import TritonServer, reachable_host, read_error_lines
+
+POLL_INTERVAL_S: Final = 0.1
+REQUEST_TIMEOUT_S: Final = 5.0
+LOG_LEVELS: Final = {"VERBOSE": "DEBUG"}
+ERROR_LOG_VARIABLE: Final = "LYCHEE_GATEWAY_ERROR_LOG"
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayChoice:
+    """What `lychee load` decides about its gateway. Everything else comes from LYCHEE_GATEWAY_* variables.
+
+    Attributes:
+        host: Address to listen on.
+        port: 0 picks a free port.
+        web: Serve the page.
+        max_img_size: See GatewaySettings.
+        log_level: Of Triton; the gateway's own levels have the same names, but for VERBOSE.
+    """
+
+    host: str
+    port: int
+    web: bool
+    max_img_size: int | None
+    log_level: str
+
+
+class GatewayProcess:
+    """Runs `lychee gateway` for one Triton.
+
+    Args:
+        choice: What is particular about it.
+        detached: It lives on when this process ends. Otherwise it ends with it.
+
+    Attributes:
+        log_path: File with its JSON log.
+        port: Where it listens; chosen at the start.
+    """
+
+    def __init__(self, choice: GatewayChoice, *, detached: bool) -> None:
+        self.log_path = _config.state_dir() / "gateway.log"
+        self.port = choice.port
+        self._choice = choice
+        self._detached = detached
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None before the start."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def host(self) -> str:
+        """Address that it listens on."""
+        return self._choice.host
+
+    @property
+    def url(self) -> str:
+        """URL for a browser on this machine."""
+        return f"http://{reachable_host(self.host)}:{self.port}"
+
+    @property
+    def has_page(self) -> bool:
+        """Whether it serves the page."""
+        return self._choice.web
+
+    @property
+    def create_time(self) -> float:
+        """Start of the process in seconds since the epoch; with the pid it names the process for good."""
+        assert self._process is not None, "call start() first"
+        return psutil.Process(self._process.pid).create_time()
+
+    def choose_port(self) -> None:
+        """Check that the port is free, or pick one.
+
+        Raises:
+            PortInUseError: Another process holds it.
+        """
+        if self.port == 0:
+            (self.port,) = pick_free_ports(self.host, 1)
+        else:
+            check_port(self.host, self.port, option="--port")
+
+    def start(self, server: TritonServer) -> None:
+        """Start it; it waits for Triton itself."""
+        choice = self._choice
+        command = [sys.executable, "-m", "lychee_server.gateway", "--triton-url", server.grpc_url]
+        command += ["--triton-metrics-url", server.metrics_url, "--host", self.host, "--port", str(self.port)]
+        command += ["--log-level", LOG_LEVELS.get(choice.log_level, choice.log_level)]
+        command.append("--web" if choice.web else "--no-web")
+        if choice.max_img_size is not None:
+            command += ["--max-img-size", str(choice.max_img_size)]
+        if not self._detached:
+            command = end_with_parent(command)
+        environment = {ERROR_LOG_VARIABLE: str(_config.state_dir() / "gateway-errors.log"), **os.environ}
+        with self.log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def poll(self) -> int | None:
+        """Return its exit code if it has ended."""
+        assert self._process is not None, "call start() first"
+        return self._process.poll()
+
+    def wait_until_ready(self, timeout_s: float) -> None:
+        """Wait until it has replayed the golden pairs and takes requests.
+
+        Raises:
+            ServerStartError: It ended, or the time is up.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (reason := read_problem(self.host, self.port)) is not None:
+            code = self.poll()
+            if code is not None:
+                raise ServerStartError(
+                    f"The gateway ended with exit code {code} before it was ready. Last errors:",
+                    log_path=self.log_path,
+                    log_lines=read_error_lines(self.log_path),
+                )
+            if time.monotonic() > deadline:
+                raise ServerStartError(
+                    f"The gateway was not ready after {timeout_s:g} s: {reason}. Give it more time with --timeout-s.",
+                    log_path=self.log_path,
+                )
+            time.sleep(POLL_INTERVAL_S)
+
+    def stop(self) -> None:
+        """End it: ask, wait until the calls in flight are answered, kill."""
+        assert self._process is not None, "call start() first"
+        stop_process(psutil.Process(self._process.pid), timeout_s=_config.GATEWAY_STOP_TIMEOUT_S)
+        self._process.wait()
+
+
+def read_problem(host: str, port: int) -> str | None:
+    """Ask a gateway on this machine whether it is ready. Return why not, or None if it is."""
+    connection = http.client.HTTPConnection(reachable_host(host), port, timeout=REQUEST_TIMEOUT_S)
+    try:
+        connection.request("GET", "/health/ready")
+        response = connection.getresponse()
+        body = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        return f"it does not answer ({error})"
+    finally:
+        connection.close()
+    if response.status == http.client.OK:
+        return None
+    try:
+        return str(json.loads(body)["reason"])
+    except (ValueError, KeyError, TypeError):
+        return f"it answers with status {response.status}"

@@ -1,0 +1,86 @@
+"""What happened lately: rates of the last minute and the latency of the last calls, in bounded memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+WINDOW_S: Final = 60
+LATENCIES: Final = 1000
+
+
+@dataclass(slots=True)
+class _Second:
+    number: int
+    calls: int = 0
+    documents: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RecentSummary:
+    """The last minute and the last calls.
+
+    Attributes:
+        calls_per_s: Over the last minute.
+        documents_per_s: Over the last minute.
+        p50_ms: Of the last thousand calls, or None before the first.
+        p99_ms: Likewise.
+    """
+
+    calls_per_s: float
+    documents_per_s: float
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class RecentCalls:
+    """Remember the last calls; safe to use from several threads.
+
+    Args:
+        clock: Tells the seconds; for tests.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began_at_s = clock()
+        self._seconds: deque[_Second] = deque(maxlen=WINDOW_S)
+        self._latencies_s: deque[float] = deque(maxlen=LATENCIES)
+        self._lock = threading.Lock()
+
+    def add(self, latency_s: float) -> None:
+        """Count a call."""
+        with self._lock:
+            self._latencies_s.append(latency_s)
+            self._current().calls += 1
+
+    def add_documents(self, count: int) -> None:
+        """Count documents."""
+        with self._lock:
+            self._current().documents += count
+
+    def summary(self) -> RecentSummary:
+        """Return the rates and percentiles of now."""
+        with self._lock:
+            now_s = self._clock()
+            recent = [second for second in self._seconds if second.number > int(now_s) - WINDOW_S]
+            calls = sum(second.calls for second in recent)
+            documents = sum(second.documents for second in recent)
+            ordered = sorted(self._latencies_s)
+        window_s = min(WINDOW_S, max(1.0, now_s - self._began_at_s))
+        return RecentSummary(
+            calls / window_s, documents / window_s, _percentile_ms(ordered, 0.5), _percentile_ms(ordered, 0.99)
+        )
+
+    def _current(self) -> _Second:
+        number = int(self._clock())
+        if not self._seconds or self._seconds[-1].number != number:
+            self._seconds.append(_Second(number))
+        return self._seconds[-1]
+
+
+def _percentile_ms(ordered_s: list[float], fraction: float) -> float | None:
+    return 1e3 * ordered_s[round(fraction * (len(ordered_s) - 1))] if ordered_s else None

@@ -1,0 +1,362 @@
+"""The routes of the REST API."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Annotated, Any, Final, TypeVar
+
+from fastapi import APIRouter, Body, FastAPI, Request
+from lychee_client import (
+    Calibration,
+    ConfigurationError,
+    InvalidInputError,
+    LycheeError,
+    Policy,
+    RerankOptions,
+    RerankResult,
+)
+from lychee_client.instructions import all_instructions
+from lychee_client.instructions.templates import text_problem
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from lychee_server.gateway.documents import DocumentReader, Fetcher
+from lychee_server.gateway.errors import RequestValueError
+from lychee_server.gateway.image_urls import ImageFetcher
+from lychee_server.gateway.request_ids import current_request_id
+from lychee_server.gateway.schemas import (
+    RERANK_EXAMPLES,
+    SCORE_EXAMPLES,
+    CallOptions,
+    ErrorAnswer,
+    FailedDocument,
+    HealthAnswer,
+    InstructionEntry,
+    InstructionList,
+    ModelEntry,
+    ModelList,
+    NamedInstruction,
+    RankedDocument,
+    RerankAnswer,
+    RerankRequest,
+    ScoreAnswer,
+    ScoreRequest,
+)
+from lychee_server.gateway.service import Service, ServiceAnswer
+from lychee_server.gateway.settings import MIB
+
+CUSTOM_POLICY: Final = "custom"
+META: Final[dict[str, Any]] = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
+CALL_PATHS: Final = ("/v1/rerank", "/v2/rerank", "/v1/score")
+OTHER_METHODS: Final = ["GET", "PUT", "PATCH", "DELETE"]
+CLIENT_GONE: Final = 499  # as nginx calls it; nobody is there to read it
+IGNORED: Final = ("rank_fields", "max_tokens_per_doc", "max_chunks_per_doc")
+_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"model": ErrorAnswer, "description": "A value cannot be used."},
+    401: {"model": ErrorAnswer, "description": "The API key is missing or wrong."},
+    404: {"model": ErrorAnswer, "description": "Another model is served."},
+    413: {"model": ErrorAnswer, "description": "The body is too large."},
+    422: {"model": ErrorAnswer, "description": "The JSON has another shape."},
+    429: {"model": ErrorAnswer, "description": "Too many calls; see the header Retry-After."},
+    502: {"model": ErrorAnswer, "description": "The model server failed."},
+    503: {"model": ErrorAnswer, "description": "The model server is not there; see the header Retry-After."},
+    504: {"model": ErrorAnswer, "description": "The call took longer than its timeout."},
+}
+_UNHEALTHY: Final[dict[int | str, dict[str, Any]]] = {503: {"model": HealthAnswer, "description": "Not ok; says why."}}
+
+T = TypeVar("T")
+
+
+def install_routes(app: FastAPI, service: Service, fetcher: ImageFetcher | None) -> None:
+    """Add the routes to an app."""
+    app.include_router(_make_call_routes(service, fetcher))
+    app.include_router(_make_model_routes(service))
+    app.include_router(_make_operation_routes(service))
+    for path in CALL_PATHS:  # the page, which is mounted below all of this, would answer that there is no such path
+        app.add_api_route(path, _refuse_method, methods=OTHER_METHODS, include_in_schema=False)
+
+
+async def _refuse_method(request: Request) -> Response:
+    raise HTTPException(405, f"{request.method} is not possible here; expected POST, see /docs", {"allow": "POST"})
+
+
+def _make_call_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
+    router = APIRouter(tags=["rerank"], responses=_ERRORS)
+    settings = service.settings
+    reader = DocumentReader(fetcher, settings.max_request_mb * MIB)
+
+    async def call(request: Request, body: CallOptions, query: object, documents: Sequence[object]) -> ServiceAnswer:
+        """Rank what a body holds, as long as the caller listens."""
+        began_at_s = time.monotonic()
+        await _check_model(service, body.model)
+        options = await _make_options(service, body)
+        parsed_query, *parsed = await reader.read([query, *documents])
+        if isinstance(parsed_query, InvalidInputError):
+            raise InvalidInputError(f"query: {parsed_query}")
+        for document in parsed:
+            if isinstance(document, InvalidInputError):
+                service.metrics.reject("invalid")
+        allowed_s = settings.timeout_s if body.timeout_ms is None else body.timeout_ms / 1e3
+        options["timeout_s"] = max(1e-3, allowed_s - (time.monotonic() - began_at_s))
+        route = request.scope["route"].path
+        return await service.rerank(parsed_query, parsed, options, request_id=current_request_id(), route=route)
+
+    @router.post("/v1/rerank", response_model=RerankAnswer, summary="Rank documents for a query")
+    @router.post("/v2/rerank", response_model=RerankAnswer, summary="The same, for clients that call this version")
+    async def rerank(
+        request: Request, body: Annotated[RerankRequest, Body(openapi_examples=RERANK_EXAMPLES)]
+    ) -> Response:
+        """Score every document from 0 to 1, rank them, and decide.
+
+        A document that cannot be ranked is an entry of `errors` and costs the others nothing.
+        """
+        if not 1 <= len(body.documents) <= settings.max_documents:
+            raise RequestValueError(
+                f"documents has {len(body.documents)} entries; expected 1 to {settings.max_documents}", "documents"
+            )
+        if body.top_n and body.min_results > body.top_n:
+            raise RequestValueError("min_results is above top_n; expected at most as many", "min_results")
+        answer = await _while_connected(request, call(request, body, body.query, body.documents))
+        return _gone() if answer is None else await _answer_rerank(service, body, answer)
+
+    @router.post("/v1/score", response_model=ScoreAnswer, summary="Score one pair")
+    async def score(request: Request, body: Annotated[ScoreRequest, Body(openapi_examples=SCORE_EXAMPLES)]) -> Response:
+        """Score one document for a query. A document that cannot be scored is an error of status 400."""
+        answer = await _while_connected(request, call(request, body, body.query, [body.document]))
+        if answer is None:
+            return _gone()
+        for failed in answer.response.errors:
+            if isinstance(failed.error, InvalidInputError):
+                raise RequestValueError(failed.message, "document", kind="invalid_input")
+            raise failed.error
+        return _send(
+            ScoreAnswer(
+                **_describe_call(answer, await _model_id(service, answer), []),
+                **_describe_result(answer.response.results[0]),
+            )
+        )
+
+    return router
+
+
+def _make_model_routes(service: Service) -> APIRouter:
+    router = APIRouter(tags=["model"], responses={503: _ERRORS[503]})
+
+    @router.get("/v1/models", summary="The served model")
+    async def models() -> ModelList:
+        """Describe the model that Triton serves."""
+        manifest = await service.manifest()
+        return ModelList(
+            data=[
+                ModelEntry(
+                    id=manifest.model_id,
+                    revision=manifest.revision,
+                    precision=manifest.precision,
+                    family=manifest.family,
+                    max_tokens=manifest.text.max_tokens,
+                    reads_instruction=manifest.instruction is not None,
+                    default_instruction=None if manifest.instruction is None else manifest.instruction.default,
+                    max_img_size=manifest.max_img_size,
+                )
+            ]
+        )
+
+    @router.get("/v1/instructions", summary="Named instructions")
+    async def instructions() -> InstructionList:
+        """List the instructions that `instruction: {"name": ...}` can name."""
+        templates = await asyncio.to_thread(all_instructions)
+        return InstructionList(
+            data=[
+                InstructionEntry(
+                    name=name, purpose=template.purpose, texts={str(k): v for k, v in template.texts.items()}
+                )
+                for name, template in templates.items()
+            ]
+        )
+
+    return router
+
+
+def _make_operation_routes(service: Service) -> APIRouter:
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/health", response_model=HealthAnswer, responses=_UNHEALTHY, summary="Score a pair, and say how it is")
+    async def health() -> Response:
+        """Score a real pair. Answers 503 with a reason unless the status is ok."""
+        report = await service.health.check()
+        body = HealthAnswer(status=report.status, latency_ms=report.latency_ms, reason=report.reason)
+        return _send(body, 200 if report.status == "ok" else 503)
+
+    @router.get("/health/live", summary="Whether the process answers")
+    async def live() -> dict[str, str]:
+        """Answer, whatever the state of Triton."""
+        return {"status": "ok"}
+
+    @router.get("/health/ready", responses=_UNHEALTHY, summary="Whether calls should be sent here")
+    async def ready() -> JSONResponse:
+        """Answer 200 while Triton is there and its golden pairs matched, and the gateway is not stopping."""
+        state, reason = service.health.state, service.health.reason
+        if state == "ready":
+            return JSONResponse({"status": "ok"})
+        status = "degraded" if state == "degraded" else "unavailable"
+        return JSONResponse({"status": status, "reason": f"{state}: {reason}"}, 503)
+
+    @router.get("/metrics", response_class=Response, summary="Metrics for Prometheus")
+    async def metrics() -> Response:
+        """Render what the gateway counts, in Prometheus' text format."""
+        content, content_type = service.metrics.render()
+        return Response(content, headers={"content-type": content_type})
+
+    return router
+
+
+async def _check_model(service: Service, model: str | None) -> None:
+    """Refuse a model that is not the served one; its id, or the last segment of its id, names it."""
+    if model is None:
+        return
+    served = (await service.manifest()).model_id
+    if model not in (served, served.rsplit("/", 1)[-1]):
+        message = f"another model was asked for than is served; expected {served!r}, or leave model out"
+        raise RequestValueError(message, "model", status=404, kind="model_not_found")
+
+
+async def _make_options(service: Service, body: CallOptions) -> RerankOptions:
+    """Return the client's options, `timeout_s` left out."""
+    most_ms = 1e3 * service.settings.timeout_s
+    if body.timeout_ms is not None and body.timeout_ms > most_ms:
+        raise RequestValueError(f"timeout_ms is {body.timeout_ms:g}; expected at most {most_ms:g}", "timeout_ms")
+    bulk = body.priority == "bulk" or (isinstance(body.priority, int) and body.priority > 0)
+    options: RerankOptions = {
+        "instruction": await _find_instruction(body.instruction),
+        "policy": _find_policy(service, body),
+        "priority": "bulk" if bulk else "interactive",
+        "server_timings": body.server_timings,
+    }
+    if isinstance(body, RerankRequest):
+        options["top_n"] = body.top_n or None
+        options["score_threshold"] = body.score_threshold
+        options["min_results"] = body.min_results
+    return options
+
+
+def _find_policy(service: Service, body: CallOptions) -> str | Policy | Calibration:
+    policy = body.policy
+    if policy is None:
+        return service.policy
+    if isinstance(policy, str):
+        return policy
+    review = policy.accept if policy.review is None else policy.review
+    if review > policy.accept:
+        raise RequestValueError("policy.review is above policy.accept; expected review <= accept", "policy")
+    return Policy(CUSTOM_POLICY, accept=policy.accept, review=review)
+
+
+async def _find_instruction(instruction: str | NamedInstruction | None) -> str | None:
+    if isinstance(instruction, NamedInstruction):
+        templates = await asyncio.to_thread(all_instructions)
+        if instruction.name not in templates:
+            raise RequestValueError(
+                f"no instruction has this name; expected one of {', '.join(templates)}", "instruction"
+            )
+        try:
+            return templates[instruction.name].text(instruction.language)
+        except ConfigurationError as error:
+            raise RequestValueError(str(error), "instruction") from error
+    problem = None if instruction is None else text_problem(instruction)
+    if problem is not None:
+        raise RequestValueError(f"the instruction {problem}", "instruction")
+    return instruction
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+    """Return what the work returns; cancel it and return None when the caller hangs up."""
+    task = asyncio.create_task(work)
+    watch = asyncio.create_task(_wait_for_disconnect(request))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        return await task if task.done() else None
+    finally:
+        for started in (task, watch):
+            if not started.done():
+                started.cancel()
+                with suppress(asyncio.CancelledError, LycheeError):
+                    await started
+
+
+async def _wait_for_disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _gone() -> Response:
+    return Response(status_code=CLIENT_GONE)
+
+
+async def _model_id(service: Service, answer: ServiceAnswer) -> str:
+    """Return the model's name, also where no document was good enough to be sent."""
+    model = answer.response.model
+    return (await service.manifest()).model_id if model is None else model.model_id
+
+
+async def _answer_rerank(service: Service, body: RerankRequest, answer: ServiceAnswer) -> Response:
+    ignored = [f"{name} is ignored; see /docs" for name in IGNORED if getattr(body, name) is not None]
+    results = [
+        RankedDocument(
+            index=result.index,
+            below_threshold=result.below_threshold,
+            document=_echo(body.documents[result.index]) if body.return_documents else None,
+            **_describe_result(result),
+        )
+        for result in answer.response.results
+    ]
+    return _send(
+        RerankAnswer(
+            **_describe_call(answer, await _model_id(service, answer), ignored),
+            results=results,
+            errors=[FailedDocument(index=failed.index, message=failed.message) for failed in answer.response.errors],
+            meta=META,
+        )
+    )
+
+
+def _echo(document: Any) -> dict[str, Any]:
+    return {"text": document} if isinstance(document, str) else dict(document)
+
+
+def _describe_call(answer: ServiceAnswer, model_id: str, warnings: Sequence[str]) -> dict[str, Any]:
+    response, usage = answer.response, answer.usage
+    return {
+        "id": answer.request_id,
+        "model": model_id,
+        "warnings": [*response.warnings, *warnings],
+        "usage": {
+            "total_tokens": usage.tokens,
+            "prompt_tokens": usage.tokens,
+            "images": usage.images,
+            "documents": usage.documents,
+        },
+        "timings": asdict(response.timings),
+        "embedding_cache": None if response.embedding_cache is None else asdict(response.embedding_cache),
+    }
+
+
+def _describe_result(result: RerankResult) -> dict[str, Any]:
+    return {
+        "relevance_score": result.relevance_score,
+        "logit": result.logit,
+        "decision": result.decision,
+        "modality": result.modality,
+        "truncated": result.truncated,
+        "tokens": result.tokens,
+        "image_size": result.image_size,
+        "image_resized_to": result.image_resized_to,
+        "image_tokens": result.image_tokens,
+    }
+
+
+def _send(body: Any, status: int = 200) -> Response:
+    return Response(body.model_dump_json(exclude_none=True), status, media_type="application/json")

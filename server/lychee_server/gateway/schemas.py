@@ -1,0 +1,301 @@
+"""The shapes of requests and answers, as the API's documentation shows them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+PIXEL: Final = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJ"
+    "RU5ErkJggg=="
+)
+
+_CONTENT_SCHEMA: Final[dict[str, Any]] = {
+    "description": "A text, an image, or both. Images are data URLs (data:image/png;base64,...); http(s) URLs where "
+    "the gateway was started with --image-host. Texts of `content` are joined by line breaks.",
+    "anyOf": [
+        {"type": "string", "description": "A text, never a path or URL."},
+        {
+            "type": "object",
+            "properties": {"text": {"type": "string"}, "image": {"type": "string", "format": "uri"}},
+            "additionalProperties": False,
+        },
+        {
+            "type": "object",
+            "properties": {
+                "content": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "type": {"enum": ["text", "image_url", "image"]},
+                            "text": {"type": "string"},
+                            "image": {"type": "string", "format": "uri"},
+                            "image_url": {
+                                "anyOf": [
+                                    {"type": "string", "format": "uri"},
+                                    {"type": "object", "properties": {"url": {"type": "string", "format": "uri"}}},
+                                ]
+                            },
+                        },
+                        "required": ["type"],
+                    },
+                }
+            },
+            "required": ["content"],
+            "additionalProperties": False,
+        },
+    ],
+}
+# Read by documents.py, because one bad document must not fail the whole request.
+Content = Annotated[Any, WithJsonSchema(_CONTENT_SCHEMA)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class NamedInstruction(_Request):
+    """One of GET /v1/instructions."""
+
+    name: str = Field(description="Of the instruction.")
+    language: Literal["en", "zh"] = Field("en", description="Of its text.")
+
+
+class CustomPolicy(_Request):
+    """Two inclusive thresholds."""
+
+    accept: float = Field(ge=0, le=1, description="From this score on, a document is accepted.")
+    review: float | None = Field(
+        None, ge=0, le=1, description="From this score on, up to `accept`, it is marked for review; default: `accept`."
+    )
+
+
+class CallOptions(_Request):
+    """What reranking and scoring have in common."""
+
+    model: str | None = Field(None, description="The served model, see /v1/models; may be left out.")
+    instruction: str | NamedInstruction | None = Field(
+        None, description="What makes a document relevant, for models that read one: a text, or a named one."
+    )
+    policy: Literal["strict", "balanced", "exploratory"] | CustomPolicy | None = Field(
+        None, description="Turns scores into decisions. Default: the gateway's."
+    )
+    priority: Literal["interactive", "bulk"] | Annotated[int, Field(ge=0, le=999)] | None = Field(
+        None, description='"bulk" lets others pass; so does a number above 0, as vendors\' clients send it.'
+    )
+    timeout_ms: float | None = Field(None, gt=0, description="For the whole call, waiting included.")
+    server_timings: bool = Field(False, description="Queue and compute times as Triton counts them per model.")
+
+
+class RerankRequest(CallOptions):
+    """Documents to be ranked for a query."""
+
+    query: Content = Field(description="What is searched for.")
+    documents: list[Content] = Field(description="What is ranked.")
+    top_n: int | None = Field(None, ge=0, description="At most so many results; 0 or null: all.")
+    score_threshold: float | None = Field(None, ge=0, le=1, description="Inclusive; what is below is left out.")
+    min_results: int = Field(0, ge=0, description="So many of the best stay, even below `score_threshold`.")
+    return_documents: bool = Field(False, description="Put each document into its result, as it was sent.")
+    rank_fields: Any = Field(None, description="Ignored, with a warning: documents have the keys text and image.")
+    max_tokens_per_doc: Any = Field(None, description="Ignored, with a warning: the model's own limit counts.")
+    max_chunks_per_doc: Any = Field(None, description="Ignored, with a warning: documents are not cut into chunks.")
+
+
+class ScoreRequest(CallOptions):
+    """One pair to be scored."""
+
+    query: Content = Field(description="What is searched for.")
+    document: Content = Field(description="What is scored.")
+
+
+class ScoredDocument(BaseModel):
+    """What the model made of one document. Keys that make no sense for it are absent."""
+
+    relevance_score: float = Field(description="0 to 1; an order, not a proportion.")
+    logit: float = Field(description="The score before the sigmoid.")
+    decision: Literal["accept", "review", "reject"] = Field(description="What the policy makes of the score.")
+    modality: Literal["text", "image", "image_text"]
+    truncated: bool = Field(description="True if the end of the text did not count.")
+    tokens: int | None = Field(None, description="Length of the text as the model read it.")
+    image_size: tuple[int, int] | None = Field(None, description="Width and height in pixels.")
+    image_resized_to: tuple[int, int] | None = Field(None, description="Width and height as the model read it.")
+    image_tokens: int | None = Field(None, description="How many of `tokens` are the image.")
+
+
+class RankedDocument(ScoredDocument):
+    """One result."""
+
+    index: int = Field(description="Position in the request's documents.")
+    below_threshold: bool = Field(False, description="True if it is here only because of `min_results`.")
+    document: dict[str, Any] | None = Field(None, description="As it was sent; a plain text as {text: ...}.")
+
+
+class FailedDocument(BaseModel):
+    """A document that could not be ranked."""
+
+    index: int = Field(description="Position in the request's documents.")
+    message: str = Field(description="What is wrong and what to do.")
+
+
+class UsageReport(BaseModel):
+    """What the call cost, whatever part of the results was asked for."""
+
+    total_tokens: int
+    prompt_tokens: int
+    completion_tokens: int = 0
+    images: int
+    documents: int
+
+
+class ServerTimings(BaseModel):
+    """What Triton counted for one model while the call ran; other callers' requests count too."""
+
+    requests: int
+    queue_ms: float
+    compute_ms: float
+    cache_hits: int
+    cache_misses: int
+
+
+class CallTimings(BaseModel):
+    """Milliseconds; the stages overlap."""
+
+    total_ms: float
+    preprocess_ms: float
+    encode_query_ms: float
+    score_documents_ms: float
+    server: dict[str, ServerTimings] | None = None
+
+
+class CacheReport(BaseModel):
+    """What the embedding cache had."""
+
+    hits: int
+    misses: int
+
+
+class _Identity(BaseModel):
+    id: str = Field(description="The request's id, under which the logs know it.")
+    object: str
+    model: str
+
+
+class _Ranking(BaseModel):
+    results: list[RankedDocument] = Field(description="Best first; equal scores in the order of the request.")
+    errors: list[FailedDocument] = Field(description="The documents that could not be ranked.")
+
+
+class _Report(BaseModel):
+    warnings: list[str] = Field(description="What does not fit together.")
+    usage: UsageReport
+    timings: CallTimings
+    embedding_cache: CacheReport | None = None
+
+
+class RerankAnswer(_Report, _Ranking, _Identity):  # the fields of the last base come first
+    """Ranked documents."""
+
+    object: Literal["rerank"] = "rerank"
+    meta: dict[str, Any] = Field(description="As vendors' clients read it.")
+
+
+class ScoreAnswer(_Report, ScoredDocument, _Identity):
+    """One scored pair."""
+
+    object: Literal["score"] = "score"
+
+
+class ErrorAnswer(BaseModel):
+    """What every error looks like."""
+
+    message: str = Field(description="What happened and what to do.")
+    type: str = Field(description="For programs, such as invalid_request or too_busy.")
+    param: str | None = Field(description="The field of the request that is wrong.")
+    request_id: str | None = Field(description="Also in the header x-request-id.")
+
+
+class ModelEntry(BaseModel):
+    """The served model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    owned_by: str = "lychee-rerank"
+    revision: str
+    precision: str
+    family: str
+    max_tokens: int
+    reads_instruction: bool
+    default_instruction: str | None
+    max_img_size: int | None = Field(description="Most pixels of an image as the side of a square; null: one size.")
+
+
+class ModelList(BaseModel):
+    """All models; there is one."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelEntry]
+
+
+class InstructionEntry(BaseModel):
+    """A named instruction."""
+
+    name: str
+    purpose: str
+    texts: dict[str, str] = Field(description='By language; empty for "default", which the model brings along.')
+
+
+class InstructionList(BaseModel):
+    """All named instructions."""
+
+    object: Literal["list"] = "list"
+    data: list[InstructionEntry]
+
+
+class HealthAnswer(BaseModel):
+    """Whether the gateway can be trusted."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    latency_ms: float | None = Field(None, description="Of a pair that was just scored.")
+    reason: str | None = Field(None, description="Why it is not ok.")
+
+
+RERANK_EXAMPLES: Final[dict[str, Any]] = {
+    "text": {
+        "summary": "Texts",
+        "value": {"query": "一只猫", "documents": ["店里的小猫喜欢在窗台上晒太阳。", "a cup of coffee"], "top_n": 1},
+    },
+    "image": {
+        "summary": "Images",
+        "value": {"query": "a white square", "documents": [{"image": PIXEL}], "policy": "strict"},
+    },
+    "multimodal": {
+        "summary": "Texts and images, alone and together",
+        "value": {
+            "query": {"content": [{"type": "text", "text": "a tabby cat"}]},
+            "documents": [
+                "一只虎斑猫",
+                {"text": "虎斑猫，两岁", "image": PIXEL},
+                {
+                    "content": [
+                        {"type": "text", "text": "a cat"},
+                        {"type": "image_url", "image_url": {"url": PIXEL}},
+                    ]
+                },
+            ],
+            "policy": {"accept": 0.7, "review": 0.4},
+            "instruction": {"name": "search", "language": "zh"},
+            "return_documents": True,
+            "timeout_ms": 10000,
+        },
+    },
+}
+SCORE_EXAMPLES: Final[dict[str, Any]] = {
+    "text": {"summary": "Two texts", "value": {"query": "一只猫", "document": "店里的小猫"}},
+    "image": {"summary": "A text and an image", "value": {"query": "a white square", "document": {"image": PIXEL}}},
+    "multimodal": {
+        "summary": "An image with a text",
+        "value": {"query": {"image": PIXEL}, "document": {"text": "a square", "image": PIXEL}},
+    },
+}

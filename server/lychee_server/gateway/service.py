@@ -1,0 +1,370 @@
+"""What REST and page share: calls to the model, with everything that a shared server has to watch over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib import metadata
+from typing import Final
+
+from lychee_client import (
+    UNSET,
+    Calibration,
+    ConfigurationError,
+    ConnectionFailedError,
+    ContractError,
+    DocumentError,
+    EmbeddingCache,
+    InvalidInputError,
+    LycheeError,
+    LycheeWarning,
+    Manifest,
+    ModelNotReadyError,
+    ModelTimings,
+    Policy,
+    RequestRejectedError,
+    RerankOptions,
+    RerankResponse,
+    RerankResult,
+    ServerStatus,
+    Unset,
+)
+from lychee_client._ranking import check_selection
+from lychee_client._transports.base import Transport
+from lychee_client._types import Input, modality_of, text_of
+
+from lychee_server._errors import SettingsError
+from lychee_server.gateway.access_log import CLIENT_GONE
+from lychee_server.gateway.call_notes import CallNotes, current_notes
+from lychee_server.gateway.errors import find_fault
+from lychee_server.gateway.health import Health
+from lychee_server.gateway.limits import ConcurrencyLimit, TooBusyError
+from lychee_server.gateway.metrics import Metrics
+from lychee_server.gateway.model_client import GatewayClient, LentTransport, SharedClient
+from lychee_server.gateway.request_ids import make_request_id, use_request_id
+from lychee_server.gateway.settings import GatewaySettings
+
+DISTRIBUTION: Final = "lychee-rerank-server"
+PAGE_ROUTE: Final = "web"
+CALIBRATION_POLICY: Final = "calibration"
+# What a call fails with where the server is lost, or serves another model than before.
+_DOUBTFUL: Final = (ConnectionFailedError, ModelNotReadyError, ContractError, RequestRejectedError)
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How much one call had the model read, of all its documents, whichever results were asked for.
+
+    Attributes:
+        tokens: Of the documents as the model read them.
+        images: Documents with an image.
+        documents: Documents that were scored.
+    """
+
+    tokens: int = 0
+    images: int = 0
+    documents: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAnswer:
+    """The outcome of one call.
+
+    Attributes:
+        response: Of the client, with the documents that were refused before they reached it among the errors.
+        request_id: Under which the logs of the gateway and of Triton know the call.
+        usage: What it cost.
+    """
+
+    response: RerankResponse
+    request_id: str
+    usage: Usage = Usage()
+
+
+class Service:
+    """The model behind the gateway, shared by all routes and the page; to be used on one event loop.
+
+    Args:
+        settings: Of the gateway.
+        transport: In place of a connection to `settings.triton_url`; stays open when the service is closed.
+        cache: Keeps the documents' embeddings; None: nothing does.
+        metrics: Are told of every call; None: the service makes its own.
+
+    Attributes:
+        settings: The same.
+        metrics: The same, or the service's own.
+        cache: The same.
+        health: Whether the model can be trusted.
+        limit: Of the calls at the same time.
+
+    Raises:
+        SettingsError: The URL, the calibration or another setting cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        *,
+        transport: Transport | None = None,
+        cache: EmbeddingCache | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.settings = settings
+        self.metrics = metrics or Metrics()
+        self.cache = cache
+        self.limit = ConcurrencyLimit(settings.max_concurrency, settings.max_waiting)
+        self.metrics.watch_limit(self.limit)
+        self._transport = None if transport is None else LentTransport(transport)
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._manifest: Manifest | None = None
+        try:
+            path = settings.calibration_path
+            self.policy: str | Calibration = settings.policy if path is None else Calibration.load(path)
+            self._clients = SharedClient(self._connect(cache))
+            self.health = Health(
+                lambda: self._connect(None),
+                settings.triton_url,
+                self.metrics,
+                latency_limit_ms=settings.health_latency_ms,
+                on_model=self._take_model,
+            )
+        except ConfigurationError as error:
+            raise SettingsError(f"the gateway cannot be set up: {error}") from error
+
+    async def start(self) -> None:
+        """Begin to watch the server. Never fails because Triton is not there yet."""
+        # Every response carries its warnings; shown by Python they would quote callers' instructions on standard error.
+        warnings.filterwarnings("ignore", category=LycheeWarning)
+        self.health.start()
+
+    def begin_stopping(self) -> None:
+        """Be no longer ready, so that no new calls are sent here; those that come are still answered."""
+        self.health.begin_stopping()
+
+    async def aclose(self) -> None:
+        """Let the calls in flight finish, as long as the settings allow, and close the client."""
+        self.begin_stopping()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.drain_timeout_s):
+                await self._idle.wait()
+        await self.health.aclose()
+        await self._clients.aclose()
+
+    async def manifest(self) -> Manifest:
+        """Return what the served model is.
+
+        Raises:
+            LycheeError: The server does not answer.
+        """
+        if self._manifest is not None:
+            return self._manifest
+        async with self._clients.use() as client:
+            return await client.manifest()
+
+    async def rerank(
+        self,
+        query: Input,
+        documents: Sequence[Input | InvalidInputError],
+        options: RerankOptions,
+        *,
+        request_id: str | None = None,
+        route: str = PAGE_ROUTE,
+    ) -> ServiceAnswer:
+        """Rank documents; see LycheeClient.rerank.
+
+        Args:
+            query: Of the call.
+            documents: What has been refused already stands here as the error that says why.
+            options: Of the client; `timeout_s` includes waiting for a slot and is at most the settings'.
+            request_id: For the logs; None: the service makes one.
+            route: For the metrics.
+
+        Raises:
+            TooBusyError: Too many calls run and wait.
+            InvalidInputError: The query cannot be used, or there are no documents or too many.
+            ModelNotReadyError: The server is away, or has not been checked since it came back.
+            LycheeError: See LycheeClient.rerank.
+        """
+        request_id = request_id or make_request_id()
+        if route != PAGE_ROUTE:
+            return await self._answer(query, documents, options, request_id, route, current_notes())
+        with use_request_id(request_id):
+            return await self._answer_page(query, documents, options, request_id)
+
+    async def _answer_page(
+        self, query: Input, documents: Sequence[Input | InvalidInputError], options: RerankOptions, request_id: str
+    ) -> ServiceAnswer:
+        """Do for a call of the page what the middleware does for a request: count it, and write a line."""
+        notes = CallNotes()
+        began_at_s = time.monotonic()
+        status = CLIENT_GONE
+        try:
+            answer = await self._answer(query, documents, options, request_id, PAGE_ROUTE, notes)
+            status = 200
+        except Exception as error:
+            status, notes.error_type = find_fault(error).status, type(error).__name__
+            raise
+        finally:
+            seconds = time.monotonic() - began_at_s
+            self.metrics.observe_request(PAGE_ROUTE, status, notes.modality, seconds)
+            fields = {"route": PAGE_ROUTE, "status": status, "latency_ms": round(1e3 * seconds, 1)}
+            fields |= notes.fields(content=self.settings.log_content)
+            _logger.log(logging.INFO if status == 200 else logging.WARNING, "call", extra={"fields": fields})
+        return answer
+
+    async def _answer(
+        self,
+        query: Input,
+        documents: Sequence[Input | InvalidInputError],
+        options: RerankOptions,
+        request_id: str,
+        route: str,
+        notes: CallNotes,
+    ) -> ServiceAnswer:
+        _take_notes(notes, query, documents, content=self.settings.log_content)
+        self._check_count(len(documents))
+        check_selection(options.get("top_n"), options.get("score_threshold"), options.get("min_results", 0))
+        self._running += 1
+        self._idle.clear()
+        try:
+            response = await self._rerank(query, documents, options, request_id)
+        except LycheeError as error:
+            if isinstance(error, TooBusyError):
+                self.metrics.reject("busy")
+            elif isinstance(error, _DOUBTFUL):
+                self.health.suspect()
+            error.request_id = request_id
+            raise
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+        notes.errors = len(response.errors)
+        notes.model = None if response.model is None else response.model.model_id
+        self.metrics.observe_rerank(route, response, self._policy_name(options), documents=len(documents))
+        usage = Usage(
+            tokens=sum(result.tokens or 0 for result in response.results),
+            images=sum(result.modality != "text" for result in response.results),
+            documents=len(response.results),
+        )
+        return ServiceAnswer(replace(response, results=_select(response.results, options)), request_id, usage)
+
+    async def server_status(self) -> ServerStatus:
+        """Return what Triton says about itself and its models."""
+        async with self._clients.use() as client:
+            return await client.server_status()
+
+    async def model_statistics(self) -> Mapping[str, ModelTimings]:
+        """Return what Triton counted for each model since it loaded it; models without requests are left out.
+
+        Raises:
+            LycheeError: The server does not answer.
+        """
+        async with self._clients.use() as client:
+            return await client.model_statistics(self.settings.timeout_s)
+
+    def _connect(self, cache: EmbeddingCache | None) -> GatewayClient:
+        settings = self.settings
+        return GatewayClient(
+            settings.triton_url,
+            timeout_s=settings.timeout_s,
+            policy=self.policy,
+            max_img_size=settings.max_img_size,
+            transport=self._transport,
+            embedding_cache=cache,
+        )
+
+    async def _take_model(self, manifest: Manifest) -> None:
+        """Serve this model from now on: the calls' client must not preprocess for another one."""
+        if self._manifest is not None and manifest != self._manifest:
+            await self._clients.replace(self._connect(self.cache))
+        async with self._clients.use() as client:
+            self._manifest = await client.manifest()
+        self.metrics.set_model(metadata.version(DISTRIBUTION), manifest.model_id, manifest.revision)
+
+    def _check_count(self, count: int) -> None:
+        if not count:
+            raise InvalidInputError("documents is empty; expected at least one document")
+        if count > self.settings.max_documents:
+            raise InvalidInputError(
+                f"there are {count} documents; the limit is {self.settings.max_documents} (--max-documents): send them "
+                "in several requests"
+            )
+
+    async def _rerank(
+        self,
+        query: Input,
+        documents: Sequence[Input | InvalidInputError],
+        options: RerankOptions,
+        request_id: str,
+    ) -> RerankResponse:
+        """Return all results, and all errors by the caller's indexes."""
+        timeout_s = self._timeout_s(options)
+        deadline_s = time.monotonic() + timeout_s
+        accepted = [index for index, document in enumerate(documents) if not isinstance(document, InvalidInputError)]
+        own: RerankOptions = {**options, "request_id": request_id, "top_n": None, "score_threshold": None}
+        own["min_results"] = 0
+        async with self.limit.slot(timeout_s, bulk=options.get("priority") == "bulk"):
+            await self.health.require(deadline_s - time.monotonic())
+            own["timeout_s"] = max(1e-3, deadline_s - time.monotonic())
+            async with self._clients.use() as client:
+                response = await client.rerank(query, [documents[index] for index in accepted], **own)  # type: ignore[misc]
+        refused = tuple(
+            DocumentError(index, str(document), document)
+            for index, document in enumerate(documents)
+            if isinstance(document, InvalidInputError)
+        )
+        failed = tuple(replace(error, index=accepted[error.index]) for error in response.errors)
+        doubts = response.warnings
+        if self.health.state == "degraded" and self.health.reason is not None:
+            doubts = (*doubts, self.health.reason)
+        return replace(
+            response,
+            results=tuple(replace(result, index=accepted[result.index]) for result in response.results),
+            errors=tuple(sorted((*refused, *failed), key=lambda error: error.index)),
+            warnings=doubts,
+        )
+
+    def _timeout_s(self, options: RerankOptions) -> float:
+        timeout_s = options.get("timeout_s", UNSET)
+        if isinstance(timeout_s, Unset) or timeout_s is None:
+            return self.settings.timeout_s
+        return min(timeout_s, self.settings.timeout_s)
+
+    def _policy_name(self, options: RerankOptions) -> str:
+        policy = options.get("policy") or self.policy
+        if isinstance(policy, Calibration):
+            return CALIBRATION_POLICY
+        return policy.name if isinstance(policy, Policy) else policy
+
+
+def _take_notes(
+    notes: CallNotes, query: Input, documents: Sequence[Input | InvalidInputError], *, content: bool
+) -> None:
+    accepted = [document for document in documents if not isinstance(document, InvalidInputError)]
+    modalities = {modality_of(document) for document in accepted}
+    notes.documents = len(documents)
+    notes.modality = "mixed" if len(modalities) > 1 else next(iter(modalities), None)
+    if content:
+        notes.note_texts(text_of(query), [text_of(document) for document in accepted])
+
+
+def _select(results: Sequence[RerankResult], options: RerankOptions) -> tuple[RerankResult, ...]:
+    """Leave out what was not asked for, as the client does; it was asked for all, so that all could be counted."""
+    threshold, least = options.get("score_threshold"), options.get("min_results", 0)
+    selected: list[RerankResult] = []
+    for result in results[: options.get("top_n")]:
+        below = threshold is not None and result.relevance_score < threshold
+        if below and len(selected) >= least:
+            break
+        selected.append(replace(result, below_threshold=True) if below else result)
+    return tuple(selected)

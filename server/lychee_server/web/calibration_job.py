@@ -1,0 +1,205 @@
+"""One calibration of the page: from an upload to a calibration file, step by step."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import threading
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from lychee_client import ConfigurationError, InvalidInputError, LycheeError, RerankOptions, RerankResponse
+from lychee_client._extras import require_calibration_extra
+from lychee_client._types import Input
+from lychee_client.calibration.evidence import Doubt, find_shortage
+from lychee_client.calibration.pair_scores import MAX_DOCUMENTS, PairScores, PairScoring, take_scores
+from lychee_client.calibration.pairs import Pair, PairSheet, SkippedRow, read_pairs, select_instruction
+from lychee_client.calibration.report import CalibrationReport, draw_report, make_report
+from lychee_client.calibration.threshold_search import Target, parse_target
+
+from lychee_server.gateway.limits import TooBusyError
+from lychee_server.gateway.service import Service
+from lychee_server.web.examples import find_example
+from lychee_server.web.inputs import Upload
+from lychee_server.web.pair_upload import read_upload
+from lychee_server.web.problems import PageError
+
+MAX_ATTEMPTS: Final = 10
+MIB: Final = 2**20
+POLICY: Final = "balanced"  # the decisions do not matter, but a policy that warns would
+_drawing = threading.Lock()  # matplotlib's settings belong to the whole process
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a user asks for.
+
+    Attributes:
+        upload: The labelled pairs; None takes the example.
+        target: As `lychee calibrate --target` takes it.
+        instruction: As `--instruction`; None or blank: that of the pairs.
+        use_scores: Take the pairs' column `relevance_score` for scores of the served model.
+    """
+
+    upload: Upload | None
+    target: str
+    instruction: str | None = None
+    use_scores: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many pairs are scored."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a job ends with.
+
+    Attributes:
+        report: All figures.
+        skipped: Rows that do not count, by row.
+        calibration: Content of the calibration file.
+        picture: PNG.
+    """
+
+    report: CalibrationReport
+    skipped: tuple[SkippedRow, ...]
+    calibration: bytes
+    picture: bytes
+
+
+class JobError(PageError):
+    """No threshold can be found on these pairs.
+
+    Attributes:
+        skipped: Rows that do not count, which may be why.
+    """
+
+    def __init__(self, doubt: Doubt, skipped: Sequence[SkippedRow]) -> None:
+        super().__init__(f"calibrate.doubt_{doubt.kind}", **doubt.values)
+        self.skipped = tuple(skipped)
+
+
+async def run_job(service: Service, job: Job) -> AsyncGenerator[Progress | Outcome, None]:
+    """Yield the progress, and at the end the outcome. Closing the iterator ends the job.
+
+    Raises:
+        PageError: The upload or an option cannot be used.
+        JobError: The pairs are too few, of too few queries, or one class has too few.
+        LycheeError: The table cannot be read, no threshold reaches the target, or the server fails.
+    """
+    target = _check(job)
+    # A thread that still writes when the job is cancelled must not keep the rest from being removed.
+    with tempfile.TemporaryDirectory(prefix="lychee-pairs-", ignore_cleanup_errors=True) as folder:
+        limit_bytes = service.settings.max_request_mb * MIB
+        sheet = await asyncio.to_thread(_read, job.upload, Path(folder), limit_bytes)
+        pairs, left_out, instruction = _select(sheet, job.instruction)
+        skipped = [*sheet.skipped, *left_out]
+        _require_evidence(pairs, skipped)
+        yield Progress(0, len(pairs))
+        if job.use_scores:
+            scored = await _take_scores(service, pairs, instruction)
+        else:
+            scoring = PairScoring(pairs, min(MAX_DOCUMENTS, service.settings.max_documents))
+            async for done in _score(service, scoring, instruction):
+                yield Progress(done, len(pairs))
+            scored = scoring.result()
+        skipped = sorted([*skipped, *scored.skipped], key=lambda skip: skip.row)
+        _require_evidence(scored.pairs, skipped)
+        report, picture = await asyncio.to_thread(_calibrate, scored, target)
+    if job.use_scores:
+        report = replace(report, doubts=(Doubt("scores_from_table", {}), *report.doubts))
+    yield Outcome(report, tuple(skipped), report.calibration.to_bytes(), picture)
+
+
+def _check(job: Job) -> Target:
+    try:
+        require_calibration_extra()
+    except ConfigurationError as error:
+        raise PageError("calibrate.error_extra") from error
+    try:
+        return parse_target(job.target)
+    except ConfigurationError as error:
+        raise PageError("calibrate.error_target") from error
+
+
+def _read(upload: Upload | None, folder: Path, limit_bytes: int) -> PairSheet:
+    if upload is not None:
+        try:
+            if upload.path.stat().st_size > limit_bytes:
+                raise PageError("calibrate.error_size", limit=limit_bytes // MIB)
+            data = upload.path.read_bytes()
+        except OSError as error:
+            raise PageError("calibrate.error_upload_gone") from error
+        # A long name may have been cut; the one that Gradio gave the file still has the suffix.
+        return read_upload(upload.path.name, data, folder)
+    example = find_example("calibration", "pairs.csv")
+    if example is None:
+        raise PageError("calibrate.error_no_example")
+    return read_pairs(example, labelled=True)
+
+
+def _select(sheet: PairSheet, wanted: str | None) -> tuple[list[Pair], list[SkippedRow], str | None]:
+    instruction = (wanted or "").strip() or None
+    found = {pair.instruction for pair in sheet.pairs}
+    if instruction is None and len(found) > 1:
+        raise PageError("calibrate.error_instructions", count=len(found))
+    return select_instruction(sheet.pairs, instruction)
+
+
+def _require_evidence(pairs: Sequence[Pair], skipped: Sequence[SkippedRow]) -> None:
+    shortage = find_shortage(pairs)
+    if shortage is not None:
+        raise JobError(shortage, skipped)
+
+
+async def _take_scores(service: Service, pairs: Sequence[Pair], instruction: str | None) -> PairScores:
+    manifest = await service.manifest()
+    if manifest.instruction is None:
+        instruction = None
+    elif instruction is None:
+        instruction = manifest.instruction.default
+    return take_scores(pairs, manifest.identity, instruction)
+
+
+async def _score(service: Service, scoring: PairScoring, instruction: str | None) -> AsyncGenerator[int, None]:
+    """Score query by query; yield how many pairs are done."""
+    done = 0
+    for call, (query, documents) in enumerate(scoring.calls()):
+        try:
+            done += scoring.add(call, await _rerank(service, query, documents, instruction))
+        except InvalidInputError as error:
+            done += scoring.fail(call, error)
+        yield done
+
+
+async def _rerank(
+    service: Service, query: Input, documents: Sequence[Input], instruction: str | None
+) -> RerankResponse:
+    """Score one query's documents in the bulk lane; where the gateway is busy, wait and try again.
+
+    Raises:
+        LycheeError: See Service.rerank.
+    """
+    options = RerankOptions(instruction=instruction, priority="bulk", policy=POLICY)
+    busy: LycheeError | None = None
+    for _ in range(MAX_ATTEMPTS):
+        try:
+            return (await service.rerank(query, documents, options)).response
+        except TooBusyError as error:
+            busy = error
+            await asyncio.sleep(error.retry_after_s)
+    assert busy is not None
+    raise busy
+
+
+def _calibrate(scored: PairScores, target: Target) -> tuple[CalibrationReport, bytes]:
+    report = make_report(scored, target)
+    with _drawing:
+        return report, draw_report(report, scored)

@@ -1,0 +1,72 @@
+"""What goes wrong, told on the page in the user's language with what to do."""
+
+from __future__ import annotations
+
+import html
+import logging
+from typing import Final
+
+from lychee_client import (
+    ConfigurationError,
+    ConnectionFailedError,
+    ContractError,
+    DeadlineExceededError,
+    InferenceError,
+    InvalidInputError,
+    LycheeError,
+    ModelNotReadyError,
+    ServerOverloadedError,
+)
+
+from lychee_server.gateway.limits import TooBusyError
+from lychee_server.web.language import Words
+
+# The first class that fits names the text.
+ERROR_KEYS: Final[tuple[tuple[type[LycheeError], str], ...]] = (
+    (TooBusyError, "page.error_busy"),
+    (ServerOverloadedError, "page.error_overloaded"),
+    (ConnectionFailedError, "page.error_away"),
+    (ModelNotReadyError, "page.error_not_ready"),
+    (DeadlineExceededError, "page.error_deadline"),
+    (InferenceError, "page.error_inference"),
+    (ContractError, "page.error_contract"),
+    (InvalidInputError, "page.error_input"),
+    (ConfigurationError, "page.error_input"),
+)
+UNKNOWN_KEY: Final = "page.error_unknown"
+
+_log = logging.getLogger(__name__)
+
+
+class PageError(Exception):
+    """The user has to change something; nothing was sent.
+
+    Args:
+        key: Of the text that says what.
+        values: What its {placeholders} stand for.
+    """
+
+    def __init__(self, key: str, **values: object) -> None:
+        super().__init__(key)
+        self.key = key
+        self.values = values
+
+
+def render_alert(words: Words, error: Exception) -> str:
+    """Return HTML that tells about an error, in both languages. What nobody expected is logged with its traceback."""
+    if isinstance(error, PageError):
+        return _render(words.both(error.key, **error.values), "")
+    for kind, key in ERROR_KEYS:
+        if isinstance(error, kind):
+            wait_s = max(1, round(getattr(error, "retry_after_s", 1)))
+            return _render(words.both(key, wait_s=wait_s), str(error))
+    if isinstance(error, LycheeError):
+        return _render(words.both(UNKNOWN_KEY), str(error))
+    _log.error("a handler of the page failed", exc_info=error)
+    return _render(words.both(UNKNOWN_KEY), "")
+
+
+def _render(message: str, detail: str) -> str:
+    more = f'<p class="detail" lang="en">{html.escape(detail)}</p>' if detail else ""
+    symbol = '<span class="symbol" aria-hidden="true">!</span>'
+    return f'<div class="alert" role="alert">{symbol}<div><p>{message}</p>{more}</div></div>'

@@ -1,0 +1,145 @@
+"""The REST API of a real gateway in front of a real Triton."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from lychee_client import Image, ImageText, LycheeClient, RerankResponse
+from lychee_server.gateway.schemas import RERANK_EXAMPLES, SCORE_EXAMPLES
+
+from .conftest import Post
+from .running_gateway import RunningGateway
+
+pytestmark = pytest.mark.triton
+
+QUERY = "一只猫"
+TOLERANCE = 1e-6
+
+
+def data_url(path: Path) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def scores(answer: httpx.Response) -> dict[int, float]:
+    assert answer.status_code == 200, answer.text
+    return {result["index"]: result["relevance_score"] for result in answer.json()["results"]}
+
+
+def scores_of(response: RerankResponse) -> dict[int, float]:
+    return {result.index: result.relevance_score for result in response.results}
+
+
+def test_scores_equal_those_of_the_sdk_for_every_modality(post: Post, client: LycheeClient, photos: Path) -> None:
+    cat, rocket = photos / "cat.jpg", photos / "rocket.jpg"
+    sent: list[Any] = [
+        "店里的小猫喜欢在窗台上晒太阳。",
+        {"text": "a rocket"},
+        {"image": data_url(rocket)},
+        {"text": "虎斑猫，两岁", "image": data_url(cat)},
+        {"content": [{"type": "text", "text": "two"}, {"type": "text", "text": "lines"}]},
+        {"content": [{"type": "image_url", "image_url": {"url": data_url(cat)}}]},
+        {"content": [{"type": "image_url", "image_url": data_url(cat)}, {"type": "text", "text": "cat"}]},
+        {"content": [{"type": "image", "image": data_url(cat)}]},
+    ]
+    documents = [
+        "店里的小猫喜欢在窗台上晒太阳。",
+        "a rocket",
+        Image.from_path(rocket),
+        ImageText(Image.from_path(cat), "虎斑猫，两岁"),
+        "two\nlines",
+        Image.from_path(cat),
+        ImageText(Image.from_path(cat), "cat"),
+        Image.from_path(cat),
+    ]
+    for query, sent_query in (
+        (QUERY, QUERY),
+        (Image.from_path(cat), {"image": data_url(cat)}),
+        (ImageText(Image.from_path(cat), QUERY), {"text": QUERY, "image": data_url(cat)}),
+    ):
+        expected = scores_of(client.rerank(query, documents))
+        for _ in range(2):  # the second time from the embedding cache
+            answer = post("/v1/rerank", {"query": sent_query, "documents": sent})
+            assert scores(answer) == pytest.approx(expected, abs=TOLERANCE)
+    assert answer.json()["embedding_cache"]["misses"] == 0
+
+
+def test_v2_answers_the_same(post: Post) -> None:
+    body = {"query": QUERY, "documents": ["小猫", "a cup of coffee", "小猫"]}
+    assert scores(post("/v2/rerank", body)) == scores(post("/v1/rerank", body))
+
+
+def test_broken_documents_cost_the_others_nothing(post: Post, photos: Path) -> None:
+    good = ["小猫", {"image": data_url(photos / "cat.jpg")}]
+    broken: list[Any] = [
+        "",
+        {"image": "data:image/png;base64,!!!"},
+        {"image": "data:image/png;base64,aGVsbG8="},
+        {"image": base64.b64encode(b"raw").decode()},
+        {"image": "/etc/passwd"},
+        {"image": "https://example.org/cat.jpg"},
+        {"title": "unknown"},
+        {},
+        None,
+        7,
+    ]
+    alone = scores(post("/v1/rerank", {"query": QUERY, "documents": good}))
+    answer = post("/v1/rerank", {"query": QUERY, "documents": [*broken, *good]})
+    offset = len(broken)
+    assert scores(answer) == pytest.approx({index + offset: score for index, score in alone.items()}, abs=TOLERANCE)
+    assert [error["index"] for error in answer.json()["errors"]] == list(range(offset))
+
+
+def test_a_thousand_documents(post: Post) -> None:
+    documents = [f"文档 number {number}" for number in range(1000)]
+    answer = post("/v1/rerank", {"query": "文档 number 7", "documents": documents, "top_n": 3})
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert len(body["results"]) == 3
+    assert body["results"][0]["index"] == 7
+    assert body["usage"]["documents"] == 1000
+    assert post("/v1/rerank", {"query": "q", "documents": [*documents, "one more"]}).status_code == 400
+
+
+def test_options_reach_the_model(post: Post) -> None:
+    body = {
+        "query": QUERY,
+        "documents": ["小猫", "a cup of coffee"],
+        "model": "lychee-mini",
+        "instruction": {"name": "search", "language": "zh"},
+        "policy": {"accept": 1.0, "review": 0.0},
+        "score_threshold": 1.0,
+        "min_results": 1,
+        "server_timings": True,
+        "return_documents": True,
+        "timeout_ms": 20000,
+    }
+    answer = post("/v1/rerank", body)
+    assert answer.status_code == 200, answer.text
+    (result,) = answer.json()["results"]
+    assert result["decision"] == "review"
+    assert result["below_threshold"]
+    assert result["document"] == {"text": "小猫"}
+    assert "reads no instruction" in answer.json()["warnings"][0]
+    assert answer.json()["timings"]["server"]
+    assert answer.json()["id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("path", "examples"), [("/v1/rerank", RERANK_EXAMPLES), ("/v1/score", SCORE_EXAMPLES)], ids=["rerank", "score"]
+)
+def test_the_examples_of_the_documentation_work(post: Post, path: str, examples: dict[str, Any]) -> None:
+    for example in examples.values():
+        answer = post(path, example["value"])
+        assert answer.status_code == 200, answer.text
+        assert not answer.json().get("errors")
+
+
+def test_models_and_instructions_are_listed(gateway: RunningGateway) -> None:
+    headers = {"x-api-key": "key-of-the-integration-tests"}
+    assert '"id":"lychee-mini"' in gateway.get("/v1/models", headers)[1]
+    assert '"name":"search"' in gateway.get("/v1/instructions", headers)[1]
+    assert gateway.get("/v1/models")[0] == 401

@@ -1,0 +1,156 @@
+"""Queries and documents: from JSON to what the client takes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Any
+
+import pytest
+from lychee_client import Image, ImageText, InvalidInputError, Text
+from lychee_server.gateway.documents import DocumentReader, decode_data_url, read_parts
+from lychee_server.gateway.schemas import PIXEL
+
+URL = "https://images.example.org/cat.png?token=canary"
+
+
+class Images:
+    """Plays an ImageFetcher."""
+
+    def __init__(self, size_bytes: int = 10) -> None:
+        self.size_bytes = size_bytes
+        self.urls: list[str] = []
+
+    async def fetch(self, url: str) -> bytes:
+        self.urls.append(url)
+        if "refused" in url:
+            raise InvalidInputError("refused")
+        return b"x" * self.size_bytes
+
+
+def read(*values: object, fetcher: Images | None = None, max_fetched_bytes: int = 100) -> list[Any]:
+    return asyncio.run(DocumentReader(fetcher, max_fetched_bytes).read(values))
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "image"),
+    [
+        ("text", "text", None),
+        (PIXEL, PIXEL, None),  # a string is always a text
+        ({"text": "text"}, "text", None),
+        ({"text": "text", "image": None}, "text", None),
+        ({"image": PIXEL}, None, PIXEL),
+        ({"text": "text", "image": PIXEL}, "text", PIXEL),
+        ({"content": "text"}, "text", None),
+        ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "a\nb", None),
+        ({"content": [{"type": "image", "image": PIXEL}]}, None, PIXEL),
+        ({"content": [{"type": "image_url", "image_url": PIXEL}]}, None, PIXEL),
+        ({"content": [{"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}}]}, None, PIXEL),
+    ],
+)
+def test_every_documented_shape_is_read(value: object, text: str | None, image: str | None) -> None:
+    parts = read_parts(value)
+    assert (parts.text, parts.image) == (text, image)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        7,
+        True,
+        [],
+        {},
+        {"text": None},
+        {"text": 7},
+        {"image": ["canary"]},
+        {"text": "canary", "canary": 1},
+        {"content": []},
+        {"content": None},
+        {"content": ["canary"]},
+        {"content": [{"type": "canary"}]},
+        {"content": [{"type": "text"}]},
+        {"content": [{"type": ["text"], "text": "canary"}]},
+        {"content": [{"type": "text", "text": "canary", "canary": 1}]},
+        {"content": [{"type": "image_url", "image_url": {"uri": "canary"}}]},
+        {"content": [{"type": "text", "text": "canary"}], "text": "canary"},
+        {"content": [{"type": "image", "image": PIXEL}, {"type": "image", "image": PIXEL}]},
+        {"content": [{"type": "text", "text": "canary"}] * 65},
+    ],
+)
+def test_other_shapes_are_errors_that_quote_nothing(value: object) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        read_parts(value)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("payload", ["aGVsbG8=", "aGVs\nbG8=\r\n", "aGVsbG8%3D"])
+def test_data_urls_are_decoded(payload: str) -> None:
+    assert decode_data_url(f"data:image/png;base64,{payload}") == b"hello"
+    assert decode_data_url(f"DATA:image/svg+xml;charset=utf-8;base64,{payload}") == b"hello"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "canary",
+        "aGVsbG8=",
+        "/etc/canary",
+        "file:///etc/canary",
+        "ftp://canary/cat.png",
+        "data:text/plain;base64,aGVsbG8=",
+        "data:image/png,canary",
+        "data:image/png;base64,",
+        "data:image/png;base64,a",
+        "data:image/png;base64,!canary!",
+        "data:image/png;base64,aGVs-_8=",
+        "data:image/png;base64,猫",
+        "data:image/png" + ";a=b" * 100_000,
+    ],
+)
+def test_what_is_no_data_url_is_refused_and_not_quoted(url: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        decode_data_url(url)
+    assert "canary" not in str(caught.value)
+
+
+def test_order_is_kept_and_errors_stand_at_their_place() -> None:
+    values = ["a", {"image": PIXEL}, {"image": "nothing"}, {"text": "t", "image": PIXEL}, {"text": "b"}]
+    results = read(*values)
+    assert [type(result) for result in results] == [Text, Image, InvalidInputError, ImageText, Text]
+
+
+def test_large_documents_are_decoded_too() -> None:
+    large = base64.b64encode(bytes(200_000)).decode()
+    results = read("a", {"image": f"data:image/png;base64,{large}"})
+    assert repr(results[1]) == "Image(200000 bytes)"
+
+
+def test_urls_are_refused_unless_switched_on() -> None:
+    (error,) = read({"image": URL})
+    assert isinstance(error, InvalidInputError)
+    assert "--image-host" in str(error)
+    assert "canary" not in str(error)
+
+
+def test_urls_are_fetched_where_switched_on() -> None:
+    images = Images()
+    results = read({"text": "t", "image": URL}, "a", {"image": "HTTPS://refused"}, fetcher=images)
+    assert [type(result) for result in results] == [ImageText, Text, InvalidInputError]
+    assert images.urls == [URL, "HTTPS://refused"]
+
+
+def test_fetched_images_of_one_request_are_limited_together() -> None:
+    images = Images(size_bytes=40)
+    results = read(*[{"image": URL}] * 20, fetcher=images, max_fetched_bytes=100)
+    assert sum(isinstance(result, Image) for result in results) == 2
+    assert len(images.urls) <= 10
+
+
+def test_deep_json_is_an_error_and_no_crash() -> None:
+    deep: Any = "canary"
+    for _ in range(900):
+        deep = {"text": [deep]}
+    (error,) = read(deep)
+    assert isinstance(error, InvalidInputError)

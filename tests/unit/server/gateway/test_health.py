@@ -1,0 +1,215 @@
+"""Health on the fake transport: what makes a gateway ready, degraded and unavailable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lychee_client import DeadlineExceededError, ModelNotReadyError
+from lychee_client._transports.base import InferRequest, InferResponse, Request
+from lychee_client._transports.fake import FakeTransport
+from lychee_server.gateway import health as module
+from lychee_server.gateway.service import Service
+from lychee_server.gateway.settings import GatewaySettings
+
+WRONG_PAIRS = {
+    "tolerance": 0.02,
+    "pairs": [{"query": {"text": "a"}, "document": {"text": "b"}, "relevance_score": 0.0}],
+}
+
+
+@pytest.fixture(autouse=True)
+def fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look often, and keep the user's cache out of the tests."""
+    monkeypatch.setenv("LYCHEE_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+
+
+def run(work: Callable[[Service], Awaitable[None]], transport: FakeTransport | None = None, **settings: Any) -> None:
+    async def main() -> None:
+        service = Service(GatewaySettings(**settings), transport=transport or FakeTransport())
+        await service.start()
+        try:
+            await work(service)
+        finally:
+            await service.aclose()
+
+    asyncio.run(main())
+
+
+async def reach(service: Service, state: str) -> None:
+    async with asyncio.timeout(10):
+        while service.health.state != state:
+            await asyncio.sleep(0.005)
+
+
+def probes(transport: FakeTransport) -> list[InferRequest]:
+    return [
+        request
+        for request in transport.requests
+        if isinstance(request, InferRequest) and (request.request_id or "").startswith("health-")
+    ]
+
+
+def test_ready_after_the_golden_pairs_matched() -> None:
+    async def look(service: Service) -> None:
+        assert service.health.state == "starting"
+        assert (await service.health.check()).status == "unavailable"
+        await reach(service, "ready")
+        assert service.health.golden is not None
+        assert service.health.golden.passed
+        assert service.health.golden_checked_at is not None
+        report = await service.health.check()
+        assert report.status == "ok"
+        assert report.latency_ms is not None
+
+    run(look)
+
+
+def test_golden_pairs_that_do_not_match_degrade_with_numbers() -> None:
+    async def look(service: Service) -> None:
+        await reach(service, "degraded")
+        report = await service.health.check()
+        assert report.status == "degraded"
+        assert "1 of 1 golden pairs do not match" in str(report.reason)
+        answer = await service.rerank("a", ["b"], {})  # still answered, but not in silence
+        assert "golden pairs do not match" in answer.response.warnings[-1]
+
+    run(look, FakeTransport(manifest={"golden_pairs": WRONG_PAIRS}))
+
+
+def test_a_server_that_comes_late_is_waited_for() -> None:
+    transport = FakeTransport()
+    transport.live = False
+
+    async def look(service: Service) -> None:
+        with pytest.raises(ModelNotReadyError):
+            await service.health.require(5)
+        assert service.health.state == "starting"
+        transport.live = True
+        await reach(service, "ready")
+
+    run(look, transport)
+
+
+def test_a_lost_server_is_unavailable_until_its_golden_pairs_matched_again() -> None:
+    transport = FakeTransport()
+
+    async def look(service: Service) -> None:
+        await reach(service, "ready")
+        transport.live = False
+        await reach(service, "unavailable")
+        assert (await service.health.check()).status == "unavailable"
+        with pytest.raises(ModelNotReadyError):
+            await service.health.require(5)
+        before = service.health.golden_checked_at
+        transport.live = True
+        await reach(service, "ready")
+        assert service.health.golden_checked_at != before
+
+    run(look, transport)
+
+
+def test_another_model_is_preprocessed_for_after_it_came_back() -> None:
+    first, second = FakeTransport(), FakeTransport(manifest={"model_id": "second", "revision": "2"})
+    current = [first]
+
+    class Switch(FakeTransport):
+        def send(self, request: Request, timeout_s: float | None) -> Any:
+            return current[0].send(request, timeout_s)
+
+    async def look(service: Service) -> None:
+        await reach(service, "ready")
+        assert (await service.rerank("a", ["b"], {})).response.model.model_id == "fake"  # type: ignore[union-attr]
+        first.live = False
+        await reach(service, "unavailable")
+        current[0] = second
+        await reach(service, "ready")
+        assert (await service.rerank("a", ["b"], {})).response.model.model_id == "second"  # type: ignore[union-attr]
+
+    run(look, Switch())
+
+
+def test_a_failing_call_makes_the_gateway_look_again() -> None:
+    broken = [False]
+
+    def intercept(request: Request) -> InferResponse | None:
+        if broken[0] and isinstance(request, InferRequest) and request.model_name == "rerank_text":
+            raise ModelNotReadyError("unloaded")
+        return None
+
+    async def look(service: Service) -> None:
+        await reach(service, "ready")
+        before = service.health.golden_checked_at
+        broken[0] = True
+        with pytest.raises(ModelNotReadyError):
+            await service.rerank("a", ["b"], {})
+        broken[0] = False
+        async with asyncio.timeout(10):
+            while service.health.golden_checked_at == before:
+                await asyncio.sleep(0.005)
+
+    run(look, FakeTransport(intercept))
+
+
+def test_probes_share_one_pair_that_no_cache_has_seen() -> None:
+    transport = FakeTransport()
+
+    async def look(service: Service) -> None:
+        await reach(service, "ready")
+        reports = await asyncio.gather(*(service.health.check() for _ in range(5)))
+        assert len({report.latency_ms for report in reports}) == 1
+        assert await service.health.check() == reports[0]
+
+    run(look, transport)
+    assert [request.model_name for request in probes(transport)] == ["text_encoder", "rerank_text"]
+
+
+def test_a_slow_pair_degrades() -> None:
+    async def look(service: Service) -> None:
+        await reach(service, "ready")
+        report = await service.health.check()
+        assert report.status == "degraded"
+        assert "the limit is 1e-06 ms" in str(report.reason)
+        assert service.health.state == "ready"
+
+    run(look, health_latency_ms=1e-6)
+
+
+def test_a_pair_that_never_ends_degrades() -> None:
+    def intercept(request: Request) -> InferResponse | None:
+        if isinstance(request, InferRequest) and (request.request_id or "").startswith("health-"):
+            raise DeadlineExceededError("late")
+        return None
+
+    async def look(service: Service) -> None:
+        await reach(service, "ready")
+        report = await service.health.check()
+        assert report.status == "degraded"
+        assert "was not scored within" in str(report.reason)
+
+    run(look, FakeTransport(intercept))
+
+
+def test_a_stopping_gateway_is_not_ready_again() -> None:
+    async def look(service: Service) -> None:
+        await reach(service, "ready")
+        service.begin_stopping()
+        await service.health.recheck()
+        assert service.health.state == "stopping"
+        assert (await service.health.check()).status == "unavailable"
+
+    run(look)
+
+
+def test_recheck_returns_after_a_new_replay() -> None:
+    async def look(service: Service) -> None:
+        await reach(service, "ready")
+        before = service.health.golden_checked_at
+        await service.health.recheck()
+        assert service.health.golden_checked_at != before
+
+    run(look)

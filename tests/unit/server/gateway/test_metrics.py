@@ -1,0 +1,175 @@
+"""Metrics: what is counted, and that callers cannot make them grow."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from lychee_client import DocumentError, InvalidInputError, RerankResponse, RerankResult, Timings
+from lychee_server.gateway.cache import CacheStatistics
+from lychee_server.gateway.limits import ConcurrencyLimit
+from lychee_server.gateway.metrics import Metrics
+from lychee_server.gateway.recent_calls import RecentCalls
+from prometheus_client.parser import text_string_to_metric_families
+
+
+class Cache:
+    """Tells its statistics."""
+
+    def statistics(self) -> CacheStatistics:
+        return CacheStatistics("memory", entries=3, bytes=288, max_bytes=1000, hits=7, misses=5, evictions=2)
+
+
+def read(metrics: Metrics) -> dict[str, float]:
+    """Return every sample that is not 0 as `name{label=value,...}`, without prefix."""
+    text, content_type = metrics.render()
+    assert content_type.startswith("text/plain; version=0.0.4")
+    samples = {}
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            assert sample.name.startswith("lychee_gateway_")
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            samples[f"{sample.name.removeprefix('lychee_gateway_')}{{{labels}}}"] = sample.value
+    return samples
+
+
+def make_response() -> RerankResponse:
+    results = (
+        RerankResult(1, 0.9, 2.2, "accept", "text"),
+        RerankResult(0, 0.45, -0.2, "review", "image"),
+        RerankResult(3, 0.05, -3.0, "reject", "text"),
+    )
+    error = InvalidInputError("empty", index=2)
+    timings = Timings(total_ms=200, preprocess_ms=20, encode_query_ms=30, score_documents_ms=120)
+    return RerankResponse(results, (DocumentError(2, "empty", error),), timings)
+
+
+def test_a_request_is_counted_by_route_method_status_and_modality() -> None:
+    metrics = Metrics()
+    metrics.observe_request("/v1/rerank", 200, "mixed", 0.03)
+    metrics.observe_request("/v1/rerank", 200, "mixed", 0.3)
+    metrics.observe_request("/health", 503, None, 0.001, method="GET")
+    samples = read(metrics)
+    assert samples["requests_total{method=POST,modality=mixed,route=/v1/rerank,status=200}"] == 2
+    assert samples["requests_total{method=GET,modality=none,route=/health,status=503}"] == 1
+    assert samples["request_duration_seconds_bucket{le=0.05,route=/v1/rerank}"] == 1
+    assert samples["request_duration_seconds_sum{route=/v1/rerank}"] == pytest.approx(0.33)
+
+
+def test_a_call_is_counted_by_documents_decisions_scores_and_stages() -> None:
+    metrics = Metrics()
+    metrics.observe_rerank("/v1/rerank", make_response(), "exploratory")
+    metrics.observe_rerank("/v1/rerank", make_response(), "strict ' policy of a caller", documents=100)
+    samples = read(metrics)
+    assert samples["documents_sum{route=/v1/rerank}"] == 104
+    assert samples["documents_bucket{le=5.0,route=/v1/rerank}"] == 1
+    assert samples["document_errors_total{}"] == 2
+    assert samples["decisions_total{decision=accept,policy=exploratory}"] == 1
+    assert samples["decisions_total{decision=review,policy=custom}"] == 1
+    assert samples["relevance_score_count{}"] == 6
+    assert samples["relevance_score_bucket{le=0.45}"] == 4
+    assert samples["rerank_stage_seconds_sum{stage=score_documents}"] == pytest.approx(0.24)
+    assert samples["rerank_stage_seconds_sum{stage=encode_query}"] == pytest.approx(0.06)
+
+
+def test_what_callers_invent_adds_no_labels() -> None:
+    metrics = Metrics()
+    metrics.observe_request("/v1/rerank", 200, "text", 0.1)
+    metrics.observe_request("/v1/rerank", 200, "invented", 0.1, method="INVENTED")
+    metrics.observe_rerank("/v1/rerank", make_response(), "custom")
+    before = len(read(metrics))
+    for number in range(50):
+        metrics.observe_request("/v1/rerank", 200, f"kind-{number}", 0.1, method=f"METHOD-{number}")
+        metrics.observe_rerank("/v1/rerank", make_response(), f"policy-{number}")
+    assert len(read(metrics)) == before
+
+
+def test_rejections_are_counted_from_zero_by_known_reasons() -> None:
+    metrics = Metrics()
+    metrics.reject("busy")
+    samples = read(metrics)
+    assert samples["rejected_total{reason=busy}"] == 1
+    assert samples["rejected_total{reason=url_refused}"] == 0
+    with pytest.raises(AssertionError):
+        metrics.reject("invented")
+
+
+def test_gauges_show_the_limit_of_now() -> None:
+    async def test() -> None:
+        metrics, limit = Metrics(), ConcurrencyLimit(3, 5)
+        metrics.watch_limit(limit)
+        async with limit.slot(None):
+            samples = read(metrics)
+            assert samples["calls_running{}"] == 1
+            assert samples["calls_running_limit{}"] == 3
+            assert metrics.snapshot()["calls"] == {"running": 1, "waiting": 0, "max_running": 3, "max_waiting": 5}
+            assert metrics.calls_in_flight == 1
+        assert read(metrics)["calls_running{}"] == 0
+
+    asyncio.run(test())
+
+
+def test_the_cache_is_read_when_the_metrics_are() -> None:
+    metrics = Metrics()
+    metrics.watch_cache(Cache())
+    samples = read(metrics)
+    assert samples["embedding_cache_hits_total{backend=memory}"] == 7
+    assert samples["embedding_cache_misses_total{backend=memory}"] == 5
+    assert samples["embedding_cache_evictions_total{backend=memory}"] == 2
+    assert samples["embedding_cache_bytes{backend=memory}"] == 288
+    assert metrics.snapshot()["cache"]["max_bytes"] == 1000
+
+
+def test_state_shows_health_and_one_model() -> None:
+    metrics = Metrics()
+    metrics.set_golden(True, 0.004)
+    metrics.set_triton_up(True)
+    metrics.set_ready(True)
+    metrics.set_model("0.1.0", "first", "1")
+    metrics.set_model("0.1.0", "lychee-mini", "abc")
+    samples = read(metrics)
+    assert samples["golden_passed{}"] == samples["triton_up{}"] == samples["ready{}"] == 1
+    assert samples["golden_max_abs_error{}"] == 0.004
+    assert [name for name in samples if name.startswith("build_info")] == [
+        "build_info{model_id=lychee-mini,revision=abc,version=0.1.0}"
+    ]
+    assert samples["process_resident_memory_bytes{}"] > 1e6
+    assert samples["process_open_fds{}"] > 0
+
+
+def test_two_gateways_of_one_process_count_for_themselves() -> None:
+    first, second = Metrics(), Metrics()
+    first.reject("busy")
+    assert read(second)["rejected_total{reason=busy}"] == 0
+
+
+def test_the_snapshot_tells_totals_rates_and_percentiles() -> None:
+    metrics = Metrics()
+    for milliseconds in range(1, 101):
+        metrics.observe_request("/v1/rerank", 200, "text", milliseconds / 1e3)
+        metrics.observe_rerank("/v1/rerank", make_response(), "balanced")
+    metrics.observe_request("/health", 200, None, 60.0)  # no call
+    metrics.reject("busy")
+    snapshot = metrics.snapshot()
+    assert snapshot["totals"] == {"requests": 101, "documents": 400, "document_errors": 100}
+    assert snapshot["latency_ms"]["p50"] == pytest.approx(50, abs=1)
+    assert snapshot["latency_ms"]["p99"] == pytest.approx(99, abs=1)
+    assert snapshot["rejected"]["busy"] == 1
+    assert snapshot["rates"]["documents_per_s"] == pytest.approx(4 * snapshot["rates"]["calls_per_s"])
+    assert snapshot["cache"] is None
+    assert snapshot["memory_bytes"] > 1e6
+
+
+def test_rates_forget_after_a_minute_and_memory_is_bounded() -> None:
+    now_s = [1000.0]
+    recent = RecentCalls(clock=lambda: now_s[0])
+    for _ in range(5000):
+        recent.add(0.01)
+        recent.add_documents(2)
+        now_s[0] += 0.1
+    assert recent.summary().calls_per_s == pytest.approx(10, rel=0.05)
+    assert recent.summary().documents_per_s == pytest.approx(20, rel=0.05)
+    assert (len(recent._seconds), len(recent._latencies_s)) == (60, 1000)
+    now_s[0] += 120
+    assert recent.summary().calls_per_s == 0
+    assert RecentCalls().summary().p50_ms is None

@@ -1,0 +1,76 @@
+"""The documentation: complete, with examples that are valid, and without any other host."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from lychee_client._transports.fake import FakeTransport
+from lychee_server.gateway.app import create_app
+from lychee_server.gateway.documents import read_parts
+from lychee_server.gateway.schemas import RERANK_EXAMPLES, SCORE_EXAMPLES, RerankRequest, ScoreRequest
+from lychee_server.gateway.service import Service
+from lychee_server.gateway.settings import GatewaySettings
+
+PATHS = {
+    "/v1/rerank",
+    "/v2/rerank",
+    "/v1/score",
+    "/v1/models",
+    "/v1/instructions",
+    "/health",
+    "/health/live",
+    "/health/ready",
+    "/metrics",
+}
+
+
+@pytest.fixture(scope="module")
+def client() -> TestClient:
+    settings = GatewaySettings(web=False, root_path="/proxied")
+    return TestClient(create_app(settings, service=Service(settings, transport=FakeTransport())))
+
+
+def test_every_route_is_described(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()
+    assert set(schema["paths"]) == PATHS
+    for path in PATHS:
+        (operation,) = schema["paths"][path].values()
+        assert operation["summary"]
+        assert operation["description"]
+
+
+def test_text_image_and_multimodal_examples_are_in_the_description(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()
+    for path in ("/v1/rerank", "/v2/rerank", "/v1/score"):
+        content = schema["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        assert set(content["examples"]) == {"text", "image", "multimodal"}
+
+
+@pytest.mark.parametrize("value", [example["value"] for example in RERANK_EXAMPLES.values()])
+def test_rerank_examples_are_valid(value: dict[str, Any]) -> None:
+    for content in (value["query"], *RerankRequest(**value).documents):
+        read_parts(content)
+
+
+@pytest.mark.parametrize("value", [example["value"] for example in SCORE_EXAMPLES.values()])
+def test_score_examples_are_valid(value: dict[str, Any]) -> None:
+    for content in (value["query"], ScoreRequest(**value).document):
+        read_parts(content)
+
+
+def test_the_page_needs_no_script_and_no_other_host(client: TestClient) -> None:
+    page = client.get("/docs").text
+    assert "<script" not in page
+    targets = re.findall(r"(?:href|src|action)=\"([^\"]*)\"", page)
+    assert targets == ["/proxied/openapi.json"]
+    assert "url(" not in page
+    for path in PATHS:
+        assert path in page
+    assert "一只猫" in page
+
+
+def test_fastapis_own_pages_are_off(client: TestClient) -> None:
+    assert client.get("/redoc").status_code == 404

@@ -1,0 +1,283 @@
+"""The routes on the fake transport: shapes, statuses, errors that quote nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from lychee_client import (
+    ConnectionFailedError,
+    ContractError,
+    DeadlineExceededError,
+    InferenceError,
+    ModelNotReadyError,
+    ServerOverloadedError,
+)
+from lychee_client._transports.base import InferRequest, Request
+from lychee_client._transports.fake import FakeTransport
+from lychee_server.gateway.app import create_app
+from lychee_server.gateway.limits import TooBusyError
+from lychee_server.gateway.schemas import PIXEL
+from lychee_server.gateway.service import Service
+from lychee_server.gateway.settings import GatewaySettings
+
+CALL = {"query": "aaaa", "documents": ["aaaa", "bbbb"]}
+
+
+@pytest.fixture(autouse=True)
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LYCHEE_CACHE_DIR", str(tmp_path))
+
+
+@contextmanager
+def serve(transport: FakeTransport | None = None, **settings: Any) -> Iterator[TestClient]:
+    values = GatewaySettings(web=False, **settings)
+    app = create_app(values, service=Service(values, transport=transport or FakeTransport()))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def client() -> Iterator[TestClient]:
+    with serve() as client:
+        yield client
+
+
+def fail_documents(error: Callable[[], Exception]) -> FakeTransport:
+    def intercept(request: Request) -> None:
+        if isinstance(request, InferRequest) and request.model_name == "text_encoder":
+            raise error()
+
+    return FakeTransport(intercept)
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank"])
+def test_rerank_answers_the_shape_that_vendors_clients_read(client: TestClient, path: str) -> None:
+    answer = client.post(path, json=CALL, headers={"x-request-id": "mine"})
+    body = answer.json()
+    assert answer.status_code == 200
+    assert set(body) == {"id", "object", "model", "results", "errors", "warnings", "usage", "timings", "meta"}
+    assert body["id"] == answer.headers["x-request-id"] == "mine"
+    assert body["object"] == "rerank"
+    assert [result["index"] for result in body["results"]] == [0, 1]
+    assert set(body["results"][0]) == {
+        "index",
+        "relevance_score",
+        "logit",
+        "decision",
+        "modality",
+        "truncated",
+        "tokens",
+        "below_threshold",
+    }
+    assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] > 0
+    assert body["meta"] == {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
+
+
+def test_documents_come_back_as_they_were_sent(client: TestClient) -> None:
+    documents: list[Any] = [
+        "a",
+        {"image": PIXEL},
+        {"text": "t", "image": PIXEL},
+        {"content": [{"type": "text", "text": "c"}]},
+    ]
+    body = client.post("/v1/rerank", json={"query": "q", "documents": documents, "return_documents": True}).json()
+    returned = {result["index"]: result["document"] for result in body["results"]}
+    assert returned == {0: {"text": "a"}, 1: documents[1], 2: documents[2], 3: documents[3]}
+    assert body["usage"]["images"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 2),
+        ({"top_n": None}, 2),
+        ({"top_n": 0}, 2),
+        ({"top_n": 1}, 1),
+        ({"top_n": 9}, 2),
+        ({"score_threshold": 1}, 0),
+    ],
+)
+def test_results_are_selected(client: TestClient, options: dict[str, Any], expected: int) -> None:
+    assert len(client.post("/v1/rerank", json={**CALL, **options}).json()["results"]) == expected
+
+
+def test_all_documents_refused_is_an_answer_without_results(client: TestClient) -> None:
+    body = client.post("/v1/rerank", json={"query": "q", "documents": [{}, None]}).json()
+    assert body["results"] == []
+    assert [error["index"] for error in body["errors"]] == [0, 1]
+    assert body["model"] == "fake"
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "param"),
+    [
+        ({"query": ""}, 400, "query"),
+        ({"query": {"image": "canary"}}, 400, "query"),
+        ({"documents": []}, 400, "documents"),
+        ({"documents": ["a"] * 1001}, 400, "documents"),
+        ({"model": "canary"}, 404, "model"),
+        ({"timeout_ms": 30_001}, 400, "timeout_ms"),
+        ({"top_n": 1, "min_results": 2}, 400, "min_results"),
+        ({"instruction": "canary <|im_end|>"}, 400, "instruction"),
+        ({"instruction": {"name": "canary"}}, 400, "instruction"),
+        ({"policy": {"accept": 0.5, "review": 0.6}}, 400, "policy"),
+        ({"policy": "canary"}, 422, "policy"),
+        ({"documents": "canary"}, 422, "documents"),
+        ({"top_n": -1}, 422, "top_n"),
+        ({"top_n": "canary"}, 422, "top_n"),
+        ({"top_n": True}, 422, "top_n"),
+        ({"score_threshold": 1.5}, 422, "score_threshold"),
+        ({"priority": "canary"}, 422, "priority"),
+        ({"timeout_ms": 0}, 422, "timeout_ms"),
+        ({"return_documents": "canary"}, 422, "return_documents"),
+        ({"canary": "canary"}, 422, None),
+    ],
+)
+def test_a_bad_request_names_the_field_and_quotes_nothing(
+    client: TestClient, change: dict[str, Any], status: int, param: str | None
+) -> None:
+    answer = client.post("/v1/rerank", json={**CALL, **change})
+    body = answer.json()
+    assert answer.status_code == status, answer.text
+    assert set(body) == {"message", "type", "param", "request_id"}
+    assert body["param"] == param
+    assert body["request_id"] == answer.headers["x-request-id"]
+    assert "canary" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "content", [b"{canary", b"[]", b'"canary"', b"", b"\xff\xfe", b'{"query": NaN}', b"[" * 100_000]
+)
+def test_what_is_no_json_object_is_refused(client: TestClient, content: bytes) -> None:
+    answer = client.post("/v1/rerank", content=content, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert "message" in answer.json()
+    assert "canary" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "retry"),
+    [
+        (lambda: TooBusyError("busy", retry_after_s=7), 429, "7"),
+        (lambda: ServerOverloadedError("internals"), 429, "2"),
+        (lambda: ConnectionFailedError("internals"), 503, "2"),
+        (lambda: ModelNotReadyError("internals"), 503, "2"),
+        (lambda: DeadlineExceededError("internals"), 504, None),
+        (lambda: ContractError("internals"), 502, None),
+        (lambda: InferenceError("internals"), 502, None),
+        (lambda: ZeroDivisionError("internals"), 500, None),
+    ],
+)
+def test_errors_of_a_call_have_their_status_and_show_nothing_inside(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, error: Callable[[], Exception], status: int, retry: str | None
+) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
+        raise error()
+
+    monkeypatch.setattr(client.app.state.service, "rerank", fail)  # type: ignore[attr-defined]
+    answer = client.post("/v1/rerank", json=CALL)
+    assert answer.status_code == status
+    assert answer.headers.get("retry-after") == retry
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    assert "internals" not in answer.text
+
+
+def test_score_answers_one_pair(client: TestClient) -> None:
+    body = client.post("/v1/score", json={"query": "a", "document": {"text": "a", "image": PIXEL}}).json()
+    assert body["object"] == "score"
+    assert body["modality"] == "image_text"
+    assert 0 <= body["relevance_score"] <= 1
+
+
+@pytest.mark.parametrize("document", ["", {"image": "canary"}, {"image": "data:image/png;base64,aGVsbG8="}, 7])
+def test_a_document_that_cannot_be_scored_is_an_error(client: TestClient, document: Any) -> None:
+    answer = client.post("/v1/score", json={"query": "a", "document": document})
+    assert answer.status_code == 400
+    assert answer.json()["param"] == "document"
+
+
+def test_options_of_vendors_are_accepted_with_a_warning(client: TestClient) -> None:
+    body = {**CALL, "rank_fields": ["text"], "max_tokens_per_doc": 9, "max_chunks_per_doc": 2, "priority": 5}
+    assert len(client.post("/v2/rerank", json=body).json()["warnings"]) == 3
+
+
+def test_instructions_are_listed_and_a_model_that_reads_none_says_so(client: TestClient) -> None:
+    listed = {entry["name"]: entry for entry in client.get("/v1/instructions").json()["data"]}
+    assert set(listed["search"]["texts"]) == {"en", "zh"}
+    answer = client.post("/v1/rerank", json={**CALL, "instruction": {"name": "search", "language": "zh"}})
+    assert "reads no instruction" in answer.json()["warnings"][0]
+
+
+def test_health_routes_while_the_server_is_away() -> None:
+    transport = FakeTransport()
+    transport.live = False
+    with serve(transport) as client:
+        assert client.get("/health/live").status_code == 200
+        for path in ("/health", "/health/ready"):
+            answer = client.get(path)
+            assert answer.status_code == 503
+            assert answer.json()["status"] == "unavailable"
+            assert answer.json()["reason"]
+        assert client.post("/v1/rerank", json=CALL).status_code == 503
+
+
+def test_keys_are_wanted_and_metrics_count(client: TestClient) -> None:
+    with serve(api_keys=("a-long-enough-key",)) as locked:
+        assert locked.post("/v1/rerank", json=CALL).status_code == 401
+        assert locked.post("/v1/rerank", json=CALL, headers={"x-api-key": "a-long-enough-key"}).status_code == 200
+    client.post("/v1/rerank", json=CALL)
+    text = client.get("/metrics").text
+    labels = 'method="POST",modality="text",route="/v1/rerank",status="200"'
+    assert f"lychee_gateway_requests_total{{{labels}}} 1.0" in text
+    assert 'lychee_gateway_documents_sum{route="/v1/rerank"} 2.0' in text
+
+
+def test_a_caller_who_hangs_up_cancels_the_call() -> None:
+    settings = GatewaySettings(web=False)
+    cancelled = asyncio.Event()
+
+    async def main() -> None:
+        service = Service(settings, transport=FakeTransport())
+        app = create_app(settings, service=service)
+        begun = asyncio.Event()
+
+        async def never(*_: Any, **__: Any) -> None:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+
+        service.rerank = never  # type: ignore[assignment, method-assign]
+        body = b'{"query": "a", "documents": ["b"]}'
+        inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        inbox.put_nowait({"type": "http.request", "body": body, "more_body": False})
+
+        async def send(message: Any) -> None:
+            assert message.get("status", 499) == 499
+
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "path": "/v1/rerank",
+            "raw_path": b"/v1/rerank",
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
+        }
+        request = asyncio.create_task(app(scope, inbox.get, send))  # type: ignore[arg-type]
+        await begun.wait()
+        inbox.put_nowait({"type": "http.disconnect"})
+        async with asyncio.timeout(5):
+            await request
+        assert cancelled.is_set()  # not only when the loop ends
+
+    asyncio.run(main())

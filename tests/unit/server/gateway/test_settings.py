@@ -1,0 +1,118 @@
+"""The gateway's settings, and the command that reads them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from lychee_server._errors import SettingsError
+from lychee_server.gateway import cli, server
+from lychee_server.gateway.settings import GatewaySettings
+from typer.testing import CliRunner, Result
+
+
+class Command:
+    """`lychee gateway`, which hands its settings over instead of serving."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.settings: GatewaySettings | None = None
+        monkeypatch.setattr(server, "serve", self._serve)
+        self._app = typer.Typer()
+        self._app.command()(cli.gateway)
+
+    def _serve(self, settings: GatewaySettings) -> int:
+        self.settings = settings
+        return 0
+
+    def run(self, *arguments: str, **environment: str) -> Result:
+        return CliRunner().invoke(self._app, arguments, env=environment)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Return the command, without variables of the user's."""
+    for field in dataclasses.fields(GatewaySettings):
+        monkeypatch.delenv(f"{cli.ENVIRONMENT_PREFIX}{field.name.upper()}", raising=False)
+    return Command(monkeypatch)
+
+
+def test_without_options_the_command_has_the_settings_defaults(command: Command) -> None:
+    assert command.run().exit_code == 0
+    assert command.settings == GatewaySettings()
+
+
+@pytest.mark.parametrize(
+    ("field", "option", "variable", "text", "value"),
+    [
+        ("triton_url", "--triton-url", "TRITON_URL", "triton:8001", "triton:8001"),
+        ("triton_metrics_url", "--triton-metrics-url", "TRITON_METRICS_URL", "http://x:1/m", "http://x:1/m"),
+        ("host", "--host", "HOST", "0.0.0.0", "0.0.0.0"),
+        ("port", "--port", "PORT", "0", 0),
+        ("web", "--no-web", "WEB", "false", False),
+        ("max_img_size", "--max-img-size", "MAX_IMG_SIZE", "256", 256),
+        ("policy", "--policy", "POLICY", "strict", "strict"),
+        ("calibration_path", "--calibration", "CALIBRATION", "c.json", Path("c.json")),
+        ("timeout_s", "--timeout-s", "TIMEOUT_S", "1.5", 1.5),
+        ("api_keys", None, "API_KEYS", "one, two three", ("one", "two", "three")),
+        ("api_keys_path", "--api-keys-file", "API_KEYS_FILE", "k.txt", Path("k.txt")),
+        ("image_hosts", "--image-host", "IMAGE_HOSTS", "*.example.org", ("*.example.org",)),
+        ("max_request_mb", "--max-request-mb", "MAX_REQUEST_MB", "2", 2),
+        ("max_documents", "--max-documents", "MAX_DOCUMENTS", "5", 5),
+        ("max_concurrency", "--max-concurrency", "MAX_CONCURRENCY", "3", 3),
+        ("max_waiting", "--max-waiting", "MAX_WAITING", "0", 0),
+        ("cache_mb", "--cache-mb", "CACHE_MB", "0", 0),
+        ("redis_url", "--redis-url", "REDIS_URL", "redis://r:1/0", "redis://r:1/0"),
+        ("health_latency_ms", "--health-latency-ms", "HEALTH_LATENCY_MS", "9", 9.0),
+        ("drain_timeout_s", "--drain-timeout-s", "DRAIN_TIMEOUT_S", "9", 9.0),
+        ("log_level", "--log-level", "LOG_LEVEL", "DEBUG", "DEBUG"),
+        ("error_log_path", "--error-log", "ERROR_LOG", "e.log", Path("e.log")),
+        ("log_content", "--log-content", "LOG_CONTENT", "true", True),
+        ("root_path", "--root-path", "ROOT_PATH", "/rerank", "/rerank"),
+    ],
+)
+def test_every_setting_has_an_option_and_a_variable(
+    command: Command, field: str, option: str | None, variable: str, text: str, value: Any
+) -> None:
+    command.run(**{cli.ENVIRONMENT_PREFIX + variable: text})
+    assert getattr(command.settings, field) == value != getattr(GatewaySettings(), field)
+    if option is not None:
+        command.settings = None
+        command.run(option, *([] if isinstance(value, bool) else [text]))
+        assert getattr(command.settings, field) == value
+
+
+def test_the_table_above_is_complete() -> None:
+    (mark,) = test_every_setting_has_an_option_and_a_variable.pytestmark  # type: ignore[attr-defined]
+    assert [case[0] for case in mark.args[1]] == [field.name for field in dataclasses.fields(GatewaySettings)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("policy", "lenient", "--policy is 'lenient'; expected one of strict"),
+        ("max_request_mb", 0, "--max-request-mb is 0; expected at least 1"),
+        ("max_waiting", -1, "--max-waiting is -1; expected at least 0"),
+        ("timeout_s", 0.0, "--timeout-s is 0.0; expected a positive"),
+        ("timeout_s", float("nan"), "--timeout-s is nan"),
+        ("drain_timeout_s", float("inf"), "--drain-timeout-s is inf"),
+        ("image_hosts", ("*",), "--image-host is '*'"),
+        ("image_hosts", ("127.0.0.1",), "no address"),
+        ("image_hosts", ("http://example.org",), "without scheme"),
+        ("image_hosts", ("example.org:8080",), "port"),
+        ("root_path", "rerank", "--root-path is 'rerank'; expected a path such as /rerank"),
+        ("root_path", "/rerank/", "expected a path"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused(name: str, value: Any, expected: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(expected)):
+        GatewaySettings(**{name: value})
+
+
+def test_the_command_says_what_is_wrong(command: Command) -> None:
+    result = command.run("--policy", "lenient")
+    assert result.exit_code == 1
+    assert "Error: --policy is 'lenient'" in result.output
