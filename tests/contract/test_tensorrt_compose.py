@@ -52,8 +52,3 @@ def test_gpus_are_reserved_where_they_are_needed_alone(services: dict[str, Any])
         assert device["capabilities"] == ["gpu"]
     assert "deploy" not in services["triton"]
     assert "profiles" not in services["triton"]
-
-
-def test_ports_are_open_on_the_loopback_alone(services: dict[str, Any]) -> None:
-    for service in services.values():
-        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))

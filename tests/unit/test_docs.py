@@ -5,6 +5,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer.main
 from google.protobuf import text_format
 from lychee_client.cli import add_commands, app
@@ -21,7 +22,7 @@ def commands() -> dict[str, set[str]]:
 
 def options(command: Any) -> set[str]:
     """Return the options of a command and of the commands below it."""
-    own = {option for parameter in command.params for option in parameter.opts}
+    own = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     return own.union(*(options(below) for below in getattr(command, "commands", {}).values()))
 
 
@@ -30,8 +31,10 @@ def test_every_command_of_the_readme_exists_and_every_command_is_in_it(root: Pat
     assert set(re.findall(r"^\| `lychee ([\w-]+)", text, re.MULTILINE)) == set(commands())
 
 
-def test_every_option_of_the_readme_exists(root: Path) -> None:
-    text = (root / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["README.md", "docs/rest.md"])
+def test_every_option_of_the_documents_exists(root: Path, page: str) -> None:
+    text = (root / page).read_text(encoding="utf-8")
+    text = re.sub(r"^(docker|curl) .*$", "", text, flags=re.MULTILINE)
     shown = set(re.findall(r"`?(--[a-z][a-z-]+)", text)) - {"--model-config-name"}  # Triton's own
     assert shown
     assert shown <= set().union(*commands().values())
