@@ -20,7 +20,7 @@ serve: $(EXPORTED)
 	$(BIN)/lychee load
 
 test: $(EXPORTED) tools
-	$(BIN)/pytest -m "" --numprocesses auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "" --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 25
 
 check: $(EXPORTED) tools
 	$(BIN)/ruff check .

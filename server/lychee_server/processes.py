@@ -8,8 +8,10 @@ import contextlib
 import os
 import secrets
 import socket
+import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +38,30 @@ class StopReport:
     shared_memory_regions: int
 
 
-def end_with_parent(command: Sequence[str]) -> list[str]:
-    """Return a command that runs this one, whose program is a path, until the thread that starts it ends."""
-    return [sys.executable, "-ISc", _DIE_WITH_PARENT, str(os.getpid()), *command]
+def start_process(
+    command: Sequence[str], *, log_path: Path, environment: Mapping[str, str], detached: bool
+) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, so that a Ctrl-C in the terminal reaches us, and we stop it.
+
+    Args:
+        command: Its first part is a path.
+        log_path: File that gets what it prints, from the beginning.
+        environment: All of its variables.
+        detached: It lives on when this process ends. Otherwise it ends with the thread that calls this, even with a
+            killed one, if that is the main thread.
+    """
+    if not detached and threading.current_thread() is threading.main_thread():
+        command = [sys.executable, "-ISc", _DIE_WITH_PARENT, str(os.getpid()), *command]
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with log_path.open("wb") as log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
 
 
 def find_process(pid: int, create_time: float) -> psutil.Process | None:

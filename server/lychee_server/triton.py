@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import tempfile
-import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -20,9 +19,9 @@ from lychee_server.installation import TritonInstallation, assemble_backends
 from lychee_server.processes import (
     StopReport,
     check_port,
-    end_with_parent,
     make_marker,
     pick_free_ports,
+    start_process,
     stop_processes,
 )
 from lychee_server.repository import check_repository
@@ -142,19 +141,8 @@ class TritonServer:
             handle, name = tempfile.mkstemp(prefix="lychee-triton-", suffix=".log")
             os.close(handle)
             self.log_path = Path(name)
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
         command = self._command(installation, backends)
-        if not self._detached and threading.current_thread() is threading.main_thread():
-            command = end_with_parent(command)
-        with self.log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,  # a Ctrl-C in the terminal reaches us, and we stop Triton
-            )
+        self._process = start_process(command, log_path=self.log_path, environment=environment, detached=self._detached)
 
     def _choose_ports(self) -> None:
         names = ("http_port", "grpc_port", "metrics_port")

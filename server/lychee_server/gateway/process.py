@@ -15,10 +15,10 @@ import psutil
 
 from lychee_server import _config
 from lychee_server._errors import ServerStartError
-from lychee_server.processes import check_port, end_with_parent, pick_free_ports, stop_process
+from lychee_server.processes import check_port, pick_free_ports, start_process, stop_process
 from lychee_server.triton import TritonServer, reachable_host, read_error_lines
 
-POLL_INTERVAL_S: Final = 0.1
+POLL_INTERVAL_S: Final = 0.25  # every refusal is a line in the log of the gateway
 REQUEST_TIMEOUT_S: Final = 5.0
 LOG_LEVELS: Final = {"VERBOSE": "DEBUG"}
 ERROR_LOG_VARIABLE: Final = "LYCHEE_GATEWAY_ERROR_LOG"
@@ -108,18 +108,8 @@ class GatewayProcess:
         command.append("--web" if choice.web else "--no-web")
         if choice.max_img_size is not None:
             command += ["--max-img-size", str(choice.max_img_size)]
-        if not self._detached:
-            command = end_with_parent(command)
         environment = {ERROR_LOG_VARIABLE: str(_config.state_dir() / "gateway-errors.log"), **os.environ}
-        with self.log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
+        self._process = start_process(command, log_path=self.log_path, environment=environment, detached=self._detached)
 
     def poll(self) -> int | None:
         """Return its exit code if it has ended."""

@@ -6,24 +6,19 @@ import asyncio
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Body, FastAPI, Request
 from lychee_client import (
-    Calibration,
-    ConfigurationError,
     InvalidInputError,
     LycheeError,
-    Policy,
-    RerankOptions,
-    RerankResult,
 )
 from lychee_client.instructions import all_instructions
-from lychee_client.instructions.templates import text_problem
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from lychee_server.gateway.answers import make_rerank_answer, make_score_answer
+from lychee_server.gateway.call_options import check_model, make_options
 from lychee_server.gateway.documents import DocumentReader, Fetcher
 from lychee_server.gateway.errors import RequestValueError
 from lychee_server.gateway.image_urls import ImageFetcher
@@ -33,14 +28,11 @@ from lychee_server.gateway.schemas import (
     SCORE_EXAMPLES,
     CallOptions,
     ErrorAnswer,
-    FailedDocument,
     HealthAnswer,
     InstructionEntry,
     InstructionList,
     ModelEntry,
     ModelList,
-    NamedInstruction,
-    RankedDocument,
     RerankAnswer,
     RerankRequest,
     ScoreAnswer,
@@ -49,12 +41,9 @@ from lychee_server.gateway.schemas import (
 from lychee_server.gateway.service import Service, ServiceAnswer
 from lychee_server.gateway.settings import MIB
 
-CUSTOM_POLICY: Final = "custom"
-META: Final[dict[str, Any]] = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
 CALL_PATHS: Final = ("/v1/rerank", "/v2/rerank", "/v1/score")
 OTHER_METHODS: Final = ["GET", "PUT", "PATCH", "DELETE"]
 CLIENT_GONE: Final = 499  # as nginx calls it; nobody is there to read it
-IGNORED: Final = ("rank_fields", "max_tokens_per_doc", "max_chunks_per_doc")
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"model": ErrorAnswer, "description": "A value cannot be used."},
     401: {"model": ErrorAnswer, "description": "The API key is missing or wrong."},
@@ -92,8 +81,8 @@ def _make_call_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
     async def call(request: Request, body: CallOptions, query: object, documents: Sequence[object]) -> ServiceAnswer:
         """Rank what a body holds, as long as the caller listens."""
         began_at_s = time.monotonic()
-        await _check_model(service, body.model)
-        options = await _make_options(service, body)
+        await check_model(service, body.model)
+        options = await make_options(service, body)
         parsed_query, *parsed = await reader.read([query, *documents])
         if isinstance(parsed_query, InvalidInputError):
             raise InvalidInputError(f"query: {parsed_query}")
@@ -121,7 +110,9 @@ def _make_call_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
         if body.top_n and body.min_results > body.top_n:
             raise RequestValueError("min_results is above top_n; expected at most as many", "min_results")
         answer = await _while_connected(request, call(request, body, body.query, body.documents))
-        return _gone() if answer is None else await _answer_rerank(service, body, answer)
+        if answer is None:
+            return _gone()
+        return _send(make_rerank_answer(body, answer, await _model_id(service, answer)))
 
     @router.post("/v1/score", response_model=ScoreAnswer, summary="Score one pair")
     async def score(request: Request, body: Annotated[ScoreRequest, Body(openapi_examples=SCORE_EXAMPLES)]) -> Response:
@@ -133,12 +124,7 @@ def _make_call_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
             if isinstance(failed.error, InvalidInputError):
                 raise RequestValueError(failed.message, "document", kind="invalid_input")
             raise failed.error
-        return _send(
-            ScoreAnswer(
-                **_describe_call(answer, await _model_id(service, answer), []),
-                **_describe_result(answer.response.results[0]),
-            )
-        )
+        return _send(make_score_answer(answer, await _model_id(service, answer)))
 
     return router
 
@@ -214,64 +200,6 @@ def _make_operation_routes(service: Service) -> APIRouter:
     return router
 
 
-async def _check_model(service: Service, model: str | None) -> None:
-    """Refuse a model that is not the served one; its id, or the last segment of its id, names it."""
-    if model is None:
-        return
-    served = (await service.manifest()).model_id
-    if model not in (served, served.rsplit("/", 1)[-1]):
-        message = f"another model was asked for than is served; expected {served!r}, or leave model out"
-        raise RequestValueError(message, "model", status=404, kind="model_not_found")
-
-
-async def _make_options(service: Service, body: CallOptions) -> RerankOptions:
-    """Return the client's options, `timeout_s` left out."""
-    most_ms = 1e3 * service.settings.timeout_s
-    if body.timeout_ms is not None and body.timeout_ms > most_ms:
-        raise RequestValueError(f"timeout_ms is {body.timeout_ms:g}; expected at most {most_ms:g}", "timeout_ms")
-    bulk = body.priority == "bulk" or (isinstance(body.priority, int) and body.priority > 0)
-    options: RerankOptions = {
-        "instruction": await _find_instruction(body.instruction),
-        "policy": _find_policy(service, body),
-        "priority": "bulk" if bulk else "interactive",
-        "server_timings": body.server_timings,
-    }
-    if isinstance(body, RerankRequest):
-        options["top_n"] = body.top_n or None
-        options["score_threshold"] = body.score_threshold
-        options["min_results"] = body.min_results
-    return options
-
-
-def _find_policy(service: Service, body: CallOptions) -> str | Policy | Calibration:
-    policy = body.policy
-    if policy is None:
-        return service.policy
-    if isinstance(policy, str):
-        return policy
-    review = policy.accept if policy.review is None else policy.review
-    if review > policy.accept:
-        raise RequestValueError("policy.review is above policy.accept; expected review <= accept", "policy")
-    return Policy(CUSTOM_POLICY, accept=policy.accept, review=review)
-
-
-async def _find_instruction(instruction: str | NamedInstruction | None) -> str | None:
-    if isinstance(instruction, NamedInstruction):
-        templates = await asyncio.to_thread(all_instructions)
-        if instruction.name not in templates:
-            raise RequestValueError(
-                f"no instruction has this name; expected one of {', '.join(templates)}", "instruction"
-            )
-        try:
-            return templates[instruction.name].text(instruction.language)
-        except ConfigurationError as error:
-            raise RequestValueError(str(error), "instruction") from error
-    problem = None if instruction is None else text_problem(instruction)
-    if problem is not None:
-        raise RequestValueError(f"the instruction {problem}", "instruction")
-    return instruction
-
-
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
     """Return what the work returns; cancel it and return None when the caller hangs up."""
     task = asyncio.create_task(work)
@@ -300,62 +228,6 @@ async def _model_id(service: Service, answer: ServiceAnswer) -> str:
     """Return the model's name, also where no document was good enough to be sent."""
     model = answer.response.model
     return (await service.manifest()).model_id if model is None else model.model_id
-
-
-async def _answer_rerank(service: Service, body: RerankRequest, answer: ServiceAnswer) -> Response:
-    ignored = [f"{name} is ignored; see /docs" for name in IGNORED if getattr(body, name) is not None]
-    results = [
-        RankedDocument(
-            index=result.index,
-            below_threshold=result.below_threshold,
-            document=_echo(body.documents[result.index]) if body.return_documents else None,
-            **_describe_result(result),
-        )
-        for result in answer.response.results
-    ]
-    return _send(
-        RerankAnswer(
-            **_describe_call(answer, await _model_id(service, answer), ignored),
-            results=results,
-            errors=[FailedDocument(index=failed.index, message=failed.message) for failed in answer.response.errors],
-            meta=META,
-        )
-    )
-
-
-def _echo(document: Any) -> dict[str, Any]:
-    return {"text": document} if isinstance(document, str) else dict(document)
-
-
-def _describe_call(answer: ServiceAnswer, model_id: str, warnings: Sequence[str]) -> dict[str, Any]:
-    response, usage = answer.response, answer.usage
-    return {
-        "id": answer.request_id,
-        "model": model_id,
-        "warnings": [*response.warnings, *warnings],
-        "usage": {
-            "total_tokens": usage.tokens,
-            "prompt_tokens": usage.tokens,
-            "images": usage.images,
-            "documents": usage.documents,
-        },
-        "timings": asdict(response.timings),
-        "embedding_cache": None if response.embedding_cache is None else asdict(response.embedding_cache),
-    }
-
-
-def _describe_result(result: RerankResult) -> dict[str, Any]:
-    return {
-        "relevance_score": result.relevance_score,
-        "logit": result.logit,
-        "decision": result.decision,
-        "modality": result.modality,
-        "truncated": result.truncated,
-        "tokens": result.tokens,
-        "image_size": result.image_size,
-        "image_resized_to": result.image_resized_to,
-        "image_tokens": result.image_tokens,
-    }
 
 
 def _send(body: Any, status: int = 200) -> Response:

@@ -35,19 +35,25 @@ CANNOT_HAPPEN_HERE = re.compile(r"nv_gpu_|nv_cache_|nv_inference_request_failure
 
 READ_ONLY = """
 set -e
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/python /mnt/project
+mount --bind "$1" /mnt/python
+mount --bind "$4" /mnt/project
 mount -t tmpfs -o mode=1777,size=512m tmpfs /tmp
-mkdir /tmp/python
-mount --bind "$1" /tmp/python
-home=$2
-case "$1" in "$home"/*)  # a home that nobody else may enter: keep the interpreter alone
-    mount -t tmpfs -o mode=755 tmpfs "$home"
-    mkdir -p "$1"
-    mount --move /tmp/python "$1" ;;
+case "$1" in "$2"/*)  # a home that nobody else may enter: keep the interpreter and the project alone
+    mount -t tmpfs -o mode=755 tmpfs "$2" ;;
 esac
+for kept in "python $1" "project $4"; do
+    [ -d "${kept#* }" ] && continue
+    mkdir -p "${kept#* }"
+    mount --bind "/mnt/${kept%% *}" "${kept#* }"
+    mount -o remount,bind,ro "${kept#* }"
+done
+umount /mnt/python /mnt/project
 mount --bind / /
 mount -o remount,bind,ro /
 user=$3
-shift 3
+shift 4
 exec setpriv --reuid="${user%:*}" --regid="${user#*:}" --clear-groups --inh-caps=-all --bounding-set=-all \
     --no-new-privs "$@"
 """
@@ -103,7 +109,7 @@ def test_gateway_needs_neither_privileges_nor_a_writable_disk(
     gateway_line: GatewayLine, processes: ServiceProcesses
 ) -> None:
     wrapper = ["unshare", "--mount", "--propagation", "private", "sh", "-c", READ_ONLY, "sh"]
-    wrapper += [sys.base_prefix, str(Path.home()), last_instruction(GATEWAY_DOCKERFILE, "USER")]
+    wrapper += [sys.base_prefix, str(Path.home()), last_instruction(GATEWAY_DOCKERFILE, "USER"), str(ROOT)]
     probe = [*wrapper, "sh", "-c", f"! touch {ROOT}/x /root/x /usr/x 2>/dev/null && touch /tmp/x"]
     if os.getuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("only root can make a read-only view of the disk")

@@ -25,6 +25,7 @@ from lychee_server.gateway.limits import TooBusyError
 from lychee_server.gateway.schemas import PIXEL
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
+from starlette.responses import Response
 
 CALL = {"query": "aaaa", "documents": ["aaaa", "bbbb"]}
 
@@ -281,3 +282,21 @@ def test_a_caller_who_hangs_up_cancels_the_call() -> None:
         assert cancelled.is_set()  # not only when the loop ends
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/v1/score"])
+def test_another_method_is_told_from_another_path_also_beside_the_page(path: str) -> None:
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        await Response(status_code=404)(scope, receive, send)
+
+    values = GatewaySettings(web=False)
+    app = create_app(values, service=Service(values, transport=FakeTransport()))
+    app.mount("/", page)
+    with TestClient(app) as client:
+        answer = client.get(path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json()["type"] == "method_not_allowed"
+
+
+def test_results_come_before_what_they_cost(client: TestClient) -> None:
+    assert list(client.post("/v1/rerank", json=CALL).json())[:4] == ["id", "object", "model", "results"]
