@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
 
 from lychee_client._errors import ConfigurationError
 from lychee_client._pipelines.scoring import Outcome, Score
@@ -46,17 +48,27 @@ def rank(
         documents: Put into the results. None: left out.
     """
     ordered = sorted(outcome.scores.items(), key=lambda item: (-item[1].relevance_score, item[0]))
+    ranking = (
+        _result(index, score, policy, None if documents is None else documents[index]) for index, score in ordered
+    )
+    errors = tuple(DocumentError(index, str(error), error) for index, error in sorted(outcome.errors.items()))
+    return select(ranking, top_n=top_n, score_threshold=score_threshold, min_results=min_results), errors
+
+
+def select(
+    ranking: Iterable[RerankResult], *, top_n: int | None, score_threshold: float | None, min_results: int
+) -> tuple[RerankResult, ...]:
+    """Leave out of a ranking, best first, what was not asked for; see `rank`."""
     results: list[RerankResult] = []
-    for index, score in ordered[:top_n]:
-        below = score_threshold is not None and score.relevance_score < score_threshold
+    for result in islice(ranking, top_n):
+        below = score_threshold is not None and result.relevance_score < score_threshold
         if below and len(results) >= min_results:
             break
-        results.append(_result(index, score, policy, below, None if documents is None else documents[index]))
-    errors = tuple(DocumentError(index, str(error), error) for index, error in sorted(outcome.errors.items()))
-    return tuple(results), errors
+        results.append(replace(result, below_threshold=True) if below else result)
+    return tuple(results)
 
 
-def _result(index: int, score: Score, policy: Policy, below_threshold: bool, document: Input | None) -> RerankResult:
+def _result(index: int, score: Score, policy: Policy, document: Input | None) -> RerankResult:
     return RerankResult(
         index=index,
         relevance_score=score.relevance_score,
@@ -68,6 +80,5 @@ def _result(index: int, score: Score, policy: Policy, below_threshold: bool, doc
         image_size=None if score.image is None else score.image.size,
         image_resized_to=None if score.image is None else score.image.resized_to,
         image_tokens=None if score.image is None else score.image.tokens,
-        below_threshold=below_threshold,
         document=document,
     )

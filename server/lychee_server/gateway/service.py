@@ -30,11 +30,10 @@ from lychee_client import (
     RequestRejectedError,
     RerankOptions,
     RerankResponse,
-    RerankResult,
     ServerStatus,
     Unset,
 )
-from lychee_client._ranking import check_selection
+from lychee_client._ranking import check_selection, select
 from lychee_client._transports.base import Transport
 from lychee_client._types import Input, modality_of, text_of
 
@@ -256,7 +255,13 @@ class Service:
             images=sum(result.modality != "text" for result in response.results),
             documents=len(response.results),
         )
-        return ServiceAnswer(replace(response, results=_select(response.results, options)), request_id, usage)
+        selected = select(  # only now: all were asked for, so that all could be counted
+            response.results,
+            top_n=options.get("top_n"),
+            score_threshold=options.get("score_threshold"),
+            min_results=options.get("min_results", 0),
+        )
+        return ServiceAnswer(replace(response, results=selected), request_id, usage)
 
     async def server_status(self) -> ServerStatus:
         """Return what Triton says about itself and its models."""
@@ -356,15 +361,3 @@ def _take_notes(
     notes.modality = "mixed" if len(modalities) > 1 else next(iter(modalities), None)
     if content:
         notes.note_texts(text_of(query), [text_of(document) for document in accepted])
-
-
-def _select(results: Sequence[RerankResult], options: RerankOptions) -> tuple[RerankResult, ...]:
-    """Leave out what was not asked for, as the client does; it was asked for all, so that all could be counted."""
-    threshold, least = options.get("score_threshold"), options.get("min_results", 0)
-    selected: list[RerankResult] = []
-    for result in results[: options.get("top_n")]:
-        below = threshold is not None and result.relevance_score < threshold
-        if below and len(selected) >= least:
-            break
-        selected.append(replace(result, below_threshold=True) if below else result)
-    return tuple(selected)
