@@ -34,6 +34,7 @@ class AsyncLycheeClient(BaseClient):
         max_img_size: See LycheeClient.
         transport: See LycheeClient.
         embedding_cache: See LycheeClient.
+        executor: See LycheeClient.
         **options: See LycheeClient.
 
     Raises:

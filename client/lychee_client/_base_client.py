@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from typing import Final, TypeVar, Unpack
 
 from lychee_client._calls import Calls
@@ -40,6 +40,7 @@ class BaseClient:
         max_img_size: int | Unset | None = UNSET,
         transport: Transport | None = None,
         embedding_cache: EmbeddingCache | None = None,
+        executor: Executor | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> None:
         self._config = load_config(url, timeout_s, policy, max_img_size, **options)
@@ -47,7 +48,9 @@ class BaseClient:
         self._calls = Calls(self._config, self._shared_memory, embedding_cache)
         self._retry = RetryPolicy(self._config.max_retries)
         self._transport = connect(self._config, self._shared_memory) if transport is None else transport
-        self._pool = ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1), thread_name_prefix="lychee-client")
+        threads = min(MAX_WORKERS, os.cpu_count() or 1)
+        self._owns_pool = executor is None
+        self._pool = executor or ThreadPoolExecutor(threads, thread_name_prefix="lychee-client")
 
     def _drive(self, plan: Plan[T], timeout_s: float | None, request_id: str | None = None) -> Steps[T]:
         """Return the steps of one call; its deadline begins now.
@@ -72,7 +75,8 @@ class BaseClient:
                 wait([forgotten], 1.0)  # a server that is gone needs no farewell
             self._shared_memory.close()
         self._transport.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._owns_pool:
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def check_concurrency(concurrency: int) -> None:

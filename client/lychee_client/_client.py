@@ -39,6 +39,8 @@ class LycheeClient(BaseClient):
         embedding_cache: Keeps the embeddings of documents' texts and images, so that those which come again are neither
             decoded, sent nor computed; None keeps nothing. Used with dual encoders (a cross-encoder reads a document
             together with its query, and has nothing to keep) and never for golden pairs.
+        executor: Threads that decode and tokenize, for programs with threads of another kind (gevent), and for many
+            clients that share some; `close` leaves them running. None: up to four of the client's own.
         **options: `tls`, a TlsConfig; `headers`, sent with every request; `keepalive_s`, seconds without traffic
             after which gRPC pings and HTTP closes a connection; `max_retries`, of a request that failed with a
             retryable error, 2 by default.

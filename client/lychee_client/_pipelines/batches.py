@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
@@ -9,6 +10,7 @@ from typing import Final, Generic, TypeVar
 from lychee_client._errors import ContractError, InferenceError, InvalidInputError, LycheeError, RequestRejectedError
 from lychee_client._manifest import Manifest
 from lychee_client._pipelines.lanes import Lane
+from lychee_client._pipelines.pace import Pace
 from lychee_client._plan import Handle, Plan, send, wait
 from lychee_client._transports.base import InferRequest, InferResponse, Tensor
 
@@ -39,6 +41,7 @@ class Batches(Generic[K]):
     ) -> None:
         self._max_batch_size = manifest.max_batch_size
         self._lane = lane
+        self._pace = Pace()
         self._make_tensors = make_tensors
         self._use = use
         self._fail = fail
@@ -49,13 +52,16 @@ class Batches(Generic[K]):
         by_length: dict[int, list[K]] = {}
         for item, length in lengths.items():
             by_length.setdefault(length, []).append(item)
+        most = self._find_max_batch_size(model_name) if lengths else 0
         for length, members in sorted(by_length.items()):
-            size = self._find_max_batch_size(model_name)
-            if self._lane.max_tokens is not None:
-                size = min(size, max(1, self._lane.max_tokens // length))
-            for start in range(0, len(members), size):
-                group = members[start : start + size]
+            while members:
+                size = min(most, self._pace.find_rows(length)) if self._lane.is_patient else most
+                group, members = members[:size], members[size:]
+                started = time.perf_counter()
                 yield from self.send(model_name, outputs, self._make_tensors(group), group)
+                if self._lane.is_patient:
+                    yield from self.read()
+                    self._pace.note(len(group) * length, time.perf_counter() - started)
 
     def send(
         self, model_name: str, outputs: tuple[str, ...], tensors: Mapping[str, Tensor], items: Sequence[K]

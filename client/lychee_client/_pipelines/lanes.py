@@ -14,19 +14,20 @@ class Lane:
 
     Attributes:
         priority: Triton's level, for servers whose models have levels; 1 goes first.
-        max_tokens: Of one request's texts, padding included, unless a single text has more. None: as many as fit.
+        is_patient: One request after the other, of few texts, so that others' requests come in between (see Pace).
+            Otherwise each holds as many texts as fit.
         max_rows_in_flight: Documents that have been sent and not yet answered.
     """
 
     priority: int
-    max_tokens: int | None
+    is_patient: bool
     max_rows_in_flight: int
 
 
 # Interactive: two of the server's largest batches, so that it never waits for the client; more would only hold memory,
 # and be computed in vain when the call is cancelled. Bulk: one small request at a time, so that an interactive request
-# that comes in between waits for little work. Measured: see the README.
+# that comes in between waits for little work. Measured: see docs/comparison.md.
 LANES: Final[dict[Priority, Lane]] = {
-    "interactive": Lane(priority=1, max_tokens=None, max_rows_in_flight=64),
-    "bulk": Lane(priority=2, max_tokens=64, max_rows_in_flight=1),
+    "interactive": Lane(priority=1, is_patient=False, max_rows_in_flight=64),
+    "bulk": Lane(priority=2, is_patient=True, max_rows_in_flight=1),
 }

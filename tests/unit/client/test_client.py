@@ -3,6 +3,7 @@
 import itertools
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -362,6 +363,17 @@ def test_manifest_is_fetched_once(client: LycheeClient, transport: FakeTransport
     client.rerank("q", ["a"])
     outputs = [request.outputs for request in sent_to(transport, "client_assets")]
     assert outputs == [("manifest",), ("tokenizer",)]
+
+
+def test_an_executor_of_the_caller_does_the_work_and_outlives_the_client() -> None:
+    names: list[str] = []
+
+    with ThreadPoolExecutor(1, "mine", initializer=lambda: names.append(threading.current_thread().name)) as executor:
+        for _ in range(2):
+            with LycheeClient(transport=FakeTransport(), executor=executor) as client:
+                assert client.rerank("red", [plain(RED)]).errors == ()
+        assert executor.submit(threading.active_count).result() > 0
+    assert names == ["mine_0"]
 
 
 def test_closed_client_says_so(transport: FakeTransport) -> None:

@@ -34,6 +34,7 @@ from lychee_client._embedding_cache import CachedEmbedding, EmbeddingKeys, read_
 from lychee_client._image import ImageSizes
 from lychee_client._manifest import Manifest
 from lychee_client._pipelines.lanes import LANES
+from lychee_client._pipelines.pace import Pace
 from lychee_client._pipelines.scoring import IMAGES_AHEAD
 from lychee_client._transports.base import InferRequest, InferResponse, Request
 from lychee_client._transports.fake import FakeTransport, make_tokenizer_json
@@ -158,7 +159,8 @@ def test_repeated_documents_are_computed_once() -> None:
     assert len({result.relevance_score for result in response.results}) == 2
 
 
-def test_lanes_limit_what_is_sent() -> None:
+def test_lanes_limit_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pace, "find_rows", lambda self, length: max(1, 64 // length))
     documents = [letter * 40 for letter in "abcdefgh"] + list("abcdefgh")
     shapes: dict[str, list[tuple[int, ...]]] = {}
     for priority in ("interactive", "bulk"):

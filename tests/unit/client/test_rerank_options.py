@@ -32,6 +32,7 @@ from lychee_client import (
     Text,
 )
 from lychee_client._calls import MAX_WARNINGS
+from lychee_client._pipelines.pace import Pace
 from lychee_client._transports.base import ControlRequest, InferRequest, Request
 from lychee_client._transports.fake import FakeTransport
 from lychee_client.calibration.mapping import PlattMapping
@@ -120,7 +121,8 @@ def test_misspelt_option_is_refused(call: Call, method: str) -> None:
     assert transport.requests == []
 
 
-def test_bulk_sends_little_at_a_time_and_scores_the_same(call: Call) -> None:
+def test_bulk_sends_little_at_a_time_and_scores_the_same(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pace, "find_rows", lambda self, length: max(1, 64 // length))
     documents = ["a" * 3] * 4 + ["b" * 20] * 3 + ["c" * 50] * 2
     interactive, bulk = FakeTransport(), FakeTransport()
     expected = call(interactive, "rerank", "q", documents)
@@ -133,6 +135,18 @@ def test_bulk_sends_little_at_a_time_and_scores_the_same(call: Call) -> None:
         for transport in (interactive, bulk)
     ]
     assert levels == [{1}, {2}]
+
+
+def test_bulk_waits_for_each_answer_and_learns_from_its_time(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    learnt: list[tuple[int, bool]] = []
+    monkeypatch.setattr(Pace, "note", lambda self, tokens, elapsed_s: learnt.append((tokens, elapsed_s > 0)))
+    transport = FakeTransport()
+    call(transport, "rerank", "q", ["a" * 3] * 2 + ["b" * 20] * 2, priority="bulk")
+    assert [ids.shape for ids in texts_sent(transport, "rerank_text")] == [(1, 16), (1, 16), (1, 32), (1, 32)]
+    assert learnt == [(16, True), (16, True), (32, True), (32, True)]
+    learnt.clear()
+    call(FakeTransport(), "rerank", "q", ["a"] * 8)
+    assert learnt == []
 
 
 def test_shared_memory_is_registered_by_a_later_call_if_the_first_failed() -> None:
