@@ -40,7 +40,8 @@ def _export(
     ] = Path("model_repository"),
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     precision: Annotated[
-        str, typer.Option(help=f"Bits per weight: {', '.join(PRECISIONS)}.", metavar="PRECISION")
+        str,
+        typer.Option(help=f"Bits per weight: {', '.join(PRECISIONS)}; s8: 8-bit activations too.", metavar="PRECISION"),
     ] = "fp32",
     target: Annotated[str, typer.Option(help="Hardware that serves: cpu, cuda or tensorrt.", metavar="TARGET")] = "cpu",
     profile: Annotated[
@@ -52,6 +53,13 @@ def _export(
     flash_attn: Annotated[
         bool, typer.Option("--flash-attn", help="Fuse attention; the server's ONNX Runtime must be this one.")
     ] = False,
+    calibration_data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with images and .txt files (one text a line) like those that will be ranked, for s8.",
+            metavar="FOLDER",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print sizes, files and memory; load no weights, write nothing.")
     ] = False,
@@ -87,6 +95,7 @@ def _export(
             revision=revision,
             target=_choose("target", target, TARGETS),
             flash_attn=flash_attn,
+            calibration_data=calibration_data,
         )
 
     try:

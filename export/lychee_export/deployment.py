@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, get_args
 
 from . import tensorrt
@@ -18,8 +18,10 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 
 _PLAIN_CPU_VARIANT = "cpu"
 """Name in ``configs/`` of the configuration for servers without the accelerator."""
+_ACCELERATED_VARIANT = "openvino"
+"""Name in ``configs/`` of the configuration for servers with the accelerator, where it is not the default."""
 
-OWN_VARIANTS = frozenset({_PLAIN_CPU_VARIANT, *tensorrt.VARIANTS})
+OWN_VARIANTS = frozenset({_PLAIN_CPU_VARIANT, _ACCELERATED_VARIANT, *tensorrt.VARIANTS})
 """Names in ``configs/`` that belong to the exporter; a user's own have other names."""
 
 
@@ -28,17 +30,32 @@ def providers(
 ) -> tuple[Provider, ...]:
     """Name ONNX Runtime's providers that an export is validated on: those that serve it and exist on every machine.
 
-    OpenVINO serves float32 files of plain operators, on CPUs; half floats are for GPUs.
+    OpenVINO serves files of plain operators, on CPUs: float32 and static int8; half floats are for GPUs.
     """
-    plain = precision == "fp32" and target == "cpu" and not flash_attn
+    plain = precision in {"fp32", "s8"} and target == "cpu" and not flash_attn
     accelerated = plain and any(signature.encoder and signature.accelerated for signature in signatures)
     return ("cpu", "openvino") if accelerated else ("cpu",)
 
 
 def config_files(
-    signatures: Iterable[ModelSignature], precision: Precision, target: Target = "cpu", *, flash_attn: bool = False
+    signatures: Iterable[ModelSignature],
+    precision: Precision,
+    target: Target = "cpu",
+    *,
+    flash_attn: bool = False,
+    convolutional: Collection[str] = (),
 ) -> dict[str, tuple[str, dict[str, str]]]:
     """Write ``config.pbtxt`` and its variants for the models of a checkpoint.
+
+    Static int8 runs where it was measured to be faster (docs/precision.md): convolutions on OpenVINO, matrix products
+    on ONNX Runtime's own kernels; the other one is a variant.
+
+    Args:
+        signatures: The models.
+        precision: The weights' precision.
+        target: Hardware that the configurations are for.
+        flash_attn: Whether attention is one fused operator.
+        convolutional: Names of the models that compute convolutions, for static int8.
 
     Returns:
         By model name: the text of ``config.pbtxt``, and the texts of ``configs/`` by variant.
@@ -47,6 +64,9 @@ def config_files(
     for signature in signatures:
         variants = {}
         device = _device(signature, precision, target, flash_attn)
+        if device == "openvino" and precision == "s8" and signature.name not in convolutional:
+            variants[_ACCELERATED_VARIANT] = model_config(signature, device)
+            device = "cpu"
         if device != "cpu":
             variants[_PLAIN_CPU_VARIANT] = model_config(signature, "cpu")
         if target == "tensorrt":

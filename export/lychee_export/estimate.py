@@ -12,7 +12,7 @@ from torch import nn
 from .errors import RepositoryError
 from .families import Piece
 from .model_file import DATA_FILENAME, EXTERNAL_DATA_BYTES, MODEL_FILENAME
-from .quantization import BITS, BLOCK_SIZE, Precision
+from .quantization import BITS, BLOCK_SIZE, QUANTIZED, Precision
 
 __all__ = ["PieceSize", "check_disk_space", "estimate_pieces"]
 
@@ -69,8 +69,10 @@ def _estimate(piece: Piece, precision: Precision) -> PieceSize:
     parameters = sum(weight.numel() for weight in weights.values())
     exported = parameters * (2 if precision == "fp16" else 4)
     served = exported
-    if precision in BITS:
+    if precision in QUANTIZED:
         matrices = {id(module.weight): module.weight for module in piece.module.modules() if type(module) is nn.Linear}
         quantized = sum(matrix.numel() for matrix in matrices.values())
-        served += quantized * BITS[precision] // 8 + quantized * 4 // BLOCK_SIZE - quantized * 4
+        # s8 has one scale for each output, which is less than the convolutions that it quantizes too
+        scales = quantized * 4 // BLOCK_SIZE if precision in BITS else 0
+        served += quantized * BITS.get(precision, 8) // 8 + scales - quantized * 4
     return PieceSize(piece.signature.name, parameters, exported, served)

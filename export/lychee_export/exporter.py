@@ -7,7 +7,7 @@ import ctypes
 import gc
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,9 @@ import torch
 
 from . import tensorrt, tensorrt_graph
 from .assets import CLIENT_ASSETS, build_client_assets
+from .calibration_data import CalibrationData, bundled_data, read_data
 from .deployment import OWN_VARIANTS, Target, config_files, providers, root_files
-from .errors import ExportError, RepositoryError, ValidationError
+from .errors import CheckpointError, ExportError, RepositoryError, ValidationError
 from .estimate import check_disk_space, estimate_pieces
 from .expected import ExpectedValues, compute_expected
 from .families import Checkpoint, ModelCard, Piece, Reference, load_checkpoint
@@ -28,10 +29,11 @@ from .limits import Limits
 from .manifest import build_manifest, created_by
 from .model_file import model_files, read_graph
 from .onnx_export import export_onnx
-from .quantization import BITS, Precision, quantize_weights
+from .quantization import QUANTIZED, Precision, quantize_weights
 from .repository import MANIFEST_FILENAME, ModelFolder, exported_models, write_models
 from .runtime import Provider, open_session
-from .signature import ModelSignature
+from .signature import ModelSignature, Tensors
+from .static_int8 import is_convolutional, write_static_int8
 from .triton_config import MODEL_FILENAME
 from .validation import TOLERANCES, Parity, Tolerance, validate_contract, validate_values
 from .verification.in_process import check_golden_pairs_in_process
@@ -87,6 +89,7 @@ def export_checkpoint(
     revision: str | None = None,
     target: Target = "cpu",
     flash_attn: bool = False,
+    calibration_data: Path | None = None,
 ) -> ExportReport:
     """Turn a checkpoint into models of a Triton repository.
 
@@ -101,22 +104,32 @@ def export_checkpoint(
         revision: Branch, tag or commit on the hub. None: the main branch.
         target: Hardware that the configurations are for.
         flash_attn: Whether attention becomes one fused operator of ONNX Runtime.
+        calibration_data: Folder of texts and images for s8. None: bundled ones.
 
     Raises:
-        CheckpointError: The checkpoint cannot be read.
+        CheckpointError: The checkpoint or the calibration data cannot be read, or the precision is not for it.
         ValidationError: An exported model breaks the contract or differs from the reference.
         RepositoryError: The repository cannot be written.
     """
     if target == "tensorrt":
         tensorrt.check_precision(precision)
+    if precision == "s8" and (target != "cpu" or flash_attn):
+        raise CheckpointError(
+            f"precision s8 is for CPUs and takes no fused attention, got target {target}"
+            f"{' with --flash-attn' if flash_attn else ''}; choose fp16 for GPUs"
+        )
+    if precision != "s8" and calibration_data is not None:
+        raise CheckpointError(f"calibration data is for precision s8 alone, the precision is {precision}; leave it out")
+    data = bundled_data() if calibration_data is None else read_data(calibration_data)
     plan = _Plan(repository, precision, target, flash_attn, progress)
     progress(f"loading {checkpoint}")
     loaded = load_checkpoint(checkpoint, limits, revision)
     card = loaded.card
+    samples = _make_samples(loaded, data) if precision == "s8" else {}
     sizes = estimate_pieces(loaded.pieces, precision)
     try:
         check_disk_space(repository, sizes)
-        workspace = Workspace(repository, _key(loaded, plan))
+        workspace = Workspace(repository, _key(loaded, plan, samples))
     except OSError as error:
         raise RepositoryError(f"cannot write the model repository {repository}: {error}") from error
     with _cleaned_up(workspace, repository):
@@ -126,7 +139,7 @@ def export_checkpoint(
         _release_weights(loaded.pieces)
         del loaded
         _return_memory()
-        _quantize_pieces(expected.signatures, workspace, plan)
+        _quantize_pieces(expected.signatures, workspace, plan, samples)
         parity = _validate(expected, workspace, plan)
         return _write(card, reference, expected.signatures, parity, workspace, plan)
 
@@ -145,12 +158,35 @@ def _cleaned_up(workspace: Workspace, repository: Path) -> Iterator[None]:
     workspace.remove()
 
 
-def _key(checkpoint: Checkpoint, plan: _Plan) -> str:
+def _make_samples(checkpoint: Checkpoint, data: CalibrationData) -> Mapping[str, tuple[Tensors, ...]]:
+    """Prepare the calibration data for the checkpoint's encoders.
+
+    Raises:
+        CheckpointError: The family has no static int8.
+    """
+    if checkpoint.calibrate is None:
+        raise CheckpointError(
+            f"precision s8 is for dual encoders (lychee-mini, CLIP, Chinese-CLIP, SigLIP, SigLIP 2); "
+            f"{checkpoint.card.model_id} is of the family {checkpoint.card.family}. Choose --precision w8"
+        )
+    return checkpoint.calibrate(data)
+
+
+def _hash_samples(samples: Mapping[str, tuple[Tensors, ...]]) -> str:
+    digest = hashlib.sha256()
+    for batches in samples.values():
+        for tensors in batches:
+            for array in tensors.values():
+                digest.update(repr((array.shape, array.dtype)).encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def _key(checkpoint: Checkpoint, plan: _Plan, samples: Mapping[str, tuple[Tensors, ...]]) -> str:
     """Name everything that the exported files depend on."""
     signatures = [piece.signature for piece in checkpoint.pieces]
     card = checkpoint.card
     own_code = hash_files(sorted(Path(__file__).parent.rglob("*.py")))
-    choice = (plan.precision, plan.flash_attn)
+    choice = (plan.precision, plan.flash_attn, _hash_samples(samples))
     parts = (card.family, card.model_id, card.revision, choice, signatures, created_by(), own_code)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:_KEY_DIGITS]
 
@@ -166,7 +202,7 @@ def _export_pieces(pieces: tuple[Piece, ...], workspace: Workspace, plan: _Plan)
     for piece in sorted(pieces, key=lambda piece: piece.signature.encoder):
         signature = piece.signature
         precision = plan.precision_of(signature)
-        name = signature.name + (_FLOAT32_SUFFIX if precision in BITS else "")
+        name = signature.name + (_FLOAT32_SUFFIX if precision in QUANTIZED else "")
         if workspace.find(signature.name) is not None or workspace.find(name) is not None:
             plan.progress(f"{signature.name} is finished already")
             continue
@@ -206,20 +242,38 @@ def _export_piece(piece: Piece, plan: _Plan, folder: Path) -> None:
         plan.progress(f"fused {fuse_attention(path, piece.signature.name)} attention layers of {piece.signature.name}")
 
 
-def _quantize_pieces(signatures: tuple[ModelSignature, ...], workspace: Workspace, plan: _Plan) -> None:
+def _quantize_pieces(
+    signatures: tuple[ModelSignature, ...],
+    workspace: Workspace,
+    plan: _Plan,
+    samples: Mapping[str, tuple[Tensors, ...]],
+) -> None:
     for signature in signatures:
         precision = plan.precision_of(signature)
-        if precision not in BITS or workspace.find(signature.name) is not None:
+        if precision not in QUANTIZED or workspace.find(signature.name) is not None:
             continue
         plan.progress(f"quantizing {signature.name}")
         source = workspace.folder / f"{signature.name}{_FLOAT32_SUFFIX}" / MODEL_FILENAME
 
-        def quantize(folder: Path, source: Path = source, precision: Precision = precision) -> None:
-            quantize_weights(source, folder / MODEL_FILENAME, precision)
-
+        if precision == "s8":
+            quantize = partial(_quantize_static, source, samples[signature.name], plan)
+        else:
+            quantize = partial(_quantize_weights, source, precision)
         workspace.make(signature.name, quantize)
         workspace.discard(source.parent.name)
         _return_memory()
+
+
+def _quantize_weights(source: Path, precision: Precision, folder: Path) -> None:
+    quantize_weights(source, folder / MODEL_FILENAME, precision)
+
+
+def _quantize_static(source: Path, samples: tuple[Tensors, ...], plan: _Plan, folder: Path) -> None:
+    report = write_static_int8(source, folder / MODEL_FILENAME, samples)
+    plan.progress(
+        f"{report.products - len(report.kept)} of {report.products} products compute in 8 bits; the largest error of "
+        f"one is {max(error for name, error in report.errors.items() if name not in report.kept):.1%} of its output"
+    )
 
 
 def _validate(expected: ExpectedValues, workspace: Workspace, plan: _Plan) -> dict[Provider, Parity]:
@@ -256,7 +310,10 @@ def _write(
     files = {name: model_files(workspace.folder / name) for name in names}
     sizes = {name: sum(path.stat().st_size for path in paths) for name, paths in files.items()}
     files[CLIENT_ASSETS.name] = _write_assets(workspace.folder / CLIENT_ASSETS.name, manifest_json, card.tokenizer_json)
-    configs = config_files((*models, CLIENT_ASSETS), plan.precision, plan.target, flash_attn=plan.flash_attn)
+    convolutional = {name for name in names if is_convolutional(read_graph(workspace.folder / name / MODEL_FILENAME))}
+    configs = config_files(
+        (*models, CLIENT_ASSETS), plan.precision, plan.target, flash_attn=plan.flash_attn, convolutional=convolutional
+    )
     golden_errors: list[float] = []
     write_models(
         plan.repository,

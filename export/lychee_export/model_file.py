@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx
 import onnx_ir
+from onnx_ir import external_data
 
 __all__ = [
     "DATA_FILENAME",
@@ -30,12 +31,13 @@ _SMALLEST_EXTERNAL_BYTES = 1024
 def write_model(model: onnx_ir.Model, path: Path, external_data_bytes: int = EXTERNAL_DATA_BYTES) -> None:
     """Write a model, its weights in ``model.onnx.data`` beside it if they are many.
 
-    The weights are written one by one, without a second copy of all in memory.
+    The weights are written one by one, without a second copy of all in memory. Those that the model reads from a file
+    elsewhere come along.
     """
     if weight_bytes(model) > external_data_bytes:
         onnx_ir.save(model, path, external_data=DATA_FILENAME, size_threshold_bytes=_SMALLEST_EXTERNAL_BYTES)
     else:
-        onnx_ir.save(model, path)
+        onnx_ir.save(external_data.load_to_model(model), path)
 
 
 def weight_bytes(model: onnx_ir.Model) -> int:

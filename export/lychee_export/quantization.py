@@ -1,4 +1,4 @@
-"""Fewer bits per weight: half floats, or MatMul with constant weights as MatMulNBits."""
+"""Fewer bits per weight: half floats, or MatMul with constant weights as MatMulNBits; `static_int8` has the rest."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto
 
-__all__ = ["BITS", "BLOCK_SIZE", "PRECISIONS", "Precision", "quantize_weights"]
+__all__ = ["BITS", "BLOCK_SIZE", "PRECISIONS", "QUANTIZED", "Precision", "quantize_weights"]
 
-Precision = Literal["fp32", "fp16", "w8", "w4"]
+Precision = Literal["fp32", "fp16", "w8", "w4", "s8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 BITS = {"w8": 8, "w4": 4}
-"""Bits per weight of the precisions that are made from the float32 file."""
+"""Bits per weight of the precisions whose weights alone are quantized."""
+QUANTIZED = frozenset({*BITS, "s8"})
+"""Precisions that are made from the float32 file."""
 BLOCK_SIZE = 32
 _ACCURACY_LEVEL = 4
 """Activations are quantized to int8 within a block of a row, so that a row does not depend on its batch."""

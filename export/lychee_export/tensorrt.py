@@ -150,15 +150,15 @@ def builder_arguments(signature: ModelSignature, precision: Precision) -> list[s
 
 
 def check_precision(precision: Precision) -> None:
-    """Refuse weights that TensorRT has no operator for.
+    """Refuse precisions that are made for ONNX Runtime.
 
     Raises:
-        CheckpointError: The precision is w8 or w4.
+        CheckpointError: The precision is w8, w4 or s8.
     """
     if precision not in _TYPED_FLAGS:
         raise CheckpointError(
-            f"precision {precision} does not go with TensorRT: its weights are read by MatMulNBits, which only ONNX "
-            f"Runtime has; choose {' or '.join(_TYPED_FLAGS)}"
+            f"precision {precision} does not go with TensorRT: the exporter makes it for ONNX Runtime on "
+            f"CPUs; choose {' or '.join(_TYPED_FLAGS)}"
         )
 
 

@@ -78,6 +78,8 @@ TOLERANCES: Mapping[tuple[Precision, Provider], Tolerance] = {
     ("fp32", "cpu"): Tolerance(atol=2e-5, rtol=1e-4, score_atol=1e-4, logit_atol=4e-4),
     ("fp32", "openvino"): Tolerance(atol=2e-2, rtol=0.0, score_atol=2e-2, logit_atol=0.1),
     ("fp16", "cpu"): Tolerance(atol=1e-2, rtol=1e-2, score_atol=5e-3, logit_atol=5e-2),
+    ("s8", "cpu"): Tolerance(atol=0.0, rtol=0.0, score_atol=0.15, logit_atol=1.0, relative_rms=0.3),
+    ("s8", "openvino"): Tolerance(atol=0.0, rtol=0.0, score_atol=0.15, logit_atol=1.0, relative_rms=0.3),
     ("w8", "cpu"): Tolerance(atol=0.0, rtol=0.0, score_atol=3e-2, logit_atol=0.2, relative_rms=0.05),
     ("w4", "cpu"): Tolerance(atol=0.0, rtol=0.0, score_atol=0.2, logit_atol=1.0, relative_rms=0.4),
 }
@@ -85,7 +87,8 @@ TOLERANCES: Mapping[tuple[Precision, Provider], Tolerance] = {
 embedding of lychee-mini by up to 0.008, a score by up to 0.006 and a logit by up to 0.03. lychee-mini's weights have 4
 bits already; with w8 its logits move by 0.03, with w4 by 0.12. Small random Qwen2.5-VL and CLIP models, which nothing
 trained to be robust: with w8 outputs move by 0.03 of their root mean square, scores by 0.022 and logits by 0.09; with
-w4 by 0.30, 0.15 and 0.65."""
+w4 by 0.30, 0.15 and 0.65. With s8 lychee-mini's scores move by 0.03 and its logits by 0.33; scores of golden
+pairs, whose images are small, by 0.08."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..limits import Limits
 from ..signature import SCORE_OUTPUTS, ModelSignature, Tensors, TensorSpec
 from ..source import CheckpointSource
+from .dual_calibration import make_calibration
 from .dual_reference import ReferenceEncoders, make_reference
 from .family import Checkpoint, ModelCard, Piece
 from .fixed_image import ImageFormat
@@ -134,7 +135,12 @@ def build_checkpoint(
         },
         tokenizer_json=tokenizer_json,
     )
-    return Checkpoint(card, pieces, lambda: make_reference(model.text, model.heads, tokenizer_json, load_reference()))
+    return Checkpoint(
+        card,
+        pieces,
+        lambda: make_reference(model.text, model.heads, tokenizer_json, load_reference()),
+        make_calibration(model.text, model.image, tokenizer_json, lambda: load_reference().pixel_values),
+    )
 
 
 def sign(model: DualEncoder, limits: Limits) -> tuple[tuple[Piece, ...], tuple[ModelSignature, ...]]:

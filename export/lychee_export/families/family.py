@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from ..calibration_data import CalibrationData
 from ..limits import Limits
 from ..signature import SCORE_OUTPUTS, ModelSignature, Tensors
 from ..source import CheckpointSource
@@ -102,11 +103,14 @@ class Checkpoint:
         card: Everything but the weights.
         pieces: The torch modules, encoders first. They may share parameters with each other.
         make_reference: Runs the reference implementation. Call it before anything changes a module.
+        calibrate: Turns calibration data into samples of the encoders, by their names. None: the family has no static
+            int8.
     """
 
     card: ModelCard
     pieces: tuple[Piece, ...]
     make_reference: Callable[[], Reference]
+    calibrate: Callable[[CalibrationData], Mapping[str, tuple[Tensors, ...]]] | None = None
 
 
 @dataclass(frozen=True)

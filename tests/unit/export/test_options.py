@@ -183,6 +183,7 @@ def test_command_hands_its_options_on(app: typer.Typer, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(exporter, "export_checkpoint", export)
     options = "--precision fp16 --target cuda --profile small --max-img-size 300 --revision v1 --flash-attn"
+    options += " --calibration-data photos"
     result = CliRunner().invoke(app, ["export", "owner/name", "--repository", str(tmp_path), *options.split()])
     assert result.exit_code == 1
     assert calls == [
@@ -193,6 +194,7 @@ def test_command_hands_its_options_on(app: typer.Typer, tmp_path: Path, monkeypa
                 "revision": "v1",
                 "target": "cuda",
                 "flash_attn": True,
+                "calibration_data": Path("photos"),
             },
         )
     ]
@@ -214,7 +216,7 @@ def test_dry_run_prints_sizes_and_writes_nothing(app: typer.Typer, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("precision", "bytes_per_weight"), [("fp32", 4.0), ("fp16", 2.0), ("w8", 1.125), ("w4", 0.625)]
+    ("precision", "bytes_per_weight"), [("fp32", 4.0), ("fp16", 2.0), ("w8", 1.125), ("w4", 0.625), ("s8", 1.0)]
 )
 def test_dry_run_counts_the_bytes_of_a_matrix(
     toy: Checkpoint, monkeypatch: pytest.MonkeyPatch, precision: str, bytes_per_weight: float

@@ -136,9 +136,9 @@ def test_a_head_stays_on_the_cpu() -> None:
     assert "build scoring_head" not in build_script([TEXT, HEAD], "fp32")
 
 
-@pytest.mark.parametrize("precision", ["w8", "w4"])
+@pytest.mark.parametrize("precision", ["w8", "w4", "s8"])
 def test_quantized_weights_are_refused(precision: str) -> None:
-    with pytest.raises(CheckpointError, match=r"MatMulNBits.*choose fp32 or fp16"):
+    with pytest.raises(CheckpointError, match=r"for ONNX Runtime.*choose fp32 or fp16"):
         variants(TEXT, precision)
     with pytest.raises(CheckpointError):
         build_script([TEXT], precision)

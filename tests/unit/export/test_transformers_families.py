@@ -81,8 +81,8 @@ def test_padding_more_does_not_move_an_embedding(build: Callable[[str], Path], n
 
 
 def test_limits_cut_the_longest_text(build: Callable[[str], Path]) -> None:
-    assert text_of(load_checkpoint(str(build("clip"))))["buckets"] == [16, 32, 64, 77]
-    assert text_of(load_checkpoint(str(build("clip")), Limits(max_tokens=70)))["buckets"] == [16, 32, 64, 70]
+    assert text_of(load_checkpoint(str(build("clip"))))["buckets"] == [16, 24, 32, 48, 64, 77]
+    assert text_of(load_checkpoint(str(build("clip")), Limits(max_tokens=70)))["buckets"] == [16, 24, 32, 48, 64, 70]
 
 
 def test_tokenizer_bounds_the_longest_text(build: Callable[[str], Path]) -> None:

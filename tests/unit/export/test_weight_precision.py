@@ -1,5 +1,6 @@
 """fp16, w8 and w4 of a toy encoder with weights, and weights in a file of their own."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,19 @@ def test_many_weights_lie_in_a_file_of_their_own(tmp_path: Path, weighted: Check
     assert [path.name for path in model_files(split.parent)] == ["model.onnx", "model.onnx.data"]
     assert split.stat().st_size < single.stat().st_size
     assert (run(split) == run(single)).all()
+
+
+def test_weights_that_stay_as_they_are_come_along(tmp_path: Path, weighted: Checkpoint) -> None:
+    """A model whose weights had a file of their own, and are few once quantized, is whole without that file."""
+    source, target = tmp_path / "source" / "model.onnx", tmp_path / "target" / "model.onnx"
+    for path in (source, target):
+        path.parent.mkdir()
+    export_onnx(weighted.pieces[0], source, external_data_bytes=2000)
+    assert len(model_files(source.parent)) == 2
+    quantize_weights(source, target, "w4", external_data_bytes=1 << 30)
+    shutil.rmtree(source.parent)
+    assert [path.name for path in model_files(target.parent)] == ["model.onnx"]
+    assert np.isfinite(run(target)).all()
 
 
 def test_export_is_reproducible_with_a_file_of_weights(tmp_path: Path, weighted: Checkpoint) -> None:

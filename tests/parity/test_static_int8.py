@@ -1,0 +1,75 @@
+"""Static int8 of a CLIP model of the real transformers class: parity, and rows that do not depend on their batch."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from checkpoints.clip import build_clip
+from lychee_export import exporter
+from lychee_export.errors import ValidationError
+from lychee_export.exporter import export_checkpoint
+from lychee_export.limits import Limits
+from lychee_export.runtime import Provider, open_session
+from lychee_export.static_int8 import StaticReport
+from lychee_export.validation import Tolerance
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+LIMITS = Limits(max_tokens=64, text_batch=8, image_batch=8)
+CLIP_TOKENS = 500
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a tiny random CLIP checkpoint."""
+    return build_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def repository(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Export it with 8-bit weights and activations."""
+    folder = tmp_path_factory.mktemp("s8") / "models"
+    report = export_checkpoint(str(checkpoint), folder, "s8", limits=LIMITS)
+    assert set(report.parity) == {"cpu", "openvino"}
+    assert report.manifest["precision"] == "s8"
+    for parity in report.parity.values():
+        assert parity.max_score_error > 0
+        assert parity.batch_invariance < 1e-6
+        assert parity.logit_batch_invariance < 1e-5
+    return folder
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_embedding_does_not_depend_on_its_batch(repository: Path, provider: Provider) -> None:
+    (path,) = (repository / "text_encoder").glob("*/model.onnx")
+    session = open_session(path, provider)
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, CLIP_TOKENS, (7, 16))
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    together = session.run(None, inputs)[0]
+    alone = [session.run(None, {name: value[row : row + 1] for name, value in inputs.items()})[0] for row in range(7)]
+    np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-6, rtol=0)
+
+
+def test_configuration_has_the_accelerator_as_a_variant(repository: Path) -> None:
+    assert "openvino" not in (repository / "text_encoder" / "config.pbtxt").read_text()
+    assert "openvino" in (repository / "text_encoder" / "configs" / "openvino.pbtxt").read_text()
+
+
+def test_dynamic_quantization_fails_the_export(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its scales are taken over the batch, so that a score depends on its neighbours."""
+
+    def quantize(source: Path, target: Path, _samples: object) -> StaticReport:
+        model = onnx.load(source)
+        del model.graph.value_info[:]  # the quantizer infers other shapes than torch noted
+        quantize_dynamic(model, target, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
+        return StaticReport(1, {"product": 0.0}, ())
+
+    loose = Tolerance(atol=0.0, rtol=0.0, score_atol=1.0, logit_atol=100.0, relative_rms=10.0)
+    monkeypatch.setattr(exporter, "TOLERANCES", dict.fromkeys(exporter.TOLERANCES, loose))
+    monkeypatch.setattr(exporter, "write_static_int8", quantize)
+    with pytest.raises(ValidationError, match=r"moves by .* alone instead of in a batch"):
+        export_checkpoint(str(checkpoint), tmp_path / "models", "s8", limits=LIMITS)
+    assert not (tmp_path / "models").exists()
