@@ -1,6 +1,6 @@
 # make demo   export, serve and rank the example catalogue     make test    all tests
 # make serve  leave the server running                         make check   ruff, mypy, committed files current
-# make bench  speed and memory against the targets
+# make bench  speed and memory against the targets       make loadtest two minutes of Locust, with limits
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check --constraint constrain
 # torch's idle threads spin otherwise, and take the cores from Triton's.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: bench check clean demo export serve setup test tools
+.PHONY: bench check clean demo export loadtest serve setup test tools
 
 demo: $(EXPORTED)
 	$(BIN)/python examples/demo.py
@@ -32,6 +32,9 @@ check: $(EXPORTED) tools
 bench: $(EXPORTED)
 	$(BIN)/python loadtest/bench.py
 
+loadtest: $(EXPORTED)
+	$(BIN)/python loadtest/smoke.py
+
 setup: $(INSTALLED)
 
 # Chromium, Redis' tools and what else the tests run; see the script.
@@ -47,7 +50,7 @@ $(INSTALLED): constraints.txt client/pyproject.toml export/pyproject.toml server
 	$(PIP) torch
 	$(PIP) hatchling editables
 	$(PIP) --no-build-isolation --editable client[calibration] --editable export
-	$(PIP) --no-build-isolation --editable server[triton,web,redis]
+	$(PIP) --no-build-isolation --editable server[triton,charts,web,redis]
 	$(PIP) --requirement tests/requirements.txt
 	touch $@
 

@@ -25,7 +25,7 @@ import numpy as np
 from client_bench import measure_client
 from lychee_client import Image, LycheeClient
 from lychee_export.runtime import open_session
-from machine import describe_machine
+from lychee_server.machine import describe_machine
 from measurement import Measurement
 from payloads import fresh_photos, fresh_queries, fresh_texts
 from tritonclient.grpc import InferenceServerClient, InferInput

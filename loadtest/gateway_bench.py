@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from machine import describe_machine
+from lychee_server.machine import describe_machine
 from measurement import Measurement
 
 ROOT = Path(__file__).parent.parent

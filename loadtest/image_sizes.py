@@ -24,7 +24,7 @@ import torch
 from lychee_client._image_spec import PatchSpec
 from lychee_client._pixels import smart_resize
 from lychee_export.families.qwen_vl.vision import VisionEncoder
-from machine import describe_machine
+from lychee_server.machine import describe_machine
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 

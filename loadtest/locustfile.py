@@ -1,95 +1,142 @@
-"""Callers of the gateway's REST API, for Locust.
+r"""Callers of Triton and of the gateway, for Locust.
 
     locust --locustfile loadtest/locustfile.py --host http://localhost:7860
+    locust --locustfile loadtest/locustfile.py --headless --users 10 --run-time 60s --host http://localhost:7860 \
+        --grpc-url localhost:8001 --http-url http://localhost:8000 --results run.json --limits limits.toml
 
-A key, where the gateway wants one, comes from LYCHEE_API_KEY. An answer 429 is no failure: it is counted under a name
-of its own, and the caller waits as long as Retry-After says.
+Those transports are used whose address is given: `--host` is the gateway's. A key, where the gateway wants one, comes
+from LYCHEE_API_KEY. docs/loadtest.md explains options, results and limits.
 """
 
 from __future__ import annotations
 
-import base64
-import itertools
-import json
-import os
-import random
-from pathlib import Path
-from typing import Any, Final
+import logging
+import sys
+from typing import Any, NoReturn
 
-from locust import FastHttpUser, task
-from payloads import fresh_photos, fresh_queries, fresh_texts
+import gevent  # type: ignore[import-untyped]  # ships no types
+import planned_shape
+from grpc.experimental import gevent as grpc_gevent  # type: ignore[import-untyped]  # ships no types
+from limits import LimitsError, read_limits
+from load_run import LoadRun
+from locust import FastHttpUser, events
+from locust.env import Environment
+from locust.runners import MasterRunner, WorkerRunner
+from lychee_client import LycheeError
+from options import LoadOptions, add_options, read_options
+from report import finish_run
+from run_record import known_names
+from users import (
+    Caller,
+    GrpcBulkUser,
+    GrpcUser,
+    RestBulkUser,
+    RestUser,
+    TritonHttpBulkUser,
+    TritonHttpUser,
+)
+from workload import GRPC, HTTP, REST
 
-CATALOGUE: Final = Path(__file__).parent.parent / "examples" / "catalogue"
-TEXTS: Final = 20
-PHOTOS: Final = 4
-MIXED: Final = 8
-PHOTO_POOL: Final = 200
-"""Photos that no cache has seen; made once, so that encoding them does not slow the callers down."""
+__all__ = ["GrpcBulkUser", "GrpcUser", "RestBulkUser", "RestUser", "TritonHttpBulkUser", "TritonHttpUser"]
 
-
-def data_url(jpeg: bytes) -> str:
-    """Return a JPEG file as the REST API takes it."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
-
-
-def read_catalogue() -> list[Any]:
-    """Return the example catalogue's documents, which a cache may know, as the REST API takes them."""
-    entries = json.loads((CATALOGUE / "catalogue.json").read_text(encoding="utf-8"))["documents"]
-    documents: list[Any] = []
-    for entry in entries:
-        document = {"text": entry["text"]} if "text" in entry else {}
-        if "photo" in entry:
-            document["image"] = data_url((CATALOGUE / "photos" / entry["photo"]).read_bytes())
-        documents.append(document)
-    return documents
+EXIT_BAD_OPTION = 2
 
 
-class Reranking(FastHttpUser):
-    """A caller that sends the next call when it has the answer to the last."""
+def prepare(environment: Environment, **_: Any) -> None:
+    """Check the options, and choose users and shape, before anything is sent."""
+    parsed = environment.parsed_options
+    assert parsed is not None
+    try:
+        options = read_options(parsed)
+        limits = () if options.limits is None else read_limits(options.limits, known_names())
+        choose_users(environment, options, explicit=bool(parsed.user_classes))
+        # Workers learn the length of the run from the master.
+        seconds = None if isinstance(environment.runner, WorkerRunner) else parsed.run_time
+        run = LoadRun(environment, options, seconds)
+        if not isinstance(environment.runner, WorkerRunner):
+            shape_load(environment, options, run)
+    except (ValueError, LimitsError) as error:
+        refuse(str(error))
+    # After the fork of a worker process, and before the first channel: without it, waiting for an answer stops the
+    # event loop, and all callers with it (measured: docs/loadtest.md).
+    grpc_gevent.init_gevent()
+    Caller.source = run
+    if not isinstance(environment.runner, MasterRunner):
+        try:
+            run.warm_up()
+        except LycheeError as error:
+            refuse(f"the server cannot be loaded: {error}")
+    # Otherwise Locust's timers count from the time before all this, and a short run would end at its start.
+    gevent.get_hub().loop.update_now()
 
-    catalogue: Final = read_catalogue()
-    photos: Final = itertools.cycle([data_url(jpeg) for jpeg in itertools.islice(fresh_photos(), PHOTO_POOL)])
-    queries: Final = fresh_queries()
-    texts: Final = fresh_texts()
+    def finish(environment: Environment, **_: Any) -> None:
+        run.close()
+        if not isinstance(environment.runner, WorkerRunner):
+            finish_run(environment, run.collect(), options, limits)
 
-    def on_start(self) -> None:
-        """Find the key."""
-        key = os.environ.get("LYCHEE_API_KEY")
-        self.key_headers = {"authorization": f"Bearer {key}"} if key else {}
-        self.pause_s = 0.0
+    run_events: Any = environment.events
+    run_events.quitting.add_listener(finish)
 
-    def wait_time(self) -> float:
-        """Return the seconds until the next call."""
-        return self.pause_s
 
-    @task(6)
-    def rank_texts(self) -> None:
-        """Rank short texts that no cache knows."""
-        self.rank("texts", list(itertools.islice(self.texts, TEXTS)))
+def choose_users(environment: Environment, options: LoadOptions, *, explicit: bool) -> None:
+    """Keep the users whose server is known, and those of bulk calls as often as wanted.
 
-    @task(2)
-    def rank_photos(self) -> None:
-        """Rank photos."""
-        self.rank("photos", [{"image": photo} for photo in itertools.islice(self.photos, PHOTOS)])
+    Raises:
+        ValueError: None is left, or one that was asked for by name cannot be used.
+    """
+    addresses = {
+        GRPC: ("--grpc-url", options.grpc_url),
+        HTTP: ("--http-url", options.http_url),
+        REST: ("--host", environment.host),
+    }
+    kept = []
+    for user_class in environment.user_classes:
+        assert issubclass(user_class, Caller)
+        option, address = addresses[user_class.transport]
+        if address is None and explicit:
+            raise ValueError(f"{user_class.__name__} needs {option}, which is not given")
+        if user_class.lane == "bulk":
+            user_class.fixed_count = options.bulk_users
+        if issubclass(user_class, FastHttpUser):
+            user_class.network_timeout = options.bulk_timeout_s if user_class.lane == "bulk" else options.timeout_s
+        if address is not None and (user_class.lane != "bulk" or options.bulk_users):
+            kept.append(user_class)
+    if not kept:
+        raise ValueError("nobody to call: expected --host for the gateway, --grpc-url or --http-url for Triton, or all")
+    environment.user_classes[:] = kept
 
-    @task(2)
-    def rank_catalogue(self) -> None:
-        """Rank texts, photos and both from the catalogue, which a cache may know."""
-        self.rank("catalogue", random.sample(self.catalogue, MIXED))
 
-    def rank(self, kind: str, documents: list[Any]) -> None:
-        """Send one call and check that it ranked everything."""
-        body = {"query": next(self.queries), "documents": documents}
-        name = f"/v1/rerank {kind}"
-        with self.client.post(
-            "/v1/rerank", json=body, headers=self.key_headers, name=name, catch_response=True
-        ) as response:
-            self.pause_s = 0.0
-            if response.status_code == 429:
-                self.pause_s = float(response.headers.get("retry-after", 1))
-                response.request_meta["name"] = f"{name}: 429"
-                response.success()
-            elif response.status_code != 200:
-                response.failure(f"status {response.status_code}; expected 200 or 429")
-            elif len(response.json()["results"]) != len(documents):
-                response.failure("fewer results than documents")
+def shape_load(environment: Environment, options: LoadOptions, run: LoadRun) -> None:
+    """Let the shape, if there is one, choose the number of users.
+
+    Raises:
+        ValueError: The length of the run is not known.
+    """
+    parsed = environment.parsed_options
+    assert parsed is not None
+    if options.shape == "constant":
+        return
+    if not parsed.run_time:
+        raise ValueError(f"--shape {options.shape} needs --run-time, which is not given")
+    bulk = sum(user_class.fixed_count for user_class in environment.user_classes)
+    users = parsed.num_users or 1
+
+    def count_users(level: float) -> int:
+        # In an open model the rate of arrivals has the shape; users only have to be enough.
+        return users if options.arrival_rate > 0 else bulk + max(1, round(level * (users - bulk)))
+
+    shape = planned_shape.PlannedShape(run.stages, count_users, parsed.spawn_rate or users)
+    shape.runner = environment.runner
+    environment.shape_class = shape
+    parsed.run_time = None  # the shape ends the run
+
+
+def refuse(message: str) -> NoReturn:
+    """End with a message and no traceback."""
+    logging.getLogger(__name__).error(message)
+    sys.exit(EXIT_BAD_OPTION)
+
+
+all_events: Any = events
+all_events.init_command_line_parser.add_listener(add_options)
+all_events.init.add_listener(prepare)

@@ -18,24 +18,24 @@ _NOUNS = ("cat", "coffee", "rocket", "palace", "flower", "wall", "camera", "coin
 _JPEG_QUALITY = 85
 
 
-def fresh_queries() -> Iterator[str]:
-    """Yield short queries, each once."""
-    for number in itertools.count():
+def fresh_queries(start: int = 0) -> Iterator[str]:
+    """Yield short queries, each once; runs that begin with different numbers share none."""
+    for number in itertools.count(start):
         yield f"{_NOUNS[number % len(_NOUNS)]} {number}"
 
 
-def fresh_texts() -> Iterator[str]:
-    """Yield texts of at most 16 tokens, each once."""
-    for number in itertools.count():
+def fresh_texts(start: int = 0) -> Iterator[str]:
+    """Yield texts of at most 16 tokens, each once, like the queries."""
+    for number in itertools.count(start):
         yield f"a small {_NOUNS[number % len(_NOUNS)]} on a table {number}"
 
 
-def fresh_photos() -> Iterator[bytes]:
+def fresh_photos(start: int = 0) -> Iterator[bytes]:
     """Yield JPEG files of the catalogue's photos (at most 480 px), each once: one block of pixels differs."""
     catalogue = json.loads((_CATALOGUE / "catalogue.json").read_text(encoding="utf-8"))
     names = sorted({entry["photo"] for entry in catalogue["documents"] if "photo" in entry})
     photos = [np.array(PillowImage.open(_CATALOGUE / "photos" / name).convert("RGB")) for name in names]
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(start)
     for photo in itertools.cycle(photos):
         changed = photo.copy()
         row, column = photo.shape[0] // 2, photo.shape[1] // 2

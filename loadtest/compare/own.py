@@ -1,0 +1,153 @@
+"""What only this project has: caches for repeated documents, and a lane for bulk jobs."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from lychee_client import LycheeClient
+from lychee_server.gateway.cache import MemoryEmbeddingCache
+
+from .callers import Caller, LycheeCaller
+from .contestants import Server
+from .documents import Call, Documents
+from .measuring import WORKLOADS, Workload, measure, quantile
+from .verdicts import Ratio, compare_rounds
+
+__all__ = ["CacheResult", "LaneResult", "measure_caches", "measure_lanes"]
+
+_HOT_CALLS: Final = 12
+_HOT_TARGET: Final = 10.0
+_LANE_TARGET: Final = 2.0
+_INTERACTIVE: Final = Workload("interactive", "texts", 5, 1)
+_BULK: Final = Workload("bulk", "texts", 1000, 1)
+_INTERACTIVE_CALLS: Final = 4000  # more than fit into the time
+_WARM_UP_CALLS: Final = 10
+_CACHE_BYTES: Final = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class CacheResult:
+    """One cache and one kind of documents: calls that send the same documents again.
+
+    Attributes:
+        workload: Name of the workload whose documents are sent.
+        cache: Which cache, and whether the query is new.
+        hot_ms: Median of a call.
+        ratio: Hot throughput by the cold one of the rounds.
+    """
+
+    workload: str
+    cache: str
+    hot_ms: float
+    ratio: Ratio
+
+
+@dataclass(frozen=True)
+class LaneResult:
+    """Interactive calls alone and beside a bulk job.
+
+    Attributes:
+        alone_p50_ms: Median latency without the job; likewise `alone_p99_ms`.
+        alone_p99_ms: See above.
+        beside_p50_ms: Median latency while the job runs; likewise `beside_p99_ms`.
+        beside_p99_ms: See above.
+        calls: How many were measured without and with the job.
+        ratio: Of the two p99.
+    """
+
+    alone_p50_ms: float
+    alone_p99_ms: float
+    beside_p50_ms: float
+    beside_p99_ms: float
+    calls: tuple[int, int]
+    ratio: Ratio
+
+
+def measure_caches(
+    server: Server, gateway: Caller, cold: dict[str, dict[str, list[float]]], documents: Documents
+) -> Iterator[CacheResult]:
+    """Send the same documents again and again, from one caller.
+
+    Args:
+        server: With its response cache, as it is by default.
+        gateway: With its embedding cache, as it is by default.
+        cold: Documents per second of each round, by workload and contestant.
+        documents: Draws the documents.
+    """
+    with (
+        LycheeClient(server.grpc_url) as plain,
+        LycheeClient(server.grpc_url, embedding_cache=MemoryEmbeddingCache(_CACHE_BYTES)) as caching,
+    ):
+        variants: Sequence[tuple[str, str, Caller, bool]] = (
+            ("Triton's response cache, query known", "lychee", LycheeCaller(plain), False),
+            ("Triton's response cache, query new", "lychee", LycheeCaller(plain), True),
+            ("client's embedding cache, query new", "lychee", LycheeCaller(caching), True),
+            ("gateway's embedding cache, query new", "lychee gateway", gateway, True),
+        )
+        for workload in WORKLOADS[:2]:
+            first = documents.call(workload.kind, workload.documents)
+            for cache, contestant, caller, new_query in variants:
+                caller.rank(first)
+                queries = (documents.query() if new_query else first.query for _ in range(_HOT_CALLS))
+                sample = measure(caller, [Call(query, first.documents) for query in queries], 1, float("inf"))
+                hot_ms = statistics.median(sample.latencies_ms)
+                rounds = cold[workload.name][contestant]
+                hot = [1e3 * workload.documents / hot_ms] * len(rounds)
+                name = f"{workload.name}, {cache}: hot / cold"
+                yield CacheResult(workload.name, cache, hot_ms, compare_rounds(name, hot, rounds, _HOT_TARGET))
+
+
+def measure_lanes(server: Server, documents: Documents, seconds: float) -> LaneResult:
+    """Measure interactive calls of one caller, alone and beside a job that ranks 1,000 new texts, again and again.
+
+    Raises:
+        RuntimeError: The job failed.
+    """
+    with LycheeClient(server.grpc_url) as client:
+        interactive, bulk = LycheeCaller(client), LycheeCaller(client, {"priority": "bulk"})
+
+        def loop() -> tuple[float, ...]:
+            return measure(
+                interactive, list(_draw(documents, _INTERACTIVE_CALLS)), _INTERACTIVE.callers, seconds
+            ).latencies_ms
+
+        measure(interactive, list(_draw(documents, _WARM_UP_CALLS)), _INTERACTIVE.callers, seconds)
+        alone = loop()
+        ended, problems = threading.Event(), list[Exception]()
+
+        def run_job() -> None:
+            jobs = Documents(10**6)
+            try:
+                while not ended.is_set():
+                    bulk.rank(jobs.call(_BULK.kind, _BULK.documents))
+            except Exception as error:
+                if not ended.is_set():
+                    problems.append(error)
+
+        job = threading.Thread(target=run_job, daemon=True)
+        job.start()
+        beside = loop()
+        ended.set()
+    # Leaving the block closed the client, and with it the job's calls.
+    job.join()
+    if problems:
+        raise RuntimeError(f"the bulk job failed: {problems[0]}") from problems[0]
+    alone_p99_ms, beside_p99_ms = quantile(alone, 0.99), quantile(beside, 0.99)
+    name = "interactive p99, beside a bulk job of 1,000 texts / alone"
+    return LaneResult(
+        alone_p50_ms=quantile(alone, 0.5),
+        alone_p99_ms=alone_p99_ms,
+        beside_p50_ms=quantile(beside, 0.5),
+        beside_p99_ms=beside_p99_ms,
+        calls=(len(alone), len(beside)),
+        ratio=compare_rounds(name, [beside_p99_ms], [alone_p99_ms], _LANE_TARGET, at_least=False),
+    )
+
+
+def _draw(documents: Documents, count: int) -> Iterator[Call]:
+    for _ in range(count):
+        yield documents.call(_INTERACTIVE.kind, _INTERACTIVE.documents)

@@ -1,0 +1,252 @@
+"""Compare the precisions of ``lychee export`` on one machine: size, speed, parity, rankings, average precision.
+
+Exports the bundled model in each precision (kept in ``--work-dir`` for the next run), opens the encoders as the server
+would, and times them in turn, round by round. ``bf16`` is the float32 file on OpenVINO; on a CPU without bfloat16 that
+computes in float32, and the row has no speed. ``fp16`` is for GPUs and is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lychee_client import LycheeClient
+from lychee_client.calibration.pair_scores import score_pairs
+from lychee_client.calibration.pairs import Pair, read_pairs
+from lychee_export.exporter import export_checkpoint
+from lychee_export.quantization import Precision
+from lychee_export.runtime import Provider, open_session
+from lychee_export.verification import in_process_client
+from lychee_server.machine import describe_machine
+from numpy.typing import NDArray
+from scipy.stats import kendalltau
+from sklearn.metrics import average_precision_score
+
+ROOT = Path(__file__).parent.parent
+PAIRS = ROOT / "examples" / "calibration" / "pairs.csv"
+FORMAT = 1
+EXPORTS: tuple[Precision, ...] = ("fp32", "w8", "w4", "s8")
+ROUNDS = 7
+RESAMPLES = 2000
+ENCODERS = ("text_encoder", "vision_encoder")
+WORKLOADS = {  # ms per item of one run: encoder, rows, tokens
+    "text_16": ("text_encoder", 1, 16),
+    "text_64": ("text_encoder", 1, 64),
+    "text_16_batch_16": ("text_encoder", 16, 16),
+    "image": ("vision_encoder", 1, 0),
+    "image_batch_4": ("vision_encoder", 4, 0),
+}
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How far scores are from those of float32, on the labelled pairs.
+
+    Args:
+        max_score_error: Largest difference of a score.
+        min_cosine: Smallest cosine of an embedding with float32's.
+        batch_move: Largest difference of an embedding's element, alone and in a batch.
+        kendall_tau: Mean over the queries with at least three documents.
+        average_precision: Of all pairs.
+        change: In points of average precision.
+        change_low: Lower end of its 95 % interval, queries resampled.
+        change_high: Upper end.
+    """
+
+    max_score_error: float
+    min_cosine: float
+    batch_move: float
+    kendall_tau: float
+    average_precision: float
+    change: float
+    change_low: float
+    change_high: float
+
+
+def export_all(folder: Path) -> dict[str, Path]:
+    """Export each precision that is not there yet."""
+    repositories: dict[str, Path] = {}
+    for precision in EXPORTS:
+        repositories[precision] = folder / precision
+        if not (folder / precision / "client_assets").is_dir():
+            print(f"exporting {precision}", flush=True)
+            export_checkpoint("lychee-mini", folder / precision, precision)
+    return repositories
+
+
+def model_path(repository: Path, name: str) -> Path:
+    """Return the file of the newest version."""
+    return max((repository / name).glob("*/model.onnx"), key=lambda path: int(path.parent.name))
+
+
+def disk_bytes(repository: Path) -> int:
+    """Return the size of both encoders' files."""
+    return sum(
+        path.stat().st_size for name in ENCODERS for path in model_path(repository, name).parent.glob("model.onnx*")
+    )
+
+
+def make_inputs(encoder: str, rows: int, tokens: int) -> dict[str, Any]:
+    """Make a batch: random tokens, or random pixels; speed does not depend on them."""
+    rng = np.random.default_rng(rows + tokens)
+    if encoder == "vision_encoder":
+        return {"pixel_values": rng.integers(0, 256, (rows, 3, 224, 224), dtype=np.uint8)}
+    ids = rng.integers(4, 42000, (rows, tokens))
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+
+def measure_speed(repositories: Mapping[str, Path]) -> dict[str, dict[str, float]]:
+    """Return ms per item by "precision provider" and workload: medians of rounds in which each has its turn."""
+    timed: dict[str, dict[str, float]] = {}
+    for encoder in ENCODERS:
+        sessions = dict(open_encoders(repositories, encoder))
+        for workload, (of, rows, tokens) in WORKLOADS.items():
+            if of != encoder:
+                continue
+            inputs = make_inputs(encoder, rows, tokens)
+            times: dict[str, list[float]] = {name: [] for name in sessions}
+            for session in sessions.values():
+                session.run(None, inputs)
+            for _ in range(ROUNDS):
+                for name, session in sessions.items():
+                    started = time.perf_counter()
+                    session.run(None, inputs)
+                    times[name].append((time.perf_counter() - started) / rows * 1e3)
+            for name, values in times.items():
+                timed.setdefault(name, {})[f"{workload}_ms"] = statistics.median(values)
+    return timed
+
+
+def open_encoders(repositories: Mapping[str, Path], encoder: str) -> Iterator[tuple[str, Any]]:
+    """Yield sessions by "precision provider"."""
+    for precision, repository in repositories.items():
+        providers: tuple[Provider, ...] = ("cpu", "openvino") if precision in {"fp32", "s8"} else ("cpu",)
+        for provider in providers:
+            yield f"{precision} {provider}", open_session(model_path(repository, encoder), provider)
+
+
+def score(client: LycheeClient, pairs: tuple[Pair, ...]) -> Array:
+    """Return the logits of labelled pairs, (pairs,)."""
+    scored = score_pairs(client, pairs)
+    if len(scored.pairs) != len(pairs):
+        raise RuntimeError(f"{len(pairs) - len(scored.pairs)} of {len(pairs)} pairs have no score: {scored.skipped}")
+    return np.asarray(scored.logits, np.float64)
+
+
+def embed(repository: Path) -> dict[str, Array]:
+    """Embed the same inputs alone and in a batch; what both must agree on."""
+    embeddings = {}
+    for encoder in ENCODERS:
+        session = open_session(model_path(repository, encoder), "cpu")
+        inputs = make_inputs(encoder, 8, 32)
+        embeddings[encoder] = np.asarray(session.run(None, inputs)[0], np.float64)
+        alone = [
+            session.run(None, {name: value[row : row + 1] for name, value in inputs.items()})[0] for row in range(8)
+        ]
+        embeddings[f"{encoder} alone"] = np.concatenate(alone).astype(np.float64)
+    return embeddings
+
+
+def compare(
+    pairs: tuple[Pair, ...], logits: Array, exact: Array, embedded: dict[str, Array], reference: dict[str, Array]
+) -> Quality:
+    """Compare scores and embeddings with those of float32."""
+    labels = np.array([bool(pair.relevant) for pair in pairs])
+    numbers: dict[object, int] = {}
+    queries = np.array([numbers.setdefault(pair.query_key, len(numbers)) for pair in pairs])
+    low, high = bootstrap(labels, queries, logits, exact)
+    change = average_precision_score(labels, logits) - average_precision_score(labels, exact)
+    groups = [queries == number for number in range(len(numbers)) if (queries == number).sum() >= 3]
+    return Quality(
+        max_score_error=float(np.abs(sigmoid(logits) - sigmoid(exact)).max()),
+        min_cosine=min(float((embedded[name] * reference[name]).sum(-1).min()) for name in ENCODERS),
+        batch_move=max(float(np.abs(embedded[name] - embedded[f"{name} alone"]).max()) for name in ENCODERS),
+        kendall_tau=float(np.mean([kendalltau(logits[group], exact[group]).statistic for group in groups])),
+        average_precision=float(average_precision_score(labels, logits)),
+        change=float(100 * change),
+        change_low=low,
+        change_high=high,
+    )
+
+
+def bootstrap(
+    labels: NDArray[np.bool_], queries: NDArray[np.int64], logits: Array, exact: Array
+) -> tuple[float, float]:
+    """Return the 95 % interval of the change of average precision, in points: whole queries are drawn again."""
+    rng = np.random.default_rng(0)
+    members = [np.flatnonzero(queries == number) for number in range(int(queries.max()) + 1)]
+    changes = []
+    for _ in range(RESAMPLES):
+        rows = np.concatenate([members[index] for index in rng.integers(0, len(members), len(members))])
+        if labels[rows].any():
+            after, before = (average_precision_score(labels[rows], values[rows]) for values in (logits, exact))
+            changes.append(100 * (after - before))
+    low, high = np.percentile(changes, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def sigmoid(logits: Array) -> Array:
+    """Return scores."""
+    return np.asarray(1 / (1 + np.exp(-logits)), np.float64)
+
+
+def main() -> None:
+    """Print the tables and write the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work-dir", type=Path, default=ROOT / "loadtest" / "results" / "precision")
+    parser.add_argument("--output", type=Path, default=ROOT / "loadtest" / "results" / "precision.json")
+    arguments = parser.parse_args()
+    machine = describe_machine()
+    arguments.work_dir.mkdir(parents=True, exist_ok=True)
+    repositories = export_all(arguments.work_dir)
+    pairs = read_pairs(PAIRS, labelled=True).pairs
+    sizes = {name: disk_bytes(repository) for name, repository in repositories.items()}
+    print(f"{machine['cpu']}, {machine['cores']} cores, bfloat16: {machine['bfloat16']}, {machine['date']}")
+    print(f"{len(pairs)} labelled pairs, {sum(bool(pair.relevant) for pair in pairs)} relevant")
+    reference = embed(repositories["fp32"])
+    quality: dict[str, Quality] = {}
+    exact = np.empty(0)
+    for name, repository in repositories.items():
+        with in_process_client(repository) as client:
+            logits = score(client, pairs)
+        exact = logits if name == "fp32" else exact
+        quality[name] = compare(pairs, logits, exact, embed(repository), reference)
+        found = quality[name]
+        print(
+            f"{name:5} {sizes[name] / 1e6:6.1f} MB  score error {found.max_score_error:.3f}  cosine "
+            f"{found.min_cosine:.4f}  batch {found.batch_move:.0e}  tau {found.kendall_tau:.3f}  AP "
+            f"{100 * found.average_precision:.1f} ({found.change:+.2f}, {found.change_low:+.2f} to "
+            f"{found.change_high:+.2f} points)",
+            flush=True,
+        )
+    speed = measure_speed(repositories)
+    if machine["bfloat16"]:
+        speed["bf16 openvino"] = speed.pop("fp32 openvino")
+    else:
+        print("bf16: not on this CPU; OpenVINO computes in float32")
+    for name, times in speed.items():
+        print(f"{name:14} " + "  ".join(f"{workload} {value:.2f}" for workload, value in times.items()))
+    content = {
+        "format": FORMAT,
+        "machine": machine,
+        "pairs": len(pairs),
+        "size_bytes": sizes,
+        "quality": {name: asdict(found) for name, found in quality.items()},
+        "speed": speed,
+    }
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(f"written to {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""A least-squares line through a few measured points, and how far off it may be elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["Line", "fit_line"]
+
+# Two-sided 95 % points of Student's t, by degrees of freedom; the last one for all larger ones.
+_T_95: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447)
+
+
+@dataclass(frozen=True)
+class Line:
+    """y = intercept + slope * x.
+
+    Attributes:
+        intercept: At x = 0.
+        slope: Per unit of x.
+        points: How many it rests on.
+        mean_x: Of the points.
+        spread_x: Sum of the squared distances of their x from the mean.
+        residual: Standard deviation of the points around the line; 0 with fewer than three, which fit exactly.
+    """
+
+    intercept: float
+    slope: float
+    points: int
+    mean_x: float
+    spread_x: float
+    residual: float
+
+    def at(self, x: float) -> float:
+        """Return y."""
+        return self.intercept + self.slope * x
+
+    def error_at(self, x: float) -> float:
+        """Return half the width of the 95 % prediction interval for one more measurement at x."""
+        if self.points < 3 or not self.spread_x:
+            return 0.0
+        t = _T_95[min(self.points - 2, len(_T_95)) - 1]
+        return t * self.residual * math.sqrt(1 + 1 / self.points + (x - self.mean_x) ** 2 / self.spread_x)
+
+
+def fit_line(xs: Sequence[float], ys: Sequence[float]) -> Line:
+    """Fit a line; through one point it is level.
+
+    Args:
+        xs: At least one.
+        ys: As many.
+    """
+    count = len(xs)
+    mean_x, mean_y = sum(xs) / count, sum(ys) / count
+    spread = sum((x - mean_x) ** 2 for x in xs)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / spread if spread else 0.0
+    intercept = mean_y - slope * mean_x
+    squares = sum((y - intercept - slope * x) ** 2 for x, y in zip(xs, ys, strict=True))
+    residual = math.sqrt(squares / (count - 2)) if count > 2 else 0.0
+    return Line(intercept, slope, count, mean_x, spread, residual)

@@ -1,0 +1,1 @@
+"""Batch sizes, instances and threads, found by measuring."""

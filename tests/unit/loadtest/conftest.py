@@ -1,0 +1,10 @@
+"""The modules of loadtest/ are scripts: they find each other in their own folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[3] / "loadtest"
+if str(FOLDER) not in sys.path:
+    sys.path.append(str(FOLDER))
