@@ -57,6 +57,8 @@ class Fleet:
         self._candidates = candidates
         self._progress = progress
         self._groups = _split(subject, candidates)
+        self._folder: TemporaryDirectory[str] | None = None
+        self._server: TritonServer | None = None
         self._running: _Running | None = None
         self._group: tuple[str, ...] = ()
         self._requests: dict[Stream, tuple[Request, ...]] = {}
@@ -107,26 +109,26 @@ class Fleet:
         for name in self._group:
             _write_model(repository / name, self._subject.folder, self._candidates[name])
         log_path = _config.state_dir() / "tuning" / "triton.log"
-        self._server = TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, log_path=log_path)
+        self._server = server = TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, log_path=log_path)
         failed: Mapping[str, str] = {}
-        self._server.start()
+        server.start()
         try:
-            self._server.wait_until_ready()
+            server.wait_until_ready()
         except ServerStartError as error:
             if not error.model_reasons or len(error.model_reasons) == len(self._group):
                 raise
             failed = error.model_reasons
         self._progress.started(time.monotonic() - begun)
-        return _Running(self._server, InferenceServerClient(self._server.grpc_url), failed)
+        return _Running(server, InferenceServerClient(server.grpc_url), failed)
 
     def _stop(self) -> None:
         if self._running is not None:
             self._running.client.close()
         self._running, self._group = None, ()
-        if (server := getattr(self, "_server", None)) is not None:
-            server.stop()
-        if (folder := getattr(self, "_folder", None)) is not None:
-            folder.cleanup()
+        if self._server is not None:
+            self._server.stop()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def __enter__(self) -> Self:
         """Return the fleet; the first use of a candidate starts its server."""
