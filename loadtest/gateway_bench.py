@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import json
 import os
 import random
@@ -28,6 +27,7 @@ from typing import Any
 import aiohttp
 from lychee_server.machine import describe_machine
 from measurement import Measurement
+from payloads import to_data_url
 
 ROOT = Path(__file__).parent.parent
 CATALOGUE = ROOT / "examples" / "catalogue"
@@ -55,7 +55,9 @@ class Payloads:
         catalogue = json.loads((CATALOGUE / "catalogue.json").read_text(encoding="utf-8"))
         self._queries = [entry["text"] for entry in catalogue["queries"]]
         self._texts = [entry["text"] for entry in catalogue["documents"] if "photo" not in entry]
-        self._photos = [to_data_url(CATALOGUE / "photos" / entry["photo"]) for entry in catalogue["queries"]]
+        self._photos = [
+            to_data_url((CATALOGUE / "photos" / entry["photo"]).read_bytes()) for entry in catalogue["queries"]
+        ]
         self._fresh = fresh
         self._rng = random.Random(0)
 
@@ -67,11 +69,6 @@ class Payloads:
         if self._rng.random() >= TEXT_SHARE:
             documents[:PHOTOS] = [{"image": photo} for photo in self._rng.choices(self._photos, k=PHOTOS)]
         return {"query": f"{self._rng.choice(self._queries)} {number}", "documents": documents}
-
-
-def to_data_url(path: Path) -> str:
-    """Return a photo as it stands in a request."""
-    return f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
 
 
 @dataclass(frozen=True)

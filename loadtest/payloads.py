@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import itertools
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PillowImage
 
-__all__ = ["fresh_photos", "fresh_queries", "fresh_texts"]
+__all__ = ["fresh_photos", "fresh_queries", "fresh_texts", "to_data_url"]
 
 _CATALOGUE = Path(__file__).parent.parent / "examples" / "catalogue"
 _NOUNS = ("cat", "coffee", "rocket", "palace", "flower", "wall", "camera", "coin", "boat", "apple", "river", "chair")
@@ -43,3 +44,8 @@ def fresh_photos(start: int = 0) -> Iterator[bytes]:
         stream = io.BytesIO()
         PillowImage.fromarray(changed).save(stream, "JPEG", quality=_JPEG_QUALITY)
         yield stream.getvalue()
+
+
+def to_data_url(jpeg: bytes) -> str:
+    """Return a JPEG file as the REST APIs take it."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"

@@ -7,7 +7,6 @@ begin.
 
 from __future__ import annotations
 
-import base64
 import http
 import os
 import time
@@ -15,6 +14,7 @@ from typing import Any, ClassVar, Final, Protocol
 
 from locust import FastHttpUser, User, task
 from lychee_client import Image, ImageText, LycheeClient, LycheeError, ServerOverloadedError
+from payloads import to_data_url
 from recorder import CallKind, Outcome
 from workload import GRPC, HTTP, REST, Call, Document, Lane, Ranked, find_problem
 
@@ -227,5 +227,5 @@ def _to_json(document: Document) -> dict[str, str]:
     """Return a document as the REST API takes it."""
     fields = {} if document.text is None else {"text": document.text}
     if document.jpeg is not None:
-        fields["image"] = f"data:image/jpeg;base64,{base64.b64encode(document.jpeg).decode('ascii')}"
+        fields["image"] = to_data_url(document.jpeg)
     return fields

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 import gevent  # type: ignore[import-untyped]  # ships no types
+from lychee_client import Priority
 from payloads import fresh_photos, fresh_queries, fresh_texts
 
 __all__ = [
@@ -37,7 +38,7 @@ __all__ = [
     "find_problem",
 ]
 
-Lane: TypeAlias = Literal["interactive", "bulk"]
+Lane: TypeAlias = Priority
 Modality: TypeAlias = Literal["text", "image", "mixed"]
 Ranked: TypeAlias = Sequence[tuple[int, float]]
 """Index and relevance score of each result, best first."""

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 from lychee_client import Image, LycheeClient, RerankOptions
+from payloads import to_data_url
 from tritonclient.grpc import InferenceServerClient, InferInput
 
 from .documents import Call, Document
@@ -226,8 +227,3 @@ def cosines(query: npt.NDArray[np.float32], documents: npt.NDArray[np.float32]) 
 def to_base64(data: bytes) -> str:
     """Return bytes as JSON can hold them."""
     return base64.b64encode(data).decode("ascii")
-
-
-def to_data_url(jpeg: bytes) -> str:
-    """Return a JPEG file as a data URL."""
-    return f"data:image/jpeg;base64,{to_base64(jpeg)}"

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from lychee_server.checks import available_memory_bytes
+
 from .contestants import Place
 from .environments import PreparationError
 
@@ -51,7 +53,7 @@ def check(place: Place, alternatives: tuple[str, ...]) -> None:
             f"{place.repository} is not there; run `python loadtest/compare/run.py --prepare "
             f"--precision {place.precision}` once"
         )
-    available = read_available_bytes()
+    available = available_memory_bytes()
     if available < _LEAST_MEMORY_BYTES:
         raise PreparationError(
             f"{available / 1e9:.1f} GB of memory are available, expected {_LEAST_MEMORY_BYTES / 1e9:g} GB for all "
@@ -62,10 +64,3 @@ def check(place: Place, alternatives: tuple[str, ...]) -> None:
 def is_exported(place: Place) -> bool:
     """Whether the repository is complete: `lychee export` writes the assets last."""
     return (place.repository / "client_assets" / "config.pbtxt").is_file()
-
-
-def read_available_bytes() -> float:
-    """Return the memory that programs can still take."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    (line,) = [line for line in lines if line.startswith("MemAvailable:")]
-    return 1024.0 * int(line.split()[1])

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Literal
 
 import typer
@@ -20,11 +19,11 @@ from lychee_server.gateway.cli import gateway as gateway_command
 from lychee_server.gateway.process import GatewayChoice, GatewayProcess
 from lychee_server.gateway.settings import DEFAULT_HOST, DEFAULT_PORT
 from lychee_server.status import ServerStatus, read_models, read_status
+from lychee_server.termination import raise_on_sigterm
 from lychee_server.triton import TritonServer
 
 EXIT_UNHEALTHY = 1
 EXIT_NOT_RUNNING = 3
-EXIT_SIGTERM = 128 + signal.SIGTERM
 ASSETS_MODEL = "client_assets"
 WATCH_INTERVAL_S = 0.2
 MIB = 2**20
@@ -105,7 +104,7 @@ def load(
     if gateway:
         choice = GatewayChoice(host, port, web and _has_page(), max_img_size, log_level)
         beside = GatewayProcess(choice, detached=not foreground)
-    with _report_errors(), _raise_on_sigterm():
+    with _report_errors(), raise_on_sigterm():
         try:
             with state.lock_state():
                 _refuse_second_server()
@@ -346,19 +345,3 @@ def _report_errors() -> Iterator[None]:
     except LycheeServerError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(EXIT_UNHEALTHY) from error
-
-
-@contextlib.contextmanager
-def _raise_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into an exception, as Ctrl-C is one, so that the server is stopped on the way out."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(EXIT_SIGTERM)
-
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

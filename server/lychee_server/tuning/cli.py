@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Final, Literal
 
 import typer
@@ -14,7 +10,6 @@ import typer
 __all__ = ["register"]
 
 EXIT_FAILED: Final = 1
-EXIT_SIGTERM: Final = 128 + signal.SIGTERM
 MIB: Final = 2**20
 
 
@@ -57,6 +52,7 @@ def tune(
 
     from lychee_server import _config
     from lychee_server._errors import LycheeServerError
+    from lychee_server.termination import raise_on_sigterm
     from lychee_server.tuning.choice import Limits
     from lychee_server.tuning.command import Target, apply_profile
     from lychee_server.tuning.command import tune as run
@@ -69,7 +65,7 @@ def tune(
         if profile is not None:
             apply_profile(target, profile, report=typer.echo)
             return
-        with _leave_on_sigterm():
+        with raise_on_sigterm():
             run(
                 target,
                 QUICK if quick else FULL,
@@ -89,17 +85,3 @@ def _print_profiles() -> None:
     typer.echo(f"Batch sizes, {ORIGIN}:")
     for name, profile in PROFILES.items():
         typer.echo(f"  {name:16} texts {profile.text_batch:3}, images {profile.image_batch:3}  {profile.hardware}")
-
-
-@contextmanager
-def _leave_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into an exception, as Ctrl-C is one, so that Triton and the temporary files go on the way out."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(EXIT_SIGTERM)
-
-    previous = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
