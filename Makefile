@@ -26,7 +26,8 @@ check: $(EXPORTED) tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy client/lychee_client export/lychee_export server/lychee_server
-	$(BIN)/mypy server/backends/onnxruntime/model.py loadtest examples
+	MYPYPATH=server/lychee_server/execution $(BIN)/mypy server/backends/onnxruntime/model.py
+	$(BIN)/mypy loadtest examples
 	$(BIN)/pytest --quiet tests/contract tests/unit/test_docs.py
 
 bench: $(EXPORTED)

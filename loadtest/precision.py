@@ -146,7 +146,7 @@ def embed(repository: Path) -> dict[str, Array]:
     """Embed the same inputs alone and in a batch; what both must agree on."""
     embeddings = {}
     for encoder in ENCODERS:
-        session = open_session(model_path(repository, encoder), "cpu")
+        session = open_session(model_path(repository, encoder))
         inputs = make_inputs(encoder, 8, 32)
         embeddings[encoder] = np.asarray(session.run(None, inputs)[0], np.float64)
         alone = [

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from lychee_export.families import Checkpoint, load_checkpoint
+from lychee_server.execution.onnx_sessions import available_executions
 from tokenizers import Tokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +27,12 @@ def repository(root: Path) -> Path:
     if not any(folder.glob("client_assets/*/model.onnx")):
         pytest.fail("model_repository holds no exported models; run `make export`")
     return folder
+
+
+@pytest.fixture(scope="session")
+def executions() -> tuple[str, ...]:
+    """Name the ways in which this machine can execute a model: what tests may expect depends on nothing else."""
+    return tuple(available_executions())
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from lychee_client._errors import (
     LycheeWarning,
     ServerError,
 )
+from lychee_client._execution import fetch_executions
 from lychee_client._manifest import Manifest
 from lychee_client._model import Model, load_model
 from lychee_client._pipelines.lanes import LANES
@@ -101,9 +102,10 @@ class Calls:
         if self._loaded is None:
             assets = yield from fetch_assets(cache_dir())
             # In a thread: reading a tokenizer of 150,000 tokens takes a second.
+            executions = yield from fetch_executions(assets.manifest.max_batch_size)
             job = partial(
                 load_model,
-                assets.manifest,
+                replace(assets.manifest, execution=executions),
                 assets.tokenizer_json,
                 self.config.max_img_size,
                 self._embedding_cache,

@@ -71,7 +71,8 @@ class EmbeddingKeys:
 
     def __init__(self, manifest: Manifest, encoder: str, preprocessing: str) -> None:
         artifacts = encoder_artifacts(manifest, encoder)
-        fields = [KEY_FORMAT, encoder, manifest.model_id, manifest.precision, preprocessing, artifacts]
+        computed = manifest.identity.execution.get(encoder, "")
+        fields = [KEY_FORMAT, encoder, manifest.model_id, manifest.precision, computed, preprocessing, artifacts]
         self._hash = hashlib.sha256(json.dumps(fields).encode())
 
     def make(self, content: bytes) -> bytes:

@@ -25,6 +25,10 @@ class JsonObject:
         self._data = dict(data)
         self._prefix = prefix
 
+    def has(self, key: str) -> bool:
+        """Say whether a key is there and was not taken."""
+        return key in self._data
+
     def take(self, key: str, kind: type[T]) -> T:
         """Return a value of this type; true and false are no integers.
 

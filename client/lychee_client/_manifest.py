@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from lychee_client._errors import ContractError
+from lychee_client._execution import FLOAT32, Execution
 from lychee_client._image_spec import ImageSpec, PatchSpec, parse_image_spec
 from lychee_client._manifest_fields import get_ascending, get_positive, get_value
 from lychee_client._prompt_spec import PromptSpec, parse_prompt_spec
 
 FORMAT_VERSION: Final = 2
+EXACT_TOLERANCE: Final = 1e-4
+"""Of a golden pair whose model has float32 weights and computes in float32."""
 
 Pipeline: TypeAlias = Literal["dual_encoder", "cross_encoder"]
 PIPELINES: Final[tuple[str, ...]] = get_args(Pipeline)
@@ -60,12 +63,20 @@ class ModelIdentity:
         revision: Which weights.
         precision: How the weights are stored.
         artifacts: SHA-256 of every exported file, 64 hex digits, by name.
+        execution: In which precision the server computes, by encoder, where it says so.
     """
 
     model_id: str
     revision: str
     precision: str
     artifacts: Mapping[str, str]
+    execution: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def precision_text(self) -> str:
+        """How the weights are stored, and which encoders compute in less than float32: "fp32 (text_encoder: bf16)"."""
+        others = [f"{name}: {each}" for name, each in sorted(self.execution.items()) if each != FLOAT32]
+        return f"{self.precision} ({', '.join(others)})" if others else self.precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +113,10 @@ class Manifest:
         instruction: How the model reads an instruction, or None if it reads none.
         max_batch_size: Rows per request, by model name.
         artifacts: SHA-256 of every exported file, 64 hex digits, by name.
-        golden_tolerance: Largest allowed absolute difference of a golden pair's score.
+        golden_tolerance: Largest allowed absolute difference of a golden pair's score where all is computed in float32.
         golden_pairs: What `lychee doctor` replays.
         flash_attn: Whether attention was exported as one fused operator.
+        execution: What executes each encoder. Not from the manifest itself: the server's configurations say it.
     """
 
     family: str
@@ -123,11 +135,26 @@ class Manifest:
     golden_tolerance: float
     golden_pairs: tuple[GoldenPair, ...]
     flash_attn: bool = False
+    execution: Mapping[str, Execution] = field(default_factory=dict)
 
     @property
     def identity(self) -> ModelIdentity:
         """What scores and thresholds belong to."""
-        return ModelIdentity(self.model_id, self.revision, self.precision, self.artifacts)
+        told = {name: each.precision for name, each in self.execution.items() if each.precision is not None}
+        return ModelIdentity(self.model_id, self.revision, self.precision, self.artifacts, told)
+
+    @property
+    def accepted_error(self) -> float:
+        """Largest allowed absolute difference of a golden pair's score, which follows from what executes the encoders.
+
+        In float32 it is the export's own; otherwise the budget within which the server chose what executes them, and on
+        top of what weights of fewer bits cost.
+        """
+        budgets = [each.error_budget for each in self.execution.values() if each.precision != FLOAT32]
+        if not budgets:
+            return self.golden_tolerance
+        lossy = self.golden_tolerance if self.golden_tolerance > EXACT_TOLERANCE else 0.0
+        return max(lossy + max(budgets), self.golden_tolerance)
 
 
 def parse_manifest(text: str) -> Manifest:

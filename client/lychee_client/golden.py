@@ -67,7 +67,7 @@ def golden_report(manifest: Manifest, measured: Sequence[float]) -> GoldenReport
     """Compare measured scores, in the order of `golden_inputs`, with the manifest's."""
     pairs = zip(manifest.golden_pairs, measured, strict=True)
     return GoldenReport(
-        tuple(GoldenPairResult(pair.relevance_score, score) for pair, score in pairs), manifest.golden_tolerance
+        tuple(GoldenPairResult(pair.relevance_score, score) for pair, score in pairs), manifest.accepted_error
     )
 
 

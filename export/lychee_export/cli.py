@@ -114,12 +114,12 @@ def _export(
 def _print_report(report: ExportReport, progress: Callable[[str], None]) -> None:
     for name, size_bytes in report.sizes_bytes.items():
         progress(f"{name}: {size_bytes / 1e3:,.0f} kB")
-    for provider, parity in report.parity.items():
-        progress(
-            f"{provider}: largest error {parity.max_abs_error:.1e}, of a score {parity.max_score_error:.1e}, of a "
-            f"logit {parity.max_logit_error:.1e}; ranking order kept (tau {parity.kendall_tau:.2f}); batch and padding "
-            f"move a score by {parity.batch_invariance:.1e}, a logit by {parity.logit_batch_invariance:.1e}"
-        )
+    parity = report.parity
+    progress(
+        f"largest error {parity.max_abs_error:.1e}, of a score {parity.max_score_error:.1e}, of a logit "
+        f"{parity.max_logit_error:.1e}; ranking order kept (tau {parity.kendall_tau:.2f}); batch and padding move a "
+        f"score by {parity.batch_invariance:.1e}, a logit by {parity.logit_batch_invariance:.1e}"
+    )
     progress(f"golden pairs, preprocessed by the client: largest error of a score {report.golden_error:.1e}")
 
 

@@ -7,7 +7,7 @@ import ctypes
 import gc
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from . import tensorrt, tensorrt_graph
 from .assets import CLIENT_ASSETS, build_client_assets
 from .calibration_data import CalibrationData, bundled_data, read_data
-from .deployment import OWN_VARIANTS, Target, config_files, providers, root_files
+from .deployment import OWN_VARIANTS, Target, can_choose, config_files, root_files
 from .errors import CheckpointError, ExportError, RepositoryError, ValidationError
 from .estimate import check_disk_space, estimate_pieces
 from .expected import ExpectedValues, compute_expected
@@ -26,16 +26,19 @@ from .families import Checkpoint, ModelCard, Piece, Reference, load_checkpoint
 from .float16 import check_range
 from .fusion import fuse_attention
 from .limits import Limits
-from .manifest import build_manifest, created_by
+from .manifest import build_manifest, created_by, golden_tolerance
 from .model_file import model_files, read_graph
 from .onnx_export import export_onnx
+from .padded_keys import has_varying_length, padded_keys
 from .quantization import QUANTIZED, Precision, quantize_weights
-from .repository import MANIFEST_FILENAME, ModelFolder, exported_models, write_models
-from .runtime import Provider, open_session
+from .reference_rows import REFERENCE_ROWS_FILENAME, write_reference_rows
+from .repository import MANIFEST_FILENAME, ModelFolder, exported_models, linked_repository, write_models
+from .runtime import open_session
 from .signature import ModelSignature, Tensors
-from .static_int8 import is_convolutional, write_static_int8
+from .static_int8 import write_static_int8
 from .triton_config import MODEL_FILENAME
-from .validation import TOLERANCES, Parity, Tolerance, validate_contract, validate_values
+from .validation import TOLERANCES, Parity, validate_contract, validate_values
+from .validation_record import VALIDATION_FILENAME, describe_validation
 from .verification.in_process import check_golden_pairs_in_process
 from .weight_files import hash_files
 from .workspace import Workspace
@@ -53,13 +56,13 @@ class ExportReport:
 
     Args:
         sizes_bytes: Size of each model's files by model name.
-        parity: Measured differences from the reference, by provider.
+        parity: Measured differences from the reference, on ONNX Runtime's plain CPU provider.
         golden_error: Largest difference of a golden pair's score, when the client preprocesses.
         manifest: The manifest.
     """
 
     sizes_bytes: dict[str, int]
-    parity: dict[Provider, Parity]
+    parity: Parity
     golden_error: float
     manifest: dict[str, Any]
 
@@ -141,7 +144,7 @@ def export_checkpoint(
         _return_memory()
         _quantize_pieces(expected.signatures, workspace, plan, samples)
         parity = _validate(expected, workspace, plan)
-        return _write(card, reference, expected.signatures, parity, workspace, plan)
+        return _write(card, reference, expected, parity, workspace, plan)
 
 
 @contextlib.contextmanager
@@ -186,7 +189,7 @@ def _key(checkpoint: Checkpoint, plan: _Plan, samples: Mapping[str, tuple[Tensor
     signatures = [piece.signature for piece in checkpoint.pieces]
     card = checkpoint.card
     own_code = hash_files(sorted(Path(__file__).parent.rglob("*.py")))
-    choice = (plan.precision, plan.flash_attn, _hash_samples(samples))
+    choice = (plan.precision, plan.target, plan.flash_attn, _hash_samples(samples))
     parts = (card.family, card.model_id, card.revision, choice, signatures, created_by(), own_code)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:_KEY_DIGITS]
 
@@ -232,9 +235,13 @@ def _return_memory() -> None:
 
 def _export_piece(piece: Piece, plan: _Plan, folder: Path) -> None:
     path = folder / MODEL_FILENAME
-    export_onnx(piece, path)
-    validate_contract(path, piece.signature)
-    if not piece.signature.encoder:
+    signature = piece.signature
+    may_be_bfloat16 = can_choose(signature, plan.precision, plan.target, flash_attn=plan.flash_attn)
+    pads = may_be_bfloat16 and has_varying_length(signature)
+    with padded_keys(piece.module) if pads else contextlib.nullcontext():
+        export_onnx(piece, path)
+    validate_contract(path, signature)
+    if not signature.encoder:
         return
     if plan.target == "tensorrt":
         tensorrt_graph.check_graph(read_graph(path), piece.signature)
@@ -276,71 +283,101 @@ def _quantize_static(source: Path, samples: tuple[Tensors, ...], plan: _Plan, fo
     )
 
 
-def _validate(expected: ExpectedValues, workspace: Workspace, plan: _Plan) -> dict[Provider, Parity]:
-    parity: dict[Provider, Parity] = {}
-    for provider in providers(expected.signatures, plan.precision, plan.target, flash_attn=plan.flash_attn):
-        plan.progress(f"validating on {provider}")
+def _validate(expected: ExpectedValues, workspace: Workspace, plan: _Plan) -> Parity:
+    plan.progress("validating")
 
-        def open_model(signature: ModelSignature, provider: Provider = provider) -> Any:
-            accelerated = signature.encoder and signature.accelerated
-            return open_session(workspace.folder / signature.name / MODEL_FILENAME, provider if accelerated else "cpu")
+    def open_model(signature: ModelSignature) -> Any:
+        return open_session(workspace.folder / signature.name / MODEL_FILENAME)
 
-        parity[provider] = validate_values(expected, open_model, TOLERANCES[plan.precision, provider])
-        _return_memory()
+    parity = validate_values(expected, open_model, TOLERANCES[plan.precision])
+    _return_memory()
     return parity
 
 
 def _write(
     card: ModelCard,
     reference: Reference,
-    signatures: tuple[ModelSignature, ...],
-    parity: dict[Provider, Parity],
+    expected: ExpectedValues,
+    parity: Parity,
     workspace: Workspace,
     plan: _Plan,
 ) -> ExportReport:
     plan.progress(f"writing {plan.repository}")
+    signatures = expected.signatures
     names = [signature.name for signature in signatures]
-    artifacts = {f"{name}/{file}": value for name in names for file, value in workspace.hashes(name).items()}
-    artifacts["tokenizer"] = hashlib.sha256(card.tokenizer_json.encode()).hexdigest()
-    models = (*signatures, *card.ensembles)
-    manifest = build_manifest(
-        card, models, reference.golden_pairs, plan.precision, parity, artifacts, flash_attn=plan.flash_attn
-    )
-    manifest_json = json.dumps(manifest, ensure_ascii=False, indent=1)
     files = {name: model_files(workspace.folder / name) for name in names}
     sizes = {name: sum(path.stat().st_size for path in paths) for name, paths in files.items()}
-    files[CLIENT_ASSETS.name] = _write_assets(workspace.folder / CLIENT_ASSETS.name, manifest_json, card.tokenizer_json)
-    convolutional = {name for name in names if is_convolutional(read_graph(workspace.folder / name / MODEL_FILENAME))}
-    configs = config_files(
-        (*models, CLIENT_ASSETS), plan.precision, plan.target, flash_attn=plan.flash_attn, convolutional=convolutional
-    )
-    golden_errors: list[float] = []
+    artifacts = {f"{name}/{file}": value for name in names for file, value in workspace.hashes(name).items()}
+    artifacts["tokenizer"] = hashlib.sha256(card.tokenizer_json.encode()).hexdigest()
+    assets = workspace.folder / CLIENT_ASSETS.name
+    assets.mkdir(exist_ok=True)
+    files[CLIENT_ASSETS.name] = _write_reference_rows(assets, card, reference, expected, plan)
+    for path in files[CLIENT_ASSETS.name]:
+        artifacts[f"{CLIENT_ASSETS.name}/{path.name}"] = hash_files((path,))
+    models = (*signatures, *card.ensembles)
+    configs = config_files((*models, CLIENT_ASSETS), plan.precision, plan.target, flash_attn=plan.flash_attn)
+
+    def describe(tolerance: float) -> dict[str, Any]:
+        pairs = reference.golden_pairs
+        return build_manifest(card, models, pairs, plan.precision, tolerance, artifacts, flash_attn=plan.flash_attn)
+
+    def make_folders(manifest: dict[str, Any]) -> list[ModelFolder]:
+        written = _write_assets(assets, manifest, card.tokenizer_json)
+        own = {**files, CLIENT_ASSETS.name: (*written, *files[CLIENT_ASSETS.name])}
+        return [ModelFolder(name, *texts, files=own.get(name, ())) for name, texts in configs.items()]
+
+    accepted = TOLERANCES[plan.precision].score_atol
+    golden_error = _measure_golden_error(make_folders(describe(accepted)), workspace, accepted)
+    manifest = describe(golden_tolerance(golden_error))
     write_models(
         plan.repository,
-        [ModelFolder(name, *texts, files=files.get(name, ())) for name, texts in configs.items()],
+        make_folders(manifest),
         stale=exported_models(plan.repository) - configs.keys(),
         own_variants=OWN_VARIANTS,
-        scripts=root_files(signatures, plan.precision, plan.target),
-        check=lambda folder: golden_errors.append(_check_golden_pairs(folder, TOLERANCES[plan.precision, "cpu"])),
+        root_files={
+            **root_files(signatures, plan.precision, plan.target),
+            VALIDATION_FILENAME: describe_validation(parity, golden_error),
+        },
     )
-    return ExportReport(sizes, parity, max(golden_errors), manifest)
+    return ExportReport(sizes, parity, golden_error, manifest)
 
 
-def _check_golden_pairs(repository: Path, tolerance: Tolerance) -> float:
-    """Score the golden pairs as the client does, with its own preprocessing: the torch modules never saw that."""
-    error = check_golden_pairs_in_process(repository).max_abs_error
-    if not error <= tolerance.score_atol:
+def _write_reference_rows(
+    assets: Path, card: ModelCard, reference: Reference, expected: ExpectedValues, plan: _Plan
+) -> tuple[Path, ...]:
+    """Write the rows for the ensembles in which a server may choose what executes a model; none if there is none."""
+    ensembles = [
+        ensemble
+        for ensemble in card.ensembles
+        if any(can_choose(step, plan.precision, plan.target, flash_attn=plan.flash_attn) for step in ensemble.steps)
+    ]
+    if not ensembles:
+        return ()
+    path = assets / REFERENCE_ROWS_FILENAME
+    write_reference_rows(path, ensembles, reference, expected)
+    return (path,)
+
+
+def _measure_golden_error(models: Sequence[ModelFolder], workspace: Workspace, accepted: float) -> float:
+    """Score the golden pairs as the client does, with its own preprocessing: the torch modules never saw that.
+
+    Raises:
+        ValidationError: A score is off by more than is accepted.
+    """
+    with linked_repository(models, workspace.folder) as repository:
+        error = check_golden_pairs_in_process(repository).max_abs_error
+    if not error <= accepted:
         raise ValidationError(
             f"with the client's preprocessing, a golden pair's score differs from the reference by {error:.3g}; "
-            f"accepted is {tolerance.score_atol:g}"
+            f"accepted is {accepted:g}"
         )
     return error
 
 
-def _write_assets(folder: Path, manifest_json: str, tokenizer_json: str) -> tuple[Path, ...]:
-    folder.mkdir(exist_ok=True)
-    model, manifest = folder / MODEL_FILENAME, folder / MANIFEST_FILENAME
+def _write_assets(folder: Path, manifest: Mapping[str, Any], tokenizer_json: str) -> tuple[Path, Path]:
+    manifest_json = json.dumps(manifest, ensure_ascii=False, indent=1)
+    model, path = folder / MODEL_FILENAME, folder / MANIFEST_FILENAME
     model.write_bytes(build_client_assets(manifest_json, tokenizer_json).SerializeToString(deterministic=True))
     validate_contract(model, CLIENT_ASSETS)
-    manifest.write_text(manifest_json, encoding="utf-8")
-    return model, manifest
+    path.write_text(manifest_json, encoding="utf-8")
+    return model, path

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import Any
 
 from .families import GoldenPair, ModelCard
 from .quantization import Precision
-from .runtime import Provider
 from .signature import ModelSignature
-from .validation import TOLERANCES, Parity
 
-__all__ = ["FORMAT_VERSION", "GOLDEN_TOLERANCE", "build_manifest", "created_by"]
+__all__ = ["FORMAT_VERSION", "build_manifest", "created_by", "golden_tolerance"]
 
 FORMAT_VERSION = 2
-GOLDEN_TOLERANCE = 0.03
-"""How far a live server's score of a golden pair may be from the reference's: room for bfloat16 (0.011 in
-torch's emulation), none for a swapped model, a changed template or wrong pixels. Where validation accepts more, because
-of weights with few bits, that is the tolerance."""
+_GOLDEN_TOLERANCES = (1e-4, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2)
+"""How far a live server's score of a golden pair may be from the reference's where every model computes in float32. The
+first for weights in float32; for weights of fewer bits the smallest that leaves _ROOM."""
+_ROOM = 1.25
+"""How much larger than the error that the export itself has shown."""
 
 _PACKAGES = ("lychee-rerank-export", "onnx", "onnxruntime-openvino", "onnxscript", "torch", "transformers")
 
@@ -30,7 +28,7 @@ def build_manifest(
     models: Iterable[ModelSignature],
     golden_pairs: Iterable[GoldenPair],
     precision: Precision,
-    parity: Mapping[Provider, Parity],
+    tolerance: float,
     artifacts: Mapping[str, str],
     *,
     flash_attn: bool = False,
@@ -42,7 +40,7 @@ def build_manifest(
         models: Its models and ensembles.
         golden_pairs: Pairs with scores of the reference implementation.
         precision: The weights' precision.
-        parity: Measured differences from the reference, by provider.
+        tolerance: Largest accepted difference of a golden pair's score where every model computes in float32.
         artifacts: SHA-256 in hex by artifact name.
         flash_attn: Whether attention is one fused operator: then ONNX Runtime must be the one of ``created_by``.
 
@@ -61,12 +59,16 @@ def build_manifest(
         **card.preprocessing,
         "max_batch_size": {model.name: model.max_batch_size for model in models},
         "artifacts": dict(artifacts),
-        "parity": {provider: dataclasses.asdict(measured) for provider, measured in parity.items()},
         "golden_pairs": {
-            "tolerance": max(GOLDEN_TOLERANCE, *(TOLERANCES[precision, provider].score_atol for provider in parity)),
+            "tolerance": tolerance,
             "pairs": [_golden_pair(pair) for pair in golden_pairs],
         },
     }
+
+
+def golden_tolerance(golden_error: float) -> float:
+    """Return how far a live server may be from the reference, for files that are so far from it themselves."""
+    return next((limit for limit in _GOLDEN_TOLERANCES if golden_error * _ROOM <= limit), _GOLDEN_TOLERANCES[-1])
 
 
 def created_by() -> dict[str, str]:

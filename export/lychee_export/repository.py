@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from .assets import CLIENT_ASSETS
 from .errors import RepositoryError
 from .weight_files import hash_files
 
-__all__ = ["MANIFEST_FILENAME", "ModelFolder", "exported_models", "write_models"]
+__all__ = ["MANIFEST_FILENAME", "ModelFolder", "exported_models", "linked_repository", "write_models"]
 
 MANIFEST_FILENAME = "manifest.json"
 
 _STAGING_PREFIX = ".staging-"
 _FIRST_VERSION = "1"
+_SCRIPT_SUFFIX = ".sh"
 _EXECUTABLE = 0o755
 
 
@@ -46,8 +48,7 @@ def write_models(
     *,
     stale: Iterable[str] = (),
     own_variants: Iterable[str] = (),
-    scripts: Mapping[str, str | None] | None = None,
-    check: Callable[[Path], None] = lambda _: None,
+    root_files: Mapping[str, str | None] | None = None,
 ) -> None:
     """Put models into the repository in place of those with the same names.
 
@@ -59,8 +60,7 @@ def write_models(
         models: The models.
         stale: Names of models that go, if they are there.
         own_variants: Names of files in ``configs/`` that go if a model does not have them any more.
-        scripts: Text by name of executable files beside the models; None for one that goes.
-        check: Called with a folder that holds the new models as the repository will; what it raises stops everything.
+        root_files: Text by name of files beside the models, scripts executable; None for one that goes.
 
     Raises:
         RepositoryError: Something could not be written; the repository is as it was.
@@ -75,15 +75,33 @@ def write_models(
             old.mkdir()
             for model in models:
                 _stage(new / model.name, model, repository / model.name, frozenset(own_variants))
-            for name, text in (scripts or {}).items():
+            for name, text in (root_files or {}).items():
                 if text is not None:
                     (new / name).write_text(text, encoding="utf-8")
-                    (new / name).chmod(_EXECUTABLE)
-            check(new)
-            names = dict.fromkeys([*(model.name for model in models), *stale, *(scripts or {})])
+                    if name.endswith(_SCRIPT_SUFFIX):
+                        (new / name).chmod(_EXECUTABLE)
+            names = dict.fromkeys([*(model.name for model in models), *stale, *(root_files or {})])
             _swap(repository, new, old, list(names))
     except OSError as error:
         raise RepositoryError(f"cannot write the model repository {repository}: {error}; it is as it was") from error
+
+
+@contextmanager
+def linked_repository(models: Sequence[ModelFolder], parent: Path) -> Iterator[Path]:
+    """Lay models out as a repository of links, to try them before they are moved into the real one.
+
+    Args:
+        models: The models; their files stay where they are.
+        parent: Folder in which the repository exists for a while.
+    """
+    with tempfile.TemporaryDirectory(prefix="linked-", dir=parent) as folder:
+        for model in models:
+            version = Path(folder, model.name, _FIRST_VERSION)
+            version.mkdir(parents=True)
+            (version.parent / "config.pbtxt").write_text(model.config, encoding="utf-8")
+            for path in model.files:
+                (version / path.name).symlink_to(path.absolute())
+        yield Path(folder)
 
 
 def exported_models(repository: Path) -> frozenset[str]:

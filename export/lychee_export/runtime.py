@@ -1,11 +1,9 @@
-"""ONNX Runtime sessions as the server opens them, and ensembles run in process."""
+"""ONNX Runtime sessions on the plain CPU provider, in float32 on every machine, and ensembles run in process."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import onnxruntime
 from onnx import TensorProto
@@ -13,36 +11,16 @@ from onnx import TensorProto
 from .model_file import read_graph
 from .signature import ModelSignature, Tensors
 
-__all__ = ["ACCELERATOR_PRECISION", "Provider", "open_session", "run_ensemble", "run_model"]
-
-Provider = Literal["cpu", "openvino"]
-
-ACCELERATOR_PRECISION = "bf16"
-"""Inference precision asked of the openvino accelerator; a CPU without bfloat16 computes in float32."""
+__all__ = ["open_session", "run_ensemble", "run_model"]
 
 
-def open_session(path: Path, provider: Provider) -> onnxruntime.InferenceSession:
-    """Open a model file on the plain CPU provider or on the OpenVINO accelerator.
-
-    Raises:
-        RuntimeError: ONNX Runtime could not use the accelerator.
-    """
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """Open a model file as every server can run it; faster ways are chosen where it is served."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if provider == "cpu":
-        if _holds_half_floats(path):  # a CPU converts them to float32, and would keep a second, packed copy of those
-            options.add_session_config_entry("session.disable_prepacking", "1")
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    device = {"INFERENCE_PRECISION_HINT": ACCELERATOR_PRECISION, "PERFORMANCE_HINT": "LATENCY"}
-    session = onnxruntime.InferenceSession(
-        str(path),
-        options,
-        providers=[("OpenVINOExecutionProvider", {"device_type": "CPU", "load_config": json.dumps({"CPU": device})})],
-    )
-    if session.get_providers()[0] != "OpenVINOExecutionProvider":
-        raise RuntimeError(f"ONNX Runtime did not use OpenVINO; it chose {session.get_providers()}")
-    return session
+    if _holds_half_floats(path):  # a CPU converts them to float32, and would keep a second, packed copy of those
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _holds_half_floats(path: Path) -> bool:

@@ -8,15 +8,17 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from .model_file import MODEL_FILENAME
-from .runtime import ACCELERATOR_PRECISION
 from .signature import Axis, ModelSignature, TensorSpec
 
 __all__ = ["BACKEND", "MODEL_FILENAME", "Device", "config_message", "model_config"]
 
-Device = Literal["cpu", "openvino", "cuda"]
-"""What runs an encoder: ONNX Runtime's own CPU kernels, its OpenVINO accelerator, or a GPU."""
+Device = Literal["auto", "cpu", "openvino", "cuda"]
+"""What runs an encoder: the fastest that keeps the scores, chosen where it is served; ONNX Runtime's own CPU kernels,
+its OpenVINO accelerator, or a GPU. Where nobody chooses, auto is cpu."""
 
 BACKEND = "onnxruntime"
+_ACCELERATOR_PRECISION = "bf16"
+"""Asked of the openvino accelerator; our backend computes in float32 on a CPU without bfloat16."""
 
 _DATA_TYPES = {
     "float32": model_config_pb2.TYPE_FP32,
@@ -76,9 +78,11 @@ def _add_backend(config: model_config_pb2.ModelConfig, signature: ModelSignature
         config.response_cache.enable = device != "cuda"  # it takes no outputs that lie on a GPU
     else:
         config.parameters["intra_op_thread_count"].string_value = "1"
+    if device == "auto":
+        config.parameters["execution"].string_value = "auto"
     if device == "openvino":
         accelerator = config.optimization.execution_accelerators.cpu_execution_accelerator.add(name="openvino")
-        accelerator.parameters["precision"] = ACCELERATOR_PRECISION
+        accelerator.parameters["precision"] = _ACCELERATOR_PRECISION
     if signature.max_run_elements is not None:
         config.parameters["max_run_elements"].string_value = str(signature.max_run_elements)
     for name, maximum in _maxima(signature.inputs).items():

@@ -95,7 +95,9 @@ def _replay_in_process(repository: Path) -> tuple[Manifest, GoldenReport]:
 
 
 def _print(checked: str, manifest: Manifest, comparison: Comparison, problems: list[str]) -> None:
-    typer.echo(f"{checked}: {manifest.model_id}, revision {manifest.revision}, precision {manifest.precision}")
+    typer.echo(
+        f"{checked}: {manifest.model_id}, revision {manifest.revision}, precision {manifest.identity.precision_text}"
+    )
     has_reference = any(pair.reference is not None for pair in comparison.pairs)
     columns = ["manifest", "measured", *(["reference"] if has_reference else []), "difference"]
     typer.echo("      " + "".join(f"{name:>12}" for name in columns) + "  query -> document")
@@ -126,6 +128,7 @@ def _to_json(checked: str, manifest: Manifest, comparison: Comparison, problems:
         "model_id": manifest.model_id,
         "revision": manifest.revision,
         "precision": manifest.precision,
+        "execution": dict(manifest.identity.execution),
         "tolerance": comparison.tolerance,
         "max_difference": comparison.max_difference,
         "passed": comparison.passed and not problems,

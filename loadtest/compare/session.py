@@ -37,7 +37,7 @@ class SessionCaller:
     """
 
     def __init__(self, repository: Path, threads: int) -> None:
-        assets = open_session(newest_version(repository, "client_assets") / "model.onnx", "cpu")
+        assets = open_session(newest_version(repository, "client_assets") / "model.onnx")
         values = dict(zip((node.name for node in assets.get_outputs()), assets.run(None, {}), strict=True))
         manifest = parse_manifest(str(values["manifest"].ravel()[0]))
         assert manifest.text is not None

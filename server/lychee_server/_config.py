@@ -1,9 +1,13 @@
 """Where the server side keeps its files, and the defaults that users can override."""
 
+import logging
 import os
+import tempfile
 from pathlib import Path
 
 import platformdirs
+
+_logger = logging.getLogger("lychee_server")
 
 APPLICATION = "lychee-rerank"
 DEFAULT_HOST = "127.0.0.1"
@@ -19,6 +23,20 @@ GATEWAY_STOP_TIMEOUT_S = 40.0  # more than the gateway gives the calls in flight
 def cache_dir() -> Path:
     """Return the folder for what can be rebuilt: the backend directory, compiled models."""
     return Path(os.environ.get("LYCHEE_CACHE_DIR") or platformdirs.user_cache_path(APPLICATION)).absolute()
+
+
+def usable_cache_dir() -> Path:
+    """Return the cache folder, or one among the temporary files where that one cannot be written."""
+    folder = cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        instead = Path(tempfile.gettempdir()) / f"{APPLICATION}-{os.getuid()}"
+        instead.mkdir(mode=0o700, exist_ok=True)
+        _logger.warning("%s cannot be written (%s); %s takes its place", folder, error.strerror, instead)
+        return instead
 
 
 def state_dir() -> Path:

@@ -126,13 +126,13 @@ def assemble_backends(installation: TritonInstallation, cache_dir: Path) -> Path
     Raises:
         InstallationError: Our backend's file is missing.
     """
-    model = find_backend_model()
-    digest = hashlib.sha256(model.read_bytes()).hexdigest()[:12]
+    own = (find_backend_model(), Path(__file__).parent / "execution" / "onnx_sessions.py")
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in own)).hexdigest()[:12]
     target = cache_dir / "backends" / f"{installation.version}-py{_python_version()}-{digest}"
     sources = {
         **{f"python/{name}": installation.root / "backends" / "python" / name for name in PYTHON_BACKEND_FILES},
         f"python/{STUB}": installation.stub,
-        "onnxruntime/model.py": model,
+        **{f"onnxruntime/{path.name}": path for path in own},
     }
     if all((target / name).is_file() for name in sources):
         return target

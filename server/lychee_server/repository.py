@@ -9,6 +9,8 @@ from tritonclient.grpc import model_config_pb2
 
 from lychee_server._errors import RepositoryError
 
+ASSETS_MODEL = "client_assets"
+MANIFEST_FILENAME = "manifest.json"
 DEFAULT_MODEL_FILENAME = "model.onnx"
 EXTERNAL_DATA_SUFFIX = ".data"
 
@@ -40,7 +42,7 @@ def check_repository(repository: Path, config_name: str | None = None) -> list[s
             f"No model in {repository.absolute()} has configs/{config_name}.pbtxt. "
             f"Names for --config-name: {', '.join(found) or '(none)'}."
         )
-    artifacts = _read_artifacts(repository)
+    artifacts = read_artifacts(repository)
     missing = [path for name in names for path in _missing_files(repository / name, config_name, artifacts)]
     if missing:
         lines = "\n".join(f"  {path}" for path in missing)
@@ -50,7 +52,12 @@ def check_repository(repository: Path, config_name: str | None = None) -> list[s
     return names
 
 
-def _missing_files(folder: Path, config_name: str | None, artifacts: Collection[str]) -> list[Path]:
+def read_config(folder: Path, config_name: str | None = None) -> model_config_pb2.ModelConfig:
+    """Read the configuration of the model in a folder: the variant, if it has that, else `config.pbtxt`.
+
+    Raises:
+        RepositoryError: It is no configuration.
+    """
     variant = folder / "configs" / f"{config_name}.pbtxt"
     path = variant if config_name is not None and variant.is_file() else folder / "config.pbtxt"
     config = model_config_pb2.ModelConfig()
@@ -58,26 +65,39 @@ def _missing_files(folder: Path, config_name: str | None, artifacts: Collection[
         text_format.Parse(path.read_text(encoding="utf-8"), config)
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise RepositoryError(f"{path} is not a Triton model configuration: {error}.") from error
-    versions = sorted(int(child.name) for child in folder.iterdir() if child.is_dir() and child.name.isdigit())
-    version = folder / str(versions[-1] if versions else 1)  # Triton serves the highest
+    return config
+
+
+def newest_version(folder: Path) -> Path:
+    """Return the folder of the version that Triton serves; it may not be there."""
+    versions = [int(child.name) for child in folder.iterdir() if child.is_dir() and child.name.isdigit()]
+    return folder / str(max(versions, default=1))
+
+
+def model_path(folder: Path, config: model_config_pb2.ModelConfig) -> Path:
+    """Return the file of the model in a folder."""
+    return newest_version(folder) / (config.default_model_filename or DEFAULT_MODEL_FILENAME)
+
+
+def _missing_files(folder: Path, config_name: str | None, artifacts: Collection[str]) -> list[Path]:
+    config = read_config(folder, config_name)
+    version = newest_version(folder)
     if config.platform == "ensemble":  # needs the version's folder, though nothing in it
-        return [] if versions else [version]
+        return [] if version.is_dir() else [version]
     if config.backend != "onnxruntime":
         return []
-    filename = config.default_model_filename or DEFAULT_MODEL_FILENAME
-    files = [version / filename]
-    if f"{folder.name}/{filename}{EXTERNAL_DATA_SUFFIX}" in artifacts:  # the weights of a large model
-        files.append(version / f"{filename}{EXTERNAL_DATA_SUFFIX}")
+    path = model_path(folder, config)
+    files = [path]
+    if f"{folder.name}/{path.name}{EXTERNAL_DATA_SUFFIX}" in artifacts:  # the weights of a large model
+        files.append(version / f"{path.name}{EXTERNAL_DATA_SUFFIX}")
     return [file for file in files if not file.exists()]
 
 
-def _read_artifacts(repository: Path) -> frozenset[str]:
-    """Return the names of the files that the newest export wrote; empty if it left no manifest."""
-    versions = [path for path in (repository / "client_assets").glob("[0-9]*") if path.name.isdecimal()]
-    if not versions:
-        return frozenset()
-    path = max(versions, key=lambda version: int(version.name)) / "manifest.json"
+def read_artifacts(repository: Path) -> dict[str, str]:
+    """Return the SHA-256 of the files that the newest export wrote, by name; empty if it left no manifest."""
+    folder = repository / ASSETS_MODEL
     try:
-        return frozenset(json.loads(path.read_text(encoding="utf-8"))["artifacts"])
+        manifest = json.loads((newest_version(folder) / MANIFEST_FILENAME).read_text(encoding="utf-8"))
+        return dict(manifest["artifacts"])
     except (OSError, ValueError, KeyError, TypeError):
-        return frozenset()
+        return {}

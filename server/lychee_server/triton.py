@@ -15,6 +15,7 @@ import psutil
 
 from lychee_server import _config
 from lychee_server._errors import LycheeServerError, ServerStartError
+from lychee_server.execution import DEFAULT_ERROR_BUDGET, Served, serve
 from lychee_server.installation import TritonInstallation, assemble_backends
 from lychee_server.processes import (
     StopReport,
@@ -61,6 +62,7 @@ class TritonServer:
         grpc_port: int = _config.DEFAULT_GRPC_PORT,
         metrics_port: int = _config.DEFAULT_METRICS_PORT,
         config_name: str | None = None,
+        error_budget: float = DEFAULT_ERROR_BUDGET,
         log_path: str | Path | None = None,
         log_level: str = "WARNING",
         cache_size_mb: int = _config.DEFAULT_CACHE_SIZE_MB,
@@ -75,6 +77,8 @@ class TritonServer:
             grpc_port: See `http_port`.
             metrics_port: See `http_port`.
             config_name: Name of a variant in the models' `configs/`; None takes each `config.pbtxt`.
+            error_budget: How far a score may be from the reference's for the sake of speed; with 0 every model computes
+                in float32. For models that leave open what executes them.
             log_path: None makes a file in the system's folder for temporary files.
             log_level: One of LOG_LEVELS.
             cache_size_mb: Size of the response cache in 2**20 bytes.
@@ -90,6 +94,8 @@ class TritonServer:
         self.log_path = Path(log_path).absolute() if log_path is not None else None
         self.marker = make_marker()
         self._config_name = config_name
+        self._error_budget = error_budget
+        self._served: Served | None = None
         self._cache_size_mb = cache_size_mb
         self._detached = detached
         self._process: subprocess.Popen[bytes] | None = None
@@ -116,6 +122,11 @@ class TritonServer:
         return f"http://{reachable_host(self.host)}:{self.metrics_port}/metrics"
 
     @property
+    def choice_note(self) -> str:
+        """How it was chosen what executes the models; empty before the start, and if nothing was open."""
+        return "" if self._served is None else self._served.note
+
+    @property
     def models(self) -> list[str]:
         """Names of the repository's models; empty before the start."""
         return list(self._models)
@@ -133,9 +144,10 @@ class TritonServer:
             raise LycheeServerError("This TritonServer was started before; make a new one.")
         self._models = check_repository(self.repository, self._config_name)
         installation = TritonInstallation.find()
-        cache_dir = _config.cache_dir()
+        cache_dir = _config.usable_cache_dir()
         environment = installation.environment(os.environ, cache_dir)
         backends = assemble_backends(installation, cache_dir)
+        self._served = serve(self.repository, self._config_name, self._error_budget, cache_dir)
         self._choose_ports()
         if self.log_path is None:
             handle, name = tempfile.mkstemp(prefix="lychee-triton-", suffix=".log")
@@ -154,9 +166,10 @@ class TritonServer:
             setattr(self, name, port)
 
     def _command(self, installation: TritonInstallation, backends: Path) -> list[str]:
+        assert self._served is not None
         command = [
             str(installation.binary),
-            f"--model-repository={self.repository}",
+            f"--model-repository={self._served.path}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={self.marker}",
             f"--cache-directory={installation.cache_directory}",

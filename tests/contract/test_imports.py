@@ -1,6 +1,7 @@
 """Each distribution imports only what its place in the design allows."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -69,7 +70,8 @@ ALLOWED = {
         "uvicorn",
         "yarl",
     },
-    "server/backends": {"numpy", "onnxruntime", "triton_python_backend_utils"},
+    # onnx_sessions is execution/onnx_sessions.py of lychee_server, of which the backend gets a copy.
+    "server/backends": {"numpy", "onnx_sessions", "onnxruntime", "triton_python_backend_utils"},
     "loadtest": {
         "PIL",
         "aiohttp",
@@ -138,10 +140,20 @@ def test_the_table_keeps_the_client_light_and_the_layers_apart() -> None:
     assert ALLOWED["loadtest"] & PROJECT == PROJECT
 
 
-def test_only_the_memory_command_brings_onnxruntime_into_the_server(root: Path) -> None:
+def test_only_what_measures_models_brings_onnxruntime_into_the_server(root: Path) -> None:
     package = root / "server" / "lychee_server"
     users = {path.relative_to(package).parts[0] for path in package.rglob("*.py") if imported(path) & HEAVY}
-    assert users <= {"memory"}
+    assert users <= {"execution", "memory"}
+
+
+def test_importing_the_server_does_without_onnxruntime() -> None:
+    code = "import sys, lychee_server, lychee_server.cli; sys.exit('onnxruntime' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_the_backend_gets_a_copy_of_stands_alone(root: Path) -> None:
+    copied = root / "server" / "lychee_server" / "execution" / "onnx_sessions.py"
+    assert imported(copied) == {"onnxruntime"}
 
 
 def test_only_verification_brings_the_client_into_the_exporter(root: Path) -> None:

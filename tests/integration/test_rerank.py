@@ -45,6 +45,18 @@ def test_fitting_photo_ranks_first_for_each_query(root: Path, photos: Path, clie
     assert best == expected
 
 
+def test_meaning_ranks_before_language(client: LycheeClient) -> None:
+    cats = [
+        "A tabby cat that sleeps on the sofa all day.",
+        "店里的小猫喜欢在窗台上晒太阳。",
+        "The cat sleeps on the sofa all day.",
+    ]
+    others = ["现磨意式浓缩咖啡，早上来一杯提神醒脑。", "How to brew espresso at home with a moka pot.", "早晨的咖啡"]
+    for query in ("一只猫", "a cat"):
+        order = [result.index for result in client.rerank(query, [*others, *cats]).results]
+        assert set(order[:3]) == {3, 4, 5}
+
+
 def test_scores_equal_the_torch_reference(
     client: LycheeClient, checkpoint: Checkpoint, embed_text: Callable[[str], torch.Tensor], photos: Path
 ) -> None:

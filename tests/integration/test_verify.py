@@ -36,7 +36,7 @@ def test_a_live_server_agrees_with_manifest_and_reference(server: TritonServer, 
     assert len(content["pairs"]) == 9
     for pair in content["pairs"]:
         assert pair["reference"] == pytest.approx(pair["manifest"], abs=1e-5)
-        assert pair["measured"] == pytest.approx(pair["reference"], abs=0.03)
+        assert pair["measured"] == pytest.approx(pair["reference"], abs=1e-4)  # plain CPU provider, float32
 
 
 def test_in_process_agrees_with_manifest_and_reference(repository: Path) -> None:

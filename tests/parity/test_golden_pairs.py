@@ -1,5 +1,6 @@
 """The golden pairs notice what they are for: a wrong template, wrong preprocessing, a wrong model."""
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +11,7 @@ from lychee_client._image_spec import parse_image_spec
 from lychee_export.families import Checkpoint
 from lychee_export.manifest import GOLDEN_TOLERANCE
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 Pixels = NDArray[np.uint8]
 
@@ -21,6 +23,7 @@ def largest_error(
     document_prefix: str = "passage: ",
     change_pixels: Callable[[Pixels], Pixels] = lambda pixels: pixels,
     swap_heads: bool = False,
+    swap_parts: bool = False,
 ) -> float:
     """Score the golden pairs with one thing done wrong."""
     modules = {piece.signature.name: piece.module for piece in checkpoint.pieces}
@@ -37,6 +40,8 @@ def largest_error(
             modality = "image" if pair.text is None else "image_text"
         if swap_heads and modality != "image_text":
             modality = {"text": "image", "image": "text"}[modality]
+        if swap_parts and modality == "image_text":
+            parts[1:] = parts[:0:-1]
         relevance_score, _ = modules[f"scoring_head_{modality}"](*parts)
         errors.append(abs(float(relevance_score) - pair.relevance_score))
     return max(errors)
@@ -57,11 +62,36 @@ def test_right_preprocessing_matches(checkpoint: Checkpoint, embed_text: Callabl
         {"change_pixels": lambda pixels: pixels[:, :, ::-1] // 2},
         {"change_pixels": np.zeros_like},
         {"swap_heads": True},
+        {"swap_parts": True},
     ],
-    ids=["no query prefix", "no document prefix", "query as passage", "passage as query", "dark", "black", "head"],
+    ids=[
+        "no query prefix",
+        "no document prefix",
+        "query as passage",
+        "passage as query",
+        "dark",
+        "black",
+        "head",
+        "image for text",
+    ],
 )
 @torch.no_grad()
 def test_fault_breaks_the_tolerance(
     checkpoint: Checkpoint, embed_text: Callable[[str], torch.Tensor], fault: dict[str, object]
 ) -> None:
     assert largest_error(checkpoint, embed_text, **fault) > GOLDEN_TOLERANCE  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("removed", [[], [0], [1]], ids=["none", "first alone", "second alone"])
+@torch.no_grad()
+def test_direction_that_is_not_removed_breaks_the_tolerance(checkpoint: Checkpoint, removed: list[int]) -> None:
+    encoder = copy.deepcopy(next(piece.module for piece in checkpoint.pieces if piece.signature.name == "text_encoder"))
+    encoder.removed_directions = encoder.removed_directions[removed]
+    tokenizer = Tokenizer.from_str(checkpoint.card.tokenizer_json)
+
+    def embed_text(text: str) -> torch.Tensor:
+        ids = torch.tensor([tokenizer.encode(text).ids])
+        embedding: torch.Tensor = encoder(ids, torch.ones_like(ids))
+        return embedding
+
+    assert largest_error(checkpoint, embed_text) > GOLDEN_TOLERANCE

@@ -14,7 +14,7 @@ from lychee_client._errors import LycheeError
 
 Tensor: TypeAlias = npt.NDArray[Any]
 Action: TypeAlias = Literal[
-    "live", "ready", "model_ready", "metadata", "index", "statistics", "register_region", "unregister_region"
+    "live", "ready", "model_ready", "metadata", "index", "config", "statistics", "register_region", "unregister_region"
 ]
 
 

@@ -146,6 +146,8 @@ class FakeTransport:
         names = ["client_assets", *self._names]
         if request.action == "index":
             return {"models": [{"name": name, "version": "1", "state": "READY"} for name in names]}
+        if request.action == "config":
+            return {"name": request.name, "instance_group": [{"kind": "KIND_CPU"}]}
         if request.action == "statistics":
             return {"model_stats": [self._count(name) for name in names]}
         return {"ready": True}

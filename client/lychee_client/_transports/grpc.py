@@ -65,6 +65,7 @@ _CONTROL: Final[dict[Action, tuple[str, Any, tuple[str, ...]]]] = {
     "model_ready": ("ModelReady", service_pb2.ModelReadyRequest, ("name",)),
     "metadata": ("ServerMetadata", service_pb2.ServerMetadataRequest, ()),
     "index": ("RepositoryIndex", service_pb2.RepositoryIndexRequest, ()),
+    "config": ("ModelConfig", service_pb2.ModelConfigRequest, ("name",)),
     "statistics": ("ModelStatistics", service_pb2.ModelStatisticsRequest, ()),
     "register_region": ("SystemSharedMemoryRegister", service_pb2.SystemSharedMemoryRegisterRequest, ("name",)),
     "unregister_region": ("SystemSharedMemoryUnregister", service_pb2.SystemSharedMemoryUnregisterRequest, ("name",)),

@@ -61,6 +61,7 @@ _CONTROL: Final[dict[Action, tuple[str, str]]] = {
     "model_ready": ("GET", "/v2/models/{name}/ready"),
     "metadata": ("GET", "/v2"),
     "index": ("POST", "/v2/repository/index"),
+    "config": ("GET", "/v2/models/{name}/config"),
     "statistics": ("GET", "/v2/models/stats"),
     "register_region": ("POST", "/v2/systemsharedmemory/region/{name}/register"),
     "unregister_region": ("POST", "/v2/systemsharedmemory/region/{name}/unregister"),

@@ -129,6 +129,10 @@ class Calibration:
                         f"it was made with {name} of SHA-256 {calibrated[:SHORT_HASH]}..., "
                         f"the server has {used[:SHORT_HASH]}..."
                     )
+        for name in sorted(self.model.execution.keys() & identity.execution.keys()):
+            calibrated, used = self.model.execution[name], identity.execution[name]
+            if calibrated != used:
+                differences.append(f"it was made with {name} computed in {calibrated}, the server computes in {used}")
         if self.instruction != instruction:
             differences.append(
                 f"it was made with {_describe_instruction(self.instruction)}, "
@@ -147,6 +151,7 @@ class Calibration:
                 "revision": self.model.revision,
                 "precision": self.model.precision,
                 "artifacts": dict(self.model.artifacts),
+                "execution": dict(self.model.execution),
             },
             "instruction": self.instruction,
             "target": self.target,
@@ -239,6 +244,7 @@ def _parse_model(data: JsonObject) -> ModelIdentity:
         revision=data.take("revision", str),
         precision=data.take("precision", str),
         artifacts=data.take_texts("artifacts"),
+        execution=data.take_texts("execution") if data.has("execution") else {},  # older files do not know it
     )
     data.end()
     return identity

@@ -73,7 +73,8 @@ def check_manifest(context: CheckContext) -> Iterator[CheckResult]:
     if isinstance(manifest, LycheeError):
         yield CheckResult("manifest", "failed", str(manifest), "bring client and exported model to the same version")
         return
-    seen = f"{manifest.model_id} revision {manifest.revision}, {manifest.precision}, format version {FORMAT_VERSION}"
+    precision = manifest.identity.precision_text
+    seen = f"{manifest.model_id} revision {manifest.revision}, {precision}, format version {FORMAT_VERSION}"
     yield CheckResult("manifest", "ok", seen)
 
 

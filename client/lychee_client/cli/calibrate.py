@@ -114,8 +114,8 @@ def _print(report: CalibrationReport, output: Path, plot: Path) -> None:
         f"relevant; an interval half as wide needs about {report.pairs_for_half_width} pairs",
         f"expected calibration error {reliability.before:.3f}, after the mapping {after} (cross-validated; "
         f"perfect probabilities would show {reliability.chance:.3f} with so few pairs)",
-        f"model {calibration.model.model_id} revision {calibration.model.revision}, {calibration.model.precision}; "
-        f"instruction: {calibration.instruction or 'none'}",
+        f"model {calibration.model.model_id} revision {calibration.model.revision}, "
+        f"{calibration.model.precision_text}; instruction: {calibration.instruction or 'none'}",
         f"written: {output} and {plot}",
     ]
     for line in lines:

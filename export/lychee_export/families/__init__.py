@@ -6,7 +6,7 @@ from ..errors import CheckpointError
 from ..limits import Limits
 from ..source import find_checkpoint
 from . import blip, clip, lychee_mini, qwen_vl, siglip
-from .family import Checkpoint, Family, GoldenPair, ModelCard, Piece, Reference
+from .family import Checkpoint, Family, GoldenPair, ModelCard, Piece, Reference, round_scores
 
 __all__ = [
     "FAMILIES",
@@ -17,6 +17,7 @@ __all__ = [
     "Piece",
     "Reference",
     "load_checkpoint",
+    "round_scores",
 ]
 
 FAMILIES: tuple[Family, ...] = (lychee_mini.FAMILY, qwen_vl.FAMILY, clip.FAMILY, siglip.FAMILY, blip.FAMILY)

@@ -23,7 +23,7 @@ from ..limits import Limits
 from ..signature import SCORE_OUTPUTS, ModelSignature, Tensors, TensorSpec
 from ..source import CheckpointSource
 from .attention import attention_bias
-from .family import Checkpoint, Family, GoldenPair, ModelCard, Piece, Reference
+from .family import Checkpoint, Family, GoldenPair, ModelCard, Piece, Reference, round_score
 from .fixed_image import ImageFormat, Normalization, load_processor, prepare_image, read_format
 from .samples import QUERIES, TEXTS, encode, sample_images
 from .text_format import TextFormat, plain_tokenizer, text_buckets, tokenize
@@ -172,7 +172,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
             model, tokenizer, processor, [(QUERIES[query], images[index]) for query, index in _GOLDEN_PAIRS]
         )
         pairs = tuple(
-            GoldenPair(QUERIES[query], round(score, 6), image_png=pngs[index])
+            GoldenPair(QUERIES[query], round_score(score), image_png=pngs[index])
             for (query, index), score in zip(_GOLDEN_PAIRS, scores, strict=True)
         )
         return Reference({"rerank_image": rows}, pairs)

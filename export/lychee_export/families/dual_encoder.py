@@ -21,7 +21,7 @@ from .family import Checkpoint, ModelCard, Piece
 from .fixed_image import ImageFormat
 from .text_format import TextFormat
 
-__all__ = ["TEXT_CENTRE", "DualEncoder", "ScoringHead", "build_checkpoint", "make_heads", "sign"]
+__all__ = ["TEXT_CENTRE", "DualEncoder", "ScoringHead", "at_least_float32", "build_checkpoint", "make_heads", "sign"]
 
 TEXT_CENTRE = 0.75
 """Cosine of two texts that scores 0.5, for models that were trained on image-text pairs alone.
@@ -84,6 +84,11 @@ class ScoringHead(nn.Module):
         for scale, embedding in zip(self.scales, embeddings, strict=True):
             logits = logits + scale * (query_embedding * embedding).sum(-1, keepdim=True)  # (batch_size, 1)
         return torch.sigmoid(logits), logits
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Widen half floats to float32; float64, in which a reference computes, stays."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def make_heads(scale: float, image_bias: float) -> dict[str, nn.Module]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from ..calibration_data import CalibrationData
@@ -14,7 +15,9 @@ from ..limits import Limits
 from ..signature import SCORE_OUTPUTS, ModelSignature, Tensors
 from ..source import CheckpointSource
 
-__all__ = ["Checkpoint", "Family", "GoldenPair", "ModelCard", "Piece", "Reference"]
+__all__ = ["Checkpoint", "Family", "GoldenPair", "ModelCard", "Piece", "Reference", "round_score", "round_scores"]
+
+_SCORE_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,14 @@ class Reference:
         ensemble_rows: For every ensemble at least seven realistic rows, as the client would send them, padded to a
             bucket that is not the largest.
         golden_pairs: A handful of pairs with reference scores.
+        scored_rows: For ensembles that a server may execute in several ways, natural rows with the reference's
+            ``relevance_score``, float64, (rows, 1); they tell a server what each way costs in accuracy. An ensemble
+            that is missing takes its ``ensemble_rows``.
     """
 
     ensemble_rows: Mapping[str, Tensors]
     golden_pairs: tuple[GoldenPair, ...]
+    scored_rows: Mapping[str, Tensors] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -129,3 +136,16 @@ class Family:
     model_types: tuple[str, ...]
     load: Callable[[CheckpointSource, Limits], Checkpoint]
     checkpoints: tuple[str, ...]
+
+
+def round_score(score: float) -> float:
+    """Round a score for the manifest, finer than any tolerance.
+
+    What a float64 reference computed has the same digits on every CPU; a float32 one may differ in the last.
+    """
+    return round(score, _SCORE_DIGITS)
+
+
+def round_scores(scores: NDArray[Any]) -> NDArray[np.float64]:
+    """Do the same to an array."""
+    return scores.astype(np.float64).round(_SCORE_DIGITS)

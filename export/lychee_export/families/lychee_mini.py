@@ -8,6 +8,7 @@ Source: checkpoints/lychee_mini/README.md, the specification, and config.json be
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -27,11 +28,11 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from ..errors import CheckpointError
 from ..limits import Limits
 from ..source import CheckpointSource
-from .dual_encoder import DualEncoder, ScoringHead, build_checkpoint
+from .dual_encoder import DualEncoder, ScoringHead, at_least_float32, build_checkpoint
 from .dual_reference import ReferenceEncoders
 from .family import Checkpoint, Family
 from .fixed_image import ImageFormat, Normalization, prepare_image
-from .samples import encode
+from .samples import decode, encode
 from .text_format import BUCKETS, TextFormat, text_buckets
 
 __all__ = ["FAMILY", "TextEncoder", "VisionEncoder", "dequantize", "load", "load_weights"]
@@ -57,11 +58,16 @@ _GOLDEN_IMAGES = 2
 
 
 class TextEncoder(nn.Module):
-    """Embed token sequences: mean pooling over the attention mask, unit length, centred, unit length.
+    """Embed token sequences: mean pooling over the attention mask, unit length, centred, without the directions that
+    only tell language and role, unit length.
 
     Args:
         config: ``text_encoder`` of config.json.
-        weights: float32, by the names of ``transformers.BertModel`` without a pooler, and ``center``.
+        weights: float32, by the names of ``transformers.BertModel`` without a pooler, ``center``, and
+            ``removed_directions``, (number of directions, embedding_dim), orthonormal rows.
+
+    Raises:
+        ValueError: The directions are absent, or there are more or fewer than config.json says.
     """
 
     def __init__(self, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
@@ -69,8 +75,10 @@ class TextEncoder(nn.Module):
         bert_config = BertConfig(**{name: config[name] for name in _BERT_CONFIG_NAMES})
         bert_config._attn_implementation = "eager"
         self.bert = BertModel(bert_config, add_pooling_layer=False)
-        self.bert.load_state_dict({name: value for name, value in weights.items() if name != "center"})
+        own = {"center", "removed_directions"}
+        self.bert.load_state_dict({name: value for name, value in weights.items() if name not in own})
         self.center = nn.Buffer(weights["center"])
+        self.removed_directions = nn.Buffer(_find_directions(config, weights))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embed texts.
@@ -82,10 +90,29 @@ class TextEncoder(nn.Module):
         Returns:
             float32, (batch_size, embedding_dim), rows of unit length.
         """
-        hidden = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        hidden = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        hidden = at_least_float32(hidden)
         mask = attention_mask.unsqueeze(-1).to(hidden.dtype)  # (batch_size, sequence_length, 1)
         mean = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1.0)  # (batch_size, hidden_size)
-        return functional.normalize(functional.normalize(mean, dim=-1) - self.center.float(), dim=-1)
+        centred = functional.normalize(mean, dim=-1) - at_least_float32(self.center)
+        directions = at_least_float32(self.removed_directions)
+        return functional.normalize(centred - (centred @ directions.T) @ directions, dim=-1)
+
+
+def _find_directions(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Tensor:
+    for name, entries in (("config.json", config), ("model.safetensors", weights)):
+        if "removed_directions" not in entries:
+            raise ValueError(
+                f"{name} has no text_encoder.removed_directions, which tell language and role; an earlier lychee-mini "
+                "has none and ranks by language first: take the bundled one"
+            )
+    directions = weights["removed_directions"]
+    expected = (config["removed_directions"], config["hidden_size"])
+    if directions.shape != expected:
+        raise ValueError(
+            f"text_encoder.removed_directions has shape {tuple(directions.shape)}, expected {expected} by config.json"
+        )
+    return directions
 
 
 class _Convolution(nn.Module):
@@ -157,8 +184,8 @@ class VisionEncoder(nn.Module):
         pixels = self.normalization(pixel_values).to(self.classifier_weight.dtype)  # (batch_size, 3, height, width)
         features = self.features(pixels).mean((2, 3))  # (batch_size, head_channels)
         logits = functional.linear(features, self.classifier_weight, self.classifier_bias)  # (batch_size, num_classes)
-        probabilities = torch.softmax(logits.float() / self.temperature, -1)
-        return functional.normalize(probabilities @ self.semantic_projection.float(), dim=-1)
+        probabilities = torch.softmax(at_least_float32(logits) / self.temperature, -1)
+        return functional.normalize(probabilities @ at_least_float32(self.semantic_projection), dim=-1)
 
 
 def dequantize(qweight: NDArray[np.uint8], scales: NDArray[np.float16]) -> NDArray[np.float32]:
@@ -262,7 +289,9 @@ def _below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _load_reference(parts: DualEncoder, tokenizer_json: str, images: NDArray[np.uint8]) -> ReferenceEncoders:
-    """The reference is torch in float32 with the tokenizer and transformers' image processor.
+    """The reference is torch with the tokenizer and transformers' image processor.
+
+    In float64: rounded for the manifest, its scores are the same whatever the CPU's order of additions.
 
     Args:
         parts: Of the model.
@@ -272,6 +301,7 @@ def _load_reference(parts: DualEncoder, tokenizer_json: str, images: NDArray[np.
     tokenizer = Tokenizer.from_str(tokenizer_json)
     tokenizer.enable_truncation(parts.text.max_tokens)
     tokenizer.enable_padding(pad_id=parts.text.pad_token_id, pad_to_multiple_of=BUCKETS[0])
+    text_encoder, vision_encoder = (copy.deepcopy(part).double() for part in (parts.text_encoder, parts.vision_encoder))
     processor = CLIPImageProcessorPil(
         size={"shortest_edge": parts.image.resize_shortest_edge or parts.image.height},
         crop_size={"height": parts.image.height, "width": parts.image.width},
@@ -281,13 +311,17 @@ def _load_reference(parts: DualEncoder, tokenizer_json: str, images: NDArray[np.
     def embed_texts(texts: Sequence[str]) -> Tensor:
         encodings = tokenizer.encode_batch(list(texts))
         ids = torch.tensor([encoding.ids for encoding in encodings])
-        return cast(Tensor, parts.text_encoder(ids, torch.tensor([encoding.attention_mask for encoding in encodings])))
+        return cast(Tensor, text_encoder(ids, torch.tensor([encoding.attention_mask for encoding in encodings])))
 
     @torch.no_grad()
     def embed_image(image: Image.Image) -> Tensor:
-        return cast(Tensor, parts.vision_encoder(torch.from_numpy(prepare_image(processor, image)[None])))
+        return cast(Tensor, vision_encoder(torch.from_numpy(prepare_image(processor, image)[None])))
 
-    return ReferenceEncoders(embed_texts, embed_image, images, [_shrink(image) for image in images[:_GOLDEN_IMAGES]])
+    pngs = [_shrink(image) for image in images[:_GOLDEN_IMAGES]]
+    pixels = np.concatenate([images, np.stack([prepare_image(processor, decode(png)) for png in pngs])])
+    with torch.no_grad():
+        embeddings = vision_encoder(torch.from_numpy(pixels))
+    return ReferenceEncoders(embed_texts, embed_image, pixels, embeddings, pngs)
 
 
 def _shrink(pixel_values: NDArray[np.uint8]) -> bytes:

@@ -206,7 +206,8 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
 
         images = sample_images()
         pixels = np.stack([prepare(image) for image in images])
-        return ReferenceEncoders(embed_texts, embed_image, pixels, [encode(image) for image in images])
+        embeddings = torch.cat([embed_image(image) for image in images])
+        return ReferenceEncoders(embed_texts, embed_image, pixels, embeddings, [encode(image) for image in images])
 
     return build_checkpoint(source, "siglip", limits, parts, tokenizer_json, load_reference)
 

@@ -20,7 +20,7 @@ from .activations import record_activations
 from .products import Product, find_products
 from .scales import MAX_ERROR, InputScale, choose_input_scale, measure_error, quantize_weight
 
-__all__ = ["StaticReport", "is_convolutional", "quantize_static", "write_static_int8"]
+__all__ = ["StaticReport", "quantize_static", "write_static_int8"]
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,6 @@ def write_static_int8(source: Path, target: Path, samples: Sequence[Tensors]) ->
     external_data.set_base_dir(model.graph, source.parent)  # of the weights that stay as they are
     write_model(model, target, EXTERNAL_DATA_BYTES)
     return report
-
-
-def is_convolutional(model: onnx.ModelProto) -> bool:
-    """Tell whether most of a graph's products are convolutions."""
-    kinds = [node.op_type for node in model.graph.node if node.op_type in {"Conv", "Gemm", "MatMul"}]
-    return kinds.count("Conv") > len(kinds) / 2
 
 
 class _Rewriting:

@@ -63,7 +63,7 @@ class InProcessTransport:
 
     def _answer(self, request: Request) -> InferResponse | dict[str, Any]:
         if isinstance(request, ControlRequest):
-            return {"ready": True}
+            return {"ready": True, "instance_group": [{"kind": "KIND_CPU"}]}
         with self._lock:
             tensors = self._run(request.model_name, request.inputs)
         return InferResponse({name: tensors[name] for name in request.outputs})
@@ -98,7 +98,7 @@ class InProcessTransport:
         if name not in self._sessions:
             try:
                 path = newest_version(self._repository, name) / (config.default_model_filename or MODEL_FILENAME)
-                self._sessions[name] = open_session(path, "cpu")
+                self._sessions[name] = open_session(path)
             except Exception as error:  # ONNX Runtime's errors have no common base
                 raise ModelNotReadyError(f"{name} cannot be loaded: {error}", model_name=name) from error
         return self._sessions[name]

@@ -1,14 +1,13 @@
 """Serve ONNX models where Triton lacks its C++ `onnxruntime` backend.
 
 Triton takes this file when `backends/onnxruntime/` holds no `libtriton_onnxruntime.so`. So it reads the same keys of
-`config.pbtxt` as the C++ backend does, and gives the same kinds of errors. Three parameters are ours, and the C++
-backend ignores them: the accelerator's `precision`; `maximum.<name>`, the largest value that an integer input may
-hold, or the largest size of an axis; and `max_run_elements`, which bounds memory: a batch whose largest input has
-more elements runs in slices.
+`config.pbtxt` as the C++ backend does, and gives the same kinds of errors. Some parameters are ours, and the C++
+backend ignores them: `execution`, a name of `onnx_sessions.EXECUTIONS`, and `execution_reason`, why it was chosen; the
+accelerator's `precision`; `maximum.<name>`, the largest value that an integer input may hold, or the largest size of an
+axis; and `max_run_elements`, which bounds memory: a batch whose largest input has more elements runs in slices.
 Source: https://github.com/triton-inference-server/onnxruntime_backend/blob/r24.10/README.md
 """
 
-import ctypes
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -20,16 +19,23 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
+from onnx_sessions import (
+    BFLOAT16_CPU_FLAGS,
+    EXECUTIONS,
+    PLAIN_CPU,
+    available_cpus,
+    lacks_bfloat16,
+    one_line,
+    open_session,
+    read_cpuinfo,
+)
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 Array = npt.NDArray[Any]
 
-CPU_PROVIDER = "CPUExecutionProvider"
-OPENVINO_PROVIDER = "OpenVINOExecutionProvider"
 DEFAULT_MODEL_FILENAME = "model.onnx"
 DEFAULT_PRECISION = "bf16"
-OPENVINO_PRECISIONS = {"bf16": "bf16", "fp32": "f32"}  # ours -> OpenVINO's INFERENCE_PRECISION_HINT
-BFLOAT16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+UNCHOSEN = "auto"  # `lychee load` replaces it by what it has measured to be best
 ONNX_TYPES = {
     "TYPE_BOOL": "tensor(bool)",
     "TYPE_UINT8": "tensor(uint8)",
@@ -71,7 +77,8 @@ class Settings:
     mem_arena: bool
     mem_pattern: bool
     graph_level: int
-    openvino_precision: str | None
+    execution: str
+    execution_reason: str
     max_run_elements: int
     maxima: Mapping[str, int]
 
@@ -97,7 +104,8 @@ class Settings:
             mem_arena=_integer(parameters, "enable_mem_arena", default=1, largest=1) == 1,
             mem_pattern=_integer(parameters, "enable_mem_pattern", default=1, largest=1) == 1,
             graph_level=level,
-            openvino_precision=_openvino_precision(optimization.get("execution_accelerators", {})),
+            execution=_execution(parameters, optimization.get("execution_accelerators", {})),
+            execution_reason=parameters.get("execution_reason", ""),
             max_run_elements=_integer(parameters, "max_run_elements", default=0),
             maxima={key[len(prefix) :]: _integer(parameters, key) for key in parameters if key.startswith(prefix)},
         )
@@ -117,15 +125,6 @@ class Settings:
         return options
 
 
-@dataclass(frozen=True)
-class Execution:
-    """What really runs, and why it is not what `config.pbtxt` asks for (empty if it is)."""
-
-    provider: str
-    precision: str
-    reason: str = ""
-
-
 @dataclass
 class Job:
     """One request on its way through the backend."""
@@ -136,76 +135,35 @@ class Job:
     response: Any = None
 
 
-def available_cpus() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0))
+def open_model(path: Path, settings: Settings) -> tuple[ort.InferenceSession, str, str]:
+    """Open the model file as `config.pbtxt` asks for, else with the plain CPU provider.
 
-
-def lacks_bfloat16(cpuinfo: str) -> bool:
-    """Tell whether the CPU that `/proc/cpuinfo` describes computes bfloat16 only by emulation."""
-    return BFLOAT16_CPU_FLAGS.isdisjoint(cpuinfo.split())
-
-
-def open_session(path: Path, settings: Settings) -> tuple[ort.InferenceSession, Execution]:
-    """Open the model file with the accelerator if there is one, else with the plain CPU provider.
+    Returns:
+        The session, what executes it (a name of EXECUTIONS), and the reason for that; empty if there is none to tell.
 
     Raises:
         TritonModelException: ONNX Runtime cannot read the file.
     """
-    reason = ""
-    if settings.openvino_precision is not None:
+    execution, reason = settings.execution, settings.execution_reason
+    if EXECUTIONS[execution].precision == "bf16" and lacks_bfloat16(read_cpuinfo()):
+        execution = execution.replace("bf16", "fp32")
+        reason = f"the CPU has none of {', '.join(sorted(BFLOAT16_CPU_FLAGS))}"
+        pb_utils.Logger.log_warn(f"{path}: running in fp32 instead of bf16, because {reason}")
+    if execution != PLAIN_CPU:
+        cache_dir = os.environ.get("LYCHEE_CACHE_DIR")
+        compiled = str(Path(cache_dir) / "openvino") if cache_dir else None
         try:
-            return _open_openvino(path, settings, settings.openvino_precision)
-        except Exception as error:  # whatever the accelerator throws, the CPU provider can still serve
-            reason = f"{OPENVINO_PROVIDER} is not usable: {_one_line(error)}"
-            pb_utils.Logger.log_warn(f"{path}: running on {CPU_PROVIDER} in fp32, because {reason}")
+            return open_session(path, execution, settings.session_options(), compiled), execution, reason
+        except Exception as error:  # whatever the provider throws, the plain one can still serve
+            reason = f"{EXECUTIONS[execution].provider} is not usable: {one_line(error)}"
+            pb_utils.Logger.log_warn(f"{path}: running on {EXECUTIONS[PLAIN_CPU].provider} in fp32, because {reason}")
     try:
-        session = ort.InferenceSession(str(path), settings.session_options(), providers=[CPU_PROVIDER])
+        return open_session(path, PLAIN_CPU, settings.session_options()), PLAIN_CPU, reason
     except Exception as error:  # onnxruntime's own exceptions share no base class
         raise pb_utils.TritonModelException(
             f"{path} ({path.stat().st_size} bytes) is not a model that ONNX Runtime {ort.__version__} can load: "
-            f"{_one_line(error)}. Expected a complete ONNX file; run `lychee export` to write it again."
+            f"{one_line(error)}. Expected a complete ONNX file; run `lychee export` to write it again."
         ) from error
-    return session, Execution(CPU_PROVIDER, "fp32", reason)
-
-
-def _open_openvino(path: Path, settings: Settings, precision: str) -> tuple[ort.InferenceSession, Execution]:
-    if OPENVINO_PROVIDER not in ort.get_available_providers():
-        raise RuntimeError(f"this onnxruntime has only {', '.join(ort.get_available_providers())}")
-    reason = ""
-    if precision == "bf16" and lacks_bfloat16(Path("/proc/cpuinfo").read_text(encoding="utf-8")):
-        precision = "fp32"
-        reason = f"the CPU has none of {', '.join(sorted(BFLOAT16_CPU_FLAGS))}"
-        pb_utils.Logger.log_warn(f"{path}: running in fp32 instead of bf16, because {reason}")
-    hints = {"INFERENCE_PRECISION_HINT": OPENVINO_PRECISIONS[precision], "PERFORMANCE_HINT": "LATENCY"}
-    provider_options = {
-        "device_type": "CPU",
-        "num_of_threads": str(settings.intra_op_threads or available_cpus()),
-        "load_config": json.dumps({"CPU": hints}),
-    }
-    cache_dir = os.environ.get("LYCHEE_CACHE_DIR")
-    if cache_dir:
-        provider_options["cache_dir"] = str(Path(cache_dir) / "openvino")  # OpenVINO keys it by model and hints
-    options = settings.session_options()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # OpenVINO has its own
-    session = ort.InferenceSession(
-        str(path), options, providers=[OPENVINO_PROVIDER], provider_options=[provider_options], enable_fallback=0
-    )
-    if OPENVINO_PROVIDER not in session.get_providers():  # onnxruntime drops a provider that it cannot load
-        raise RuntimeError(f"onnxruntime left it out and kept {', '.join(session.get_providers())}")
-    _release_free_memory()
-    return session, Execution(OPENVINO_PROVIDER, precision, reason)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:400].removesuffix(".")
-
-
-def _release_free_memory() -> None:
-    """Give back what compiling took; glibc would keep hundreds of megabytes."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _integer(parameters: Mapping[str, str], key: str, *, default: int | None = None, largest: int | None = None) -> int:
@@ -218,22 +176,32 @@ def _integer(parameters: Mapping[str, str], key: str, *, default: int | None = N
     return int(text)
 
 
-def _openvino_precision(accelerators: Mapping[str, Any]) -> str | None:
+def _execution(parameters: Mapping[str, str], accelerators: Mapping[str, Any]) -> str:
+    """Return the name in EXECUTIONS that the parameter asks for, else the accelerators, else the plain CPU provider."""
     for accelerator in accelerators.get("gpu_execution_accelerator", []):
         pb_utils.Logger.log_warn(f"GPU Execution Accelerator '{accelerator['name']}' is ignored on a CPU")
-    precision = None
+    execution = PLAIN_CPU
     for accelerator in accelerators.get("cpu_execution_accelerator", []):
         if accelerator["name"] != "openvino":
             raise pb_utils.TritonModelException(
                 f"unknown Execution Accelerator '{accelerator['name']}' is requested; expected 'openvino'."
             )
         precision = accelerator.get("parameters", {}).get("precision", DEFAULT_PRECISION)
-        if precision not in OPENVINO_PRECISIONS:
+        execution = f"openvino-{precision}"
+        if execution not in EXECUTIONS:
             raise pb_utils.TritonModelException(
                 f"parameter precision of accelerator openvino is {precision!r}; "
-                f"expected one of {', '.join(OPENVINO_PRECISIONS)}. Correct it in config.pbtxt."
+                "expected bf16 or fp32. Correct it in config.pbtxt."
             )
-    return precision
+    asked = parameters.get("execution", UNCHOSEN)
+    if asked == UNCHOSEN:
+        return execution
+    if asked not in EXECUTIONS:
+        raise pb_utils.TritonModelException(
+            f"parameter execution is {asked!r}; expected {UNCHOSEN} or one of {', '.join(EXECUTIONS)}. Correct it in "
+            "config.pbtxt."
+        )
+    return str(asked)
 
 
 def check_signature(path: Path, session: ort.InferenceSession, config: Mapping[str, Any]) -> None:
@@ -284,7 +252,7 @@ class TritonPythonModel:
         if not path.is_file():
             raise pb_utils.TritonModelException(f"{path} is missing. Run `lychee export` to write it.")
         settings = Settings.from_config(config)
-        session, execution = open_session(path, settings)
+        session, execution, reason = open_model(path, settings)
         check_signature(path, session, config)
         self._batching = int(config.get("max_batch_size", 0)) > 0
         self._maxima = settings.maxima
@@ -304,20 +272,20 @@ class TritonPythonModel:
         if not self._inputs:
             self._constants = self._run({}, self._output_names)
             self._session = None
-        self._publish(args, execution)
+        self._publish(args, execution, reason)
         pb_utils.Logger.log_info(
-            f"{args['model_name']}: {path} runs on {execution.provider} in {execution.precision} "
+            f"{args['model_name']}: {path} runs on {execution} "
             f"with {settings.intra_op_threads or available_cpus()} thread(s)"
         )
 
-    def _publish(self, args: Mapping[str, str], execution: Execution) -> None:
+    def _publish(self, args: Mapping[str, str], execution: str, reason: str) -> None:
         """Put what really runs among Triton's metrics, where `lychee status` reads it."""
         labels = {
             "model": args["model_name"],
             "version": args["model_version"],
-            "provider": execution.provider,
-            "precision": execution.precision,
-            "reason": execution.reason,
+            "provider": EXECUTIONS[execution].provider,
+            "precision": EXECUTIONS[execution].precision,
+            "reason": reason,
         }
         try:
             self._metric_family = pb_utils.MetricFamily(

@@ -28,6 +28,7 @@ from lychee_server.gateway.schemas import (
     SCORE_EXAMPLES,
     CallOptions,
     ErrorAnswer,
+    ExecutionEntry,
     HealthAnswer,
     InstructionEntry,
     InstructionList,
@@ -142,6 +143,10 @@ def _make_model_routes(service: Service) -> APIRouter:
                     id=manifest.model_id,
                     revision=manifest.revision,
                     precision=manifest.precision,
+                    execution={
+                        name: ExecutionEntry(provider=each.provider, precision=each.precision, reason=each.reason)
+                        for name, each in manifest.execution.items()
+                    },
                     family=manifest.family,
                     max_tokens=manifest.text.max_tokens,
                     reads_instruction=manifest.instruction is not None,

@@ -216,6 +216,14 @@ class ErrorAnswer(BaseModel):
     request_id: str | None = Field(description="Also in the header x-request-id.")
 
 
+class ExecutionEntry(BaseModel):
+    """What executes one encoder."""
+
+    provider: str = Field(description="cpu, openvino, cuda or unknown.")
+    precision: str | None = Field(description="In which it computes; null: the server does not tell.")
+    reason: str = Field(description="Why it was chosen; empty where nothing was.")
+
+
 class ModelEntry(BaseModel):
     """The served model."""
 
@@ -223,7 +231,8 @@ class ModelEntry(BaseModel):
     object: Literal["model"] = "model"
     owned_by: str = "lychee-rerank"
     revision: str
-    precision: str
+    precision: str = Field(description="How the weights are stored.")
+    execution: dict[str, ExecutionEntry] = Field(description="What executes the encoders, by name.")
     family: str
     max_tokens: int
     reads_instruction: bool

@@ -171,7 +171,7 @@ def _render_provenance(words: Words, report: CalibrationReport) -> str:
                 language,
                 model=model.model_id,
                 revision=model.revision[:SHORT_REVISION],
-                precision=model.precision,
+                precision=model.precision_text,
                 instruction=calibration.instruction or words.say("calibrate.no_instruction", language),
             )
         )

@@ -51,11 +51,22 @@ def _render_model(words: Words, report: StatusReport) -> str:
         ("model_id", NOTHING if manifest is None else html.escape(manifest.model_id)),
         ("revision", NOTHING if manifest is None else html.escape(manifest.revision[:12])),
         ("precision", NOTHING if manifest is None else html.escape(manifest.precision)),
+        ("execution", _render_execution(report)),
         ("family", NOTHING if manifest is None else html.escape(manifest.family)),
         ("triton", html.escape(report.triton.version or NOTHING)),
         ("uptime", _render_duration(words, report.uptime_s)),
     ]
     return _panel(words, "status.model", _facts(words, facts))
+
+
+def _render_execution(report: StatusReport) -> str:
+    """Say what executes each encoder; the reason is there for those who point at it."""
+    execution = {} if report.manifest is None else report.manifest.execution
+    lines = [
+        f'<span title="{html.escape(each.reason, quote=True)}">{html.escape(f"{name}: {each}")}</span>'
+        for name, each in execution.items()
+    ]
+    return "<br>".join(lines) or NOTHING
 
 
 def _render_traffic(words: Words, traffic: Mapping[str, Any]) -> str:

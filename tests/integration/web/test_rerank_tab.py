@@ -17,7 +17,7 @@ from .conftest import NARROW, MakePage, Watched, choose_tab, open_page
 pytestmark = pytest.mark.triton
 
 QUERY = "一只猫"
-TEXTS = ["店里的小猫喜欢在窗台上晒太阳。", "a cup of coffee", "火箭发射"]
+TEXTS = ["The cat sleeps on the sofa all day.", "a cup of coffee", "火箭发射"]
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_the_threshold_decides_again_without_a_request(page: Page, watched: Watc
     page.locator("#rerank-texts textarea").fill("\n".join(TEXTS))
     rank(page)
     values = scores(page)
-    assert values[0] == pytest.approx(0.743, abs=1e-3)
+    assert values[0] == pytest.approx(0.6929, abs=5e-4)  # plain CPU provider, float32
     assert visible_counts(page) == [1, 0, 2]
     before = len(watched.urls)
     slider = page.locator("#rerank-accept-from input[type=range]")

@@ -41,7 +41,7 @@ def test_a_pair_is_scored_as_the_client_scores_it_and_explained(
 
 def test_another_policy_decides_again_without_a_request(browser_page: Page, watched) -> None:
     browser_page.locator("#score-query-text textarea").fill(QUERY)
-    browser_page.locator("#score-document-text textarea").fill("店里的小猫喜欢在窗台上晒太阳。")  # 0.743
+    browser_page.locator("#score-document-text textarea").fill("The cat sleeps on the sofa all day.")  # 0.693
     browser_page.locator("#score-submit").click()
     badge = browser_page.locator("#score-result .headline .badge:visible")
     expect(badge).to_have_text("✓ accept", use_inner_text=True)

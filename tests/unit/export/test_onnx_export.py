@@ -58,7 +58,7 @@ def test_axes_have_the_names_of_the_signature(tmp_path: Path) -> None:
         "image_embeds": ["batch_size", "num_image_tokens", 24],
     }
     validate_contract(path, VISION)
-    session = open_session(path, "cpu")
+    session = open_session(path)
     for rows, patches in ((1, 4), (5, 64)):
         inputs = {
             "pixel_values": np.ones((rows, patches, 6), np.uint8),

@@ -128,10 +128,10 @@ def test_fused_attention_with_weights_in_a_file_of_their_own(tmp_path: Path, att
     path = tmp_path / "model.onnx"
     export_onnx(piece, path, external_data_bytes=1000)
     inputs = piece.sample_inputs(np.random.default_rng(0), 5)
-    before = open_session(path, "cpu").run(["logits"], inputs)[0]
+    before = open_session(path).run(["logits"], inputs)[0]
     assert fuse_attention(path, "encoder") == 2
     assert {file.name for file in tmp_path.iterdir()} <= {"model.onnx", "model.onnx.data"}
-    np.testing.assert_allclose(open_session(path, "cpu").run(["logits"], inputs)[0], before, atol=1e-5)
+    np.testing.assert_allclose(open_session(path).run(["logits"], inputs)[0], before, atol=1e-5)
 
 
 def test_wrongly_fused_attention_fails_the_export(

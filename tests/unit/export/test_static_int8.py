@@ -77,7 +77,7 @@ def test_rows_do_not_depend_on_their_batch(tmp_path: Path, token_model: Path) ->
     quantized = tmp_path / "quantized.onnx"
     onnx.save(quantize_static(token_model, token_samples())[0], quantized)
     rows = np.concatenate([token_samples()[0]["x"], 20 * token_samples()[0]["x"]])  # the second is out of range
-    session, original = open_session(quantized, "cpu"), open_session(token_model, "cpu")
+    session, original = open_session(quantized), open_session(token_model)
     together = session.run(None, {"x": rows})[0]
     np.testing.assert_array_equal(together[:1], session.run(None, {"x": rows[:1]})[0])
     exact = original.run(None, {"x": rows[:1]})[0]
@@ -126,10 +126,10 @@ def test_convolution_that_reads_the_pixels_stays_in_float32(tmp_path: Path) -> N
     assert report.kept == ("stem",)
     assert report.errors["depthwise"] < 0.03
     assert is_convolutional(model)
-    exact = open_session(path, "cpu").run(None, samples[0])[0]
+    exact = open_session(path).run(None, samples[0])[0]
     onnx.save(model, tmp_path / "quantized.onnx")
     np.testing.assert_allclose(
-        open_session(tmp_path / "quantized.onnx", "cpu").run(None, samples[0])[0],
+        open_session(tmp_path / "quantized.onnx").run(None, samples[0])[0],
         exact,
         atol=0.05 * np.abs(exact).max(),
     )

@@ -35,7 +35,7 @@ def validate(tmp_path: Path, toy: Checkpoint, make_piece: Callable[[Fault | None
     def run(fault: Fault | None, tolerance: Tolerance = STRICT) -> Parity:
         path = tmp_path / "model.onnx"
         export_onnx(make_piece(fault), path)
-        return validate_values(expected, lambda _: open_session(path, "cpu"), tolerance)
+        return validate_values(expected, lambda _: open_session(path), tolerance)
 
     return run
 

@@ -25,7 +25,7 @@ Load = Callable[[Checkpoint], None]
 
 def run(path: Path) -> np.ndarray:
     ids = np.arange(1, 33).reshape(2, 16)
-    outputs: list[np.ndarray] = open_session(path, "cpu").run(
+    outputs: list[np.ndarray] = open_session(path).run(
         ["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     )
     return outputs[0]

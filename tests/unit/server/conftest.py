@@ -110,7 +110,8 @@ def pb_utils(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
 @pytest.fixture
 def backend(root: Path, pb_utils: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """Import the backend's file as Triton's stub does: as a module named model."""
+    """Import the backend's file as Triton's stub does: as a module named model, with its neighbour beside it."""
+    monkeypatch.syspath_prepend(root / "server" / "lychee_server" / "execution")
     path = root / "server" / "backends" / "onnxruntime" / "model.py"
     spec = importlib.util.spec_from_file_location("model", path)
     assert spec is not None

@@ -24,6 +24,7 @@ class FakeServer:
     host, http_port, metrics_port = "127.0.0.1", 1, 3
     grpc_url, http_url, metrics_url = "127.0.0.1:2", "127.0.0.1:1", "http://127.0.0.1:3/metrics"
     repository = log_path = "somewhere"
+    choice_note = ""
     stopped = False
 
     def __init__(self, repository: Path, **options: Any) -> None:
@@ -126,7 +127,7 @@ def test_load_stops_a_server_whose_scores_drifted(runner: Any, monkeypatch: pyte
     result, server = runner("load")
     assert result.exit_code == 1
     assert "off by 0.3" in result.output
-    assert "--config-name cpu" in result.output
+    assert "--error-budget exact" in result.output
     assert server.stopped
 
 

@@ -88,6 +88,7 @@ def test_backends_are_assembled_once(wheel: TritonInstallation, tmp_path: Path) 
     files = {str(path.relative_to(backends)) for path in backends.rglob("*") if path.is_file()}
     assert files == {
         "onnxruntime/model.py",
+        "onnxruntime/onnx_sessions.py",
         "python/libtriton_python.so",
         "python/triton_python_backend_stub",
         "python/triton_python_backend_utils.py",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...errors import CheckpointError
 from ...signature import Axis, Tensors
-from ..family import GoldenPair, Reference
+from ..family import GoldenPair, Reference, round_score
 from ..samples import QUERIES, TEXTS, encode, sample_images
 from .contract import Contract
 from .images import ImageSettings
@@ -161,7 +161,7 @@ def make_reference(model: ReferenceModel, template: Template, contract: Contract
         golden.append(
             GoldenPair(
                 query.text,
-                round(float(logit.sigmoid()), 6),
+                round_score(float(logit.sigmoid())),
                 document.text,
                 encode(document.image) if document.image else None,
                 encode(query.image) if query.image else None,

@@ -1,0 +1,13 @@
+"""What executes each model: chosen where it is served, as the fastest way that keeps the scores.
+
+An export is the same for every machine. Its encoders have `execution: "auto"` in `config.pbtxt`, and the reference rows
+beside the manifest hold natural inputs with the reference's scores. Before Triton starts, `serve` measures on them what
+this machine has, in a process of its own; it remembers the outcome, and gives Triton a repository of links in which
+each configuration says what was chosen, and why.
+"""
+
+from lychee_server.execution.budget import DEFAULT_ERROR_BUDGET, format_budget, parse_budget
+from lychee_server.execution.choice import Choice
+from lychee_server.execution.serving import Served, serve
+
+__all__ = ["DEFAULT_ERROR_BUDGET", "Choice", "Served", "format_budget", "parse_budget", "serve"]

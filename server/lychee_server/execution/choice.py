@@ -1,0 +1,89 @@
+"""Which execution each model gets: the fastest that leaves the scores within the error budget."""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lychee_server.execution.budget import EXACT
+from lychee_server.execution.measurement import INVARIANCE_ATOL, Measurement
+from lychee_server.execution.onnx_sessions import EXECUTIONS, PLAIN_CPU
+
+WORTH_IT = 1.05
+"""How many times as fast as the plain CPU provider another one must be: below, it is noise."""
+EXACT_ATOL = 1e-4
+"""How far a score may be off in float32."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What executes a model.
+
+    Attributes:
+        execution: A name of EXECUTIONS.
+        reason: Why, as one phrase.
+    """
+
+    execution: str
+    reason: str
+
+
+def choose(measured: Mapping[str, Mapping[str, Measurement]], error_budget: float) -> dict[str, Choice]:
+    """Choose for all models at once: a score passes through several, and their errors add up.
+
+    Args:
+        measured: By model and execution; the plain CPU provider is among them.
+        error_budget: How far a score may be from the reference's, beyond what the plain CPU provider shows: that is
+            what weights of few bits cost, whatever executes them.
+    """
+    usable = {
+        model: [
+            name for name, found in by_execution.items() if not _problem(found, by_execution[PLAIN_CPU], error_budget)
+        ]
+        for model, by_execution in measured.items()
+    }
+    combinations = [dict(zip(usable, names, strict=True)) for names in itertools.product(*usable.values())]
+    within = [each for each in combinations if _added_error(measured, each) <= max(error_budget, EXACT_ATOL)]
+    best = max(within, key=lambda each: sum(measured[model][name].speed or 0.0 for model, name in each.items()))
+    return {model: Choice(name, _explain(name, measured[model], error_budget)) for model, name in best.items()}
+
+
+def _added_error(measured: Mapping[str, Mapping[str, Measurement]], combination: Mapping[str, str]) -> float:
+    """Return how far a score may be off beyond what the plain CPU provider shows, as far as that is known."""
+    return sum(_off(measured[model][name], measured[model][PLAIN_CPU]) for model, name in combination.items())
+
+
+def _off(found: Measurement, plain: Measurement) -> float:
+    return max(0.0, found.error - plain.error)
+
+
+def _problem(found: Measurement, plain: Measurement, error_budget: float) -> str:
+    """Say why an execution cannot be chosen; empty if it can."""
+    if found is plain:
+        return ""
+    if found.problem is not None:
+        return found.problem
+    allowed = max(error_budget, EXACT_ATOL)
+    if _off(found, plain) > allowed:
+        return f"moves a score by {_off(found, plain):.4f}, {allowed:g} is allowed"
+    if found.move > INVARIANCE_ATOL:
+        return f"moves a score by {found.move:.4f} with its batch or padding, {INVARIANCE_ATOL:g} is allowed"
+    if found.speed is not None and found.speed < WORTH_IT:
+        return f"is {found.speed:.2f} times as fast"
+    return ""
+
+
+def _explain(name: str, measured: Mapping[str, Measurement], error_budget: float) -> str:
+    plain = measured[PLAIN_CPU]
+    if name != PLAIN_CPU:
+        found = measured[name]
+        scores = f"scores off by {_off(found, plain):.4f}, {error_budget:g} is allowed"
+        if EXECUTIONS[name].precision == "fp32":
+            scores = "the same scores"
+        return f"{found.speed:.1f} times as fast as {PLAIN_CPU}, {scores}"
+    over = "would exceed the error budget together with another model's"
+    others = [
+        f"{each} {_problem(found, plain, error_budget) or over}" for each, found in measured.items() if each != name
+    ]
+    if error_budget == EXACT:
+        others.append("only float32 is exact")
+    return "; ".join(others) or "nothing else executes it on this machine"

@@ -1,0 +1,128 @@
+"""How an ONNX file is opened: which of ONNX Runtime's providers executes it, in which precision.
+
+This file stands alone: `assemble_backends` puts a copy beside the backend's `model.py`, so that what is measured before
+a server starts is what executes in it.
+"""
+
+import ctypes
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CPU_PROVIDER = "CPUExecutionProvider"
+CUDA_PROVIDER = "CUDAExecutionProvider"
+OPENVINO_PROVIDER = "OpenVINOExecutionProvider"
+BFLOAT16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+OPENVINO_HINTS = {"bf16": "bf16", "fp32": "f32"}  # ours -> OpenVINO's INFERENCE_PRECISION_HINT
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What executes a model: one of ONNX Runtime's providers, and the precision in which it computes."""
+
+    provider: str
+    precision: str
+
+
+PLAIN_CPU = "cpu-fp32"
+EXECUTIONS: Mapping[str, Execution] = {
+    PLAIN_CPU: Execution(CPU_PROVIDER, "fp32"),
+    "openvino-bf16": Execution(OPENVINO_PROVIDER, "bf16"),
+    "openvino-fp32": Execution(OPENVINO_PROVIDER, "fp32"),
+    "cuda-fp32": Execution(CUDA_PROVIDER, "fp32"),
+}
+"""By the name that `config.pbtxt` has in its parameter `execution`; the most exact and most common one first."""
+
+
+class UnusableExecutionError(Exception):
+    """The machine, or this build of ONNX Runtime, cannot execute a model in the way that was asked for."""
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def read_cpuinfo() -> str:
+    """Return what Linux says about the CPUs; empty on other systems."""
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def lacks_bfloat16(cpuinfo: str) -> bool:
+    """Tell whether the CPU that `/proc/cpuinfo` describes computes bfloat16 only by emulation."""
+    return BFLOAT16_CPU_FLAGS.isdisjoint(cpuinfo.split())
+
+
+def available_executions() -> list[str]:
+    """Name the executions that this machine and this build of ONNX Runtime have, in the order of EXECUTIONS."""
+    import onnxruntime as ort  # a gateway alone does without
+
+    providers = set(ort.get_available_providers())
+    no_bfloat16 = lacks_bfloat16(read_cpuinfo())
+    return [
+        name
+        for name, execution in EXECUTIONS.items()
+        if execution.provider in providers and not (execution.precision == "bf16" and no_bfloat16)
+    ]
+
+
+def open_session(
+    path: Path, execution: str, options: Any, cache_dir: str | None = None
+) -> Any:
+    """Open a model file in one way, and in no other.
+
+    Args:
+        path: The ONNX file.
+        execution: A name of EXECUTIONS.
+        options: ONNX Runtime's SessionOptions; OpenVINO optimizes graphs itself, whatever they say of that.
+        cache_dir: Folder for networks that OpenVINO has compiled; None keeps none.
+
+    Returns:
+        ONNX Runtime's InferenceSession.
+
+    Raises:
+        UnusableExecutionError: The provider is not there, or ONNX Runtime drops it.
+        Exception: Whatever ONNX Runtime raises for a file that it cannot read; its exceptions share no base class.
+    """
+    import onnxruntime as ort
+
+    provider, precision = EXECUTIONS[execution].provider, EXECUTIONS[execution].precision
+    if provider not in ort.get_available_providers():
+        raise UnusableExecutionError(f"this onnxruntime has only {', '.join(ort.get_available_providers())}")
+    provider_options: dict[str, str] = {}
+    if provider == CUDA_PROVIDER:
+        provider_options["use_tf32"] = "0"  # TF32 has the mantissa of a half float
+    elif provider == OPENVINO_PROVIDER:
+        hints = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+        provider_options = {
+            "device_type": "CPU",
+            "num_of_threads": str(options.intra_op_num_threads or available_cpus()),
+            "load_config": json.dumps({"CPU": hints}),
+        }
+        if cache_dir is not None:
+            provider_options["cache_dir"] = cache_dir  # OpenVINO keys it by model and hints
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # OpenVINO has its own
+    session = ort.InferenceSession(
+        str(path), options, providers=[provider], provider_options=[provider_options], enable_fallback=0
+    )
+    if provider not in session.get_providers():  # onnxruntime drops a provider that it cannot load
+        raise UnusableExecutionError(f"onnxruntime left it out and kept {', '.join(session.get_providers())}")
+    if provider == OPENVINO_PROVIDER:
+        _release_free_memory()
+    return session
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's message without its line breaks, and without what is beyond 400 characters."""
+    return " ".join(str(error).split())[:400].removesuffix(".")
+
+
+def _release_free_memory() -> None:
+    """Give back what compiling took; glibc would keep hundreds of megabytes."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,98 @@
+"""Choices of earlier starts, one file for each repository, valid for one machine, its versions, and one export."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from lychee_server.execution.choice import Choice
+from lychee_server.execution.measurement import Task
+from lychee_server.execution.onnx_sessions import available_cpus, read_cpuinfo
+
+FOLDER = "execution"
+ISA_VARIABLE = "ONEDNN_MAX_CPU_ISA"  # lowers what OpenVINO sees of the CPU
+_RUNTIMES = ("onnxruntime-openvino", "onnxruntime", "onnxruntime-gpu")
+_DIGITS = 16
+
+
+def describe_circumstances(task: Task) -> dict[str, str]:
+    """Return everything that a choice depends on, by what it is called in messages."""
+    models = {
+        name: (each.path, each.threads, each.choose, _stamp(Path(each.path))) for name, each in task.models.items()
+    }
+    own_code = sorted(Path(__file__).parent.glob("*.py"))
+    return {
+        "CPU": _hash(_cpu_lines()),
+        "number of CPUs": str(available_cpus()),
+        ISA_VARIABLE: os.environ.get(ISA_VARIABLE, ""),
+        "version of ONNX Runtime": ", ".join(_versions()),
+        "version of this server": _hash("".join(path.read_text(encoding="utf-8") for path in own_code)),
+        "error budget": str(task.error_budget),
+        "export": _hash(repr((models, task.ensembles, _stamp(Path(task.rows_path))))),
+    }
+
+
+def recall(cache_dir: Path, task: Task, circumstances: Mapping[str, str]) -> tuple[dict[str, Choice] | None, str]:
+    """Return what was chosen in the same circumstances; else None, and in what they differ, if anything is known."""
+    try:
+        data = json.loads(_path(cache_dir, task).read_text(encoding="utf-8"))
+        known = dict(data["circumstances"])
+        choices = {model: Choice(**choice) for model, choice in data["choices"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None, ""
+    changed = [name for name, value in circumstances.items() if known.get(name) != value]
+    if changed:
+        return None, f"another {' and '.join(changed)}"
+    return choices, ""
+
+
+def remember(cache_dir: Path, task: Task, circumstances: Mapping[str, str], choices: Mapping[str, Choice]) -> str:
+    """Write the choices down, and return why that failed, if it did."""
+    path = _path(cache_dir, task)
+    content = {"circumstances": circumstances, "choices": {name: asdict(choice) for name, choice in choices.items()}}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".choice-")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+        os.replace(name, path)
+    except OSError as error:
+        return f"{path.parent} cannot be written ({error.strerror})"
+    return ""
+
+
+def _path(cache_dir: Path, task: Task) -> Path:
+    return cache_dir / FOLDER / f"{_hash(task.rows_path)}.json"
+
+
+def _cpu_lines() -> str:
+    """Return what names the CPU and its instructions, of the first one."""
+    first = read_cpuinfo().partition("\n\n")[0]
+    names = ("vendor_id", "cpu family", "model", "stepping", "flags", "Features")
+    return "\n".join(line for line in first.splitlines() if line.partition(":")[0].strip().startswith(names))
+
+
+def _versions() -> list[str]:
+    found = []
+    for name in _RUNTIMES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]

@@ -1,0 +1,185 @@
+"""The repository that Triton is given: links to the exported one, with configurations that say what executes it."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from lychee_server.execution.budget import format_budget
+from lychee_server.execution.choice import Choice, choose
+from lychee_server.execution.measurement import Measurements, ModelTask, Task
+from lychee_server.execution.onnx_sessions import PLAIN_CPU
+from lychee_server.execution.reference_rows import Step
+from lychee_server.execution.remembered import describe_circumstances, recall, remember
+from lychee_server.repository import ASSETS_MODEL, model_path, newest_version, read_artifacts, read_config
+
+UNCHOSEN = "auto"
+ROWS_FILENAME = "reference_rows.npz"
+MEASURING_TIMEOUT_S = 60.0
+FOLDER = "served"
+_DIGITS = 16
+
+Configs = dict[str, model_config_pb2.ModelConfig]
+
+
+@dataclass(frozen=True)
+class Served:
+    """What Triton serves.
+
+    Attributes:
+        path: The repository for Triton.
+        choices: By model, of those for which something was chosen.
+        note: What is worth a line about how they were chosen; empty if there is nothing to choose.
+    """
+
+    path: Path
+    choices: Mapping[str, Choice]
+    note: str
+
+
+def serve(repository: Path, config_name: str | None, error_budget: float, cache_dir: Path) -> Served:
+    """Choose what executes the models that leave it open.
+
+    Nothing that goes wrong here keeps a server from starting: a model for which nothing can be measured runs on the
+    plain CPU provider, and its choice says why.
+
+    Args:
+        repository: The exported repository; only read.
+        config_name: Variant of the models' configurations, or None.
+        error_budget: How far a score may be from the reference's, from 0; 0 admits float32 alone.
+        cache_dir: Keeps choices, links and compiled networks.
+
+    Raises:
+        RepositoryError: A configuration cannot be read.
+    """
+    folders = {path.parent.name: path.parent for path in sorted(repository.glob("*/config.pbtxt"))}
+    configs = {name: read_config(folder, config_name) for name, folder in folders.items()}
+    open_models = [name for name, config in configs.items() if _execution(config) == UNCHOSEN]
+    if not open_models:
+        return Served(repository, {}, "")
+    choices, note = _choose(folders, configs, error_budget, cache_dir)
+    path = _link(folders, configs, choices, error_budget, cache_dir)
+    return Served(path, choices, note)
+
+
+def _choose(
+    folders: Mapping[str, Path], configs: Configs, error_budget: float, cache_dir: Path
+) -> tuple[dict[str, Choice], str]:
+    open_models = [name for name, config in configs.items() if _execution(config) == UNCHOSEN]
+
+    def plain(reason: str) -> tuple[dict[str, Choice], str]:
+        return {name: Choice(PLAIN_CPU, reason) for name in open_models}, f"nothing was measured: {reason}"
+
+    repository = folders[open_models[0]].parent
+    rows_path = newest_version(repository / ASSETS_MODEL) / ROWS_FILENAME if ASSETS_MODEL in folders else None
+    if rows_path is None or not rows_path.is_file():
+        return plain(f"the repository has no {ROWS_FILENAME}; run `lychee export` again")
+    expected = read_artifacts(repository).get(f"{ASSETS_MODEL}/{ROWS_FILENAME}")
+    if expected != hashlib.sha256(rows_path.read_bytes()).hexdigest():
+        return plain(f"{ROWS_FILENAME} is not the one that the manifest names; run `lychee export` again")
+    task = _make_task(folders, configs, rows_path, error_budget, cache_dir)
+    circumstances = describe_circumstances(task)
+    known, difference = recall(cache_dir, task, circumstances)
+    if known is not None:
+        return known, "remembered"
+    found = _measure(task)
+    if isinstance(found, str):
+        return plain(found)
+    choices = choose(found.models, error_budget)
+    failure = "there was not enough time"
+    if found.complete:
+        failure = remember(cache_dir, task, circumstances, choices)
+    details = [f"measured in {found.seconds:.1f} s"]
+    if difference:
+        details.append(f"again, for {difference} than remembered")
+    if failure:
+        details.append(f"and will be again: {failure}")
+    return choices, ", ".join(details)
+
+
+def _make_task(
+    folders: Mapping[str, Path], configs: Configs, rows_path: Path, error_budget: float, cache_dir: Path
+) -> Task:
+    ensembles = {
+        name: [
+            Step(step.model_name, dict(step.input_map), dict(step.output_map))
+            for step in config.ensemble_scheduling.step
+        ]
+        for name, config in configs.items()
+        if config.platform == "ensemble"
+    }
+    models = {
+        name: ModelTask(
+            str(model_path(folders[name], config)),
+            int(config.parameters["intra_op_thread_count"].string_value or 0)
+            if "intra_op_thread_count" in config.parameters
+            else 0,
+            _execution(config) == UNCHOSEN,
+        )
+        for name, config in configs.items()
+        if config.platform != "ensemble" and name != ASSETS_MODEL
+    }
+    return Task(str(rows_path), models, ensembles, error_budget, str(cache_dir / "openvino"))
+
+
+def _measure(task: Task) -> Measurements | str:
+    """Measure in a process of its own; return why that failed, if it did."""
+    command = [sys.executable, "-m", "lychee_server.execution.measuring"]
+    try:
+        ended = subprocess.run(
+            command, input=task.to_json(), capture_output=True, text=True, timeout=MEASURING_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"measuring took more than {MEASURING_TIMEOUT_S:g} s"
+    if ended.returncode != 0:
+        last = ended.stderr.strip().rpartition("\n")[2]
+        ended_by = f"signal {-ended.returncode}" if ended.returncode < 0 else f"exit code {ended.returncode}"
+        return f"measuring ended with {ended_by}: {last}"
+    return Measurements.from_json(ended.stdout.strip().rpartition("\n")[2])
+
+
+def _execution(config: model_config_pb2.ModelConfig) -> str | None:
+    return config.parameters["execution"].string_value if "execution" in config.parameters else None
+
+
+def _link(
+    folders: Mapping[str, Path], configs: Configs, choices: Mapping[str, Choice], error_budget: float, cache_dir: Path
+) -> Path:
+    """Lay out a repository of links, in which the models of `choices` have configurations of their own."""
+    texts = {name: _write_config(configs[name], choice, error_budget) for name, choice in choices.items()}
+    content = repr((sorted((name, str(folder)) for name, folder in folders.items()), sorted(texts.items())))
+    digest = hashlib.sha256(content.encode()).hexdigest()[:_DIGITS]
+    target = cache_dir / FOLDER / digest
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".linking-") as building:
+        new = Path(building, "new")
+        new.mkdir()
+        for name, folder in folders.items():
+            if name not in texts:
+                (new / name).symlink_to(folder.absolute())
+                continue
+            (new / name).mkdir()
+            (new / name / "config.pbtxt").write_text(texts[name], encoding="utf-8")
+            for version in folder.iterdir():
+                if version.is_dir() and version.name.isdigit():
+                    (new / name / version.name).symlink_to(version.absolute())
+        if target.exists():
+            shutil.rmtree(target)
+        new.rename(target)
+    return target
+
+
+def _write_config(config: model_config_pb2.ModelConfig, choice: Choice, error_budget: float) -> str:
+    written = model_config_pb2.ModelConfig()
+    written.CopyFrom(config)
+    written.parameters["execution"].string_value = choice.execution
+    written.parameters["execution_reason"].string_value = choice.reason
+    written.parameters["error_budget"].string_value = format_budget(error_budget)
+    return str(text_format.MessageToString(written, as_utf8=True))
