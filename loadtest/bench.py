@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 from client_bench import measure_client
+from execution import open_session, read_executions
 from lychee_client import Image, LycheeClient
-from lychee_export.runtime import open_session
 from lychee_server.machine import describe_machine
 from measurement import Measurement
 from payloads import fresh_photos, fresh_queries, fresh_texts
@@ -100,8 +100,8 @@ def measure_calls(client: LycheeClient) -> Iterator[Measurement]:
     yield measure("20 photos, cached, query new", lambda: (next(queries), cached), LIST_CALLS, None)
 
 
-def measure_throughput(url: str) -> Iterator[Measurement]:
-    """Compare batches through Triton with the same batches in an in-process session, in turn."""
+def measure_throughput(url: str, executions: Mapping[str, str]) -> Iterator[Measurement]:
+    """Compare batches through Triton with the same batches in in-process sessions that are executed alike, in turn."""
     rng = np.random.default_rng(0)
 
     def new_images() -> dict[str, Any]:
@@ -113,7 +113,7 @@ def measure_throughput(url: str) -> Iterator[Measurement]:
 
     for model, make in (("vision_encoder", new_images), ("text_encoder", new_texts)):
         (path,) = (ROOT / "model_repository" / model).glob("*/model.onnx")
-        session = open_session(path, "openvino")
+        session = open_session(path, executions[model])
         ratios = []
         with InferenceServerClient(url) as triton, ThreadPoolExecutor(BATCHES_IN_FLIGHT) as pool:
             for _ in range(ROUNDS):
@@ -152,7 +152,7 @@ def run() -> list[Measurement]:
             with LycheeClient(url) as client:
                 measurements += measure_calls(client)
             measurements += measure_client(url, status["http_url"])
-            measurements += measure_throughput(url)
+            measurements += measure_throughput(url, read_executions(url))
             measurements.append(Measurement("lychee load, second time", load_s, "s", 12))
             status = server.status()
         finally:

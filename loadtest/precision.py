@@ -1,8 +1,8 @@
 """Compare the precisions of ``lychee export`` on one machine: size, speed, parity, rankings, average precision.
 
-Exports the bundled model in each precision (kept in ``--work-dir`` for the next run), opens the encoders as the server
-would, and times them in turn, round by round. ``bf16`` is the float32 file on OpenVINO; on a CPU without bfloat16 that
-computes in float32, and the row has no speed. ``fp16`` is for GPUs and is left out.
+Exports the bundled model in each precision (kept in ``--work-dir`` for the next run), opens the encoders as a server
+would with each execution (see ``execution.py``), and times them in turn, round by round. A row that this machine lacks
+says why. ``fp16`` is for GPUs and is left out.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
+from execution import ENCODERS, EXECUTIONS, available_executions, open_session
 from lychee_client import LycheeClient
 from lychee_client.calibration.pair_scores import score_pairs
 from lychee_client.calibration.pairs import Pair, read_pairs
 from lychee_export.exporter import export_checkpoint
 from lychee_export.quantization import Precision
-from lychee_export.runtime import Provider, open_session
-from lychee_export.verification import in_process_client
+from lychee_export.verification.in_process import InProcessTransport
 from lychee_server.machine import describe_machine
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
@@ -31,11 +32,12 @@ from sklearn.metrics import average_precision_score
 
 ROOT = Path(__file__).parent.parent
 PAIRS = ROOT / "examples" / "calibration" / "pairs.csv"
-FORMAT = 1
+FORMAT = 2
 EXPORTS: tuple[Precision, ...] = ("fp32", "w8", "w4", "s8")
+REFERENCE = "fp32 cpu-fp32"
+NOT_HERE = "not on this CPU"
 ROUNDS = 7
 RESAMPLES = 2000
-ENCODERS = ("text_encoder", "vision_encoder")
 WORKLOADS = {  # ms per item of one run: encoder, rows, tokens
     "text_16": ("text_encoder", 1, 16),
     "text_64": ("text_encoder", 1, 64),
@@ -45,6 +47,22 @@ WORKLOADS = {  # ms per item of one run: encoder, rows, tokens
 }
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Row:
+    """An export's encoders, ready to run."""
+
+    repository: Path
+    encoders: Mapping[str, onnxruntime.InferenceSession]
+
+
+class RowTransport(InProcessTransport):
+    """A server in this process that runs a row's encoders; all other models run on the plain CPU provider."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row.repository)
+        self._sessions.update(row.encoders)
 
 
 @dataclass(frozen=True)
@@ -104,34 +122,48 @@ def make_inputs(encoder: str, rows: int, tokens: int) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
 
 
-def measure_speed(repositories: Mapping[str, Path]) -> dict[str, dict[str, float]]:
-    """Return ms per item by "precision provider" and workload: medians of rounds in which each has its turn."""
-    timed: dict[str, dict[str, float]] = {}
-    for encoder in ENCODERS:
-        sessions = dict(open_encoders(repositories, encoder))
-        for workload, (of, rows, tokens) in WORKLOADS.items():
-            if of != encoder:
+def open_rows(repositories: Mapping[str, Path]) -> tuple[dict[str, Row], dict[str, str]]:
+    """Open each export with each execution.
+
+    Returns:
+        Rows by "export execution", and why the others are missing.
+    """
+    rows: dict[str, Row] = {}
+    missing: dict[str, str] = {}
+    for export, repository in repositories.items():
+        for execution in EXECUTIONS:
+            name = f"{export} {execution}"
+            if execution not in available_executions():
+                missing[name] = NOT_HERE
                 continue
-            inputs = make_inputs(encoder, rows, tokens)
-            times: dict[str, list[float]] = {name: [] for name in sessions}
-            for session in sessions.values():
-                session.run(None, inputs)
-            for _ in range(ROUNDS):
-                for name, session in sessions.items():
-                    started = time.perf_counter()
-                    session.run(None, inputs)
-                    times[name].append((time.perf_counter() - started) / rows * 1e3)
-            for name, values in times.items():
-                timed.setdefault(name, {})[f"{workload}_ms"] = statistics.median(values)
+            try:
+                rows[name] = Row(repository, open_encoders(repository, execution))
+            except Exception as error:  # ONNX Runtime's errors have no common base
+                missing[name] = f"does not load: {' '.join(str(error).split())[:200]}"
+    return rows, missing
+
+
+def open_encoders(repository: Path, execution: str) -> dict[str, onnxruntime.InferenceSession]:
+    """Open both encoders."""
+    return {encoder: open_session(model_path(repository, encoder), execution) for encoder in ENCODERS}
+
+
+def measure_speed(rows: Mapping[str, Row]) -> dict[str, dict[str, float]]:
+    """Return ms per item by row and workload: medians of rounds in which each row has its turn."""
+    timed: dict[str, dict[str, float]] = {name: {} for name in rows}
+    for workload, (encoder, count, tokens) in WORKLOADS.items():
+        inputs = make_inputs(encoder, count, tokens)
+        times: dict[str, list[float]] = {name: [] for name in rows}
+        for row in rows.values():
+            row.encoders[encoder].run(None, inputs)
+        for _ in range(ROUNDS):
+            for name, row in rows.items():
+                started = time.perf_counter()
+                row.encoders[encoder].run(None, inputs)
+                times[name].append((time.perf_counter() - started) / count * 1e3)
+        for name, values in times.items():
+            timed[name][f"{workload}_ms"] = statistics.median(values)
     return timed
-
-
-def open_encoders(repositories: Mapping[str, Path], encoder: str) -> Iterator[tuple[str, Any]]:
-    """Yield sessions by "precision provider"."""
-    for precision, repository in repositories.items():
-        providers: tuple[Provider, ...] = ("cpu", "openvino") if precision in {"fp32", "s8"} else ("cpu",)
-        for provider in providers:
-            yield f"{precision} {provider}", open_session(model_path(repository, encoder), provider)
 
 
 def score(client: LycheeClient, pairs: tuple[Pair, ...]) -> Array:
@@ -142,11 +174,10 @@ def score(client: LycheeClient, pairs: tuple[Pair, ...]) -> Array:
     return np.asarray(scored.logits, np.float64)
 
 
-def embed(repository: Path) -> dict[str, Array]:
+def embed(encoders: Mapping[str, onnxruntime.InferenceSession]) -> dict[str, Array]:
     """Embed the same inputs alone and in a batch; what both must agree on."""
     embeddings = {}
-    for encoder in ENCODERS:
-        session = open_session(model_path(repository, encoder))
+    for encoder, session in encoders.items():
         inputs = make_inputs(encoder, 8, 32)
         embeddings[encoder] = np.asarray(session.run(None, inputs)[0], np.float64)
         alone = [
@@ -212,29 +243,28 @@ def main() -> None:
     sizes = {name: disk_bytes(repository) for name, repository in repositories.items()}
     print(f"{machine['cpu']}, {machine['cores']} cores, bfloat16: {machine['bfloat16']}, {machine['date']}")
     print(f"{len(pairs)} labelled pairs, {sum(bool(pair.relevant) for pair in pairs)} relevant")
-    reference = embed(repositories["fp32"])
+    rows, missing = open_rows(repositories)
+    reference = embed(rows[REFERENCE].encoders)
     quality: dict[str, Quality] = {}
     exact = np.empty(0)
-    for name, repository in repositories.items():
-        with in_process_client(repository) as client:
+    for name, row in rows.items():
+        with LycheeClient("grpc://in-process:1", transport=RowTransport(row)) as client:
             logits = score(client, pairs)
-        exact = logits if name == "fp32" else exact
-        quality[name] = compare(pairs, logits, exact, embed(repository), reference)
+        exact = logits if name == REFERENCE else exact
+        quality[name] = compare(pairs, logits, exact, embed(row.encoders), reference)
         found = quality[name]
         print(
-            f"{name:5} {sizes[name] / 1e6:6.1f} MB  score error {found.max_score_error:.3f}  cosine "
+            f"{name:18} {sizes[name.split()[0]] / 1e6:6.1f} MB  score error {found.max_score_error:.3f}  cosine "
             f"{found.min_cosine:.4f}  batch {found.batch_move:.0e}  tau {found.kendall_tau:.3f}  AP "
             f"{100 * found.average_precision:.1f} ({found.change:+.2f}, {found.change_low:+.2f} to "
             f"{found.change_high:+.2f} points)",
             flush=True,
         )
-    speed = measure_speed(repositories)
-    if machine["bfloat16"]:
-        speed["bf16 openvino"] = speed.pop("fp32 openvino")
-    else:
-        print("bf16: not on this CPU; OpenVINO computes in float32")
+    for name, reason in missing.items():
+        print(f"{name:18} {reason}")
+    speed = measure_speed(rows)
     for name, times in speed.items():
-        print(f"{name:14} " + "  ".join(f"{workload} {value:.2f}" for workload, value in times.items()))
+        print(f"{name:18} " + "  ".join(f"{workload} {value:.2f}" for workload, value in times.items()))
     content = {
         "format": FORMAT,
         "machine": machine,
@@ -242,6 +272,7 @@ def main() -> None:
         "size_bytes": sizes,
         "quality": {name: asdict(found) for name, found in quality.items()},
         "speed": speed,
+        "missing": missing,
     }
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the machine can compute at most: its rate of float32 matrix products, at the shapes of the model."""
+"""What the machine can compute at most: its rate of matrix products, at the shapes of the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 import onnx
-from lychee_export.runtime import open_session
+from execution import open_session
 from onnx import TensorProto, helper, numpy_helper
 
 __all__ = ["Arithmetic", "measure_matrix_rate"]
@@ -48,17 +48,18 @@ def _tower(width: int, tokens: float, attended: float) -> float:
     return _LAYERS * (matrices + attention)
 
 
-def measure_matrix_rate(kind: str, folder: Path) -> float:
-    """Return operations per second of the MLP's two products, run like the models: OpenVINO, all cores.
+def measure_matrix_rate(kind: str, folder: Path, execution: str) -> float:
+    """Return operations per second of the MLP's two products, on all cores.
 
     Args:
         kind: "texts" or "photos", whose shapes are used.
-        folder: For the model file.
+        folder: For the model file, whose weights are float32.
+        execution: Of the encoder whose ceiling this is.
     """
     rows, width = _SHAPES[kind]
     path = folder / f"matrix-{kind}.onnx"
     write_products(path, rows, width)
-    session = open_session(path, "openvino")
+    session = open_session(path, execution)
     feed = {"x": np.random.default_rng(0).standard_normal((rows, width), np.float32)}
     session.run(None, feed)
     seconds = []

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from execution import computes_bfloat16, read_executions
 from lychee_client import LycheeClient
 from lychee_server.triton import TritonServer
 from tritonclient.grpc import InferenceServerClient, InferenceServerException
@@ -21,10 +22,22 @@ from .callers import Caller, FastApiCaller, GatewayCaller, InfinityCaller, JsonC
 from .environments import Environment
 from .processes import pick_ports, serve
 from .session import SessionCaller
+from .verdicts import FLOAT32, Precision, precisions_of
 
-__all__ = ["ALTERNATIVES", "Contestant", "Place", "Server", "own_contestants", "run_lychee", "start"]
+__all__ = [
+    "ALTERNATIVES",
+    "Contestant",
+    "Place",
+    "Server",
+    "own_contestants",
+    "run_lychee",
+    "start",
+    "start_session",
+    "why_left_out",
+]
 
-ALTERNATIVES: Final = ("fastapi", "infinity", "pytriton")
+ALTERNATIVES: Final = ("fastapi", "fastapi-bf16", "infinity", "pytriton")
+_FASTAPI_PRECISIONS: Final[Mapping[str, Precision]] = {"fastapi": "fp32", "fastapi-bf16": "bf16"}
 _SCRIPTS: Final = Path(__file__).parent / "alternatives"
 _PYTRITON_BATCH: Final = 64
 
@@ -54,8 +67,8 @@ class Place:
         return self.folder / f"repository-{self.precision}"
 
     def environment(self, name: str) -> Environment:
-        """Return an alternative's environment."""
-        return Environment(name, self.folder)
+        """Return an alternative's environment; one service in two precisions has one."""
+        return Environment("fastapi" if name in _FASTAPI_PRECISIONS else name, self.folder)
 
 
 @dataclass(frozen=True)
@@ -67,34 +80,40 @@ class Contestant:
         caller: How to call it.
         versions: Of the packages that matter.
         pid: Of its server; None in this process.
+        precisions: In which it computes "texts" and "photos".
     """
 
     name: str
     caller: Caller
     versions: dict[str, str]
     pid: int | None = None
+    precisions: Mapping[str, Precision] = field(default_factory=lambda: FLOAT32)
 
 
 @dataclass(frozen=True)
 class Server:
-    """The running server of this project: Triton, and the gateway in front of it."""
+    """The running server of this project: Triton, the gateway in front of it, and what executes its encoders."""
 
     grpc_url: str
     gateway_port: int
     pid: int
+    executions: Mapping[str, str]
+
+
+def why_left_out(name: str) -> str | None:
+    """Say why an alternative has no place on this machine; None if it has one."""
+    if _FASTAPI_PRECISIONS.get(name) == "bf16" and not computes_bfloat16():
+        return "this CPU has neither avx512_bf16 nor amx_bf16, and torch emulates bfloat16 there"
+    return None
 
 
 @contextmanager
 def start(name: str, place: Place) -> Iterator[Contestant]:
-    """Start one of ALTERNATIVES, or "session".
+    """Start one of ALTERNATIVES.
 
     Raises:
         PreparationError: It did not start, or its environment is not ready.
     """
-    cores = len(os.sched_getaffinity(0))
-    if name == "session":
-        yield Contestant(name, SessionCaller(place.repository, cores), own_versions("onnxruntime-openvino"))
-        return
     environment = place.environment(name)
     environment.check()
     log = place.logs / f"{name}.log"
@@ -112,8 +131,11 @@ def start(name: str, place: Place) -> Iterator[Contestant]:
     (port,) = pick_ports(1)
     connection = JsonConnection(port)
     caller: Caller
-    if name == "fastapi":
-        command = [python, str(_SCRIPTS / "fastapi_server.py"), checkpoint, str(port)]
+    precisions = FLOAT32
+    if name in _FASTAPI_PRECISIONS:
+        precision = _FASTAPI_PRECISIONS[name]
+        precisions = dict.fromkeys(FLOAT32, precision)
+        command = [python, str(_SCRIPTS / "fastapi_server.py"), checkpoint, str(port), precision]
         caller, packages = FastApiCaller(connection), ("fastapi", "torch", "transformers")
     else:
         infinity = str(environment.python.parent / "infinity_emb")
@@ -121,7 +143,14 @@ def start(name: str, place: Place) -> Iterator[Contestant]:
         command = [infinity, "v2", *served, "--host", "127.0.0.1", "--port", str(port)]
         caller, packages = InfinityCaller(connection, "clip"), ("infinity-emb", "torch", "transformers")
     with serve(command, lambda: connection.get("/health") == 200, log) as pid:
-        yield Contestant(name, caller, read_versions(environment, *packages), pid)
+        yield Contestant(name, caller, read_versions(environment, *packages), pid, precisions)
+
+
+def start_session(place: Place, executions: Mapping[str, str]) -> Contestant:
+    """Open the exported files in this process, executed as a server executes them."""
+    caller = SessionCaller(place.repository, len(os.sched_getaffinity(0)), executions)
+    precisions = precisions_of(place.precision, executions)
+    return Contestant("session", caller, own_versions("onnxruntime-openvino"), precisions=precisions)
 
 
 @contextmanager
@@ -134,16 +163,17 @@ def run_lychee(place: Place) -> Iterator[Server]:
         command = [sys.executable, "-m", "lychee_server.gateway", "--triton-url", triton.grpc_url]
         command += ["--host", "127.0.0.1", "--port", str(port), "--no-web", "--log-level", "ERROR"]
         with serve(command, lambda: connection.get("/health/ready") == 200, place.logs / "gateway.log"):
-            yield Server(triton.grpc_url, port, triton.pid)
+            yield Server(triton.grpc_url, port, triton.pid, read_executions(triton.grpc_url))
 
 
-def own_contestants(server: Server, client: LycheeClient) -> list[Contestant]:
+def own_contestants(place: Place, server: Server, client: LycheeClient) -> list[Contestant]:
     """Return the SDK over gRPC, and the gateway."""
     versions = own_versions("lychee-rerank-client", "nvidia-pytriton", "onnxruntime-openvino")
     gateway = GatewayCaller(JsonConnection(server.gateway_port))
+    precisions = precisions_of(place.precision, server.executions)
     return [
-        Contestant("lychee", LycheeCaller(client), versions, server.pid),
-        Contestant("lychee gateway", gateway, versions, server.pid),
+        Contestant("lychee", LycheeCaller(client), versions, server.pid, precisions),
+        Contestant("lychee gateway", gateway, versions, server.pid, precisions),
     ]
 
 

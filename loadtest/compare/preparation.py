@@ -25,9 +25,9 @@ def prepare(place: Place, alternatives: tuple[str, ...]) -> None:
         PreparationError: Something cannot be made.
     """
     place.folder.mkdir(parents=True, exist_ok=True)
-    for name in alternatives:
-        print(f"environment {name} ...", flush=True)
-        place.environment(name).prepare()
+    for environment in dict.fromkeys(place.environment(name) for name in alternatives):
+        print(f"environment {environment.name} ...", flush=True)
+        environment.prepare()
     if not (place.checkpoint / "config.json").is_file():
         from .checkpoint import build_checkpoint  # torch takes seconds, and only this needs it
 

@@ -25,7 +25,15 @@ sys.path.insert(0, str(ROOT / "loadtest"))  # this package, and the modules of l
 from lychee_client import LycheeClient  # noqa: E402
 from lychee_server.machine import describe_machine  # noqa: E402
 
-from compare.contestants import ALTERNATIVES, Place, own_contestants, run_lychee, start  # noqa: E402
+from compare.contestants import (  # noqa: E402
+    ALTERNATIVES,
+    Place,
+    own_contestants,
+    run_lychee,
+    start,
+    start_session,
+    why_left_out,
+)
 from compare.documents import Documents  # noqa: E402
 from compare.environments import PreparationError  # noqa: E402
 from compare.measuring import busy_share  # noqa: E402
@@ -35,7 +43,7 @@ from compare.processes import ENVIRONMENT  # noqa: E402
 from compare.rounds import REFERENCE, Tournament, measure_ceiling  # noqa: E402
 from compare.verdicts import Ratio, format_table  # noqa: E402
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 QUIET_SHARE: Final = 0.1
 QUIET_SECONDS: Final = 3.0
 LANE_LOOPS: Final = 6
@@ -45,17 +53,22 @@ LANE_SEED, CACHE_SEED, CHECK_SEED = 901, 902, 903
 def run(place: Place, alternatives: tuple[str, ...], rounds: int, seconds: float) -> tuple[dict[str, Any], list[Ratio]]:
     """Start everything, check, measure, stop everything; return what the JSON file holds and the table's lines.
 
+    An alternative that has no place on this machine is named and left out.
+
     Raises:
         PreparationError: A server did not start, or its scores are not those of torch.
     """
+    left_out = {name: reason for name in alternatives if (reason := why_left_out(name)) is not None}
+    for name, reason in left_out.items():
+        print(f"{name} is left out: {reason}", flush=True)
     with ExitStack() as stack:
-        others = [stack.enter_context(start(name, place)) for name in alternatives]
-        others.append(stack.enter_context(start("session", place)))
+        others = [stack.enter_context(start(name, place)) for name in alternatives if name not in left_out]
         server = stack.enter_context(run_lychee(place))
+        others.append(start_session(place, server.executions))
         client = stack.enter_context(LycheeClient(server.grpc_url))
-        ours = own_contestants(server, client)
+        ours = own_contestants(place, server, client)
         tournament = Tournament([*others, *ours], seconds)
-        agreements = tournament.check(Documents(CHECK_SEED), place.precision)
+        agreements = tournament.check(Documents(CHECK_SEED))
         tournament.warm_up()
         busy = busy_share(QUIET_SECONDS)
         if busy > QUIET_SHARE:
@@ -69,12 +82,14 @@ def run(place: Place, alternatives: tuple[str, ...], rounds: int, seconds: float
         gateway = ours[1].caller
         caches = list(measure_caches(server, gateway, tournament.rates, Documents(CACHE_SEED)))
         lanes = measure_lanes(server, Documents(LANE_SEED), LANE_LOOPS * seconds)
-        ceiling = measure_ceiling(tournament, place)
+        ceiling = measure_ceiling(tournament, place, server.executions)
     ratios = [*tournament.ratios(), *(cache.ratio for cache in caches), lanes.ratio]
     content = {
         "format": FORMAT,
         "machine": describe_machine(),
         "precision": place.precision,
+        "executions": server.executions,
+        "left_out": left_out,
         "rounds": rounds,
         "seconds": seconds,
         "busy_share_when_idle": busy,
@@ -101,7 +116,13 @@ def print_report(content: dict[str, Any], ratios: list[Ratio]) -> None:
             numbers = f"{line['documents_per_s']:.1f} | {line['p50_ms']:.0f} ms | {line['p99_ms']:.0f} ms"
             print(f"| {workload} | {name} | {numbers} | {100 * line['share_of_matrix_rate']:.0f} % |")
     print("\n" + "\n".join(format_table(ratios)) + "\n")
-    rates = ", ".join(f"{rate:.0f} GFLOP/s for {kind}" for kind, rate in ceiling["gflop_per_s"].items())
+    for name, reason in content["left_out"].items():
+        print(f"{name} is left out: {reason}")
+    print("executed by: " + ", ".join(f"{name} {how}" for name, how in content["executions"].items()))
+    executed = ceiling["executions"]
+    rates = ", ".join(
+        f"{rate:.0f} GFLOP/s for {kind} ({executed[kind]})" for kind, rate in ceiling["gflop_per_s"].items()
+    )
     print(f"matrix products: {rates}; {ceiling['tokens_per_text']:.1f} tokens for a text, without padding")
     for cache in content["caches"]:
         print(f"{cache['workload']}, {cache['cache']}: {cache['hot_ms']:.1f} ms")

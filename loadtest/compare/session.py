@@ -1,6 +1,6 @@
 """The exported files in an ONNX Runtime session of this process: the limit for what serving may cost.
 
-Preprocessing is the client's, batches are those that the server runs, the accelerator is the server's. There is no
+Preprocessing is the client's, batches are those that the server runs, each encoder is executed as there. There is no
 server, no request and no queue. Every part waits for the one before it, as in a script.
 """
 
@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from execution import open_session
 from lychee_client import Image
 from lychee_client._image_spec import ImageSpec
 from lychee_client._manifest import parse_manifest
 from lychee_client._text import TextProcessor
-from lychee_export.runtime import open_session
 from lychee_export.verification.model_files import newest_version, read_config
 
 from .callers import Scores, cosines
@@ -34,18 +34,19 @@ class SessionCaller:
     Args:
         repository: Of a dual encoder.
         threads: That decode photos; ONNX Runtime takes all cores.
+        executions: Of each encoder, by name.
     """
 
-    def __init__(self, repository: Path, threads: int) -> None:
-        assets = open_session(newest_version(repository, "client_assets") / "model.onnx")
+    def __init__(self, repository: Path, threads: int, executions: Mapping[str, str]) -> None:
+        assets = open_session(newest_version(repository, "client_assets") / "model.onnx", "cpu-fp32")
         values = dict(zip((node.name for node in assets.get_outputs()), assets.run(None, {}), strict=True))
         manifest = parse_manifest(str(values["manifest"].ravel()[0]))
         assert manifest.text is not None
         assert isinstance(manifest.image, ImageSpec)
         self._image_spec = manifest.image
         self._texts = TextProcessor(str(values["tokenizer"].ravel()[0]), manifest.text)
-        self._text_encoder = _Encoder(repository, "text_encoder")
-        self._vision_encoder = _Encoder(repository, "vision_encoder")
+        self._text_encoder = _Encoder(repository, "text_encoder", executions)
+        self._vision_encoder = _Encoder(repository, "vision_encoder", executions)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="session-decode")
 
     def rank(self, call: Call) -> Scores:
@@ -79,10 +80,10 @@ class SessionCaller:
 class _Encoder:
     """One model file, run in the slices in which the server's backend runs it."""
 
-    def __init__(self, repository: Path, name: str) -> None:
+    def __init__(self, repository: Path, name: str, executions: Mapping[str, str]) -> None:
         config = read_config(repository, name)
         path = newest_version(repository, name) / config.default_model_filename
-        self._session = open_session(path, "openvino")
+        self._session = open_session(path, executions[name])
         self._max_batch_size = config.max_batch_size
         self._max_run_elements = int(config.parameters["max_run_elements"].string_value)
 

@@ -106,9 +106,7 @@ def test_quantized_weights_keep_scores_order_and_batch_invariance(
             quantize_weights(original, paths[name], precision)
         sizes[name] = paths[name].stat().st_size / original.stat().st_size
     expected = compute_expected(checkpoint, checkpoint.make_reference())
-    parity = validate_values(
-        expected, lambda signature: open_session(paths[signature.name]), TOLERANCES[precision]
-    )
+    parity = validate_values(expected, lambda signature: open_session(paths[signature.name]), TOLERANCES[precision])
     assert sizes["text_encoder"] < 0.62
     assert parity.max_abs_error > 0
     assert parity.batch_invariance < 1e-6

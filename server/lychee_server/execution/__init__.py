@@ -8,6 +8,15 @@ each configuration says what was chosen, and why.
 
 from lychee_server.execution.budget import DEFAULT_ERROR_BUDGET, format_budget, parse_budget
 from lychee_server.execution.choice import Choice
-from lychee_server.execution.serving import Served, serve
+from lychee_server.execution.serving import Served, serve, with_choice, without_choice
 
-__all__ = ["DEFAULT_ERROR_BUDGET", "Choice", "Served", "format_budget", "parse_budget", "serve"]
+__all__ = [
+    "DEFAULT_ERROR_BUDGET",
+    "Choice",
+    "Served",
+    "format_budget",
+    "parse_budget",
+    "serve",
+    "with_choice",
+    "without_choice",
+]

@@ -35,6 +35,7 @@ ALONE_ROWS = 2
 ORDER = ("openvino-bf16", "cuda-fp32", "openvino-fp32")
 """The most promising first, in case that the time runs out."""
 
+
 def measure(task: Task, executions: Sequence[str], started: float) -> Measurements:
     """Measure every model that is to be chosen for.
 
@@ -75,7 +76,9 @@ def _candidates(executions: Sequence[str], error_budget: float) -> list[str]:
 def _is_settled(measured: Mapping[str, Measurement], exact: float, error_budget: float) -> bool:
     """Tell whether bfloat16 keeps the scores and is fast: the same provider in float32 is not faster."""
     best = measured.get("openvino-bf16")
-    return best is not None and best.speed is not None and best.speed > 1 and best.error <= exact + error_budget
+    if best is None or best.speed is None:
+        return False
+    return best.speed > 1 and best.error <= exact + error_budget and best.move <= INVARIANCE_ATOL
 
 
 def _measure_one(

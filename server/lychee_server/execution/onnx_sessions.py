@@ -10,11 +10,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 OPENVINO_PROVIDER = "OpenVINOExecutionProvider"
+ISA_VARIABLE = "ONEDNN_MAX_CPU_ISA"
 BFLOAT16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 OPENVINO_HINTS = {"bf16": "bf16", "fp32": "f32"}  # ours -> OpenVINO's INFERENCE_PRECISION_HINT
 
@@ -24,7 +25,7 @@ class Execution:
     """What executes a model: one of ONNX Runtime's providers, and the precision in which it computes."""
 
     provider: str
-    precision: str
+    precision: Literal["fp32", "bf16"]
 
 
 PLAIN_CPU = "cpu-fp32"
@@ -53,8 +54,14 @@ def read_cpuinfo() -> str:
 
 
 def lacks_bfloat16(cpuinfo: str) -> bool:
-    """Tell whether the CPU that `/proc/cpuinfo` describes computes bfloat16 only by emulation."""
-    return BFLOAT16_CPU_FLAGS.isdisjoint(cpuinfo.split())
+    """Tell whether OpenVINO computes bfloat16 only by emulation, or not at all, on the CPU of `/proc/cpuinfo`.
+
+    The variable ONEDNN_MAX_CPU_ISA hides instructions from OpenVINO.
+    Source: https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
+    """
+    limit = os.environ.get(ISA_VARIABLE, "").upper()
+    hidden = bool(limit) and not any(word in limit for word in ("BF16", "AMX", "FP16", "DEFAULT", "ALL"))
+    return hidden or BFLOAT16_CPU_FLAGS.isdisjoint(cpuinfo.split())
 
 
 def available_executions() -> list[str]:
@@ -70,9 +77,7 @@ def available_executions() -> list[str]:
     ]
 
 
-def open_session(
-    path: Path, execution: str, options: Any, cache_dir: str | None = None
-) -> Any:
+def open_session(path: Path, execution: str, options: Any, cache_dir: str | None = None) -> Any:
     """Open a model file in one way, and in no other.
 
     Args:

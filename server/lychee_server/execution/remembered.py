@@ -1,4 +1,4 @@
-"""Choices of earlier starts, one file for each repository, valid for one machine, its versions, and one export."""
+"""Choices of earlier starts: a file for each repository and error budget, valid for one machine and one export."""
 
 import hashlib
 import importlib.metadata
@@ -11,10 +11,9 @@ from pathlib import Path
 
 from lychee_server.execution.choice import Choice
 from lychee_server.execution.measurement import Task
-from lychee_server.execution.onnx_sessions import available_cpus, read_cpuinfo
+from lychee_server.execution.onnx_sessions import ISA_VARIABLE, available_cpus, read_cpuinfo
 
 FOLDER = "execution"
-ISA_VARIABLE = "ONEDNN_MAX_CPU_ISA"  # lowers what OpenVINO sees of the CPU
 _RUNTIMES = ("onnxruntime-openvino", "onnxruntime", "onnxruntime-gpu")
 _DIGITS = 16
 
@@ -31,7 +30,6 @@ def describe_circumstances(task: Task) -> dict[str, str]:
         ISA_VARIABLE: os.environ.get(ISA_VARIABLE, ""),
         "version of ONNX Runtime": ", ".join(_versions()),
         "version of this server": _hash("".join(path.read_text(encoding="utf-8") for path in own_code)),
-        "error budget": str(task.error_budget),
         "export": _hash(repr((models, task.ensembles, _stamp(Path(task.rows_path))))),
     }
 
@@ -66,7 +64,7 @@ def remember(cache_dir: Path, task: Task, circumstances: Mapping[str, str], choi
 
 
 def _path(cache_dir: Path, task: Task) -> Path:
-    return cache_dir / FOLDER / f"{_hash(task.rows_path)}.json"
+    return cache_dir / FOLDER / f"{_hash(f'{task.rows_path} {task.error_budget}')}.json"
 
 
 def _cpu_lines() -> str:

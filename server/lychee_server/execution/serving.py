@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
@@ -153,7 +154,10 @@ def _link(
     folders: Mapping[str, Path], configs: Configs, choices: Mapping[str, Choice], error_budget: float, cache_dir: Path
 ) -> Path:
     """Lay out a repository of links, in which the models of `choices` have configurations of their own."""
-    texts = {name: _write_config(configs[name], choice, error_budget) for name, choice in choices.items()}
+    texts = {
+        name: str(text_format.MessageToString(with_choice(configs[name], choice, error_budget), as_utf8=True))
+        for name, choice in choices.items()
+    }
     content = repr((sorted((name, str(folder)) for name, folder in folders.items()), sorted(texts.items())))
     digest = hashlib.sha256(content.encode()).hexdigest()[:_DIGITS]
     target = cache_dir / FOLDER / digest
@@ -176,10 +180,22 @@ def _link(
     return target
 
 
-def _write_config(config: model_config_pb2.ModelConfig, choice: Choice, error_budget: float) -> str:
-    written = model_config_pb2.ModelConfig()
-    written.CopyFrom(config)
-    written.parameters["execution"].string_value = choice.execution
-    written.parameters["execution_reason"].string_value = choice.reason
-    written.parameters["error_budget"].string_value = format_budget(error_budget)
-    return str(text_format.MessageToString(written, as_utf8=True))
+def with_choice(config: model_config_pb2.ModelConfig, choice: Choice, error_budget: float) -> Any:
+    """Return a copy of a configuration that says what executes the model, and why."""
+    chosen = model_config_pb2.ModelConfig()
+    chosen.CopyFrom(config)
+    chosen.parameters["execution"].string_value = choice.execution
+    chosen.parameters["execution_reason"].string_value = choice.reason
+    chosen.parameters["error_budget"].string_value = format_budget(error_budget)
+    return chosen
+
+
+def without_choice(config: model_config_pb2.ModelConfig) -> Any:
+    """Return a copy in which what `with_choice` wrote is open again."""
+    opened = model_config_pb2.ModelConfig()
+    opened.CopyFrom(config)
+    if "execution_reason" in opened.parameters:
+        opened.parameters["execution"].string_value = UNCHOSEN
+        del opened.parameters["execution_reason"]
+        del opened.parameters["error_budget"]
+    return opened

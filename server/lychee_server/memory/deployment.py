@@ -10,7 +10,9 @@ from typing import Any, Final
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
+from lychee_server import _config
 from lychee_server.config_text import version_folders
+from lychee_server.execution import DEFAULT_ERROR_BUDGET, serve
 from lychee_server.repository import DEFAULT_MODEL_FILENAME, EXTERNAL_DATA_SUFFIX, check_repository
 
 __all__ = ["IMAGE_INPUT", "TOKEN_AXIS", "ServedModel", "read_deployment"]
@@ -64,18 +66,24 @@ class ServedModel:
         return TOKEN_AXIS if TOKEN_AXIS in self.axes else next(iter(self.axes), None)
 
 
-def read_deployment(repository: Path, config_name: str | None = None) -> tuple[ServedModel, ...]:
+def read_deployment(
+    repository: Path, config_name: str | None = None, *, choose: bool = True
+) -> tuple[ServedModel, ...]:
     """Read the models that `lychee load` would load.
 
     Args:
         repository: Folder with one folder per model.
         config_name: As for `lychee load`.
+        choose: Whether to choose what executes them, as `lychee load` does. The files are the same.
 
     Raises:
         RepositoryError: There is no such folder, no model in it, a configuration cannot be read, or a file is missing.
     """
     names = check_repository(repository, config_name)
-    found = (_read_model(repository / name, config_name) for name in names)
+    served = repository
+    if choose:
+        served = serve(repository, config_name, DEFAULT_ERROR_BUDGET, _config.usable_cache_dir()).path
+    found = (_read_model(served / name, config_name) for name in names)
     return tuple(model for model in found if model is not None)
 
 

@@ -198,7 +198,7 @@ def _advice(*, known: bool) -> str:
 
 def _file_bytes(state: ServerState) -> dict[str, int]:
     try:
-        return {model.name: model.file_bytes for model in read_deployment(Path(state.repository))}
+        return {model.name: model.file_bytes for model in read_deployment(Path(state.repository), choose=False)}
     except RepositoryError:
         return {}  # it was changed or removed since
 

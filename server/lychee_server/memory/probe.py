@@ -22,6 +22,7 @@ from lychee_server.memory.device import process_device_bytes
 from lychee_server.memory.process_memory import read_heap, read_process, reset_peak
 
 ATTENTION_MASK: Final = "attention_mask"
+_EXECUTION: Final = Path(__file__).parent.parent / "execution"
 GPU_PROVIDER: Final = "CUDAExecutionProvider"
 SMALLEST_SIZE: Final = 16
 RUNS_PER_BATCH: Final = 2  # ONNX Runtime plans its buffers in the first run of a shape
@@ -179,6 +180,7 @@ def _open_on_gpu(backend: Any, path: Path, config: Mapping[str, Any], batching: 
 
 
 def _import_backend(path: Path) -> Any:
+    sys.path.append(str(_EXECUTION))  # in Triton's folder of backends, its neighbour lies beside it
     spec = importlib.util.spec_from_file_location("model", path)
     assert spec is not None
     assert spec.loader is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lychee_client import LycheeClient, LycheeError
@@ -15,6 +15,7 @@ from tritonclient.grpc import model_config_pb2
 from lychee_server import _config, state
 from lychee_server._errors import LycheeServerError, RepositoryError
 from lychee_server.charts import require_charts
+from lychee_server.execution import DEFAULT_ERROR_BUDGET, serve, with_choice, without_choice
 from lychee_server.machine import describe_machine
 from lychee_server.repository import check_repository
 from lychee_server.triton import TritonServer
@@ -76,7 +77,7 @@ def tune(
         ConfigurationError: A file cannot be written.
     """
     require_charts()
-    subjects = _read_subjects(target)
+    subjects = _choose_executions(target, _read_subjects(target), say)
     for subject in subjects:
         if _runs_on_gpu(subject):
             raise RepositoryError(
@@ -98,7 +99,7 @@ def tune(
     where = f"on {machine['cpu']}, {machine['cores']} cores, {machine['date']}"
     texts = {
         study.subject.name: variant_text(
-            with_settings(study.subject.config, study.settings),
+            with_settings(without_choice(study.subject.config), study.settings),
             f"from measurements {where}.",
             [f"It sets {study.settings.describe()}. Why:", *study.reasons],
         )
@@ -145,6 +146,19 @@ def apply_profile(target: Target, profile_name: str, *, report: Callable[[str], 
     for path in write_variants(target.repository, target.name, texts):
         report(f"wrote {path}")
     report(_next_step(target))
+
+
+def _choose_executions(target: Target, subjects: Sequence[Subject], say: Callable[[str], None]) -> list[Subject]:
+    """Let the models run as `lychee load` would run them."""
+    served = serve(target.repository, None, DEFAULT_ERROR_BUDGET, _config.usable_cache_dir())
+    for name, choice in served.choices.items():
+        say(f"{name}: {choice.execution} ({choice.reason})")
+    return [
+        replace(subject, config=with_choice(subject.config, served.choices[subject.name], DEFAULT_ERROR_BUDGET))
+        if subject.name in served.choices
+        else subject
+        for subject in subjects
+    ]
 
 
 def _read_subjects(target: Target) -> Sequence[Subject]:

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from compare.contestants import ALTERNATIVES
+from compare.contestants import ALTERNATIVES, Place
 from compare.environments import Environment, PreparationError
 
 
@@ -58,7 +58,7 @@ def test_package_that_cannot_be_installed_leaves_no_stamp_and_says_why(
 
 @pytest.mark.parametrize("name", ALTERNATIVES)
 def test_every_requirement_is_pinned_and_torch_is_the_same_for_all(name: str, tmp_path: Path) -> None:
-    lines = Environment(name, tmp_path).requirements_path.read_text().splitlines()
+    lines = Place(tmp_path, "fp32", tmp_path).environment(name).requirements_path.read_text().splitlines()
     requirements = [line for line in lines if not line.startswith("#")]
     assert requirements[0] == "torch==2.13.0"
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in requirements)

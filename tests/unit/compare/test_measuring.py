@@ -8,26 +8,31 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from compare import contestants
 from compare.ceiling import Arithmetic, write_products
 from compare.checkpoint import VOCABULARY, make_merges, write_tokenizer
-from compare.contestants import Contestant
+from compare.contestants import ALTERNATIVES, Contestant, Place, why_left_out
 from compare.documents import Call, Documents
 from compare.environments import PreparationError
 from compare.measuring import WORKLOADS, Workload, draw_calls, measure, quantile
 from compare.rounds import OURS, Tournament
+from compare.verdicts import FLOAT32, Precision
 from transformers import CLIPTokenizer
 
 
 class Counting:
     """Ranks by the length of a text."""
 
-    def __init__(self, factor: float = 1.0) -> None:
+    def __init__(self, factor: float = 1.0, noise: float = 0.0) -> None:
         self.calls: list[Call] = []
         self._factor = factor
+        self._noise = noise
 
     def rank(self, call: Call) -> np.ndarray:
         self.calls.append(call)
-        return self._factor * np.array([sum(map(ord, str(document))) % 997 for document in call.documents], np.float64)
+        scores = np.array([sum(map(ord, str(document))) % 997 for document in call.documents], np.float64)
+        away = np.where(np.arange(len(scores)) % 2, 1.0, -1.0) * self._noise * scores.std()
+        return self._factor * (scores + away)
 
 
 class Failing:
@@ -124,24 +129,45 @@ def cheap_photos(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def make_tournament(**callers: Counting) -> Tournament:
+def make_tournament(precisions: dict[str, Precision] | None = None, **callers: Counting) -> Tournament:
     named = {"fastapi": Counting(), **callers, OURS[0]: Counting(), OURS[1]: Counting()}
-    return Tournament([Contestant(name, caller, {}) for name, caller in named.items()], seconds=0.0)
+    computed = {name: dict.fromkeys(FLOAT32, precision) for name, precision in (precisions or {}).items()}
+    contestants = [
+        Contestant(name, caller, {}, precisions=computed.get(name, FLOAT32)) for name, caller in named.items()
+    ]
+    return Tournament(contestants, seconds=0.0)
 
 
 @pytest.mark.usefixtures("cheap_photos")
 def test_every_round_measures_everyone_and_gives_ratios_with_targets() -> None:
     tournament = make_tournament(session=Counting())
-    assert tournament.check(Documents(0), "fp32")["texts"]["session"]["same_order"]
+    assert tournament.check(Documents(0))["texts"]["session"]["same_order"]
     tournament.warm_up()
     for number in range(2):
         tournament.run_round(number)
     assert all(len(rounds) == 2 for rates in tournament.rates.values() for rounds in rates.values())
     targets = {ratio.name: ratio.target for ratio in tournament.ratios()}
-    assert targets["1 query x 20 photos: lychee / fastapi"] == 2.5
+    assert targets["1 query x 20 photos: lychee / better torch service (fastapi)"] == 1.5
+    assert targets["1 query x 20 photos: lychee gateway / better torch service (fastapi)"] is None
+    assert targets["1 query x 20 photos: lychee / fastapi"] is None
     assert targets["1 query x 20 photos: lychee / session"] == 0.85
     assert targets["1 query x 20 photos: lychee gateway / fastapi"] is None
-    assert len(targets) == len(WORKLOADS) * 2 * 2
+    assert len(targets) == len(WORKLOADS) * 2 * 3
+
+
+def test_target_is_against_the_torch_service_that_is_faster_with_the_workload() -> None:
+    tournament = make_tournament(**{"fastapi-bf16": Counting()})
+    for workload, (single, half) in zip(WORKLOADS, [(10.0, 20.0), (40.0, 20.0), (10.0, 20.0)], strict=True):
+        tournament.rates[workload.name] = {"fastapi": [single], "fastapi-bf16": [half], OURS[0]: [60.0], OURS[1]: [1.0]}
+    better = {ratio.name: ratio for ratio in tournament.ratios() if "lychee / better" in ratio.name}
+    assert {name: ratio.median for name, ratio in better.items()} == {
+        "1 query x 20 photos: lychee / better torch service (fastapi-bf16)": 3.0,
+        "1 query x 100 texts: lychee / better torch service (fastapi)": 1.5,
+        "16 callers, 1 query x 5 texts: lychee / better torch service (fastapi-bf16)": 3.0,
+    }
+    assert all(ratio.met for ratio in better.values())
+    medians = {ratio.name: ratio.median for ratio in tournament.ratios()}
+    assert medians["1 query x 20 photos: lychee / fastapi"] == 6.0  # float32 stays beside it
 
 
 @pytest.mark.usefixtures("cheap_photos")
@@ -158,7 +184,43 @@ def test_contestants_behind_one_cache_never_get_the_same_documents() -> None:
 def test_contestant_that_ranks_something_else_is_named_before_anything_is_timed() -> None:
     tournament = make_tournament(infinity=Counting(factor=-1.0))
     with pytest.raises(PreparationError, match="infinity does not rank 50 texts as torch does"):
-        tournament.check(Documents(0), "fp32")
+        tournament.check(Documents(0))
+
+
+@pytest.mark.usefixtures("cheap_photos")
+@pytest.mark.parametrize(
+    ("precision", "noise", "accepted"),
+    [
+        ("fp32", 0.005, True),
+        ("fp32", 0.042, False),
+        ("bf16", 0.042, True),
+        ("bf16", 0.28, False),
+        ("rounded", 0.28, True),
+    ],
+)
+def test_scores_may_differ_as_far_as_the_precision_that_computes_them(
+    precision: Precision, noise: float, accepted: bool
+) -> None:
+    tournament = make_tournament({"session": precision}, session=Counting(noise=noise))
+    if accepted:
+        assert tournament.check(Documents(0))["texts"]["session"]["precision"] == precision
+        return
+    with pytest.raises(PreparationError, match=rf"session does not rank 50 texts .* \({precision}\)"):
+        tournament.check(Documents(0))
+
+
+def test_torch_in_bfloat16_takes_part_only_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contestants, "computes_bfloat16", lambda: True)
+    assert not any(map(why_left_out, ALTERNATIVES))
+    monkeypatch.setattr(contestants, "computes_bfloat16", lambda: False)
+    assert [name for name in ALTERNATIVES if why_left_out(name)] == ["fastapi-bf16"]
+    assert "avx512_bf16" in str(why_left_out("fastapi-bf16"))
+
+
+def test_one_service_in_two_precisions_has_one_environment(tmp_path: Path) -> None:
+    place = Place(tmp_path, "fp32", tmp_path)
+    assert place.environment("fastapi-bf16") == place.environment("fastapi")
+    assert place.environment("infinity") != place.environment("fastapi")
 
 
 @pytest.mark.usefixtures("cheap_photos")
