@@ -118,14 +118,11 @@ async def time_async_calls(client: AsyncLycheeClient) -> list[Timed]:
 
 
 def server_ms(triton: InferenceServerClient) -> float:
-    """Return the milliseconds that the server has counted for queries and text pairs.
-
-    The text encoder answers the query and, inside the ensemble, the document: half of its time is the query's.
-    """
+    """Return the milliseconds that the server has counted for texts, query and document together, and their scores."""
     total = {
         model.name: model.inference_stats.success.ns / 1e6 for model in triton.get_inference_statistics().model_stats
     }
-    return float(total["rerank_text"] + total["text_encoder"] / 2)
+    return float(total["text_encoder"] + total["scoring_head_text"])
 
 
 def measure_shared_memory(urls: dict[str, str]) -> Iterator[Measurement]:

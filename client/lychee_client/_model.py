@@ -9,7 +9,6 @@ from lychee_client._embedding_cache import EmbeddingCache
 from lychee_client._errors import ConfigurationError
 from lychee_client._image_spec import ImageSpec, PatchSpec
 from lychee_client._manifest import Manifest
-from lychee_client._pipelines.cached_dual_encoder import CachedDualEncoder, can_cache
 from lychee_client._pipelines.cross_encoder import CrossEncoder
 from lychee_client._pipelines.dual_encoder import DualEncoder
 from lychee_client._pipelines.scoring import Pipeline
@@ -58,9 +57,7 @@ def load_model(
         reference = CrossEncoder(manifest, prompts, manifest.image)
         return Model(manifest, CrossEncoder(manifest, prompts, image_spec), reference, warning)
     texts = TextProcessor(tokenizer_json, manifest.text)
-    pipeline = DualEncoder(manifest, texts, image_spec)
-    if embedding_cache is not None and can_cache(manifest):
-        pipeline = CachedDualEncoder(manifest, texts, image_spec, embedding_cache)
+    pipeline = DualEncoder(manifest, texts, image_spec, embedding_cache)
     return Model(manifest, pipeline, DualEncoder(manifest, texts, manifest.image), warning)
 
 

@@ -28,6 +28,11 @@ class Handle(Generic[T]):
     future: Future[T]
     request: Request | None = None
 
+    @property
+    def is_done(self) -> bool:
+        """Whether waiting for it takes no time, unless it failed and is tried again."""
+        return self.future.done()
+
 
 @dataclass(frozen=True, slots=True)
 class Send:

@@ -12,9 +12,10 @@ from lychee_server import TritonServer
 
 @pytest.fixture(scope="session")
 def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """Run Triton on free ports of the loopback."""
+    """Run Triton on free ports of the loopback, on the plain CPU provider: in float32, whatever the machine has."""
     log_path = tmp_path_factory.mktemp("triton") / "triton.log"
-    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, log_path=log_path) as running:
+    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    with TritonServer(repository, config_name="cpu", **ports, log_path=log_path) as running:
         yield running
 
 

@@ -52,7 +52,7 @@ class Batches(Generic[K]):
         by_length: dict[int, list[K]] = {}
         for item, length in lengths.items():
             by_length.setdefault(length, []).append(item)
-        most = self._find_max_batch_size(model_name) if lengths else 0
+        most = self.find_max_batch_size(model_name) if lengths else 0
         for length, members in sorted(by_length.items()):
             while members:
                 size = min(most, self._pace.find_rows(length)) if self._lane.is_patient else most
@@ -71,21 +71,39 @@ class Batches(Generic[K]):
         handle = yield from send(request, self._lane.max_rows_in_flight)
         self._sent.append((handle, model_name, outputs, items))
 
-    def read(self, leave: int = 0) -> Plan[None]:
-        """Wait for the answers, the oldest first, until so many requests are left."""
-        while len(self._sent) > leave:
-            handle, model_name, outputs, items = self._sent.popleft()
-            try:
-                response = yield from wait(handle)
-            except ITEM_ERRORS as error:
-                if len(items) == 1:
-                    self._fail(items[0], error)
-                for item in items if len(items) > 1 else []:
-                    yield from self.send(model_name, outputs, self._make_tensors([item]), [item])
-            else:
-                self._use(model_name, response, items)
+    def read(self) -> Plan[None]:
+        """Wait for every answer, the oldest first. Items of a batch that fails are sent again one by one."""
+        while self._sent:
+            yield from self._read(*self._sent.popleft())
 
-    def _find_max_batch_size(self, model_name: str) -> int:
+    def read_answered(self) -> Plan[None]:
+        """Take the answers that are there, so that their requests are let go of."""
+        sent, self._sent = self._sent, deque()
+        for request in sent:
+            if request[0].is_done:
+                yield from self._read(*request)
+            else:
+                self._sent.append(request)
+
+    def find_max_batch_size(self, model_name: str) -> int:
+        """Return how many rows a request to the model may have.
+
+        Raises:
+            ContractError: The manifest does not say.
+        """
         if model_name not in self._max_batch_size:
             raise ContractError(f"the server's manifest has no max_batch_size.{model_name}; export the model again")
         return self._max_batch_size[model_name]
+
+    def _read(
+        self, handle: Handle[InferResponse], model_name: str, outputs: tuple[str, ...], items: Sequence[K]
+    ) -> Plan[None]:
+        try:
+            response = yield from wait(handle)
+        except ITEM_ERRORS as error:
+            if len(items) == 1:
+                self._fail(items[0], error)
+            for item in items if len(items) > 1 else []:
+                yield from self.send(model_name, outputs, self._make_tensors([item]), [item])
+        else:
+            self._use(model_name, response, items)

@@ -1,34 +1,41 @@
-"""Dual encoders: the query is encoded once, then each document is sent to the ensemble of its modality."""
+"""Dual encoders: query and documents are encoded at the same time, then scoring heads compare their embeddings."""
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from lychee_client._image import PreparedImage
+from lychee_client._embedding_cache import EmbeddingCache, encoder_artifacts
 from lychee_client._image_spec import ImageSpec
 from lychee_client._manifest import Manifest
+from lychee_client._pipelines.encoder import EMBEDDINGS, TEXT_ENCODER, VISION_ENCODER, Encoder, Key
+from lychee_client._pipelines.encoding import Encoding
 from lychee_client._pipelines.lanes import LANES, Lane
-from lychee_client._pipelines.scoring import Outcome, Preparation, Scoring, read_output
-from lychee_client._plan import Handle, Plan, run, send, wait
-from lychee_client._text import TextProcessor
-from lychee_client._transports.base import InferRequest, InferResponse, Tensor
-from lychee_client._types import Input, Modality, Timings, image_of, text_of
+from lychee_client._pipelines.scoring import Outcome, Preparation, Scoring
+from lychee_client._plan import Handle, Plan, run, wait
+from lychee_client._text import TextProcessor, TokenizedText
+from lychee_client._transports.base import Tensor
+from lychee_client._types import Input, Modality, Timings, image_of, modality_of, text_of
 
-TEXT_ENCODER: Final = "text_encoder"
-VISION_ENCODER: Final = "vision_encoder"
-ENSEMBLES: Final[dict[Modality, str]] = {
-    "text": "rerank_text",
-    "image": "rerank_image",
-    "image_text": "rerank_image_text",
+HEADS: Final[dict[Modality, str]] = {
+    "text": "scoring_head_text",
+    "image": "scoring_head_image",
+    "image_text": "scoring_head_image_text",
 }
+# So few are tokenized in at most 0.1 ms; handing them to a thread costs 0.05 ms, under asyncio 0.13.
+MAX_INLINE_CHARACTERS: Final = 400
+_TEXT: Final = EMBEDDINGS[TEXT_ENCODER]
+_IMAGE: Final = EMBEDDINGS[VISION_ENCODER]
 
-Embedding = npt.NDArray[np.float32]
+
+def can_cache(manifest: Manifest) -> bool:
+    """Say whether a model's embeddings can be told from another one's."""
+    return all(encoder_artifacts(manifest, encoder) for encoder in EMBEDDINGS)
 
 
 class DualEncoder:
@@ -38,14 +45,19 @@ class DualEncoder:
         manifest: Of the model.
         text_processor: Made from the model's tokenizer.
         image_spec: How to prepare images.
+        cache: Keeps the documents' embeddings, if the model passes `can_cache`. None: nothing does.
     """
 
-    def __init__(self, manifest: Manifest, text_processor: TextProcessor, image_spec: ImageSpec) -> None:
-        assert manifest.embedding_dim is not None
+    def __init__(
+        self,
+        manifest: Manifest,
+        text_processor: TextProcessor,
+        image_spec: ImageSpec,
+        cache: EmbeddingCache | None = None,
+    ) -> None:
         self._manifest = manifest
-        self._embedding_dim = manifest.embedding_dim
         self._text_processor = text_processor
-        self._image_spec = image_spec
+        self._encoder = Encoder(manifest, text_processor, image_spec, cache if can_cache(manifest) else None)
 
     def rerank(
         self,
@@ -56,88 +68,111 @@ class DualEncoder:
     ) -> Plan[Outcome]:
         """See Pipeline."""
         started = time.perf_counter()
-        embedding: Embedding
 
-        def make_text_tensors(indexes: Sequence[int]) -> dict[str, Tensor]:
-            tensors = self._text_processor.to_tensors([scoring.tokens[index] for index in indexes])
-            return {"query_embedding": np.repeat(embedding, len(indexes), axis=0), **tensors}
+        def make_head_tensors(indexes: Sequence[int]) -> Mapping[str, Tensor]:
+            """Return the tensors of documents of one modality."""
+            tensors: dict[str, Tensor] = {"query_embedding": np.repeat(query_embedding, len(indexes), axis=0)}
+            for name in keys[indexes[0]]:
+                tensors[name] = np.stack([encoding.embeddings[keys[index][name]].vector for index in indexes])
+            return tensors
 
-        scoring = Scoring(self._manifest, lane, make_text_tensors)
+        scoring = Scoring(self._manifest, lane, make_head_tensors)
+        outcome = scoring.outcome
+        encoding = Encoding(self._encoder, lane)
+        outcome.embedding_cache = encoding.use
         valid = scoring.check_documents(documents)
         if not valid:
-            return scoring.outcome
-        query_requests = yield from self._send_query(query, instruction, lane)
-        texts = {index: text for index in valid if (text := text_of(documents[index])) is not None}
-        tokenizing = yield from run(partial(self._text_processor.tokenize_documents, list(texts.values())))
-        pictured = [index for index in valid if image_of(documents[index]) is not None]
-        preparation = Preparation(pictured, partial(self._prepare_image, documents), scoring.outcome.fail)
-        yield from preparation.begin()
-        scoring.tokens.update(zip(texts, (yield from wait(tokenizing)), strict=True))
-        preprocessed = time.perf_counter()
+            return outcome
+        keys = yield from self._take_apart(query, instruction, documents, valid, scoring, encoding)
+        yield from encoding.send()
+        storing = yield from encoding.read()
+        outcome.embedding_cache = encoding.use
 
-        embedding = yield from self._read_query(query_requests)
-        encoded = time.perf_counter()
-        yield from scoring.send_texts(ENSEMBLES["text"], sorted(texts.keys() - set(pictured)))
-
-        def send_image(index: int, image: PreparedImage) -> Plan[None]:
-            """Send one image, with its text if it has one, alone: the server merges, and its cache is by request."""
-            nonlocal preprocessed
-            preprocessed = time.perf_counter()
-            scoring.images[index] = image.sizes
-            tensors: dict[str, Tensor] = {"query_embedding": embedding, "pixel_values": image.pixel_values[None]}
-            modality: Modality = "image"
-            if index in scoring.tokens:
-                tensors |= self._text_processor.to_tensors([scoring.tokens[index]])
-                modality = "image_text"
-            yield from scoring.send(ENSEMBLES[modality], modality, tensors, [index])
-
-        yield from preparation.for_each(send_image)
+        query_embedding = encoding.query_embedding()
+        by_modality: dict[Modality, list[int]] = {modality: [] for modality in HEADS}
+        for index, parts in keys.items():
+            errors = [encoding.errors[key] for key in parts.values() if key in encoding.errors]
+            if errors:
+                outcome.fail(index, copy.copy(errors[0]))  # another document may have it too, with its own index
+                continue
+            by_modality[modality_of(documents[index])].append(index)
+            sizes = encoding.embeddings[parts[_IMAGE]].image if _IMAGE in parts else None
+            if sizes is not None:
+                scoring.images[index] = sizes
+        for modality, indexes in by_modality.items():
+            yield from scoring.send_batches(HEADS[modality], modality, dict.fromkeys(indexes, 1))
         yield from scoring.read()
+        if storing is not None:
+            yield from wait(storing)
         finished = time.perf_counter()
-        scoring.outcome.timings = Timings(
+        outcome.timings = Timings(
             total_ms=1e3 * (finished - started),
-            preprocess_ms=1e3 * (preprocessed - started),
-            encode_query_ms=1e3 * (encoded - started),
-            score_documents_ms=1e3 * (finished - encoded),
+            preprocess_ms=1e3 * (encoding.preprocessed - started),
+            encode_query_ms=1e3 * (encoding.query_encoded - started),
+            score_documents_ms=1e3 * (finished - encoding.began),
         )
-        return scoring.outcome
+        return outcome
 
-    def _send_query(
-        self, query: Input, instruction: str | None, lane: Lane
-    ) -> Plan[list[tuple[Handle[InferResponse], str]]]:
-        requests = []
-        text, image = text_of(query), image_of(query)
-        if text is not None:
-            spec = self._manifest.instruction
-            prefix = None
-            if instruction is not None and spec is not None and spec.query_prefix is not None:
-                prefix = spec.query_prefix.replace("{instruction}", instruction)
-            tensors = self._text_processor.to_tensors([self._text_processor.tokenize_query(text, prefix)])
-            request = InferRequest(TEXT_ENCODER, tensors, ("text_embedding",), lane.priority)
-            requests.append(((yield from send(request, lane.max_rows_in_flight)), "text_embedding"))
-        if image is not None:
-            preparing = yield from run(partial(image.prepare, self._image_spec))
-            pixel_values = (yield from wait(preparing)).pixel_values[None]
-            request = InferRequest(VISION_ENCODER, {"pixel_values": pixel_values}, ("image_embedding",), lane.priority)
-            requests.append(((yield from send(request, lane.max_rows_in_flight)), "image_embedding"))
-        return requests
+    def _take_apart(
+        self,
+        query: Input,
+        instruction: str | None,
+        documents: Sequence[Input],
+        valid: Sequence[int],
+        scoring: Scoring,
+        encoding: Encoding,
+    ) -> Plan[dict[int, dict[str, Key]]]:
+        """Tell the encoding what there is to encode; note tokens, and images that cannot be read.
 
-    def _read_query(self, requests: list[tuple[Handle[InferResponse], str]]) -> Plan[Embedding]:
-        """Return float32, (1, D); the embeddings of text and image together are their normalized sum."""
-        embeddings = []
-        for handle, output in requests:
-            response = yield from wait(handle)
-            embeddings.append(read_output(response, output, (1, self._embedding_dim)))
-        if len(embeddings) == 1:
-            return embeddings[0]
-        total = embeddings[0] + embeddings[1]
-        normalized: Embedding = total / np.maximum(np.linalg.norm(total), np.float32(1e-12))
-        return normalized
+        Returns:
+            By index, the keys of a document's embeddings by the names of their tensors.
+        """
+        texts = {index: text for index in valid if (text := text_of(documents[index])) is not None}
+        images = {index: image for index in valid if (image := image_of(documents[index])) is not None}
+        keys: dict[int, dict[str, Key]] = {index: {} for index in valid}
 
-    def _prepare_image(self, documents: Sequence[Input], index: int) -> Plan[Handle[PreparedImage] | PreparedImage]:
-        image = image_of(documents[index])
-        assert image is not None
-        prepared = image.cached(self._image_spec)
-        if prepared is not None:
-            return prepared
-        return (yield from run(partial(image.prepare, self._image_spec)))
+        def begin(index: int) -> Plan[Handle[Key] | Key]:
+            if self._encoder.cache is None:
+                return self._encoder.make_image_key(images[index])
+            return (yield from run(partial(self._encoder.make_image_key, images[index])))
+
+        def note(index: int, key: Key) -> Plan[None]:
+            keys[index][_IMAGE] = key
+            encoding.add_image(images[index], key)
+            yield from ()
+
+        tokenize = partial(self._tokenize, query, instruction, list(texts.values()))
+        characters = sum(map(len, texts.values())) + len(text_of(query) or "")
+        tokenizing = tokenize() if characters <= MAX_INLINE_CHARACTERS else (yield from run(tokenize))
+        query_image = image_of(query)
+        if query_image is not None:
+            yield from encoding.add_query_image(query_image)
+        naming: Preparation[int, Key] = Preparation(list(images), begin, scoring.outcome.fail)
+        yield from naming.begin()
+        if self._encoder.cache is None:
+            yield from naming.for_each(note)
+            yield from encoding.begin_images()
+        query_text, tokens = (yield from wait(tokenizing)) if isinstance(tokenizing, Handle) else tokenizing
+        scoring.tokens.update(zip(texts, tokens, strict=True))
+        if query_text is not None:
+            encoding.add_query_text(query_text)
+            if naming.is_left:
+                yield from encoding.send_query_text()  # documents' files take time to read
+        yield from naming.for_each(note)
+        for index in scoring.outcome.errors.keys() & keys.keys():
+            del keys[index]
+        for index in keys:
+            if index in scoring.tokens:
+                keys[index][_TEXT] = encoding.add_text(scoring.tokens[index])
+        return keys
+
+    def _tokenize(
+        self, query: Input, instruction: str | None, texts: Sequence[str]
+    ) -> tuple[TokenizedText | None, list[TokenizedText]]:
+        """Return the query's text, if it has one, and the documents'."""
+        text, prefix = text_of(query), None
+        spec = self._manifest.instruction
+        if instruction is not None and spec is not None and spec.query_prefix is not None:
+            prefix = spec.query_prefix.replace("{instruction}", instruction)
+        tokens = self._text_processor.tokenize_documents(texts) if texts else []
+        return None if text is None else self._text_processor.tokenize_query(text, prefix), tokens

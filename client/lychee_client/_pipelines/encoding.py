@@ -1,132 +1,218 @@
-"""Embeddings of one call's documents: those that the cache has, and those that have to be computed."""
+"""The embeddings of one call: query and documents are encoded at the same time, each text and image once."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Final
 
-from lychee_client._embedding_cache import CachedEmbedding, EmbeddingCache, EmbeddingKeys, look_up, store
-from lychee_client._errors import LycheeError
+import numpy as np
+
+from lychee_client._embedding_cache import CachedEmbedding, EmbeddingCache, Vector, look_up, store
+from lychee_client._errors import InvalidInputError, LycheeError
 from lychee_client._image import Image, ImageSizes, PreparedImage
-from lychee_client._image_spec import ImageSpec
-from lychee_client._manifest import Manifest
 from lychee_client._pipelines.batches import Batches
-from lychee_client._pipelines.dual_encoder import TEXT_ENCODER, VISION_ENCODER
+from lychee_client._pipelines.encoder import EMBEDDINGS, TEXT_ENCODER, VISION_ENCODER, Encoder, Key, find_shared_length
 from lychee_client._pipelines.lanes import Lane
 from lychee_client._pipelines.scoring import Preparation, read_output
 from lychee_client._plan import Handle, Plan, run, wait
-from lychee_client._text import TextProcessor, TokenizedText
+from lychee_client._text import TokenizedText
 from lychee_client._transports.base import InferResponse, Tensor
 from lychee_client._types import CacheUse
 
-EMBEDDINGS: Final = {TEXT_ENCODER: "text_embedding", VISION_ENCODER: "image_embedding"}
-
-
-class Encoder:
-    """Makes embeddings with one model and one cache.
-
-    Args:
-        manifest: Of a dual encoder.
-        text_processor: Made from the model's tokenizer.
-        image_spec: How to prepare images.
-        cache: Keeps the embeddings.
-    """
-
-    def __init__(
-        self, manifest: Manifest, text_processor: TextProcessor, image_spec: ImageSpec, cache: EmbeddingCache
-    ) -> None:
-        assert manifest.embedding_dim is not None
-        self.manifest = manifest
-        self.embedding_dim = manifest.embedding_dim
-        self.text_processor = text_processor
-        self.image_spec = image_spec
-        self.cache = cache
-        self.text_keys = EmbeddingKeys(manifest, TEXT_ENCODER, "token ids")
-        self.image_keys = EmbeddingKeys(manifest, VISION_ENCODER, repr(image_spec))
-
 
 class Encoding:
-    """What one call's documents are made of, each text and image once, under the key of its embedding.
+    """The texts and images of one call, under the keys of their embeddings.
+
+    The query is added first, then images, then texts; then come `send` and `read`. What is wrong with the query is
+    raised by the method that notices.
 
     Args:
         encoder: Of the model.
         lane: How much of the server the call may take.
 
     Attributes:
-        texts: As the model reads them; to be filled before `send`.
-        images: The same; their pixels do not stay with the objects.
         embeddings: By key.
-        errors: By key; after `read`, every key is in exactly one of the two.
-        use: What the cache saved.
-        began: When the encoding began, as `time.perf_counter` has it.
+        errors: By key; after `read`, every document's key is in exactly one of the two.
+        use: What the cache saved; None without one.
+        began: When the first document was to be sent, as `time.perf_counter` has it.
         preprocessed: When the last image was prepared.
+        query_encoded: When the query's embedding was there.
     """
 
     def __init__(self, encoder: Encoder, lane: Lane) -> None:
-        self.texts: dict[bytes, TokenizedText] = {}
-        self.images: dict[bytes, Image] = {}
-        self.embeddings: dict[bytes, CachedEmbedding] = {}
-        self.errors: dict[bytes, LycheeError] = {}
-        self.use = CacheUse(0, 0)
-        self.began = self.preprocessed = time.perf_counter()
+        self.embeddings: dict[Key, CachedEmbedding] = {}
+        self.errors: dict[Key, LycheeError] = {}
+        self.use = None if encoder.cache is None else CacheUse(0, 0)
+        self.began = self.preprocessed = self.query_encoded = time.perf_counter()
         self._encoder = encoder
-        self._max_images_in_flight = lane.max_rows_in_flight
-        self._sizes: dict[bytes, ImageSizes] = {}
-        self._found: set[bytes] = set()
-        self._stale: set[bytes] = set()  # images whose file changed between its key and its pixels
-        self._batches = Batches(encoder.manifest, lane, self._make_text_tensors, self._use, self.errors.__setitem__)
+        self._lane = lane
+        self._query: list[Key] = []
+        self._query_image: Handle[PreparedImage] | None = None  # until it is sent
+        self._texts: dict[Key, TokenizedText] = {}
+        self._images: dict[Key, Image] = {}
+        self._sizes: dict[Key, ImageSizes] = {}
+        self._sent: set[Key] = set()
+        self._found: set[Key] = set()
+        self._stale: set[Key] = set()  # images whose file changed between its key and its pixels
+        self._documents: set[Key] = set()
+        self._batches: Batches[Key] = Batches(encoder.manifest, lane, self._make_text_tensors, self._use, self._fail)
+        self._preparation: Preparation[Key, PreparedImage] = Preparation((), self._begin_image, self._fail)
+
+    def add_query_image(self, image: Image) -> Plan[None]:
+        """Begin to prepare the query's image. Its pixels stay with it: no cache keeps its embedding."""
+        self._query.append(image)
+        self._sent.add(image)
+        prepared = image.cached(self._encoder.image_spec)
+        if prepared is not None:
+            yield from self._send_image(image, prepared)
+        else:
+            self._query_image = yield from run(partial(image.prepare, self._encoder.image_spec))
+
+    def add_query_text(self, text: TokenizedText) -> None:
+        """Take the query's text."""
+        key = self._encoder.make_text_key(text)
+        self._query.append(key)
+        self._texts[key] = text
+
+    def add_image(self, image: Image, key: Key) -> None:
+        """Take a document's image."""
+        self._documents.add(key)
+        self._images[key] = image
+
+    def add_text(self, text: TokenizedText) -> Key:
+        """Take a document's text, and return its key."""
+        key = self._encoder.make_text_key(text)
+        self._documents.add(key)
+        self._texts[key] = text
+        return key
+
+    def begin_images(self) -> Plan[None]:
+        """Begin to prepare the documents' images, unless the cache may have their embeddings."""
+        if self._encoder.cache is None:
+            yield from self._begin_images()
+
+    def send_query_text(self) -> Plan[None]:
+        """Send the query's text, if it has one, alone."""
+        yield from self._send_texts({key: self._texts[key].bucket for key in self._query if key in self._texts})
 
     def send(self) -> Plan[None]:
         """Take from the cache what it has, and send the rest."""
-        keys = [*self.texts, *self.images]
-        looking = yield from run(partial(look_up, self._encoder.cache, keys, self._encoder.embedding_dim))
-        found = yield from wait(looking)
-        self.embeddings |= found
-        self._found |= found.keys()
-        self.use = CacheUse(hits=len(found), misses=len(keys) - len(found))
-
-        images = [key for key in self.images if key not in found]
-        preparation = Preparation(images, self._begin_image, self.errors.__setitem__)
-        yield from preparation.begin()
-        lengths = {key: text.bucket for key, text in self.texts.items() if key not in found}
-        yield from self._batches.send_batches(TEXT_ENCODER, (EMBEDDINGS[TEXT_ENCODER],), lengths)
-        yield from preparation.for_each(self._send_image)
+        if self._encoder.cache is not None:
+            yield from self._look_up(self._encoder.cache)
+            yield from self._begin_images()
+        self.began = self.preprocessed = time.perf_counter()
+        lengths = {key: text.bucket for key, text in self._texts.items() if self._is_missing(key)}
+        for key in lengths.keys() - self._documents:  # the query's text
+            length = None
+            bucket = lengths.pop(key)
+            if not self._lane.is_patient:
+                length = find_shared_length(bucket, lengths.values(), self._batches.find_max_batch_size(TEXT_ENCODER))
+            if length is None:
+                yield from self.send_query_text()
+            else:
+                lengths = {key: length, **lengths}
+        yield from self._send_texts(lengths)
+        while self._preparation.is_left:
+            if self._query_image is not None and self._query_image.is_done:
+                yield from self._send_query_image()
+            yield from self._preparation.use_next(self._send_image)
+        yield from self._send_query_image()
 
     def read(self) -> Plan[Handle[None] | None]:
         """Wait for what was sent, and begin to put it into the cache.
 
         Returns:
-            To be waited for before the call ends; None where nothing was computed.
+            To be waited for before the call ends; None where nothing is to be kept.
         """
         yield from self._batches.read()
-        known = self._found | self._stale
-        computed = {key: embedding for key, embedding in self.embeddings.items() if key not in known}
+        if self._encoder.cache is None:
+            return None
+        new = self._documents - self._found - self._stale
+        computed = {key: self.embeddings[key] for key in new & self.embeddings.keys() if isinstance(key, bytes)}
         return (yield from run(partial(store, self._encoder.cache, computed))) if computed else None
 
-    def _make_text_tensors(self, keys: Sequence[bytes]) -> Mapping[str, Tensor]:
-        return self._encoder.text_processor.to_tensors([self.texts[key] for key in keys])
+    def query_embedding(self) -> Vector:
+        """Return float32, (1, D); the embeddings of text and image together are their normalized sum."""
+        vectors = [self.embeddings[key].vector for key in self._query]
+        total: Vector = np.sum(vectors, axis=0)[None]
+        if len(vectors) > 1:
+            total /= np.maximum(np.linalg.norm(total), np.float32(1e-12))
+        return total
 
-    def _begin_image(self, key: bytes) -> Plan[Handle[PreparedImage] | PreparedImage]:
-        return (yield from run(partial(self._prepare, key)))
+    def _is_missing(self, key: Key) -> bool:
+        return key not in self.embeddings and key not in self._sent
 
-    def _prepare(self, key: bytes) -> PreparedImage:
-        image = self.images[key]
-        prepared = image.prepare(self._encoder.image_spec, keep=False)
-        if self._encoder.image_keys.make(image.content_hash()) != key:
+    def _look_up(self, cache: EmbeddingCache) -> Plan[None]:
+        keys = [key for key in (*self._texts, *self._images) if key in self._documents and isinstance(key, bytes)]
+        found = yield from wait((yield from run(partial(look_up, cache, keys, self._encoder.embedding_dim))))
+        for key, embedding in found.items():
+            self._keep(key, embedding)
+        self._found.update(found)
+        self.use = CacheUse(hits=len(found), misses=len(keys) - len(found))
+
+    def _begin_images(self) -> Plan[None]:
+        images = [key for key in self._images if self._is_missing(key)]
+        self._preparation = Preparation(images, self._begin_image, self._fail)
+        yield from self._preparation.begin()
+
+    def _send_texts(self, lengths: Mapping[Key, int]) -> Plan[None]:
+        self._sent.update(lengths)
+        yield from self._batches.send_batches(TEXT_ENCODER, (EMBEDDINGS[TEXT_ENCODER],), lengths)
+
+    def _make_text_tensors(self, keys: Sequence[Key]) -> Mapping[str, Tensor]:
+        return self._encoder.text_processor.to_tensors([self._texts[key] for key in keys])
+
+    def _begin_image(self, key: Key) -> Plan[Handle[PreparedImage] | PreparedImage]:
+        prepared = self._images[key].cached(self._encoder.image_spec) if self._encoder.cache is None else None
+        return prepared or (yield from run(partial(self._prepare, key)))
+
+    def _prepare(self, key: Key) -> PreparedImage:
+        image = self._images[key]
+        prepared = image.prepare(self._encoder.image_spec, keep=self._encoder.cache is None)
+        if self._encoder.make_image_key(image) != key:
             self._stale.add(key)
         return prepared
 
-    def _send_image(self, key: bytes, image: PreparedImage) -> Plan[None]:
+    def _send_query_image(self) -> Plan[None]:
+        """Wait until the query's image is prepared, and send it, if that is still to do."""
+        handle, self._query_image = self._query_image, None
+        if handle is not None:
+            key = self._query[0]
+            try:
+                prepared = yield from wait(handle)
+            except InvalidInputError as error:
+                self._fail(key, error)
+            else:
+                yield from self._send_image(key, prepared)
+
+    def _send_image(self, key: Key, image: PreparedImage) -> Plan[None]:
         """Send one image alone, and let go of the pixels of those that were answered."""
         self.preprocessed = time.perf_counter()
         self._sizes[key] = image.sizes
         tensors = {"pixel_values": image.pixel_values[None]}
         yield from self._batches.send(VISION_ENCODER, (EMBEDDINGS[VISION_ENCODER],), tensors, [key])
-        yield from self._batches.read(leave=self._max_images_in_flight)
+        yield from self._batches.read_answered()
 
-    def _use(self, model_name: str, response: InferResponse, keys: Sequence[bytes]) -> None:
+    def _use(self, model_name: str, response: InferResponse, keys: Sequence[Key]) -> None:
         vectors = read_output(response, EMBEDDINGS[model_name], (len(keys), self._encoder.embedding_dim))
         for key, vector in zip(keys, vectors, strict=True):
-            self.embeddings[key] = CachedEmbedding(vector, self._sizes.get(key))
+            self._keep(key, CachedEmbedding(vector, self._sizes.get(key)))
+
+    def _keep(self, key: Key, embedding: CachedEmbedding) -> None:
+        self.embeddings[key] = embedding
+        if key in self._query:
+            self.query_encoded = time.perf_counter()
+
+    def _fail(self, key: Key, error: LycheeError) -> None:
+        """Note what is wrong with a part of documents; raise what is wrong with a part of the query.
+
+        Raises:
+            LycheeError: The query's part cannot be used, or the server refuses it.
+        """
+        if key not in self._query:
+            self.errors[key] = error
+        elif isinstance(error, InvalidInputError):
+            raise InvalidInputError(f"query: {error}") from error
+        else:
+            raise error

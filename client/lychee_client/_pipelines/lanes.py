@@ -16,7 +16,7 @@ class Lane:
         priority: Triton's level, for servers whose models have levels; 1 goes first.
         is_patient: One request after the other, of few texts, so that others' requests come in between (see Pace).
             Otherwise each holds as many texts as fit.
-        max_rows_in_flight: Documents that have been sent and not yet answered.
+        max_rows_in_flight: Texts, images or pairs that have been sent and not yet answered.
     """
 
     priority: int

@@ -179,17 +179,26 @@ class Preparation(Generic[K, T]):
             key = self._waiting.popleft()
             self._begun.append((key, (yield from self._begin(key))))
 
+    @property
+    def is_left(self) -> bool:
+        """Whether an image has not been used."""
+        return bool(self._begun or self._waiting)
+
     def for_each(self, use: Callable[[K, T], Plan[None]]) -> Plan[None]:
         """Wait for each image in turn, and use it."""
+        while self.is_left:
+            yield from self.use_next(use)
+
+    def use_next(self, use: Callable[[K, T], Plan[None]]) -> Plan[None]:
+        """Wait for the next image, and use it."""
         yield from self.begin()
-        while self._begun:
-            key, prepared = self._begun.popleft()
-            try:
-                ready = (yield from wait(prepared)) if isinstance(prepared, Handle) else prepared
-                yield from use(key, ready)
-            except InvalidInputError as error:
-                self._fail(key, error)
-            yield from self.begin()
+        key, prepared = self._begun.popleft()
+        try:
+            ready = (yield from wait(prepared)) if isinstance(prepared, Handle) else prepared
+            yield from use(key, ready)
+        except InvalidInputError as error:
+            self._fail(key, error)
+        yield from self.begin()
 
 
 def check_input(value: object) -> None:

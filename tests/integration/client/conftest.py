@@ -23,7 +23,7 @@ from tritonclient.grpc import model_config_pb2
 from ..faults import FaultProxy
 
 QUEUE_TIMEOUT_S = 0.2
-MODEL_NAMES = ("text_encoder", "rerank_text", "rerank_image", "rerank_image_text")
+MODEL_NAMES = ("text_encoder", "vision_encoder", "scoring_head_text", "scoring_head_image_text")
 Protocol: TypeAlias = Literal["grpc", "http"]
 Connect: TypeAlias = Callable[..., "Caller"]
 
@@ -67,8 +67,9 @@ class ControlledServer:
     """A real Triton with models that the test commands; see controlled_model.py.
 
     It serves the real `client_assets`, so our clients take it for the real server. The text models obey, with room for
-    one waiting request in the queue of `rerank_text`; `rerank_image` also obeys and lets no request wait longer than
-    QUEUE_TIMEOUT_S; `rerank_image_text` expects other images than the manifest says; `vision_encoder` is missing.
+    one waiting request in the queue of `scoring_head_text`; `vision_encoder` also obeys and lets no request wait longer
+    than QUEUE_TIMEOUT_S; `scoring_head_image_text` expects shorter embeddings than the manifest says;
+    `scoring_head_image` is missing.
 
     Args:
         repository: The exported one.
@@ -82,17 +83,18 @@ class ControlledServer:
         self._folder.mkdir()
         (self._folder / "client_assets").symlink_to(repository / "client_assets", target_is_directory=True)
         self._add(repository, "text_encoder")
-        rerank_text = self._add(repository, "rerank_text")
-        rerank_image = self._add(repository, "rerank_image")
-        other_images = self._add(repository, "rerank_image_text")
-        policy = rerank_text.dynamic_batching.default_queue_policy
+        vision_encoder = self._add(repository, "vision_encoder")
+        text_head = self._add(repository, "scoring_head_text")
+        short_head = self._add(repository, "scoring_head_image_text")
+        policy = text_head.dynamic_batching.default_queue_policy
         policy.max_queue_size = 1
         policy.allow_timeout_override = True
         policy.default_timeout_microseconds = 60_000_000  # requests can only shorten it
-        rerank_image.dynamic_batching.default_queue_policy.default_timeout_microseconds = round(1e6 * QUEUE_TIMEOUT_S)
-        pixel_values = next(tensor for tensor in other_images.input if tensor.name == "pixel_values")
-        pixel_values.dims[:] = [3, 100, 100]
-        for config in (rerank_text, rerank_image, other_images):
+        policy = vision_encoder.dynamic_batching.default_queue_policy
+        policy.default_timeout_microseconds = round(1e6 * QUEUE_TIMEOUT_S)
+        image_embedding = next(tensor for tensor in short_head.input if tensor.name == "image_embedding")
+        image_embedding.dims[:] = [100]
+        for config in (vision_encoder, text_head, short_head):
             self._write(config)
         self.triton = TritonServer(
             self._folder, http_port=0, grpc_port=0, metrics_port=0, log_path=folder / "triton.log"

@@ -137,9 +137,9 @@ def test_answer_of_another_http_server_breaks_the_contract(proxy: FaultProxy, co
 
 def test_unknown_model_is_not_ready(controlled: ControlledServer, protocol: Protocol, connect: Connect) -> None:
     client = connect(url_of(protocol, controlled.address(protocol)))
-    with pytest.raises(ModelNotReadyError, match="vision_encoder") as caught:
-        client.score(PIXEL, "a cup of tea")
-    assert caught.value.model_name == "vision_encoder"
+    with pytest.raises(ModelNotReadyError, match="scoring_head_image") as caught:
+        client.score("a red cup", PIXEL)
+    assert caught.value.model_name == "scoring_head_image"
     assert caught.value.status == ("NOT_FOUND" if protocol == "grpc" else "404")
     assert not caught.value.retryable
     assert client.score(*PAIR) == SCORE
@@ -147,7 +147,7 @@ def test_unknown_model_is_not_ready(controlled: ControlledServer, protocol: Prot
 
 def test_refused_tensors_are_rejected(controlled: ControlledServer, protocol: Protocol, connect: Connect) -> None:
     client = connect(url_of(protocol, controlled.address(protocol)))
-    with pytest.raises(RequestRejectedError, match="pixel_values") as caught:
+    with pytest.raises(RequestRejectedError, match="image_embedding") as caught:
         client.score("a red cup", ImageText(image=PIXEL, text="a cup"))
     assert caught.value.status == ("INVALID_ARGUMENT" if protocol == "grpc" else "400")
 
@@ -156,12 +156,12 @@ def test_failing_model_is_an_inference_error(
     controlled: ControlledServer, protocol: Protocol, connect: Connect
 ) -> None:
     client = connect(url_of(protocol, controlled.address(protocol)))
-    controlled.order("rerank_text", "fail")
-    before = controlled.count_executed("rerank_text")
+    controlled.order("scoring_head_text", "fail")
+    before = controlled.count_executed("scoring_head_text")
     with pytest.raises(InferenceError, match="told to fail"):
         client.score(*PAIR)
-    assert controlled.count_executed("rerank_text") - before == 1
-    controlled.order("rerank_text", "work")
+    assert controlled.count_executed("scoring_head_text") - before == 1
+    controlled.order("scoring_head_text", "work")
     assert client.score(*PAIR) == SCORE
 
 
@@ -169,20 +169,20 @@ def test_scores_that_are_not_finite_break_the_contract(
     controlled: ControlledServer, protocol: Protocol, connect: Connect
 ) -> None:
     client = connect(url_of(protocol, controlled.address(protocol)))
-    controlled.order("rerank_text", "nan")
+    controlled.order("scoring_head_text", "nan")
     with pytest.raises(ContractError, match="not finite"):
         client.score(*PAIR)
 
 
 @contextmanager
-def occupied(controlled: ControlledServer, model_name: str, document: Any, *, waiting: int) -> Iterator[None]:
+def occupied(controlled: ControlledServer, model_name: str, query: Any, *, waiting: int) -> Iterator[None]:
     """Keep a model busy with one request, and so many more in its queue."""
     controlled.order(model_name, "block")
     with ThreadPoolExecutor(1 + waiting) as pool, LycheeClient(controlled.address("grpc"), max_retries=0) as other:
         before = controlled.count_executed(model_name)
-        calls = [pool.submit(other.score, "a red cup", document)]
+        calls = [pool.submit(other.score, query, "a cup of tea")]
         wait_until(lambda: controlled.count_executed(model_name) > before)
-        calls += [pool.submit(other.score, "a red cup", document) for _ in range(waiting)]
+        calls += [pool.submit(other.score, query, "a cup of tea") for _ in range(waiting)]
         wait_until(lambda: controlled.count_waiting(model_name) == waiting)
         try:
             yield
@@ -195,24 +195,24 @@ def occupied(controlled: ControlledServer, model_name: str, document: Any, *, wa
 def test_full_queue_is_an_overload(controlled: ControlledServer, protocol: Protocol, connect: Connect) -> None:
     client = connect(url_of(protocol, controlled.address(protocol)), max_retries=2)
     client.score(*PAIR)
-    with occupied(controlled, "rerank_text", "a cup of tea", waiting=1):
-        before = controlled.count_executed("rerank_text")
+    with occupied(controlled, "scoring_head_text", "a red cup", waiting=1):
+        before = controlled.count_executed("scoring_head_text")
         with pytest.raises(ServerOverloadedError, match="maximum queue size") as caught:
             client.score(*PAIR)
         assert caught.value.status == ("UNAVAILABLE" if protocol == "grpc" else "503")
         assert caught.value.retryable
-        assert controlled.count_executed("rerank_text") == before
+        assert controlled.count_executed("scoring_head_text") == before
     assert client.score(*PAIR) == SCORE
 
 
 def test_retries_outlast_a_full_queue(controlled: ControlledServer, protocol: Protocol, connect: Connect) -> None:
     client = connect(url_of(protocol, controlled.address(protocol)), max_retries=20)
     client.score(*PAIR)
-    with occupied(controlled, "rerank_text", "a cup of tea", waiting=1), ThreadPoolExecutor(1) as pool:
+    with occupied(controlled, "scoring_head_text", "a red cup", waiting=1), ThreadPoolExecutor(1) as pool:
         call = pool.submit(client.score, *PAIR)
         time.sleep(0.3)
         assert not call.done()
-        controlled.order("rerank_text", "work")
+        controlled.order("scoring_head_text", "work")
         assert call.result(30) == SCORE
 
 
@@ -221,13 +221,13 @@ def test_request_whose_deadline_passed_in_the_queue_is_never_executed(
 ) -> None:
     client = connect(url_of(protocol, controlled.address(protocol)))
     client.score(*PAIR)
-    with occupied(controlled, "rerank_text", "a cup of tea", waiting=0):
-        before = controlled.count_executed("rerank_text")
-        with pytest.raises(DeadlineExceededError, match="rerank_text") as caught:
+    with occupied(controlled, "scoring_head_text", "a red cup", waiting=0):
+        before = controlled.count_executed("scoring_head_text")
+        with pytest.raises(DeadlineExceededError, match="scoring_head_text") as caught:
             client.score(*PAIR, timeout_s=0.5)
         assert caught.value.timeout_s == 0.5
     assert score_after_recovery(client) == SCORE
-    assert controlled.count_executed("rerank_text") - before == 1
+    assert controlled.count_executed("scoring_head_text") - before == 1
 
 
 def test_request_that_the_server_let_wait_too_long_is_an_overload(
@@ -235,10 +235,10 @@ def test_request_that_the_server_let_wait_too_long_is_an_overload(
 ) -> None:
     client = connect(url_of(protocol, controlled.address(protocol)), max_retries=0)
     client.score(*PAIR)
-    with occupied(controlled, "rerank_image", PIXEL, waiting=0):
+    with occupied(controlled, "vision_encoder", PIXEL, waiting=0):
         started = time.monotonic()
         with pytest.raises(ServerOverloadedError, match="timeout expired"):
-            client.score("a red cup", PIXEL, timeout_s=10.0)
+            client.score(PIXEL, "a cup of tea", timeout_s=10.0)
         assert QUEUE_TIMEOUT_S <= time.monotonic() - started < 5.0
     assert client.score(*PAIR) == SCORE
 
@@ -290,7 +290,7 @@ def test_triton_knows_a_request_by_the_calls_id(
     address = controlled.address(protocol)
     client = connect(address if protocol == "grpc" else f"http://{address}")
     client.rerank("a cat", ["a small cat"])
-    before = len(controlled.executed("rerank_text"))
+    before = len(controlled.executed("scoring_head_text"))
     client.rerank("a cat", ["a small cat"], request_id="call-of-a-gateway")
-    (request_id,) = controlled.executed("rerank_text")[before:]
+    (request_id,) = controlled.executed("scoring_head_text")[before:]
     assert request_id.startswith("call-of-a-gateway/")

@@ -209,7 +209,7 @@ def test_unreadable_calls_are_exit_code_2(run: Run, tmp_path: Path) -> None:
 def test_server_timings_are_shown(run: Run, files: list[Path]) -> None:
     assert "queue ms" in run("rerank", "--query", "x", "--server-timings", files[0]).stdout
     timings = json.loads(run("rerank", "--query", "x", "--server-timings", "--json", files[0]).stdout)["timings"]
-    assert timings["server"]["rerank_text"]["requests"] == 1
+    assert timings["server"]["scoring_head_text"]["requests"] == 1
 
 
 def test_min_results_are_marked(run: Run, files: list[Path]) -> None:

@@ -214,14 +214,17 @@ def test_every_pair_is_scored_once_and_every_query_encoded_once(transport: FakeT
     pairs = [Pair(index, f"q{index % 3}", None, f"text {index}", None, None, True) for index in range(30)]
     done: list[int] = []
     scored = score_pairs(client, pairs, on_progress=done.append)
+    sent = list(transport.requests)
     assert scored.pairs == tuple(pairs)
     assert scored.queries.tolist() == [index % 3 for index in range(30)]
     assert sum(done) == 30
     expected = [client.score(f"q{index % 3}", f"text {index}") for index in range(30)]
     np.testing.assert_allclose(scored.scores, expected, atol=1e-6)
     np.testing.assert_allclose(1 / (1 + np.exp(-scored.logits)), expected, atol=1e-5)
-    encoded = [request for request in transport.requests if getattr(request, "model_name", "") == "text_encoder"]
-    assert len(encoded) == 3 + 30  # the last thirty are of the comparison
+    encoded = [
+        request for request in sent if isinstance(request, InferRequest) and request.model_name == "text_encoder"
+    ]
+    assert sum(request.rows for request in encoded) == 3 + 30
 
 
 def test_large_groups_are_split(client: LycheeClient) -> None:

@@ -49,7 +49,7 @@ def answer_scores(scores: np.ndarray, logits: np.ndarray | None = None) -> Calla
     """Return an intercept that answers these scores to every request of texts."""
 
     def answer(request: Request) -> InferResponse | None:
-        if not is_for(request, "rerank_text"):
+        if not is_for(request, "scoring_head_text"):
             return None
         return InferResponse({"relevance_score": scores, "logits": np.zeros_like(scores) if logits is None else logits})
 
@@ -203,28 +203,28 @@ def test_query_of_both_modalities_is_the_normalized_sum(client: LycheeClient, tr
     client.rerank("red", ["x"])
     client.rerank(plain(RED), ["x"])
     client.rerank(ImageText(plain(RED), "red"), ["x"])
-    text, image, both = (request.inputs["query_embedding"] for request in sent_to(transport, "rerank_text"))
+    text, image, both = (request.inputs["query_embedding"] for request in sent_to(transport, "scoring_head_text"))
     expected = (text + image) / np.linalg.norm(text + image)
     np.testing.assert_allclose(both, expected, rtol=0, atol=1e-6)
     assert both.dtype == np.float32
 
 
 def test_requests_follow_the_contract(client: LycheeClient, transport: FakeTransport) -> None:
-    texts = ["a" * 5] * 6 + ["b" * 30]
+    texts = [letter * 5 for letter in "abcdef"] + ["b" * 30]
     client.rerank("query", [*texts, plain(RED), plain(GREEN), ImageText(plain(BLUE), "blue")])
-    assert len(sent_to(transport, "text_encoder")) == 1
-    shapes = [request.inputs["input_ids"].shape for request in sent_to(transport, "rerank_text")]
-    assert shapes == [(4, 16), (2, 16), (1, 64)]  # by bucket, at most max_batch_size rows
-    assert [request.inputs["pixel_values"].shape for request in sent_to(transport, "rerank_image")] == [
-        (1, 3, 224, 224)
-    ] * 2
-    (pair,) = sent_to(transport, "rerank_image_text")
+    shapes = [request.inputs["input_ids"].shape for request in sent_to(transport, "text_encoder")]
+    assert shapes == [(1, 16), (4, 16), (3, 16), (1, 64)]  # the query, then by bucket, at most max_batch_size rows
+    pixels = [request.inputs["pixel_values"].shape for request in sent_to(transport, "vision_encoder")]
+    assert pixels == [(1, 3, 224, 224)] * 3
+    heads = {name: sent_to(transport, f"scoring_head_{name}") for name in ("text", "image", "image_text")}
+    rows = {name: [request.rows for request in requests] for name, requests in heads.items()}
+    assert rows == {"text": [4, 3], "image": [2], "image_text": [1]}
+    (pair,) = heads["image_text"]
     assert pair.outputs == ("relevance_score", "logits")
     assert {name: tensor.shape for name, tensor in pair.inputs.items()} == {
         "query_embedding": (1, MANIFEST["embedding_dim"]),
-        "pixel_values": (1, 3, 224, 224),
-        "input_ids": (1, 16),
-        "attention_mask": (1, 16),
+        "text_embedding": (1, MANIFEST["embedding_dim"]),
+        "image_embedding": (1, MANIFEST["embedding_dim"]),
     }
 
 
@@ -243,16 +243,16 @@ def test_refused_batch_is_sent_again_row_by_row() -> None:
     def refuse(request: Request) -> None:
         if (
             isinstance(request, InferRequest)
-            and request.model_name == "rerank_text"
+            and request.model_name == "text_encoder"
             and (request.inputs["input_ids"] == poison_id).any()
         ):
-            raise RequestRejectedError("refused", model_name="rerank_text", status="INVALID_ARGUMENT")
+            raise RequestRejectedError("refused", model_name="text_encoder", status="INVALID_ARGUMENT")
 
     transport = FakeTransport(refuse)
     with LycheeClient(transport=transport) as client:
         poison_id = -1
         client.rerank("q", [chr(poison)])
-        ids = sent_to(transport, "rerank_text")[0].inputs["input_ids"][0]
+        ids = sent_to(transport, "text_encoder")[0].inputs["input_ids"][1]  # after the query's
         poison_id = int(ids[len("passage: ") + 1])
         response = client.rerank("q", ["a", "b~", "c", "d", "e", "~"])
     assert sorted(result.index for result in response.results) == [0, 2, 3, 4]
@@ -266,10 +266,10 @@ def test_image_that_the_model_fails_on_is_one_error() -> None:
     def fail(request: Request) -> None:
         if (
             isinstance(request, InferRequest)
-            and request.model_name == "rerank_image"
+            and request.model_name == "vision_encoder"
             and request.inputs["pixel_values"].mean() > 100
         ):
-            raise InferenceError("failed", model_name="rerank_image", status="INTERNAL")
+            raise InferenceError("failed", model_name="vision_encoder", status="INTERNAL")
 
     with LycheeClient(transport=FakeTransport(fail)) as client:
         response = client.rerank("q", [plain(RED), plain((250, 250, 250)), plain(BLUE)])
@@ -286,7 +286,7 @@ def test_image_that_the_model_fails_on_is_one_error() -> None:
         ModelNotReadyError("loading"),
     ],
 )
-@pytest.mark.parametrize("model_name", ["client_assets", "text_encoder", "rerank_text"])
+@pytest.mark.parametrize("model_name", ["client_assets", "text_encoder", "scoring_head_text"])
 def test_trouble_of_the_server_ends_the_call(error: LycheeError, model_name: str) -> None:
     with LycheeClient(transport=FakeTransport(fail_at(model_name, error))) as client, pytest.raises(type(error)):
         client.rerank("q", ["a", "b"])
@@ -318,7 +318,7 @@ def test_answers_outside_the_contract_are_refused(scores: np.ndarray | None, out
         scores = scores.astype(np.float64)  # any finite float32 is a good logit
 
     def answer(request: Request) -> InferResponse | None:
-        if not is_for(request, "rerank_text"):
+        if not is_for(request, "scoring_head_text"):
             return None
         outputs = {"relevance_score": good, "logits": good} | {output: scores}
         return InferResponse({name: tensor for name, tensor in outputs.items() if tensor is not None})
@@ -331,7 +331,8 @@ def test_query_embedding_that_is_not_finite_is_refused() -> None:
     def answer(request: Request) -> InferResponse | None:
         if not is_for(request, "text_encoder"):
             return None
-        return InferResponse({"text_embedding": np.full((1, MANIFEST["embedding_dim"]), np.nan, np.float32)})
+        shape = (request.rows, MANIFEST["embedding_dim"])
+        return InferResponse({"text_embedding": np.full(shape, np.nan, np.float32)})
 
     with LycheeClient(transport=FakeTransport(answer)) as client, pytest.raises(ContractError, match="not finite"):
         client.rerank("q", ["a"])

@@ -449,7 +449,7 @@ def test_golden_pairs_never_use_the_cache() -> None:
     with LycheeClient(transport=transport, embedding_cache=cache) as client:
         assert client.check_golden_pairs().passed
     assert cache.calls == []
-    assert len(requests_to(transport, "rerank_text")) == 2
+    assert len(requests_to(transport, "scoring_head_text")) == 2
 
 
 @pytest.mark.parametrize(
@@ -457,9 +457,8 @@ def test_golden_pairs_never_use_the_cache() -> None:
     [
         PATCHES_MANIFEST,
         {"artifacts": artifacts()},
-        {"max_batch_size": dict.fromkeys((*ENCODERS, "rerank_text", "rerank_image", "rerank_image_text"), 2)},
     ],
-    ids=["cross-encoder", "no hashes", "no heads"],
+    ids=["cross-encoder", "no hashes"],
 )
 def test_model_that_cannot_use_a_cache_does_without(manifest: dict[str, Any]) -> None:
     cache = Cache()

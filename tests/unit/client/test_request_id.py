@@ -61,7 +61,7 @@ def test_request_that_is_sent_again_gets_another_number(call: Call) -> None:
     failures = iter([TransportError(ConnectionFailedError, None, "lost", "id")])
 
     def fail_once(request: Request) -> None:
-        if isinstance(request, InferRequest) and request.model_name == "rerank_text":
+        if isinstance(request, InferRequest) and request.model_name == "scoring_head_text":
             for failure in failures:
                 raise failure
 
@@ -69,7 +69,7 @@ def test_request_that_is_sent_again_gets_another_number(call: Call) -> None:
     call(transport, "rerank", "q", ["a"], request_id="again")
     assert len(set(ids_of(transport))) == len(transport.requests)
     sent = [request for request in transport.requests if isinstance(request, InferRequest)]
-    assert [request.model_name for request in sent[-2:]] == ["rerank_text"] * 2
+    assert [request.model_name for request in sent[-2:]] == ["scoring_head_text"] * 2
 
 
 def test_error_of_a_request_names_the_request(call: Call) -> None:
@@ -80,7 +80,9 @@ def test_error_of_a_request_names_the_request(call: Call) -> None:
     transport = FakeTransport(fail)
     with pytest.raises(InferenceError) as caught:
         call(transport, "rerank", "q", ["a"], request_id="mine")
-    assert caught.value.request_id == ids_of(transport)[-1]
+    (failed,) = [request for request in transport.requests if request.request_id == caught.value.request_id]
+    assert isinstance(failed, InferRequest)
+    assert failed.rows == 1  # the query's, sent again alone
 
 
 @pytest.mark.parametrize(

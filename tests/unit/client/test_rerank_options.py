@@ -123,13 +123,14 @@ def test_misspelt_option_is_refused(call: Call, method: str) -> None:
 
 def test_bulk_sends_little_at_a_time_and_scores_the_same(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pace, "find_rows", lambda self, length: max(1, 64 // length))
-    documents = ["a" * 3] * 4 + ["b" * 20] * 3 + ["c" * 50] * 2
+    documents = [letter * 3 for letter in "abcd"] + [letter * 20 for letter in "abc"] + ["a" * 50, "b" * 50]
     interactive, bulk = FakeTransport(), FakeTransport()
     expected = call(interactive, "rerank", "q", documents)
     answer = call(bulk, "rerank", "q", documents, priority="bulk")
     assert answer.results == expected.results
-    assert [ids.shape for ids in texts_sent(interactive, "rerank_text")] == [(4, 16), (3, 32), (2, 64)]
-    assert [ids.shape for ids in texts_sent(bulk, "rerank_text")] == [(4, 16), (2, 32), (1, 32), (1, 64), (1, 64)]
+    assert [ids.shape for ids in texts_sent(interactive, "text_encoder")] == [(4, 16), (4, 32), (2, 64)]
+    shapes = [(1, 16), (4, 16), (2, 32), (1, 32), (1, 64), (1, 64)]  # the query comes first, alone
+    assert [ids.shape for ids in texts_sent(bulk, "text_encoder")] == shapes
     levels = [
         {request.priority for request in transport.requests if isinstance(request, InferRequest) and request.inputs}
         for transport in (interactive, bulk)
@@ -141,9 +142,10 @@ def test_bulk_waits_for_each_answer_and_learns_from_its_time(call: Call, monkeyp
     learnt: list[tuple[int, bool]] = []
     monkeypatch.setattr(Pace, "note", lambda self, tokens, elapsed_s: learnt.append((tokens, elapsed_s > 0)))
     transport = FakeTransport()
-    call(transport, "rerank", "q", ["a" * 3] * 2 + ["b" * 20] * 2, priority="bulk")
-    assert [ids.shape for ids in texts_sent(transport, "rerank_text")] == [(1, 16), (1, 16), (1, 32), (1, 32)]
-    assert learnt == [(16, True), (16, True), (32, True), (32, True)]
+    call(transport, "rerank", "q", ["a" * 3, "b" * 3, "a" * 20, "b" * 20], priority="bulk")
+    shapes = [ids.shape for ids in texts_sent(transport, "text_encoder")]
+    assert shapes == [(1, 16), (1, 16), (1, 16), (1, 32), (1, 32)]
+    assert learnt == [*((rows * length, True) for rows, length in shapes), (4, True)]  # last, the scoring head's rows
     learnt.clear()
     call(FakeTransport(), "rerank", "q", ["a"] * 8)
     assert learnt == []
@@ -170,7 +172,7 @@ def test_server_timings_are_what_the_server_counted_meanwhile(call: Call) -> Non
     timings = call(FakeTransport(), "rerank", "q", ["a", "b"], server_timings=True).timings
     assert timings.server == {
         "text_encoder": ModelTimings(1, 1.0, 2.0, 0, 0),
-        "rerank_text": ModelTimings(1, 1.0, 2.0, 0, 0),
+        "scoring_head_text": ModelTimings(1, 1.0, 2.0, 0, 0),
     }
     assert timings.cache_hits == 0
     without = call(FakeTransport(), "rerank", "q", ["a"]).timings
@@ -181,9 +183,9 @@ def test_instruction_changes_the_query_and_is_recorded(call: Call) -> None:
     queries = []
     for given, expected in (({"instruction": "Find pets."}, "Find pets."), ({}, "Find it.")):
         transport = FakeTransport(manifest={"instruction": INSTRUCTION})
-        response = call(transport, "rerank", "query", ["a"], **given)
+        response = call(transport, "rerank", "query", ["a" * 50], **given)
         assert (response.instruction, response.warnings) == (expected, ())
-        queries += texts_sent(transport, "text_encoder")
+        queries += [ids[0] for ids in texts_sent(transport, "text_encoder")]
     assert len(queries) == 2
     assert not np.array_equal(*queries)
 
@@ -328,11 +330,11 @@ def test_closed_clients_say_so() -> None:
 
 
 def fail_for(text: str) -> Callable[[Request], None]:
-    """Return an intercept that loses the connection when a query of this length comes."""
+    """Return an intercept that loses the connection when a text of this length comes."""
 
     def fail(request: Request) -> None:
-        is_query = isinstance(request, InferRequest) and request.model_name == "text_encoder"
-        if is_query and request.inputs["attention_mask"].sum() == len("query: " + text) + 2:
+        is_text = isinstance(request, InferRequest) and request.model_name == "text_encoder"
+        if is_text and (request.inputs["attention_mask"].sum(axis=1) == len("query: " + text) + 2).any():
             raise ConnectionFailedError("lost")
 
     return fail
@@ -351,8 +353,8 @@ def many(transport: FakeTransport, calls: Any, asynchronous: bool, **options: An
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_many_calls_keep_their_order_and_their_errors(asynchronous: bool) -> None:
-    calls = [("a", ["x", "y"]), ("", ["x"]), ("bbb", ["x"]), ("c", []), ("dd", ["x", "y", "z"])]
-    outcomes = many(FakeTransport(fail_for("bbb")), iter(calls), asynchronous, concurrency=2, top_n=2)
+    calls = [("a", ["x", "y"]), ("", ["x"]), ("bbbbb", ["x"]), ("c", []), ("dd", ["x", "y", "z"])]
+    outcomes = many(FakeTransport(fail_for("bbbbb")), iter(calls), asynchronous, concurrency=2, top_n=2)
     assert [outcome.index for outcome in outcomes] == [0, 1, 2, 3, 4]
     assert [len(outcome.response.results) if outcome.response else None for outcome in outcomes] == [
         2,
@@ -414,7 +416,7 @@ def test_many_calls_run_at_the_same_time() -> None:
     together = threading.Barrier(3, timeout=10)
 
     def meet(request: Request) -> None:
-        if isinstance(request, InferRequest) and request.model_name == "rerank_text":
+        if isinstance(request, InferRequest) and request.model_name == "scoring_head_text":
             together.wait()
 
     with LycheeClient(transport=FakeTransport(meet)) as client:

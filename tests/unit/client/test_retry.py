@@ -29,7 +29,7 @@ class Failing:
     def __call__(self, request: Request) -> object:
         if isinstance(request, ControlRequest):
             return {"ready": self.probe}
-        if isinstance(request, InferRequest) and request.model_name == "rerank_text":
+        if isinstance(request, InferRequest) and request.model_name == "scoring_head_text":
             self.attempts += 1
             if self.attempts <= self.failures:
                 raise TransportError(self.kind, "STATUS", "the details", "id-1")
@@ -67,7 +67,7 @@ def test_retries_end_with_the_exception_that_the_probe_settles(
         client.rerank("q", ["a"])
     error = caught.value
     assert (type(error), failing.attempts) == (expected, attempts)
-    assert (error.model_name, error.request_id) == ("rerank_text", "id-1")
+    assert (error.model_name, error.request_id) == ("scoring_head_text", "id-1")
     assert isinstance(error.__cause__, TransportError)
 
 

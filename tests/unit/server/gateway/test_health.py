@@ -137,7 +137,7 @@ def test_a_failing_call_makes_the_gateway_look_again() -> None:
     broken = [False]
 
     def intercept(request: Request) -> InferResponse | None:
-        if broken[0] and isinstance(request, InferRequest) and request.model_name == "rerank_text":
+        if broken[0] and isinstance(request, InferRequest) and request.model_name == "scoring_head_text":
             raise ModelNotReadyError("unloaded")
         return None
 
@@ -165,7 +165,7 @@ def test_probes_share_one_pair_that_no_cache_has_seen() -> None:
         assert await service.health.check() == reports[0]
 
     run(look, transport)
-    assert [request.model_name for request in probes(transport)] == ["text_encoder", "rerank_text"]
+    assert [request.model_name for request in probes(transport)] == ["text_encoder", "scoring_head_text"]
 
 
 def test_a_slow_pair_degrades() -> None:

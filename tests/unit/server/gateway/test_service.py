@@ -37,7 +37,7 @@ class HeldTransport(FakeTransport):
 
     def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
         """See Transport."""
-        if not (self.holding and isinstance(request, InferRequest) and request.model_name == "rerank_text"):
+        if not (self.holding and isinstance(request, InferRequest) and request.model_name == "scoring_head_text"):
             return super().send(request, timeout_s)
         future: Future[Any] = Future()
         self.held.append((future, request))
@@ -119,7 +119,9 @@ def test_the_request_id_reaches_the_transport() -> None:
         assert (await service.rerank("a", ["b"], {}, request_id="mine")).request_id == "mine"
 
     run(rank, transport)
-    sent = [r.request_id for r in transport.requests if isinstance(r, InferRequest) and r.model_name == "rerank_text"]
+    sent = [
+        r.request_id for r in transport.requests if isinstance(r, InferRequest) and r.model_name == "scoring_head_text"
+    ]
     assert sent
     assert all(request_id is not None and request_id.startswith("mine/") for request_id in sent)
 
@@ -216,7 +218,7 @@ def test_calls_of_the_page_are_counted_by_status() -> None:
 def test_statistics_and_status_come_from_the_server() -> None:
     async def ask(service: Service) -> None:
         await service.rerank("a", ["b"], {})
-        assert (await service.model_statistics())["rerank_text"].requests >= 1
+        assert (await service.model_statistics())["scoring_head_text"].requests >= 1
         assert (await service.server_status()).ready
         assert (await service.manifest()).model_id == "fake"
 

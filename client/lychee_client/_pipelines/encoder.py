@@ -1,0 +1,80 @@
+"""A dual encoder's encoders: what they make, and what tells one text or image from another."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from lychee_client._embedding_cache import EmbeddingCache, EmbeddingKeys
+from lychee_client._image import Image
+from lychee_client._image_spec import ImageSpec
+from lychee_client._manifest import Manifest
+from lychee_client._text import TextProcessor, TokenizedText
+
+TEXT_ENCODER: Final = "text_encoder"
+VISION_ENCODER: Final = "vision_encoder"
+EMBEDDINGS: Final = {TEXT_ENCODER: "text_embedding", VISION_ENCODER: "image_embedding"}
+
+# A query that joins the documents' request saves one of its own, and costs one more row, padded to the documents'
+# length: for lychee-mini 1.5 instead of 4.2 ms at 16 tokens, about the same at twice the query's length. It joins few
+# documents only: of many it would save a small part, and they could not be answered from Triton's response cache any
+# more, which knows whole requests.
+MAX_PADDING: Final = 2
+MAX_COMPANIONS: Final = 4
+
+# With a cache the name of an embedding in it; otherwise the tokens of a text, or the Image itself.
+Key: TypeAlias = bytes | tuple[int, ...] | Image
+
+
+class Encoder:
+    """The encoders of one model.
+
+    Args:
+        manifest: Of a dual encoder.
+        text_processor: Made from the model's tokenizer.
+        image_spec: How to prepare images.
+        cache: Keeps the documents' embeddings; None: nothing does.
+    """
+
+    def __init__(
+        self, manifest: Manifest, text_processor: TextProcessor, image_spec: ImageSpec, cache: EmbeddingCache | None
+    ) -> None:
+        assert manifest.embedding_dim is not None
+        self.manifest = manifest
+        self.embedding_dim = manifest.embedding_dim
+        self.text_processor = text_processor
+        self.image_spec = image_spec
+        self.cache = cache
+        self._text_keys = EmbeddingKeys(manifest, TEXT_ENCODER, "token ids")
+        self._image_keys = EmbeddingKeys(manifest, VISION_ENCODER, repr(image_spec))
+
+    def make_text_key(self, text: TokenizedText) -> Key:
+        """Return what only texts that the model reads alike have in common."""
+        if self.cache is None:
+            return tuple(text.ids)
+        return self._text_keys.make(np.array(text.ids, "<i8").tobytes())
+
+    def make_image_key(self, image: Image) -> Key:
+        """Return what only images of one content have in common; without a cache, reading nothing, the object itself.
+
+        Raises:
+            InvalidInputError: The file cannot be read, or the Pillow image cannot be used.
+        """
+        return image if self.cache is None else self._image_keys.make(image.content_hash())
+
+
+def find_shared_length(query: int, documents: Iterable[int], max_batch_size: int) -> int | None:
+    """Return the length of the documents that a query is to be sent with, or None if it is better sent alone.
+
+    Args:
+        query: Length in tokens that it would be padded to alone.
+        documents: The same of each document that is to be sent.
+        max_batch_size: Of the text encoder.
+    """
+    for length, companions in sorted(Counter(documents).items()):
+        if query <= length <= MAX_PADDING * query and companions < min(MAX_COMPANIONS + 1, max_batch_size):
+            return length
+    return None
