@@ -29,6 +29,8 @@ def main() -> int:
             console.print(
                 f"ready after {time.monotonic() - started:.1f} s on {server.grpc_url} (log: {server.log_path})"
             )
+            for name, choice in server.choices.items():
+                console.print(f"  {name}: {choice.execution} ({choice.reason})")
             return rank_catalogue(console, server.grpc_url)
     except LycheeServerError as error:
         console.print(f"[red]{error}[/red]")

@@ -22,6 +22,7 @@ from execution import ENCODERS, EXECUTIONS, available_executions, open_session
 from lychee_client import LycheeClient
 from lychee_client.calibration.pair_scores import score_pairs
 from lychee_client.calibration.pairs import Pair, read_pairs
+from lychee_export.errors import ValidationError
 from lychee_export.exporter import export_checkpoint
 from lychee_export.quantization import Precision
 from lychee_export.verification.in_process import InProcessTransport
@@ -90,15 +91,25 @@ class Quality:
     change_high: float
 
 
-def export_all(folder: Path) -> dict[str, Path]:
-    """Export each precision that is not there yet."""
+def export_all(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Export each precision that is not there yet.
+
+    Returns:
+        Repositories by precision, and why the exporter refuses the others.
+    """
     repositories: dict[str, Path] = {}
+    refused: dict[str, str] = {}
     for precision in EXPORTS:
-        repositories[precision] = folder / precision
-        if not (folder / precision / "client_assets").is_dir():
+        path = folder / precision
+        if not (path / "client_assets").is_dir():
             print(f"exporting {precision}", flush=True)
-            export_checkpoint("lychee-mini", folder / precision, precision)
-    return repositories
+            try:
+                export_checkpoint("lychee-mini", path, precision)
+            except ValidationError as error:
+                refused[precision] = f"refused: {error}"
+                continue
+        repositories[precision] = path
+    return repositories, refused
 
 
 def model_path(repository: Path, name: str) -> Path:
@@ -238,12 +249,13 @@ def main() -> None:
     arguments = parser.parse_args()
     machine = describe_machine()
     arguments.work_dir.mkdir(parents=True, exist_ok=True)
-    repositories = export_all(arguments.work_dir)
+    repositories, refused = export_all(arguments.work_dir)
     pairs = read_pairs(PAIRS, labelled=True).pairs
     sizes = {name: disk_bytes(repository) for name, repository in repositories.items()}
     print(f"{machine['cpu']}, {machine['cores']} cores, bfloat16: {machine['bfloat16']}, {machine['date']}")
     print(f"{len(pairs)} labelled pairs, {sum(bool(pair.relevant) for pair in pairs)} relevant")
     rows, missing = open_rows(repositories)
+    missing |= refused
     reference = embed(rows[REFERENCE].encoders)
     quality: dict[str, Quality] = {}
     exact = np.empty(0)

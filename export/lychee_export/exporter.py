@@ -369,7 +369,7 @@ def _measure_golden_error(models: Sequence[ModelFolder], workspace: Workspace, a
     if not error <= accepted:
         raise ValidationError(
             f"with the client's preprocessing, a golden pair's score differs from the reference by {error:.3g}; "
-            f"accepted is {accepted:g}"
+            f"accepted is {accepted:g}. With fewer bits per weight, choose a precision with more"
         )
     return error
 

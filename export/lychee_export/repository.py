@@ -91,16 +91,18 @@ def linked_repository(models: Sequence[ModelFolder], parent: Path) -> Iterator[P
     """Lay models out as a repository of links, to try them before they are moved into the real one.
 
     Args:
-        models: The models; their files stay where they are.
+        models: The models; their files stay where they are, those of one model in one folder.
         parent: Folder in which the repository exists for a while.
     """
     with tempfile.TemporaryDirectory(prefix="linked-", dir=parent) as folder:
         for model in models:
             version = Path(folder, model.name, _FIRST_VERSION)
-            version.mkdir(parents=True)
+            version.parent.mkdir()
             (version.parent / "config.pbtxt").write_text(model.config, encoding="utf-8")
-            for path in model.files:
-                (version / path.name).symlink_to(path.absolute())
+            if model.files:  # a link to the folder: ONNX Runtime takes no weights through a link to their file
+                version.symlink_to(model.files[0].parent.absolute())
+            else:
+                version.mkdir()
         yield Path(folder)
 
 

@@ -12,6 +12,8 @@ from tritonclient.grpc import model_config_pb2
 
 from lychee_server.config_text import ConfigFile, Problem, read_config, suggest, version_folders
 from lychee_server.ensemble_lint import ensemble_problems
+from lychee_server.execution.onnx_sessions import EXECUTIONS
+from lychee_server.execution.serving import UNCHOSEN
 from lychee_server.repository import DEFAULT_MODEL_FILENAME
 
 BACKENDS: Final = frozenset({"onnxruntime", "python"})
@@ -33,11 +35,15 @@ OTHER_PARAMETERS: Final = frozenset(
         "arena_extend_strategy",
         "cudnn_conv_algo_search",
         "do_copy_in_default_stream",
+        "error_budget",
+        "execution",
+        "execution_reason",
         "gpu_mem_limit",
         "memory.enable_memory_arena_shrinkage",
         "session.use_device_allocator_for_initializers",
     }
 )
+EXECUTION: Final = "execution"
 MAXIMUM_PREFIX: Final = "maximum."
 QUEUE_FIELDS: Final = ("priority_levels", "default_queue_policy", "priority_queue_policy")
 _Group: Final = model_config_pb2.ModelInstanceGroup
@@ -197,6 +203,8 @@ def check_parameters(file: ConfigFile, _: int) -> Iterator[Problem]:
             if not (text.isascii() and text.isdigit()) or (largest is not None and int(text) > largest):
                 upper = "" if largest is None else f" to {largest}"
                 yield file.problem(value or field, f"is {text!r}", f"write a whole number from 0{upper}")
+        elif name == EXECUTION and text not in {UNCHOSEN, *EXECUTIONS}:
+            yield file.problem(value or field, f"is {text!r}", suggest(text, {UNCHOSEN, *EXECUTIONS}))
         elif name not in OTHER_PARAMETERS:
             seen = "no backend reads this parameter, so it changes nothing"
             advice = suggest(name, {*NUMBER_PARAMETERS, *OTHER_PARAMETERS, f"{MAXIMUM_PREFIX}<input or axis>"})

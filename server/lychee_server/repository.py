@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
@@ -93,11 +94,16 @@ def _missing_files(folder: Path, config_name: str | None, artifacts: Collection[
     return [file for file in files if not file.exists()]
 
 
+def read_manifest(repository: Path) -> dict[str, Any]:
+    """Return what the newest export says about itself; empty if it left no manifest."""
+    try:
+        path = newest_version(repository / ASSETS_MODEL) / MANIFEST_FILENAME
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 def read_artifacts(repository: Path) -> dict[str, str]:
     """Return the SHA-256 of the files that the newest export wrote, by name; empty if it left no manifest."""
-    folder = repository / ASSETS_MODEL
-    try:
-        manifest = json.loads((newest_version(folder) / MANIFEST_FILENAME).read_text(encoding="utf-8"))
-        return dict(manifest["artifacts"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    artifacts = read_manifest(repository).get("artifacts")
+    return dict(artifacts) if isinstance(artifacts, dict) else {}

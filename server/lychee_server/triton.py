@@ -7,6 +7,7 @@ import re
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +16,7 @@ import psutil
 
 from lychee_server import _config
 from lychee_server._errors import LycheeServerError, ServerStartError
-from lychee_server.execution import DEFAULT_ERROR_BUDGET, Served, serve
+from lychee_server.execution import DEFAULT_ERROR_BUDGET, Choice, Served, serve
 from lychee_server.installation import TritonInstallation, assemble_backends
 from lychee_server.processes import (
     StopReport,
@@ -120,6 +121,11 @@ class TritonServer:
     def metrics_url(self) -> str:
         """URL of the Prometheus metrics."""
         return f"http://{reachable_host(self.host)}:{self.metrics_port}/metrics"
+
+    @property
+    def choices(self) -> Mapping[str, Choice]:
+        """What executes the models that left it open, and why; empty before the start."""
+        return {} if self._served is None else self._served.choices
 
     @property
     def choice_note(self) -> str:

@@ -9,7 +9,7 @@ import torch
 from lychee_client import Image
 from lychee_client._image_spec import parse_image_spec
 from lychee_export.families import Checkpoint
-from lychee_export.manifest import GOLDEN_TOLERANCE
+from lychee_server.execution import DEFAULT_ERROR_BUDGET
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
@@ -79,7 +79,7 @@ def test_right_preprocessing_matches(checkpoint: Checkpoint, embed_text: Callabl
 def test_fault_breaks_the_tolerance(
     checkpoint: Checkpoint, embed_text: Callable[[str], torch.Tensor], fault: dict[str, object]
 ) -> None:
-    assert largest_error(checkpoint, embed_text, **fault) > GOLDEN_TOLERANCE  # type: ignore[arg-type]
+    assert largest_error(checkpoint, embed_text, **fault) > DEFAULT_ERROR_BUDGET  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("removed", [[], [0], [1]], ids=["none", "first alone", "second alone"])
@@ -94,4 +94,4 @@ def test_direction_that_is_not_removed_breaks_the_tolerance(checkpoint: Checkpoi
         embedding: torch.Tensor = encoder(ids, torch.ones_like(ids))
         return embedding
 
-    assert largest_error(checkpoint, embed_text) > GOLDEN_TOLERANCE
+    assert largest_error(checkpoint, embed_text) > DEFAULT_ERROR_BUDGET

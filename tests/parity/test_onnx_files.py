@@ -116,7 +116,7 @@ def test_quantized_weights_keep_scores_order_and_batch_invariance(
 @pytest.mark.slow
 def test_half_floats_keep_scores_order_and_batch_invariance(tmp_path: Path) -> None:
     report = export_checkpoint("lychee-mini", tmp_path, "fp16")
-    parity = report.parity["cpu"]
+    parity = report.parity
     assert 0 < parity.max_score_error < 2e-3
     assert parity.batch_invariance < 1e-4
     assert report.golden_error < 2e-3

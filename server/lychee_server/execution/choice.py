@@ -32,14 +32,12 @@ def choose(measured: Mapping[str, Mapping[str, Measurement]], error_budget: floa
 
     Args:
         measured: By model and execution; the plain CPU provider is among them.
-        error_budget: How far a score may be from the reference's, beyond what the plain CPU provider shows: that is
-            what weights of few bits cost, whatever executes them.
+        error_budget: How far a score may be from what it is on the plain CPU provider. How far that is from the
+            reference, because of weights of few bits, is the export's affair.
     """
     usable = {
-        model: [
-            name for name, found in by_execution.items() if not _problem(found, by_execution[PLAIN_CPU], error_budget)
-        ]
-        for model, by_execution in measured.items()
+        model: [name for name, found in own.items() if name == PLAIN_CPU or not _problem(found, error_budget)]
+        for model, own in measured.items()
     }
     combinations = [dict(zip(usable, names, strict=True)) for names in itertools.product(*usable.values())]
     within = [each for each in combinations if _added_error(measured, each) <= max(error_budget, EXACT_ATOL)]
@@ -48,23 +46,17 @@ def choose(measured: Mapping[str, Mapping[str, Measurement]], error_budget: floa
 
 
 def _added_error(measured: Mapping[str, Mapping[str, Measurement]], combination: Mapping[str, str]) -> float:
-    """Return how far a score may be off beyond what the plain CPU provider shows, as far as that is known."""
-    return sum(_off(measured[model][name], measured[model][PLAIN_CPU]) for model, name in combination.items())
+    """Return how far a score may be off the plain CPU provider's."""
+    return sum(measured[model][name].error for model, name in combination.items() if name != PLAIN_CPU)
 
 
-def _off(found: Measurement, plain: Measurement) -> float:
-    return max(0.0, found.error - plain.error)
-
-
-def _problem(found: Measurement, plain: Measurement, error_budget: float) -> str:
+def _problem(found: Measurement, error_budget: float) -> str:
     """Say why an execution cannot be chosen; empty if it can."""
-    if found is plain:
-        return ""
     if found.problem is not None:
         return found.problem
     allowed = max(error_budget, EXACT_ATOL)
-    if _off(found, plain) > allowed:
-        return f"moves a score by {_off(found, plain):.4f}, {allowed:g} is allowed"
+    if found.error > allowed:
+        return f"moves a score by {found.error:.4f}, {allowed:g} is allowed"
     if found.move > INVARIANCE_ATOL:
         return f"moves a score by {found.move:.4f} with its batch or padding, {INVARIANCE_ATOL:g} is allowed"
     if found.speed is not None and found.speed < WORTH_IT:
@@ -73,16 +65,15 @@ def _problem(found: Measurement, plain: Measurement, error_budget: float) -> str
 
 
 def _explain(name: str, measured: Mapping[str, Measurement], error_budget: float) -> str:
-    plain = measured[PLAIN_CPU]
     if name != PLAIN_CPU:
         found = measured[name]
-        scores = f"scores off by {_off(found, plain):.4f}, {error_budget:g} is allowed"
+        scores = f"scores off by {found.error:.4f}, {error_budget:g} is allowed"
         if EXECUTIONS[name].precision == "fp32":
             scores = "the same scores"
         return f"{found.speed:.1f} times as fast as {PLAIN_CPU}, {scores}"
     over = "would exceed the error budget together with another model's"
     others = [
-        f"{each} {_problem(found, plain, error_budget) or over}" for each, found in measured.items() if each != name
+        f"{other} {_problem(found, error_budget) or over}" for other, found in measured.items() if other != PLAIN_CPU
     ]
     if error_budget == EXACT:
         others.append("only float32 is exact")

@@ -61,7 +61,8 @@ class Measurement:
     """One execution of one model.
 
     Attributes:
-        error: Largest distance of a score from the reference's, with this execution of this model alone.
+        error: Largest distance of a score from what it is on the plain CPU provider, with this execution of this model
+            alone; for the plain CPU provider itself, from the reference's.
         move: Largest distance that a score moved when its row was alone or padded.
         speed: How many times as fast as the plain CPU provider, for one row and a small batch; None: not measured.
         problem: Why it cannot be used; None if it can.

@@ -6,14 +6,13 @@ back, too.
 """
 
 import math
-import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 
 from lychee_server.execution.measurement import INVARIANCE_ATOL, Measurement, Measurements, Task
@@ -27,9 +26,13 @@ from lychee_server.execution.onnx_sessions import (
 )
 from lychee_server.execution.reference_rows import EnsembleRows, Scorer, Session, Tensors, read_rows
 
+Scores = npt.NDArray[np.float64]
+
 TIME_LIMIT_S = 20.0
 """After so long no other execution is opened. lychee-mini takes 3 s, larger models in proportion to their weights."""
-ROUNDS = 3
+ROUNDS = 2
+RUNS = 2
+SETTLE_S = 0.02
 BATCH_ROWS = 4
 ALONE_ROWS = 2
 ORDER = ("openvino-bf16", "cuda-fp32", "openvino-fp32")
@@ -45,16 +48,22 @@ def measure(task: Task, executions: Sequence[str], started: float) -> Measuremen
         started: When the work began, as `time.perf_counter` has it.
     """
     rows = read_rows(Path(task.rows_path), task.ensembles)
-    scorer = Scorer(lambda model: _open(task, model, PLAIN_CPU))
-    baseline = [scorer.score(each) for each in rows]
-    exact = _largest_error(rows, baseline)
+    candidates = [
+        name for name in ORDER if name in executions and (task.error_budget > 0 or EXECUTIONS[name].precision == "fp32")
+    ]
     found = Measurements()
+    scorer = Scorer(lambda model: _open(task, model, PLAIN_CPU))
+    plain = [scorer.score(each) for each in rows]
     for model in (name for name, each in task.models.items() if each.choose):
-        measured = {PLAIN_CPU: Measurement(error=exact, speed=1.0)}
-        found.models[model] = measured
-        concerned = [each for each in rows if any(step.model == model for step in each.steps)]
-        for execution in _candidates(executions, task.error_budget):
-            if _is_settled(measured, exact, task.error_budget):
+        concerned = [
+            (each, scores)
+            for each, scores in zip(rows, plain, strict=True)
+            if any(step.model == model for step in each.steps)
+        ]
+        error = max((_distance(scores, each.scores) for each, scores in concerned), default=0.0)
+        measured = found.models[model] = {PLAIN_CPU: Measurement(error=error, speed=1.0)}
+        for execution in candidates if concerned else ():
+            if _is_settled(measured, task.error_budget):
                 break
             if time.perf_counter() - started > TIME_LIMIT_S:
                 measured[execution] = Measurement(problem="was not tried, for want of time")
@@ -62,61 +71,86 @@ def measure(task: Task, executions: Sequence[str], started: float) -> Measuremen
                 continue
             try:
                 session = _open(task, model, execution)
-                measured[execution] = _measure_one(scorer, model, session, concerned, exact + task.error_budget)
-            except Exception as error:  # whatever the provider throws, the plain one can still serve
-                measured[execution] = Measurement(problem=f"is not usable: {one_line(error)}")
+                measured[execution] = _measure_one(scorer, model, session, concerned, task.error_budget)
+            except Exception as failure:  # whatever the provider throws, the plain one can still serve
+                measured[execution] = Measurement(problem=f"is not usable: {one_line(failure)}")
     found.seconds = time.perf_counter() - started
     return found
 
 
-def _candidates(executions: Sequence[str], error_budget: float) -> list[str]:
-    return [name for name in ORDER if name in executions and (error_budget > 0 or EXECUTIONS[name].precision == "fp32")]
-
-
-def _is_settled(measured: Mapping[str, Measurement], exact: float, error_budget: float) -> bool:
+def _is_settled(measured: Mapping[str, Measurement], error_budget: float) -> bool:
     """Tell whether bfloat16 keeps the scores and is fast: the same provider in float32 is not faster."""
     best = measured.get("openvino-bf16")
     if best is None or best.speed is None:
         return False
-    return best.speed > 1 and best.error <= exact + error_budget and best.move <= INVARIANCE_ATOL
+    return best.speed > 1 and best.error <= error_budget and best.move <= INVARIANCE_ATOL
 
 
 def _measure_one(
-    scorer: Scorer, model: str, session: Session, rows: Sequence[EnsembleRows], accepted: float
+    scorer: Scorer,
+    model: str,
+    session: Session,
+    rows: Sequence[tuple[EnsembleRows, Scores]],
+    error_budget: float,
 ) -> Measurement:
+    """Measure a session of a model.
+
+    Args:
+        scorer: Computes the scores.
+        model: The model.
+        session: Takes the place of its own.
+        rows: Those in which the model has a part, with the scores that the plain CPU provider gives them.
+        error_budget: What is further off is not worth timing.
+    """
     instead = {model: session}
-    scores = [scorer.score(each, instead) for each in rows]
-    error = _largest_error(rows, scores)
+    scores = [scorer.score(each, instead) for each, _ in rows]
     if not all(np.isfinite(each).all() for each in scores):
         return Measurement(problem="gives scores that are not finite")
-    if error > max(accepted, INVARIANCE_ATOL):
+    error = max(_distance(found, plain) for found, (_, plain) in zip(scores, rows, strict=True))
+    if error > max(error_budget, INVARIANCE_ATOL):
         return Measurement(error)
-    moves = [0.0]
-    for each, together in zip(rows, scores, strict=True):
-        count = min(ALONE_ROWS, len(together))
-        moves.append(float(np.abs(scorer.score(each, instead, only=count) - together[:count]).max()))
-        if each.padded:
-            moves.append(float(np.abs(scorer.score(each, instead, padded=True) - together).max()))
-    return Measurement(error, max(moves), _compare_speed(session, scorer.own_session(model), scorer.feeds[model]))
+    move = _measure_move(scorer, rows[0][0], instead, scores[0])
+    return Measurement(error, move, _compare_speed(session, scorer.own_session(model), scorer.feeds[model]))
+
+
+def _measure_move(scorer: Scorer, rows: EnsembleRows, instead: Mapping[str, Session], together: Scores) -> float:
+    """Return how far a score moves when its row stands alone or is padded, in the first ensemble with the model."""
+    count = min(ALONE_ROWS, len(together))
+    moved = [np.abs(scorer.score(rows, instead, only=count) - together[:count])]
+    if rows.padded:
+        moved.append(np.abs(scorer.score(rows, instead, padded=True) - together))
+    return float(np.concatenate(moved).max())
 
 
 def _compare_speed(session: Session, plain: Session, feed: Tensors) -> float:
-    """Return how many times as fast a session is as the plain one: for one row and for a batch, taken in turn."""
+    """Return how many times as fast a session is as the plain one: for one row and for a batch, in turn."""
     ratios = []
     for count in (1, BATCH_ROWS):
         part = {name: value[:count] for name, value in feed.items()}
         times: dict[str, list[float]] = {"plain": [], "other": []}
         for _ in range(ROUNDS):
             for name, each in (("plain", plain), ("other", session)):
-                begun = time.perf_counter()
-                each.run(None, part)  # type: ignore[arg-type]
-                times[name].append(time.perf_counter() - begun)
+                times[name].append(_time(each, part))
         ratios.append(min(times["plain"]) / min(times["other"]))
-    return math.sqrt(statistics.fmean(ratios) * statistics.harmonic_mean(ratios))
+    return math.sqrt(math.prod(ratios))
 
 
-def _largest_error(rows: Sequence[EnsembleRows], scores: Sequence[Any]) -> float:
-    return max(float(np.abs(found - each.scores).max()) for each, found in zip(rows, scores, strict=True))
+def _time(session: Session, feed: Tensors) -> float:
+    """Return the seconds of a run, the best of a few: the first ones share the cores with another session's threads.
+
+    ONNX Runtime's threads spin for a while after a run, in case that another one follows.
+    """
+    time.sleep(SETTLE_S)
+    times = []
+    for _ in range(RUNS):
+        begun = time.perf_counter()
+        session.run(None, feed)
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+def _distance(scores: Scores, others: Scores) -> float:
+    return float(np.abs(scores - others).max())
 
 
 def _open(task: Task, model: str, execution: str) -> ort.InferenceSession:

@@ -19,7 +19,7 @@ QUERY_EMBEDDING = "query_embedding"
 class Session(Protocol):
     """What ONNX Runtime's session is asked for."""
 
-    def run(self, output_names: Sequence[str], input_feed: Mapping[str, Array]) -> list[Array]:
+    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Array]) -> list[Array]:
         """Compute outputs."""
 
 

@@ -1,5 +1,6 @@
 """The repository that Triton is given: links to the exported one, with configurations that say what executes it."""
 
+import contextlib
 import hashlib
 import shutil
 import subprocess
@@ -13,13 +14,21 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from lychee_server._errors import RepositoryError
 from lychee_server.execution.budget import format_budget
-from lychee_server.execution.choice import Choice, choose
+from lychee_server.execution.choice import EXACT_ATOL, Choice, choose
 from lychee_server.execution.measurement import Measurements, ModelTask, Task
 from lychee_server.execution.onnx_sessions import PLAIN_CPU
 from lychee_server.execution.reference_rows import Step
 from lychee_server.execution.remembered import describe_circumstances, recall, remember
-from lychee_server.repository import ASSETS_MODEL, model_path, newest_version, read_artifacts, read_config
+from lychee_server.repository import (
+    ASSETS_MODEL,
+    model_path,
+    newest_version,
+    read_artifacts,
+    read_config,
+    read_manifest,
+)
 
 UNCHOSEN = "auto"
 ROWS_FILENAME = "reference_rows.npz"
@@ -56,12 +65,12 @@ def serve(repository: Path, config_name: str | None, error_budget: float, cache_
         config_name: Variant of the models' configurations, or None.
         error_budget: How far a score may be from the reference's, from 0; 0 admits float32 alone.
         cache_dir: Keeps choices, links and compiled networks.
-
-    Raises:
-        RepositoryError: A configuration cannot be read.
     """
     folders = {path.parent.name: path.parent for path in sorted(repository.glob("*/config.pbtxt"))}
-    configs = {name: read_config(folder, config_name) for name, folder in folders.items()}
+    configs: Configs = {}
+    for name, folder in folders.items():
+        with contextlib.suppress(RepositoryError):  # Triton says what is wrong with it
+            configs[name] = read_config(folder, config_name)
     open_models = [name for name, config in configs.items() if _execution(config) == UNCHOSEN]
     if not open_models:
         return Served(repository, {}, "")
@@ -93,6 +102,9 @@ def _choose(
     found = _measure(task)
     if isinstance(found, str):
         return plain(found)
+    error = max(measured[PLAIN_CPU].error for measured in found.models.values())
+    if read_manifest(repository).get("precision") == "fp32" and error > EXACT_ATOL:
+        return plain(f"{PLAIN_CPU} itself is off by {error:.2g} on the reference rows; run `lychee verify`")
     choices = choose(found.models, error_budget)
     failure = "there was not enough time"
     if found.complete:

@@ -11,7 +11,8 @@ from lychee_client._transports.fake import FakeTransport
 
 
 def fetched(transport: FakeTransport) -> list[tuple[str, ...]]:
-    return [request.outputs for request in transport.requests if request.model_name == "client_assets"]
+    sent = [request for request in transport.requests if isinstance(request, InferRequest)]
+    return [request.outputs for request in sent if request.model_name == "client_assets"]
 
 
 def load_once(transport: FakeTransport) -> None:

@@ -140,7 +140,8 @@ def test_documents_of_one_modality_are_scored_together() -> None:
         ImageText(blue, "a" * 50),
     ]
     assert len(ask(transport, "q", documents).results) == 8
-    heads = [(request.model_name, request.rows) for request in transport.requests if "head" in request.model_name]
+    sent = [request for request in transport.requests if isinstance(request, InferRequest)]
+    heads = [(request.model_name, request.rows) for request in sent if "head" in request.model_name]
     assert heads == [("scoring_head_text", 4), ("scoring_head_image", 2), ("scoring_head_image_text", 2)]
 
 

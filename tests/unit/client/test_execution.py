@@ -77,9 +77,9 @@ def test_a_server_that_keeps_its_configurations_to_itself_is_used_all_the_same()
 
 
 def test_an_encoder_that_is_not_loaded_is_no_encoder_without_a_word() -> None:
-    with make_client(TransportError(ModelNotReadyError, "400", "unknown model", "1")) as client:
-        with pytest.raises(ModelNotReadyError):
-            _ = client.manifest
+    client = make_client(TransportError(ModelNotReadyError, "400", "unknown model", "1"))
+    with client, pytest.raises(ModelNotReadyError):
+        _ = client.manifest
 
 
 @pytest.fixture

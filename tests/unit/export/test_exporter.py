@@ -12,6 +12,7 @@ from lychee_export.deployment import config_files
 from lychee_export.errors import ValidationError
 from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint, Piece
+from lychee_server.execution import serve
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -28,15 +29,20 @@ def test_export_writes_models_manifest_and_tokenizer(
     load(toy)
     lines: list[str] = []
     report = export_checkpoint("toy", tmp_path, progress=lines.append)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["client_assets", "encoder", "rerank"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "client_assets",
+        "encoder",
+        "rerank",
+        "validation.json",
+    ]
     manifest = json.loads((tmp_path / "client_assets/1/manifest.json").read_text(encoding="utf-8"))
     assert manifest == report.manifest
     assert manifest["golden_pairs"]["pairs"] == [
         {"query": {"text": "query"}, "document": {"text": "text"}, "relevance_score": 0.5}
     ]
-    assert set(manifest["parity"]) == {"cpu", "openvino"}
-    assert 0 <= manifest["parity"]["cpu"]["max_logit_error"] < 1e-5
-    assert 0 <= manifest["parity"]["cpu"]["logit_batch_invariance"] < 1e-5
+    record = json.loads((tmp_path / "validation.json").read_text(encoding="utf-8"))
+    assert 0 <= record["max_logit_error"] < 1e-5
+    assert 0 <= record["logit_batch_invariance"] < 1e-5
     assets = onnx.load(tmp_path / "client_assets/1/model.onnx")
     texts = {node.output[0]: node.attribute[0].t.string_data[0].decode() for node in assets.graph.node}
     assert json.loads(texts["manifest"]) == manifest
@@ -81,9 +87,15 @@ def test_changed_model_id_gives_the_assets_a_new_version(
     assert (tmp_path / "encoder/1/model.onnx").is_file()
 
 
-def test_fewer_bits_run_without_the_accelerator(toy: Checkpoint) -> None:
+def test_what_executes_an_encoder_is_left_open_where_a_server_may_choose(toy: Checkpoint) -> None:
     signatures = [toy.pieces[0].signature]
-    assert "openvino" in config_files(signatures, "fp32")["encoder"][0]
+    for precision in ("fp32", "s8"):
+        config, variants = config_files(signatures, precision)["encoder"]  # type: ignore[arg-type]
+        assert 'key: "execution"' in config
+        assert "openvino" not in config
+        assert "openvino" in variants["openvino"]
+        assert "openvino" not in variants["cpu"]
+        assert not any('key: "execution"' in variant for variant in variants.values())
     for precision in ("fp16", "w8", "w4"):
         config, variants = config_files(signatures, precision)["encoder"]  # type: ignore[arg-type]
         assert "openvino" not in config
@@ -121,3 +133,15 @@ def test_command_prints_what_it_measured(
     assert "of a logit" in result.stdout
     assert "ranking order kept (tau 1.00)" in result.stdout
     assert "lychee load" in result.stdout
+
+
+def test_weights_in_a_file_of_their_own_are_exported_and_served(
+    tmp_path: Path, weighted: Checkpoint, load: Callable[[Checkpoint], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(weighted)
+    real_export = exporter.export_onnx
+    monkeypatch.setattr(exporter, "export_onnx", lambda piece, path: real_export(piece, path, external_data_bytes=0))
+    export_checkpoint("toy", tmp_path / "models")
+    assert (tmp_path / "models/encoder/1/model.onnx.data").is_file()
+    served = serve(tmp_path / "models", None, 0.01, tmp_path / "cache")
+    assert served.note.startswith("measured in ")

@@ -54,7 +54,13 @@ def test_finished_models_are_reused_after_an_interruption(tmp_path: Path, two_pi
     export_checkpoint("toy", tmp_path, progress=lines.append)
     assert "encoder is finished already" in lines
     assert "exporting spare" in lines
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["client_assets", "encoder", "rerank", "spare"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "client_assets",
+        "encoder",
+        "rerank",
+        "spare",
+        "validation.json",
+    ]
 
 
 def test_work_on_something_else_is_cleaned_and_not_reused(tmp_path: Path, two_pieces: Checkpoint, load: Load) -> None:
@@ -146,7 +152,13 @@ def test_models_of_the_previous_checkpoint_go_and_foreign_ones_stay(
     assert (tmp_path / "spare").is_dir()
     load(toy)
     export_checkpoint("toy", tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["client_assets", "encoder", "foreign", "rerank"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "client_assets",
+        "encoder",
+        "foreign",
+        "rerank",
+        "validation.json",
+    ]
 
 
 def test_manifest_of_a_stranger_removes_nothing_outside(tmp_path: Path, toy: Checkpoint, load: Load) -> None:

@@ -40,8 +40,7 @@ def test_fewer_bits_keep_scores_and_the_wire(
 ) -> None:
     load(weighted)
     report = export_checkpoint("toy", tmp_path, precision)
-    assert set(report.parity) == {"cpu"}
-    assert 0 < report.parity["cpu"].max_logit_error < 2e-2
+    assert 0 < report.parity.max_logit_error < 2e-2
     assert report.manifest["precision"] == precision
     model = onnx.load(tmp_path / "encoder/1/model.onnx")
     assert element_type in {tensor.data_type for tensor in model.graph.initializer}

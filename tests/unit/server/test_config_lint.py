@@ -180,6 +180,15 @@ def test_an_empty_repository_has_no_files(tmp_path: Path) -> None:
         (
             "encoder",
             8,
+            'parameters {\n key: "execution" value { string_value: "openvino-bf61" } }',
+            9,
+            "parameters[execution].value.string_value",
+            "'openvino-bf61'",
+            "did you mean openvino-bf16?",
+        ),
+        (
+            "encoder",
+            8,
             'parameters {\n key: "intra_op_thread_count" value { string_value: "all" } }',
             9,
             "parameters[intra_op_thread_count].value.string_value",

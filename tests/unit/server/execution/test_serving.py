@@ -92,7 +92,7 @@ def write_rows(repository: Path, inputs: np.ndarray, scores: np.ndarray) -> None
         },
     )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    manifest = {"artifacts": {"client_assets/reference_rows.npz": digest}}
+    manifest = {"precision": "fp32", "artifacts": {"client_assets/reference_rows.npz": digest}}
     (assets / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
@@ -223,6 +223,7 @@ def test_files_that_differ_from_their_reference_are_named(repository: Path, cach
     write_rows(repository, rows, np.full((2, 1), 0.123))
     choice = serve(repository, None, 0.01, cache).choices["vision_encoder"]
     assert choice.execution == "cpu-fp32"
+    assert "cpu-fp32 itself is off by" in choice.reason
 
 
 def test_a_choice_can_be_opened_again() -> None:
