@@ -12,8 +12,7 @@ from tritonclient.grpc import model_config_pb2
 
 from lychee_server.config_text import ConfigFile, Problem, read_config, suggest, version_folders
 from lychee_server.ensemble_lint import ensemble_problems
-from lychee_server.execution.onnx_sessions import EXECUTIONS
-from lychee_server.execution.serving import UNCHOSEN
+from lychee_server.execution.onnx_sessions import EXECUTIONS, UNCHOSEN
 from lychee_server.repository import DEFAULT_MODEL_FILENAME
 
 BACKENDS: Final = frozenset({"onnxruntime", "python"})

@@ -23,6 +23,7 @@ from onnx_sessions import (
     BFLOAT16_CPU_FLAGS,
     EXECUTIONS,
     PLAIN_CPU,
+    UNCHOSEN,
     available_cpus,
     lacks_bfloat16,
     one_line,
@@ -35,7 +36,6 @@ Array = npt.NDArray[Any]
 
 DEFAULT_MODEL_FILENAME = "model.onnx"
 DEFAULT_PRECISION = "bf16"
-UNCHOSEN = "auto"  # `lychee load` replaces it by what it has measured to be best
 ONNX_TYPES = {
     "TYPE_BOOL": "tensor(bool)",
     "TYPE_UINT8": "tensor(uint8)",

@@ -28,6 +28,7 @@ class Execution:
     precision: Literal["fp32", "bf16"]
 
 
+UNCHOSEN = "auto"  # what an export writes; `lychee load` replaces it by what it has measured to be best
 PLAIN_CPU = "cpu-fp32"
 EXECUTIONS: Mapping[str, Execution] = {
     PLAIN_CPU: Execution(CPU_PROVIDER, "fp32"),

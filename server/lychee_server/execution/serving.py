@@ -18,7 +18,7 @@ from lychee_server._errors import RepositoryError
 from lychee_server.execution.budget import format_budget
 from lychee_server.execution.choice import EXACT_ATOL, Choice, choose
 from lychee_server.execution.measurement import Measurements, ModelTask, Task
-from lychee_server.execution.onnx_sessions import PLAIN_CPU
+from lychee_server.execution.onnx_sessions import PLAIN_CPU, UNCHOSEN
 from lychee_server.execution.reference_rows import Step
 from lychee_server.execution.remembered import describe_circumstances, recall, remember
 from lychee_server.repository import (
@@ -30,7 +30,6 @@ from lychee_server.repository import (
     read_manifest,
 )
 
-UNCHOSEN = "auto"
 ROWS_FILENAME = "reference_rows.npz"
 MEASURING_TIMEOUT_S = 60.0
 FOLDER = "served"
@@ -66,6 +65,7 @@ def serve(repository: Path, config_name: str | None, error_budget: float, cache_
         error_budget: How far a score may be from the reference's, from 0; 0 admits float32 alone.
         cache_dir: Keeps choices, links and compiled networks.
     """
+    repository = repository.absolute()  # links and what is remembered must not depend on the working directory
     folders = {path.parent.name: path.parent for path in sorted(repository.glob("*/config.pbtxt"))}
     configs: Configs = {}
     for name, folder in folders.items():
@@ -170,9 +170,17 @@ def _link(
         name: str(text_format.MessageToString(with_choice(configs[name], choice, error_budget), as_utf8=True))
         for name, choice in choices.items()
     }
-    content = repr((sorted((name, str(folder)) for name, folder in folders.items()), sorted(texts.items())))
+    versions = {
+        name: sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
+        for name, folder in folders.items()
+    }
+    content = repr(
+        (sorted((name, str(folder), versions[name]) for name, folder in folders.items()), sorted(texts.items()))
+    )
     digest = hashlib.sha256(content.encode()).hexdigest()[:_DIGITS]
     target = cache_dir / FOLDER / digest
+    if all((target / name / "config.pbtxt").is_file() for name in folders):
+        return target  # perhaps of a server that is loading it
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".linking-") as building:
         new = Path(building, "new")
@@ -183,9 +191,8 @@ def _link(
                 continue
             (new / name).mkdir()
             (new / name / "config.pbtxt").write_text(texts[name], encoding="utf-8")
-            for version in folder.iterdir():
-                if version.is_dir() and version.name.isdigit():
-                    (new / name / version.name).symlink_to(version.absolute())
+            for version in versions[name]:
+                (new / name / version).symlink_to((folder / version).absolute())
         if target.exists():
             shutil.rmtree(target)
         new.rename(target)
