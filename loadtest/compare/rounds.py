@@ -15,7 +15,16 @@ from .documents import Documents
 from .environments import PreparationError
 from .measuring import WORKLOADS, Workload, draw_calls, measure, quantile
 from .session import SessionCaller
-from .verdicts import BETTER_TORCH_TARGET, TARGETS, TORCH, Ratio, compare_rounds, compare_scores, tolerance_of
+from .verdicts import (
+    BETTER_TORCH_TARGET,
+    SESSION_TARGETS,
+    TARGETS,
+    TORCH,
+    Ratio,
+    compare_rounds,
+    compare_scores,
+    tolerance_of,
+)
 
 __all__ = ["OURS", "REFERENCE", "Tournament", "measure_ceiling"]
 
@@ -102,12 +111,15 @@ class Tournament:
         The targets hold for the SDK.
         """
         ratios = []
+        sessions = [one.precisions for one in self.contestants if one.name == "session"]
+        kinds = {workload.name: workload.kind for workload in WORKLOADS}
         for ours in OURS:
             for workload, rates in self.rates.items():
                 better = max((name for name in TORCH if name in rates), key=lambda name: statistics.median(rates[name]))
                 compared: list[tuple[str, str, float | None]] = [
                     (f"better torch service ({better})", better, BETTER_TORCH_TARGET),
                     *((name, name, target) for name, target in TARGETS.items() if name in rates),
+                    *(("session", "session", SESSION_TARGETS[precisions[kinds[workload]]]) for precisions in sessions),
                 ]
                 for label, other, target in compared:
                     wanted = target if ours == OURS[0] else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
@@ -25,6 +26,7 @@ from lychee_client import (
 )
 from lychee_client import _image as image_module
 from lychee_client._embedding_cache import EmbeddingKeys
+from lychee_client._pipelines.batches import MAX_UNANSWERED
 from lychee_client._pipelines.dual_encoder import MAX_INLINE_CHARACTERS
 from lychee_client._pipelines.encoder import MAX_COMPANIONS, find_shared_length
 from lychee_client._transports.base import InferRequest, InferResponse, Request
@@ -210,6 +212,41 @@ def test_query_and_documents_are_in_flight_at_the_same_time(
     ) as client:
         response = client.rerank(make(query), [make(document) for document in documents])
     assert len(response.results) == len(documents)
+
+
+class Queue(FakeTransport):
+    """Answers a text encoder's request some time after it came, and notes how many wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[int] = []
+        self._unanswered = 0
+        self._pool = ThreadPoolExecutor(1)
+
+    def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
+        """See Transport."""
+        if not isinstance(request, InferRequest) or request.model_name != "text_encoder":
+            return super().send(request, timeout_s)
+        self._unanswered += 1
+        self.waiting.append(self._unanswered)
+        return self._pool.submit(self._answer_late, request)
+
+    def _answer_late(self, request: InferRequest) -> Any:
+        time.sleep(0.02)
+        self._unanswered -= 1
+        return super().send(request, None).result()
+
+    def close(self) -> None:
+        """See Transport."""
+        self._pool.shutdown()
+        super().close()
+
+
+def test_at_most_two_batches_of_texts_wait() -> None:
+    transport = Queue()
+    documents = documents_of(12, 9) + documents_of(30)  # batches of 4, 4, 1 and 1, after the query
+    assert len(ask(transport, query_of(60), documents).results) == len(documents)
+    assert (len(transport.waiting), max(transport.waiting)) == (5, MAX_UNANSWERED)
 
 
 @pytest.mark.parametrize("cache", [None, Cache], indirect=True)

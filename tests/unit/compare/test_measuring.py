@@ -150,9 +150,18 @@ def test_every_round_measures_everyone_and_gives_ratios_with_targets() -> None:
     assert targets["1 query x 20 photos: lychee / better torch service (fastapi)"] == 1.5
     assert targets["1 query x 20 photos: lychee gateway / better torch service (fastapi)"] is None
     assert targets["1 query x 20 photos: lychee / fastapi"] is None
-    assert targets["1 query x 20 photos: lychee / session"] == 0.85
+    assert targets["1 query x 20 photos: lychee / session"] == 0.95
     assert targets["1 query x 20 photos: lychee gateway / fastapi"] is None
     assert len(targets) == len(WORKLOADS) * 2 * 3
+
+
+@pytest.mark.usefixtures("cheap_photos")
+def test_a_session_of_rounded_weights_may_be_a_little_further_ahead() -> None:
+    tournament = make_tournament({"session": "rounded"}, session=Counting())
+    tournament.warm_up()
+    tournament.run_round(0)
+    targets = {ratio.name: ratio.target for ratio in tournament.ratios()}
+    assert targets["1 query x 100 texts: lychee / session"] == 0.9
 
 
 def test_target_is_against_the_torch_service_that_is_faster_with_the_workload() -> None:
