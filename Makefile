@@ -25,16 +25,16 @@ test: $(EXPORTED) tools
 check: $(EXPORTED) tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy client/lychee_client export/lychee_export server/lychee_server
+	$(BIN)/mypy client/lychee_client evaluate/lychee_evaluate export/lychee_export server/lychee_server
 	MYPYPATH=server/lychee_server/execution $(BIN)/mypy server/backends/onnxruntime/model.py
-	$(BIN)/mypy loadtest examples
+	$(BIN)/mypy loadtest/lychee_loadtest examples
 	$(BIN)/pytest --quiet tests/contract tests/unit/test_docs.py
 
 bench: $(EXPORTED)
-	$(BIN)/python loadtest/bench.py
+	$(BIN)/python -m lychee_loadtest.speed.bench
 
 loadtest: $(EXPORTED)
-	$(BIN)/python loadtest/smoke.py
+	$(BIN)/python -m lychee_loadtest.locust.smoke
 
 setup: $(INSTALLED)
 
@@ -45,13 +45,13 @@ tools: $(INSTALLED)
 export: $(EXPORTED)
 
 # torch goes first and alone: a range that another package asks for would replace the pinned build.
-$(INSTALLED): constraints.txt client/pyproject.toml export/pyproject.toml server/pyproject.toml
+$(INSTALLED): constraints.txt client/pyproject.toml evaluate/pyproject.toml export/pyproject.toml loadtest/pyproject.toml server/pyproject.toml
 	deploy/debian-packages.sh $(PYTHON)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) hatchling editables
-	$(PIP) --no-build-isolation --editable client[calibration] --editable export
-	$(PIP) --no-build-isolation --editable server[triton,charts,web,redis]
+	$(PIP) --no-build-isolation --editable client[cli] --editable evaluate --editable export \
+		--editable server[triton,web,redis] --editable loadtest[locust]
 	$(PIP) --requirement tests/requirements.txt
 	touch $@
 

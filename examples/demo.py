@@ -8,10 +8,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from catalogue import load_documents, load_queries
-from lychee_client import LycheeClient
+from lychee_client import Image, ImageText, LycheeClient, Text
 from lychee_client.cli.table import latency_line, ranking_table
 from lychee_server import LycheeServerError, TritonServer
+from lychee_server.examples import CatalogueDocument, read_catalogue
 from rich.console import Console
 
 REPOSITORY = Path(__file__).parent.parent / "model_repository"
@@ -39,19 +39,30 @@ def main() -> int:
 
 def rank_catalogue(console: Console, url: str) -> int:
     """Rank all documents for each query and say whether the fitting photo leads the photos."""
-    documents, sources = load_documents()
+    catalogue = read_catalogue()
+    documents = [to_document(document) for document in catalogue.documents]
+    sources = [document.source for document in catalogue.documents]
     status = 0
     with LycheeClient(url) as client:
-        for query, photo in load_queries().items():
+        for query, photo in catalogue.queries.items():
             response = client.rerank(query, documents)
             console.print(f"\n[bold]{query}[/bold]  (best {TOP_N} of {len(documents)})")
             console.print(ranking_table(replace(response, results=response.results[:TOP_N]), sources))
             best = next(result for result in response.results if result.modality == "image")
             console.print(f"best photo: {sources[best.index]}; {latency_line(response.timings)}")
-            if sources[best.index] != photo:
-                console.print(f"[red]expected {photo} to lead the photos[/red]")
+            if sources[best.index] != photo.name:
+                console.print(f"[red]expected {photo.name} to lead the photos[/red]")
                 status = 1
     return status
+
+
+def to_document(document: CatalogueDocument) -> Text | Image | ImageText:
+    """Return a document of the catalogue as the client takes it."""
+    if document.photo is None:
+        assert document.text is not None
+        return Text(document.text)
+    image = Image.from_path(document.photo)
+    return image if document.text is None else ImageText(image, document.text)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,13 @@ from lychee_client._errors import (
     ServerError,
     ServerOverloadedError,
 )
-from lychee_client._image import Image
-from lychee_client._manifest import Manifest, ModelIdentity
-from lychee_client._transports.connection import TlsConfig
-from lychee_client._types import (
+from lychee_client.calibration import Calibration
+from lychee_client.golden import GoldenPairResult, GoldenReport
+from lychee_client.manifest.manifest import Manifest, ModelIdentity
+from lychee_client.preprocessing.image import Image
+from lychee_client.thresholds import POLICIES, Decision, Policy, decide
+from lychee_client.transports.connection import TlsConfig
+from lychee_client.types import (
     CacheUse,
     DocumentError,
     ImageText,
@@ -36,9 +39,6 @@ from lychee_client._types import (
     Text,
     Timings,
 )
-from lychee_client.calibration import Calibration
-from lychee_client.golden import GoldenPairResult, GoldenReport
-from lychee_client.thresholds import POLICIES, Decision, Policy, decide
 
 __all__ = [
     "POLICIES",

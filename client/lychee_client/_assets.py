@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from lychee_client._atomic_file import write_atomically
 from lychee_client._errors import ConfigurationError, ContractError
-from lychee_client._manifest import Manifest, parse_manifest
 from lychee_client._plan import Plan, run, send, wait
-from lychee_client._transports.base import InferRequest
+from lychee_client.files import write_atomically
+from lychee_client.manifest.manifest import Manifest, parse_manifest
+from lychee_client.transports.base import InferRequest
 
 CLIENT_ASSETS: Final = "client_assets"
 _SHA256 = re.compile("[0-9a-f]{64}")

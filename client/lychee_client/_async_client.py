@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeVar
 
 from lychee_client import golden
 from lychee_client._base_client import DEFAULT_CONCURRENCY, GOLDEN_TIMEOUT_S, BaseClient, check_concurrency
 from lychee_client._calls import RerankOptions
+from lychee_client._config import UNSET, Unset
 from lychee_client._driver import Steps, WaitFor
 from lychee_client._errors import LycheeError
-from lychee_client._manifest import Manifest
 from lychee_client._plan import Plan
-from lychee_client._types import Input, ManyResult, RerankResponse, ServerStatus
+from lychee_client.calibration import Calibration
+from lychee_client.manifest.manifest import Manifest
+from lychee_client.thresholds import Policy
+from lychee_client.types import Input, ManyResult, ModelTimings, Priority, RerankResponse, ServerStatus
 
 T = TypeVar("T")
 
@@ -35,7 +38,11 @@ class AsyncLycheeClient(BaseClient):
         transport: See LycheeClient.
         embedding_cache: See LycheeClient.
         executor: See LycheeClient.
-        **options: See LycheeClient.
+        tls: See LycheeClient.
+        headers: See LycheeClient.
+        keepalive_s: See LycheeClient.
+        max_retries: See LycheeClient.
+        shared_memory: See LycheeClient.
 
     Raises:
         ConfigurationError: An argument, or the environment variable in its place, cannot be used.
@@ -58,20 +65,66 @@ class AsyncLycheeClient(BaseClient):
         return await self._carry_out(self._calls.manifest(), self._config.timeout_s)
 
     async def rerank(
-        self, query: Input, documents: Sequence[Input], **options: Unpack[RerankOptions]
+        self,
+        query: Input,
+        documents: Sequence[Input],
+        *,
+        instruction: str | None = None,
+        top_n: int | None = None,
+        score_threshold: float | None = None,
+        min_results: int = 0,
+        policy: str | Policy | Calibration | None = None,
+        return_documents: bool = False,
+        priority: Priority = "interactive",
+        server_timings: bool = False,
+        timeout_s: float | Unset | None = UNSET,
+        request_id: str | None = None,
     ) -> RerankResponse:
-        """See LycheeClient.rerank."""
-        return await self._rank(self._calls.rerank(query, documents, options), options)
+        """See LycheeClient.rerank, also for the arguments."""
+        options: RerankOptions = {
+            "instruction": instruction,
+            "top_n": top_n,
+            "score_threshold": score_threshold,
+            "min_results": min_results,
+            "policy": policy,
+            "return_documents": return_documents,
+            "priority": priority,
+            "server_timings": server_timings,
+            "timeout_s": timeout_s,
+            "request_id": request_id,
+        }
+        return await self._rerank(query, documents, options)
 
     async def rerank_many(
         self,
         calls: Iterable[tuple[Input, Sequence[Input]]] | AsyncIterable[tuple[Input, Sequence[Input]]],
         *,
         concurrency: int = DEFAULT_CONCURRENCY,
-        **options: Unpack[RerankOptions],
+        instruction: str | None = None,
+        top_n: int | None = None,
+        score_threshold: float | None = None,
+        min_results: int = 0,
+        policy: str | Policy | Calibration | None = None,
+        return_documents: bool = False,
+        priority: Priority = "interactive",
+        server_timings: bool = False,
+        timeout_s: float | Unset | None = UNSET,
+        request_id: str | None = None,
     ) -> AsyncIterator[ManyResult]:
         """See LycheeClient.rerank_many; `calls` may be asynchronous too."""
         check_concurrency(concurrency)
+        options: RerankOptions = {
+            "instruction": instruction,
+            "top_n": top_n,
+            "score_threshold": score_threshold,
+            "min_results": min_results,
+            "policy": policy,
+            "return_documents": return_documents,
+            "priority": priority,
+            "server_timings": server_timings,
+            "timeout_s": timeout_s,
+            "request_id": request_id,
+        }
         running: deque[asyncio.Task[ManyResult]] = deque()
         index = 0
         try:
@@ -91,17 +144,43 @@ class AsyncLycheeClient(BaseClient):
         self, index: int, query: Input, documents: Sequence[Input], options: RerankOptions
     ) -> ManyResult:
         try:
-            return ManyResult(index, await self.rerank(query, documents, **options), None)
+            return ManyResult(index, await self._rerank(query, documents, options), None)
         except LycheeError as error:
             return ManyResult(index, None, error)
 
-    async def score(self, query: Input, document: Input, **options: Unpack[RerankOptions]) -> float:
-        """See LycheeClient.score."""
+    async def score(
+        self,
+        query: Input,
+        document: Input,
+        *,
+        instruction: str | None = None,
+        priority: Priority = "interactive",
+        timeout_s: float | Unset | None = UNSET,
+        request_id: str | None = None,
+    ) -> float:
+        """See LycheeClient.score, also for the arguments."""
+        options: RerankOptions = {
+            "instruction": instruction,
+            "priority": priority,
+            "timeout_s": timeout_s,
+            "request_id": request_id,
+        }
         return await self._rank(self._calls.score(query, document, options), options)
 
     async def check_golden_pairs(self, timeout_s: float | None = GOLDEN_TIMEOUT_S) -> golden.GoldenReport:
         """See LycheeClient.check_golden_pairs."""
         return await self._carry_out(self._calls.check_golden_pairs(), timeout_s)
+
+    async def is_ready(self, timeout_s: float | None = 5.0) -> bool:
+        """See LycheeClient.is_ready."""
+        try:
+            return await self._carry_out(self._calls.is_ready(), timeout_s)
+        except LycheeError:
+            return False
+
+    async def model_timings(self, timeout_s: float | None = 5.0) -> Mapping[str, ModelTimings]:
+        """See LycheeClient.model_timings."""
+        return await self._carry_out(self._calls.model_timings(), timeout_s)
 
     async def server_status(self) -> ServerStatus:
         """See LycheeClient.server_status."""
@@ -110,6 +189,9 @@ class AsyncLycheeClient(BaseClient):
     async def wait_until_ready(self, timeout_s: float | None = 60.0) -> None:
         """See LycheeClient.wait_until_ready."""
         await self._carry_out(self._calls.wait_until_ready(), timeout_s)
+
+    async def _rerank(self, query: Input, documents: Sequence[Input], options: RerankOptions) -> RerankResponse:
+        return await self._rank(self._calls.rerank(query, documents, options), options)
 
     async def _rank(self, plan: Plan[T], options: RerankOptions) -> T:
         return await await_steps(self._drive(plan, self._calls.timeout_s(options), options.get("request_id")))

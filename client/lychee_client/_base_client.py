@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
-from typing import Final, TypeVar, Unpack
+from typing import Final, TypeVar
 
 from lychee_client._calls import Calls
-from lychee_client._config import DEFAULT_POLICY, UNSET, ConnectionOptions, Unset, check_request_id, load_config
+from lychee_client._config import DEFAULT_POLICY, NO_HEADERS, UNSET, Unset, check_request_id, load_config
 from lychee_client._connect import connect
 from lychee_client._deadline import Deadline
 from lychee_client._driver import CLOSED, Driver, Steps
 from lychee_client._embedding_cache import EmbeddingCache
 from lychee_client._errors import ConfigurationError, ConnectionFailedError
 from lychee_client._plan import Plan
-from lychee_client._retry import RetryPolicy
-from lychee_client._transports.base import ControlRequest, Transport
-from lychee_client._transports.shared_memory import SharedMemoryPool
+from lychee_client._retry import DEFAULT_MAX_RETRIES, RetryPolicy
 from lychee_client.calibration import Calibration
 from lychee_client.thresholds import Policy
+from lychee_client.transports.base import ControlRequest, Transport
+from lychee_client.transports.connection import TlsConfig
+from lychee_client.transports.shared_memory import SharedMemoryPool
 
 # Each thread may hold a large image, and more threads than cores decode no faster.
 MAX_WORKERS: Final = 4
@@ -41,9 +43,15 @@ class BaseClient:
         transport: Transport | None = None,
         embedding_cache: EmbeddingCache | None = None,
         executor: Executor | None = None,
-        **options: Unpack[ConnectionOptions],
+        tls: TlsConfig | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
+        keepalive_s: float | None = None,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        shared_memory: bool = False,
     ) -> None:
-        self._config = load_config(url, timeout_s, policy, max_img_size, **options)
+        self._config = load_config(
+            url, timeout_s, policy, max_img_size, tls, headers, keepalive_s, max_retries, shared_memory
+        )
         self._shared_memory = SharedMemoryPool() if self._config.shared_memory else None
         self._calls = Calls(self._config, self._shared_memory, embedding_cache)
         self._retry = RetryPolicy(self._config.max_retries)

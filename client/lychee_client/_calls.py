@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final, TypedDict
@@ -20,40 +20,26 @@ from lychee_client._errors import (
     ServerError,
 )
 from lychee_client._execution import fetch_executions
-from lychee_client._manifest import Manifest
 from lychee_client._model import Model, load_model
 from lychee_client._pipelines.lanes import LANES
 from lychee_client._pipelines.scoring import check_input
 from lychee_client._plan import Plan, control, run, sleep, wait
-from lychee_client._ranking import check_selection, rank
-from lychee_client._statistics import model_timings
-from lychee_client._transports.base import ControlRequest
-from lychee_client._transports.shared_memory import SharedMemoryPool
-from lychee_client._types import Input, ModelStatus, Priority, RerankResponse, ServerStatus, Timings
 from lychee_client.calibration import Calibration
 from lychee_client.instructions.templates import text_problem
+from lychee_client.manifest.manifest import Manifest
+from lychee_client.model_timings import model_timings
+from lychee_client.ranking import check_selection, rank
 from lychee_client.thresholds import Policy, get_policy
+from lychee_client.transports.base import ControlRequest
+from lychee_client.transports.shared_memory import SharedMemoryPool
+from lychee_client.types import Input, ModelStatus, ModelTimings, Priority, RerankResponse, ServerStatus, Timings
 
 POLL_INTERVAL_S: Final = 0.1
 MAX_WARNINGS: Final = 100
 
 
 class RerankOptions(TypedDict, total=False):
-    """Keyword arguments of every call that ranks.
-
-    Attributes:
-        instruction: What makes a document relevant, for a model that reads one. None: the model's default.
-        top_n: At most so many results. None: all.
-        score_threshold: Inclusive; results below it are left out. None: no threshold.
-        min_results: So many of the best stay although they are below `score_threshold`, marked `below_threshold`.
-        policy: Labels each result with a decision: a name, a Policy or a Calibration. None: the client's.
-        return_documents: Put each document into its result.
-        priority: "bulk" sends little at a time, so that interactive calls overtake it.
-        server_timings: Ask the server, before and after, what it counted per model: two more requests.
-        timeout_s: Seconds for the whole call, retries included. None waits forever. Default: the client's.
-        request_id: Triton's log and every error know the call's requests as "<request_id>/<number>". 1 to 128 printable
-            ASCII characters without spaces. None: the client makes ids up.
-    """
+    """The keyword arguments of `LycheeClient.rerank`, for those who pass them on: `client.rerank(..., **options)`."""
 
     instruction: str | None
     top_n: int | None
@@ -132,8 +118,6 @@ class Calls:
 
     def rerank(self, query: Input, documents: Sequence[Input], options: RerankOptions) -> Plan[RerankResponse]:
         """See LycheeClient.rerank."""
-        for name in options.keys() - RerankOptions.__annotations__.keys():
-            raise TypeError(f"{name!r} is no option; expected one of {', '.join(RerankOptions.__annotations__)}")
         top_n, score_threshold = options.get("top_n"), options.get("score_threshold")
         min_results = options.get("min_results", 0)
         check_selection(top_n, score_threshold, min_results)
@@ -232,6 +216,15 @@ class Calls:
             if self.closed:
                 raise
             return False
+
+    def is_ready(self) -> Plan[bool]:
+        """See LycheeClient.is_ready."""
+        return (yield from self._is_ready(ControlRequest("ready")))
+
+    def model_timings(self) -> Plan[Mapping[str, ModelTimings]]:
+        """See LycheeClient.model_timings."""
+        answer = yield from control(ControlRequest("statistics"))
+        return model_timings({}, answer, [model["name"] for model in answer.get("model_stats", [])])
 
     def server_status(self) -> Plan[ServerStatus]:
         """See LycheeClient.server_status."""

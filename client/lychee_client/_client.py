@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import TypeVar, Unpack
+from typing import TypeVar
 
 from lychee_client import golden
 from lychee_client._base_client import DEFAULT_CONCURRENCY, GOLDEN_TIMEOUT_S, BaseClient, check_concurrency
 from lychee_client._calls import RerankOptions
+from lychee_client._config import UNSET, Unset
 from lychee_client._driver import Steps, WaitFor
 from lychee_client._errors import LycheeError
-from lychee_client._manifest import Manifest
 from lychee_client._plan import Plan
-from lychee_client._types import Input, ManyResult, RerankResponse, ServerStatus
+from lychee_client.calibration import Calibration
+from lychee_client.manifest.manifest import Manifest
+from lychee_client.thresholds import Policy
+from lychee_client.types import Input, ManyResult, ModelTimings, Priority, RerankResponse, ServerStatus
 
 T = TypeVar("T")
 
@@ -35,15 +38,19 @@ class LycheeClient(BaseClient):
         max_img_size: Most pixels of one image, as the side of a square, for a model that reads images in their own
             size: fewer pixels cost less time, and detail. None: what the model was exported with. Default:
             LYCHEE_MAX_IMG_SIZE, then None.
-        transport: Replaces the connection, for tests and servers in this process: see `_transports.base.Transport`.
+        transport: Replaces the connection, for tests and servers in this process: something that has the methods of
+            `lychee_client.transports.base.Transport`.
         embedding_cache: Keeps the embeddings of documents' texts and images, so that those which come again are neither
             decoded, sent nor computed; None keeps nothing. Used with dual encoders (a cross-encoder reads a document
             together with its query, and has nothing to keep) and never for golden pairs.
         executor: Threads that decode and tokenize, for programs with threads of another kind (gevent), and for many
             clients that share some; `close` leaves them running. None: up to four of the client's own.
-        **options: `tls`, a TlsConfig; `headers`, sent with every request; `keepalive_s`, seconds without traffic
-            after which gRPC pings and HTTP closes a connection; `max_retries`, of a request that failed with a
-            retryable error, 2 by default.
+        tls: Certificates, for "grpcs" and "https". None: those of the system.
+        headers: Sent with every request, as gRPC metadata or HTTP headers.
+        keepalive_s: Seconds without traffic after which gRPC pings and HTTP closes a connection. None: the libraries'
+            own.
+        max_retries: How often a request that failed with a retryable error is sent again.
+        shared_memory: Whether larger tensors travel through shared memory, to a server on this host.
 
     Raises:
         ConfigurationError: An argument, or the environment variable in its place, cannot be used.
@@ -61,9 +68,8 @@ class LycheeClient(BaseClient):
         """Release connection and threads. A call in flight fails with ConnectionFailedError."""
         self._release()
 
-    @property
     def manifest(self) -> Manifest:
-        """What the server says about its model; fetched at first use.
+        """Return what the server says about its model; the first call fetches it.
 
         Raises:
             ContractError: The server's model does not fit this client.
@@ -71,7 +77,22 @@ class LycheeClient(BaseClient):
         """
         return self._carry_out(self._calls.manifest(), self._config.timeout_s)
 
-    def rerank(self, query: Input, documents: Sequence[Input], **options: Unpack[RerankOptions]) -> RerankResponse:
+    def rerank(
+        self,
+        query: Input,
+        documents: Sequence[Input],
+        *,
+        instruction: str | None = None,
+        top_n: int | None = None,
+        score_threshold: float | None = None,
+        min_results: int = 0,
+        policy: str | Policy | Calibration | None = None,
+        return_documents: bool = False,
+        priority: Priority = "interactive",
+        server_timings: bool = False,
+        timeout_s: float | Unset | None = UNSET,
+        request_id: str | None = None,
+    ) -> RerankResponse:
         """Score every document against the query and rank them.
 
         A document that cannot be ranked (empty text, damaged image, refused by the server) becomes an entry in
@@ -83,7 +104,18 @@ class LycheeClient(BaseClient):
             query: A `str` is always text, never a path. With an ImageText, both parts count: a dual encoder weighs them
                 equally, a cross-encoder reads them together.
             documents: Any mix of texts and images. An empty list gives an empty response without a request.
-            **options: See RerankOptions.
+            instruction: What makes a document relevant, for a model that reads one. None: the model's default.
+            top_n: How many results to return at most. None: all.
+            score_threshold: Results below it are left out; inclusive, from 0 to 1. None: no threshold.
+            min_results: How many of the best results stay although they are below `score_threshold`, marked
+                `below_threshold`.
+            policy: What labels each result with a decision: a name, a Policy or a Calibration. None: the client's.
+            return_documents: Whether each result holds its document.
+            priority: "bulk" sends little at a time, so that interactive calls overtake it.
+            server_timings: Whether to ask the server, before and after, what it counted per model: two more requests.
+            timeout_s: Seconds for the whole call, retries included. None waits forever. Default: the client's.
+            request_id: Under which Triton's log and every error know the call's requests, as "<request_id>/<number>": 1
+                to 128 printable ASCII characters without spaces. None: the client makes ids up.
 
         Raises:
             InvalidInputError: The query cannot be used, or `documents` is one string.
@@ -94,14 +126,35 @@ class LycheeClient(BaseClient):
                 query RequestRejectedError or InferenceError.
             ContractError: The server's model or answers do not fit this client.
         """
-        return self._rank(self._calls.rerank(query, documents, options), options)
+        options: RerankOptions = {
+            "instruction": instruction,
+            "top_n": top_n,
+            "score_threshold": score_threshold,
+            "min_results": min_results,
+            "policy": policy,
+            "return_documents": return_documents,
+            "priority": priority,
+            "server_timings": server_timings,
+            "timeout_s": timeout_s,
+            "request_id": request_id,
+        }
+        return self._rerank(query, documents, options)
 
     def rerank_many(
         self,
         calls: Iterable[tuple[Input, Sequence[Input]]],
         *,
         concurrency: int = DEFAULT_CONCURRENCY,
-        **options: Unpack[RerankOptions],
+        instruction: str | None = None,
+        top_n: int | None = None,
+        score_threshold: float | None = None,
+        min_results: int = 0,
+        policy: str | Policy | Calibration | None = None,
+        return_documents: bool = False,
+        priority: Priority = "interactive",
+        server_timings: bool = False,
+        timeout_s: float | Unset | None = UNSET,
+        request_id: str | None = None,
     ) -> Iterator[ManyResult]:
         """Rank many queries, each with its own documents; yield the outcomes in order.
 
@@ -110,13 +163,34 @@ class LycheeClient(BaseClient):
 
         Args:
             calls: Pairs of query and documents; read as results are fetched.
-            concurrency: At least 1.
-            **options: Of each call; see RerankOptions.
+            concurrency: How many calls are under way at the same time, at least 1.
+            instruction: As for `rerank`, for every call; so are the arguments below.
+            top_n: See `rerank`.
+            score_threshold: See `rerank`.
+            min_results: See `rerank`.
+            policy: See `rerank`.
+            return_documents: See `rerank`.
+            priority: See `rerank`.
+            server_timings: See `rerank`.
+            timeout_s: Seconds for each call.
+            request_id: The same for all calls.
 
         Raises:
             ConfigurationError: `concurrency` or an option cannot be used.
         """
         check_concurrency(concurrency)
+        options: RerankOptions = {
+            "instruction": instruction,
+            "top_n": top_n,
+            "score_threshold": score_threshold,
+            "min_results": min_results,
+            "policy": policy,
+            "return_documents": return_documents,
+            "priority": priority,
+            "server_timings": server_timings,
+            "timeout_s": timeout_s,
+            "request_id": request_id,
+        }
         with ThreadPoolExecutor(concurrency, thread_name_prefix="lychee-many") as pool:
             running: deque[Future[ManyResult]] = deque()
             try:
@@ -132,16 +206,39 @@ class LycheeClient(BaseClient):
 
     def _rerank_one(self, index: int, query: Input, documents: Sequence[Input], options: RerankOptions) -> ManyResult:
         try:
-            return ManyResult(index, self.rerank(query, documents, **options), None)
+            return ManyResult(index, self._rerank(query, documents, options), None)
         except LycheeError as error:
             return ManyResult(index, None, error)
 
-    def score(self, query: Input, document: Input, **options: Unpack[RerankOptions]) -> float:
+    def score(
+        self,
+        query: Input,
+        document: Input,
+        *,
+        instruction: str | None = None,
+        priority: Priority = "interactive",
+        timeout_s: float | Unset | None = UNSET,
+        request_id: str | None = None,
+    ) -> float:
         """Return the relevance score of one pair, in [0, 1].
+
+        Args:
+            query: See `rerank`.
+            document: A text or an image.
+            instruction: See `rerank`.
+            priority: See `rerank`.
+            timeout_s: See `rerank`.
+            request_id: See `rerank`.
 
         Raises:
             LycheeError: As `rerank`; and what is wrong with the document.
         """
+        options: RerankOptions = {
+            "instruction": instruction,
+            "priority": priority,
+            "timeout_s": timeout_s,
+            "request_id": request_id,
+        }
         return self._rank(self._calls.score(query, document, options), options)
 
     def check_golden_pairs(self, timeout_s: float | None = GOLDEN_TIMEOUT_S) -> golden.GoldenReport:
@@ -154,6 +251,28 @@ class LycheeClient(BaseClient):
             LycheeError: The manifest cannot be fetched, or a pair cannot be scored.
         """
         return self._carry_out(self._calls.check_golden_pairs(), timeout_s)
+
+    def is_ready(self, timeout_s: float | None = 5.0) -> bool:
+        """Say whether the server answers in time and all its models are ready.
+
+        Args:
+            timeout_s: Seconds to wait for the answer. None waits forever.
+        """
+        try:
+            return self._carry_out(self._calls.is_ready(), timeout_s)
+        except LycheeError:
+            return False
+
+    def model_timings(self, timeout_s: float | None = 5.0) -> Mapping[str, ModelTimings]:
+        """Return what the server has counted for each model since it loaded it; models without requests are left out.
+
+        Args:
+            timeout_s: Seconds to wait for the answer. None waits forever.
+
+        Raises:
+            LycheeError: The server does not answer.
+        """
+        return self._carry_out(self._calls.model_timings(), timeout_s)
 
     def server_status(self) -> ServerStatus:
         """Return what the server says about itself; one that cannot be reached is not live.
@@ -175,6 +294,9 @@ class LycheeClient(BaseClient):
             ConnectionFailedError: The client is closed.
         """
         self._carry_out(self._calls.wait_until_ready(), timeout_s)
+
+    def _rerank(self, query: Input, documents: Sequence[Input], options: RerankOptions) -> RerankResponse:
+        return self._rank(self._calls.rerank(query, documents, options), options)
 
     def _rank(self, plan: Plan[T], options: RerankOptions) -> T:
         return wait_for_steps(self._drive(plan, self._calls.timeout_s(options), options.get("request_id")))

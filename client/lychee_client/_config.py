@@ -9,21 +9,23 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypedDict, Unpack
+from types import MappingProxyType
+from typing import Final
 
 import platformdirs
 
 from lychee_client._errors import ConfigurationError
 from lychee_client._retry import DEFAULT_MAX_RETRIES, RetryPolicy
-from lychee_client._transports.connection import Connection, TlsConfig
-from lychee_client._transports.shared_memory import SharedMemoryPool
 from lychee_client.calibration import Calibration
 from lychee_client.thresholds import Policy, get_policy
+from lychee_client.transports.connection import Connection, TlsConfig
+from lychee_client.transports.shared_memory import SharedMemoryPool
 
 DEFAULT_URL: Final = "localhost:8001"
 SCHEMES: Final = ("grpc", "grpcs", "http", "https")
 DEFAULT_TIMEOUT_S: Final = 30.0
 DEFAULT_POLICY: Final = "balanced"
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 _URL = re.compile(r"(?:(?P<scheme>[a-z]+)://)?(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s:/@\[\]]+):(?P<port>[0-9]{1,5})/?")
 
@@ -42,16 +44,6 @@ class Unset(enum.Enum):
 
 
 UNSET: Final = Unset.UNSET
-
-
-class ConnectionOptions(TypedDict, total=False):
-    """How a client connects; see ClientConfig."""
-
-    tls: TlsConfig | None
-    headers: Mapping[str, str]
-    keepalive_s: float | None
-    max_retries: int
-    shared_memory: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +148,11 @@ def load_config(
     timeout_s: float | Unset | None = UNSET,
     policy: str | Policy | Calibration = DEFAULT_POLICY,
     max_img_size: int | Unset | None = UNSET,
-    **options: Unpack[ConnectionOptions],
+    tls: TlsConfig | None = None,
+    headers: Mapping[str, str] = NO_HEADERS,
+    keepalive_s: float | None = None,
+    max_retries: int = DEFAULT_MAX_RETRIES,
+    shared_memory: bool = False,
 ) -> ClientConfig:
     """Combine arguments; LYCHEE_URL, LYCHEE_TIMEOUT_S and LYCHEE_MAX_IMG_SIZE; and the defaults.
 
@@ -170,7 +166,7 @@ def load_config(
     if isinstance(max_img_size, Unset):
         max_img_size = _environment_max_img_size()
     thresholds = policy if isinstance(policy, Calibration) else get_policy(policy)
-    return ClientConfig(url, timeout_s, thresholds, max_img_size, **options)
+    return ClientConfig(url, timeout_s, thresholds, max_img_size, tls, headers, keepalive_s, max_retries, shared_memory)
 
 
 def _environment_timeout_s() -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lychee_client._config import ClientConfig
-from lychee_client._transports.base import Transport
-from lychee_client._transports.shared_memory import SharedMemoryPool
+from lychee_client.transports.base import Transport
+from lychee_client.transports.shared_memory import SharedMemoryPool
 
 
 def connect(config: ClientConfig, pool: SharedMemoryPool | None = None) -> Transport:
@@ -14,9 +14,9 @@ def connect(config: ClientConfig, pool: SharedMemoryPool | None = None) -> Trans
     """
     connection = config.make_connection(pool)
     if config.scheme.startswith("grpc"):
-        from lychee_client._transports.grpc import GrpcTransport
+        from lychee_client.transports.grpc import GrpcTransport
 
         return GrpcTransport(connection)
-    from lychee_client._transports.http import HttpTransport
+    from lychee_client.transports.http import HttpTransport
 
     return HttpTransport(connection)

@@ -12,7 +12,7 @@ from lychee_client._errors import (
     ServerError,
     ServerOverloadedError,
 )
-from lychee_client._transports.base import ControlRequest, Doubt, TransportError
+from lychee_client.transports.base import ControlRequest, Doubt, TransportError
 
 
 def probe_for(failure: TransportError, model_name: str) -> ControlRequest | None:

@@ -17,7 +17,7 @@ from lychee_client._diagnosis import diagnose, probe_for
 from lychee_client._errors import ConnectionFailedError, DeadlineExceededError, LycheeError
 from lychee_client._plan import Handle, Operation, Plan, Run, Send, Sleep
 from lychee_client._retry import RetryPolicy
-from lychee_client._transports.base import InferRequest, Request, Transport, TransportError
+from lychee_client.transports.base import InferRequest, Request, Transport, TransportError
 
 PROBE_TIMEOUT_S: Final = 2.0
 SETTLE_S: Final = 0.01

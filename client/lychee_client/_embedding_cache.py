@@ -14,8 +14,8 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from lychee_client._image import ImageSizes
-from lychee_client._manifest import Manifest
+from lychee_client.manifest.manifest import Manifest
+from lychee_client.preprocessing.image import ImageSizes
 
 # Part of every key: to be changed with whatever changes an embedding but is not in a manifest, such as how images are
 # decoded.

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from lychee_client._errors import ModelNotReadyError, ServerError, ServerOverloadedError
 from lychee_client._plan import Plan, control
-from lychee_client._transports.base import ControlRequest
+from lychee_client.transports.base import ControlRequest
 
 FLOAT32: Final = "fp32"
 DEFAULT_ERROR_BUDGET: Final = 0.01

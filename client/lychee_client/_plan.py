@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
-from lychee_client._transports.base import ControlRequest, InferRequest, InferResponse, Request
+from lychee_client.transports.base import ControlRequest, InferRequest, InferResponse, Request
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lychee_client._errors import ContractError
-from lychee_client._image import Image
-from lychee_client._manifest import Manifest
-from lychee_client._types import Input, combine
+from lychee_client.manifest.manifest import Manifest
+from lychee_client.preprocessing.image import Image
+from lychee_client.types import Input, combine
 
 
 @dataclass(frozen=True, slots=True)

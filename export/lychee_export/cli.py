@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from .limits import PROFILES, Limits
-from .quantization import PRECISIONS, Precision
+from lychee_export.contract.limits import PROFILES, Limits
+from lychee_export.onnx.quantization import PRECISIONS, Precision
 
 if TYPE_CHECKING:
-    from .exporter import ExportReport
+    from lychee_export.exporter import ExportReport
 
 __all__ = ["register"]
 
@@ -71,10 +71,10 @@ def _export(
     # reference took 20 s instead of 2. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # torch takes seconds to import; the other commands of lychee do not wait for it
-    from .deployment import TARGETS
-    from .dry_run import plan_export
-    from .errors import ExportError
-    from .exporter import export_checkpoint
+    from lychee_export.dry_run import plan_export
+    from lychee_export.errors import ExportError
+    from lychee_export.exporter import export_checkpoint
+    from lychee_export.repository.deployment import TARGETS
 
     started = time.monotonic()
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import hub
-from .estimate import PieceSize, estimate_pieces
-from .families import load_checkpoint
-from .limits import Limits
-from .quantization import Precision
-from .serving_memory import SERVER_BYTES, activation_bytes, process_bytes
-from .signature import ModelSignature
+from lychee_export.checkpoint import hub
+from lychee_export.contract.limits import Limits
+from lychee_export.contract.signature import ModelSignature
+from lychee_export.estimate import PieceSize, estimate_pieces
+from lychee_export.families import load_checkpoint
+from lychee_export.onnx.quantization import Precision
+from lychee_export.serving_memory import SERVER_BYTES, activation_bytes, process_bytes
 
 __all__ = ["DryRun", "PiecePlan", "plan_export"]
 

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lychee_client.repository import MODEL_FILENAME
 from torch import nn
 
-from .errors import RepositoryError
-from .families import Piece
-from .model_file import DATA_FILENAME, EXTERNAL_DATA_BYTES, MODEL_FILENAME
-from .quantization import BITS, BLOCK_SIZE, QUANTIZED, Precision
+from lychee_export.errors import RepositoryError
+from lychee_export.families import Piece
+from lychee_export.onnx.model_file import DATA_FILENAME, EXTERNAL_DATA_BYTES
+from lychee_export.onnx.quantization import BITS, BLOCK_SIZE, QUANTIZED, Precision
 
 __all__ = ["PieceSize", "check_disk_space", "estimate_pieces"]
 

@@ -14,34 +14,39 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lychee_client.repository import MANIFEST_FILENAME, MODEL_FILENAME
 
-from . import tensorrt, tensorrt_graph
-from .assets import CLIENT_ASSETS, build_client_assets
-from .calibration_data import CalibrationData, bundled_data, read_data
-from .deployment import OWN_VARIANTS, Target, can_choose, config_files, root_files
-from .errors import CheckpointError, ExportError, RepositoryError, ValidationError
-from .estimate import check_disk_space, estimate_pieces
-from .expected import ExpectedValues, compute_expected
-from .families import Checkpoint, ModelCard, Piece, Reference, load_checkpoint
-from .float16 import check_range
-from .fusion import fuse_attention
-from .limits import Limits
-from .manifest import build_manifest, created_by, golden_tolerance
-from .model_file import model_files, read_graph
-from .onnx_export import export_onnx
-from .padded_keys import has_varying_length, padded_keys
-from .quantization import QUANTIZED, Precision, quantize_weights
-from .reference_rows import REFERENCE_ROWS_FILENAME, write_reference_rows
-from .repository import MANIFEST_FILENAME, ModelFolder, exported_models, linked_repository, write_models
-from .runtime import open_session
-from .signature import ModelSignature, Tensors
-from .static_int8 import write_static_int8
-from .triton_config import MODEL_FILENAME
-from .validation import TOLERANCES, Parity, validate_contract, validate_values
-from .validation_record import VALIDATION_FILENAME, describe_validation
-from .verification.in_process import check_golden_pairs_in_process
-from .weight_files import hash_files
-from .workspace import Workspace
+from lychee_export.checkpoint.range_data import CalibrationData, bundled_data, read_data
+from lychee_export.checkpoint.weight_files import hash_files
+from lychee_export.contract.limits import Limits
+from lychee_export.contract.signature import ModelSignature, Tensors
+from lychee_export.errors import CheckpointError, ExportError, RepositoryError, ValidationError
+from lychee_export.estimate import check_disk_space, estimate_pieces
+from lychee_export.families import Checkpoint, ModelCard, Piece, Reference, load_checkpoint
+from lychee_export.onnx.export import export_onnx
+from lychee_export.onnx.float16 import check_range
+from lychee_export.onnx.fusion import fuse_attention
+from lychee_export.onnx.model_file import model_files, read_graph
+from lychee_export.onnx.padded_keys import has_varying_length, padded_keys
+from lychee_export.onnx.quantization import QUANTIZED, Precision, quantize_weights
+from lychee_export.onnx.runtime import open_session
+from lychee_export.onnx.static_int8 import write_static_int8
+from lychee_export.repository import tensorrt, tensorrt_graph
+from lychee_export.repository.assets import CLIENT_ASSETS, build_client_assets
+from lychee_export.repository.deployment import OWN_VARIANTS, Target, can_choose, config_files, root_files
+from lychee_export.repository.manifest import build_manifest, created_by, golden_tolerance
+from lychee_export.repository.workspace import Workspace
+from lychee_export.repository.writing import (
+    ModelFolder,
+    exported_models,
+    linked_repository,
+    write_models,
+)
+from lychee_export.verification.expected import ExpectedValues, compute_expected
+from lychee_export.verification.in_process import check_golden_pairs_in_process
+from lychee_export.verification.reference_rows import REFERENCE_ROWS_FILENAME, write_reference_rows
+from lychee_export.verification.validation import TOLERANCES, Parity, validate_contract, validate_values
+from lychee_export.verification.validation_record import VALIDATION_FILENAME, describe_validation
 
 __all__ = ["ExportReport", "export_checkpoint"]
 

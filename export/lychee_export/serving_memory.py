@@ -13,8 +13,8 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .families import Piece
-from .signature import ModelSignature, TensorSpec
+from lychee_export.contract.signature import ModelSignature, TensorSpec
+from lychee_export.families import Piece
 
 __all__ = ["PROCESS_BYTES", "SERVER_BYTES", "activation_bytes", "process_bytes", "rows_per_run"]
 

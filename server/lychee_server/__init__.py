@@ -1,6 +1,6 @@
 """Run NVIDIA Triton with a lychee-rerank repository."""
 
-from lychee_server._errors import (
+from lychee_server.errors import (
     AlreadyRunningError,
     InstallationError,
     LycheeServerError,

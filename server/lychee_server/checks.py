@@ -11,7 +11,7 @@ from typing import Final
 import psutil
 from lychee_client.checks import Check, CheckContext, CheckResult, Verdict, existing_folder, run_checks
 
-from lychee_server import _config, processes, state
+from lychee_server import defaults, processes, state
 from lychee_server.file_checks import check_config, check_permissions, check_repository, find_repository, walk
 from lychee_server.gateway_checks import check_gateway
 from lychee_server.listeners import find_listeners
@@ -40,9 +40,9 @@ def check_ports(context: CheckContext) -> Iterator[CheckResult]:
     if known is not None and not known.is_running():
         known = None
     ports = {
-        "http": _config.DEFAULT_HTTP_PORT if known is None else known.http_port,
-        "grpc": _config.DEFAULT_GRPC_PORT if known is None else known.grpc_port,
-        "metrics": _config.DEFAULT_METRICS_PORT if known is None else known.metrics_port,
+        "http": defaults.DEFAULT_HTTP_PORT if known is None else known.http_port,
+        "grpc": defaults.DEFAULT_GRPC_PORT if known is None else known.grpc_port,
+        "metrics": defaults.DEFAULT_METRICS_PORT if known is None else known.metrics_port,
     }
     listeners = find_listeners()
     for kind, port in ports.items():
@@ -101,7 +101,7 @@ def find_stale_regions() -> Counter[str]:
 
 def check_disk(context: CheckContext) -> Iterator[CheckResult]:
     """There is room for compiled models, for the log, and for the shared memory of the models' processes."""
-    cache, logs = _config.cache_dir(), _config.state_dir()
+    cache, logs = defaults.cache_dir(), defaults.state_dir()
     compiled = sum(about.st_size for path, about in walk(cache / "openvino") if path.is_file())
     to_compile = max(0, sum(model_sizes(context)) - compiled)
     for purpose, folder, needed, remedy in (

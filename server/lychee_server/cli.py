@@ -12,14 +12,14 @@ from typing import Annotated, Literal
 
 import typer
 from lychee_client import ConfigurationError, LycheeClient, LycheeError, Manifest
+from lychee_client.repository import ASSETS_MODEL
 
-from lychee_server import _config, load_report, processes, state
-from lychee_server._errors import AlreadyRunningError, LycheeServerError
+from lychee_server import defaults, load_report, processes, state
+from lychee_server.errors import AlreadyRunningError, LycheeServerError
 from lychee_server.execution import DEFAULT_ERROR_BUDGET, format_budget, parse_budget
 from lychee_server.gateway.cli import gateway as gateway_command
 from lychee_server.gateway.process import GatewayChoice, GatewayProcess
 from lychee_server.gateway.settings import DEFAULT_HOST, DEFAULT_PORT
-from lychee_server.repository import ASSETS_MODEL
 from lychee_server.status import ServerStatus, read_models, read_status
 from lychee_server.termination import raise_on_sigterm
 from lychee_server.triton import TritonServer
@@ -63,16 +63,16 @@ def load(
         typer.Option(help="What Triton and gateway write to their logs."),
     ] = "WARNING",
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay; Ctrl-C and SIGTERM stop the server.")] = False,
-    triton_host: Annotated[str, typer.Option(help="Address that Triton listens on.")] = _config.DEFAULT_HOST,
+    triton_host: Annotated[str, typer.Option(help="Address that Triton listens on.")] = defaults.DEFAULT_HOST,
     http_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Of Triton; 0 picks a free port.")
-    ] = _config.DEFAULT_HTTP_PORT,
+    ] = defaults.DEFAULT_HTTP_PORT,
     grpc_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Of Triton; 0 picks a free port.")
-    ] = _config.DEFAULT_GRPC_PORT,
+    ] = defaults.DEFAULT_GRPC_PORT,
     metrics_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Of Triton; 0 picks a free port.")
-    ] = _config.DEFAULT_METRICS_PORT,
+    ] = defaults.DEFAULT_METRICS_PORT,
     config_name: Annotated[
         str | None, typer.Option(help="Variant of the models' configuration, such as cpu: configs/<name>.pbtxt.")
     ] = None,
@@ -85,10 +85,10 @@ def load(
     ] = format_budget(DEFAULT_ERROR_BUDGET),
     timeout_s: Annotated[
         float, typer.Option(min=1, help="Seconds to wait until ready.")
-    ] = _config.DEFAULT_LOAD_TIMEOUT_S,
+    ] = defaults.DEFAULT_LOAD_TIMEOUT_S,
     cache_size_mb: Annotated[
         int, typer.Option(min=1, help="Size of the response cache in MiB.")
-    ] = _config.DEFAULT_CACHE_SIZE_MB,
+    ] = defaults.DEFAULT_CACHE_SIZE_MB,
 ) -> None:
     """Start Triton and the gateway with its web page, wait until both are ready, and check the scores.
 
@@ -106,7 +106,7 @@ def load(
         metrics_port=metrics_port,
         config_name=config_name,
         error_budget=budget,
-        log_path=_config.state_dir() / "triton.log",
+        log_path=defaults.state_dir() / "triton.log",
         log_level=log_level,
         cache_size_mb=cache_size_mb,
         detached=not foreground,
@@ -146,7 +146,7 @@ def _refuse_second_server() -> None:
         )
     typer.echo(f"The server with pid {known.pid} ended without `lychee stop`; cleaning up after it.", err=True)
     _stop_gateway(known.gateway)
-    processes.stop_processes(known.marker, timeout_s=_config.DEFAULT_STOP_TIMEOUT_S)
+    processes.stop_processes(known.marker, timeout_s=defaults.DEFAULT_STOP_TIMEOUT_S)
     state.clear_state()
 
 
@@ -231,7 +231,7 @@ def _check_golden_pairs(server: TritonServer) -> Manifest:
     try:
         with LycheeClient(server.grpc_url) as client:
             report = client.check_golden_pairs()
-            manifest = client.manifest
+            manifest = client.manifest()
     except LycheeError as error:
         raise LycheeServerError(f"The golden pairs could not be scored: {error}") from error
     if not report.passed:
@@ -269,7 +269,7 @@ def stop() -> None:
         return
     was_running = known.is_running()
     gateway = _stop_gateway(known.gateway)
-    report = processes.stop_processes(known.marker, timeout_s=_config.DEFAULT_STOP_TIMEOUT_S)
+    report = processes.stop_processes(known.marker, timeout_s=defaults.DEFAULT_STOP_TIMEOUT_S)
     state.clear_state()
     if was_running:
         typer.echo(f"Stopped the server with pid {known.pid} and its {max(0, _count(report) - 1)} stubs.")
@@ -290,7 +290,7 @@ def _stop_gateway(known: state.GatewayState | None) -> int | None:
     process = None if known is None else processes.find_process(known.pid, known.create_time)
     if process is None:
         return None
-    if not processes.stop_process(process, timeout_s=_config.GATEWAY_STOP_TIMEOUT_S):
+    if not processes.stop_process(process, timeout_s=defaults.GATEWAY_STOP_TIMEOUT_S):
         typer.echo(f"Had to kill the gateway with pid {process.pid}.", err=True)
     return process.pid
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from lychee_client.repository import MODEL_FILENAME, version_folders
 from tritonclient.grpc import model_config_pb2
 
-from lychee_server.config_text import ConfigFile, Problem, read_config, suggest, version_folders
+from lychee_server.config_text import ConfigFile, Problem, read_config, suggest
 from lychee_server.ensemble_lint import ensemble_problems
 from lychee_server.execution.onnx_sessions import EXECUTIONS, UNCHOSEN
-from lychee_server.repository import DEFAULT_MODEL_FILENAME
 
 BACKENDS: Final = frozenset({"onnxruntime", "python"})
 CONTAINER_BACKENDS: Final = BACKENDS | {"tensorrt"}
@@ -108,7 +108,7 @@ def check_versions(file: ConfigFile, _: int) -> Iterator[Problem]:
         yield file.problem(None, seen, "run `lychee export` to write it", key="version_policy")
     if file.message.backend != "onnxruntime" or is_ensemble(file) or file.is_variant:
         return
-    filename = file.message.default_model_filename or DEFAULT_MODEL_FILENAME
+    filename = file.message.default_model_filename or MODEL_FILENAME
     for version in served:
         path = file.folder / str(version) / filename
         if not path.exists():

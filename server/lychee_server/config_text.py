@@ -147,12 +147,6 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(choices)}"
 
 
-def version_folders(folder: Path) -> list[int]:
-    """Return a model's versions, ascending. Triton ignores folders whose number begins with 0."""
-    names = [child.name for child in folder.iterdir() if child.is_dir()]
-    return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name[0] != "0")
-
-
 def _parse_block(tokens: Any, end: str) -> list[Field]:
     """Read fields up to the closing bracket, or with an empty `end`, to the end of the file."""
     fields: list[Field] = []

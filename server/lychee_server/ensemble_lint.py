@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lychee_client.repository import version_folders
 from tritonclient.grpc import model_config_pb2
 
-from lychee_server.config_text import ConfigFile, Field, Problem, suggest, version_folders
+from lychee_server.config_text import ConfigFile, Field, Problem, suggest
 
 
 @dataclass(frozen=True, slots=True)

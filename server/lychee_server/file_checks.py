@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from lychee_client.checks import CheckContext, CheckResult, CheckSkipped, Verdict, existing_folder
+from lychee_client.repository import ASSETS_MODEL, MANIFEST_FILENAME, newest_version
 
-from lychee_server import _config, state
+from lychee_server import defaults, state
 from lychee_server.config_lint import lint_repository
-from lychee_server.config_text import version_folders
 
 DEFAULT_REPOSITORY: Final = Path("model_repository")
-ASSETS_MODEL: Final = "client_assets"
 DEVICES: Final = Path("/dev")
 NAMED_PATHS: Final = 3
 
@@ -48,8 +47,7 @@ def check_repository(context: CheckContext) -> Iterator[CheckResult]:
     """The server runs what the repository holds."""
     repository = find_repository(context)
     assets = repository / ASSETS_MODEL
-    versions = version_folders(assets) if assets.is_dir() else []
-    path = assets / str(versions[-1] if versions else 1) / "manifest.json"
+    path = newest_version(assets) / MANIFEST_FILENAME
     export = "run `lychee export` to write it"
     try:
         exported: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -94,7 +92,7 @@ def _is_served_here(context: CheckContext, repository: Path) -> bool:
 def check_permissions(context: CheckContext) -> Iterator[CheckResult]:
     """Triton can read its models, `lychee load` can write its files, and nobody else can."""
     sound = True
-    private = {"state": _config.state_dir(), "cache": _config.cache_dir()}
+    private = {"state": defaults.state_dir(), "cache": defaults.cache_dir()}
     for kind, folder in private.items():
         nearest = existing_folder(folder)
         if not os.access(nearest, os.W_OK | os.X_OK):

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lychee_server._errors import InstallationError
+from lychee_server.errors import InstallationError
 
 WHEEL = "nvidia-pytriton"
 STUB = "triton_python_backend_stub"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lychee_client import Manifest
-from lychee_client._image_spec import PatchSpec
-from lychee_client._model import limit_images
+from lychee_client.manifest import PatchSpec
+from lychee_client.preprocessing.image_limit import limit_images
 
 from lychee_server.status import ModelStatus
 

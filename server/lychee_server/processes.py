@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from lychee_server._errors import PortInUseError
+from lychee_server.errors import PortInUseError
 
 SHARED_MEMORY = Path("/dev/shm")
 KILL_TIMEOUT_S = 5.0

@@ -1,19 +1,13 @@
 """A Triton model repository on disk: which models it has, and whether their files are there."""
 
-import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from google.protobuf import text_format
+from lychee_client.repository import EXTERNAL_DATA_SUFFIX, MODEL_FILENAME, newest_version, read_manifest
 from tritonclient.grpc import model_config_pb2
 
-from lychee_server._errors import RepositoryError
-
-ASSETS_MODEL = "client_assets"
-MANIFEST_FILENAME = "manifest.json"
-DEFAULT_MODEL_FILENAME = "model.onnx"
-EXTERNAL_DATA_SUFFIX = ".data"
+from lychee_server.errors import RepositoryError
 
 
 def check_repository(repository: Path, config_name: str | None = None) -> list[str]:
@@ -69,15 +63,9 @@ def read_config(folder: Path, config_name: str | None = None) -> model_config_pb
     return config
 
 
-def newest_version(folder: Path) -> Path:
-    """Return the folder of the version that Triton serves; it may not be there."""
-    versions = [int(child.name) for child in folder.iterdir() if child.is_dir() and child.name.isdigit()]
-    return folder / str(max(versions, default=1))
-
-
 def model_path(folder: Path, config: model_config_pb2.ModelConfig) -> Path:
     """Return the file of the model in a folder."""
-    return newest_version(folder) / (config.default_model_filename or DEFAULT_MODEL_FILENAME)
+    return newest_version(folder) / (config.default_model_filename or MODEL_FILENAME)
 
 
 def _missing_files(folder: Path, config_name: str | None, artifacts: Collection[str]) -> list[Path]:
@@ -92,15 +80,6 @@ def _missing_files(folder: Path, config_name: str | None, artifacts: Collection[
     if f"{folder.name}/{path.name}{EXTERNAL_DATA_SUFFIX}" in artifacts:  # the weights of a large model
         files.append(version / f"{path.name}{EXTERNAL_DATA_SUFFIX}")
     return [file for file in files if not file.exists()]
-
-
-def read_manifest(repository: Path) -> dict[str, Any]:
-    """Return what the newest export says about itself; empty if it left no manifest."""
-    try:
-        path = newest_version(repository / ASSETS_MODEL) / MANIFEST_FILENAME
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def read_artifacts(repository: Path) -> dict[str, str]:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lychee_server import _config
-from lychee_server._errors import AlreadyRunningError
+from lychee_server import defaults
+from lychee_server.errors import AlreadyRunningError
 from lychee_server.gateway.process import GatewayProcess
 from lychee_server.processes import find_process
 from lychee_server.triton import TritonServer
@@ -76,7 +76,7 @@ class ServerState:
 
 def state_path() -> Path:
     """Return where the state file is, or would be."""
-    return _config.state_dir() / "server.json"
+    return defaults.state_dir() / "server.json"
 
 
 def read_state() -> ServerState | None:
@@ -111,7 +111,7 @@ def lock_state() -> Iterator[None]:
     Raises:
         AlreadyRunningError: Another process holds the lock.
     """
-    path = _config.state_dir() / "load.lock"
+    path = defaults.state_dir() / "load.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:

@@ -14,8 +14,8 @@ from typing import Any, Self
 
 import psutil
 
-from lychee_server import _config
-from lychee_server._errors import LycheeServerError, ServerStartError
+from lychee_server import defaults
+from lychee_server.errors import LycheeServerError, ServerStartError
 from lychee_server.execution import DEFAULT_ERROR_BUDGET, Choice, Served, serve
 from lychee_server.installation import TritonInstallation, assemble_backends
 from lychee_server.processes import (
@@ -58,15 +58,15 @@ class TritonServer:
         self,
         repository: str | Path,
         *,
-        host: str = _config.DEFAULT_HOST,
-        http_port: int = _config.DEFAULT_HTTP_PORT,
-        grpc_port: int = _config.DEFAULT_GRPC_PORT,
-        metrics_port: int = _config.DEFAULT_METRICS_PORT,
+        host: str = defaults.DEFAULT_HOST,
+        http_port: int = defaults.DEFAULT_HTTP_PORT,
+        grpc_port: int = defaults.DEFAULT_GRPC_PORT,
+        metrics_port: int = defaults.DEFAULT_METRICS_PORT,
         config_name: str | None = None,
         error_budget: float = DEFAULT_ERROR_BUDGET,
         log_path: str | Path | None = None,
         log_level: str = "WARNING",
-        cache_size_mb: int = _config.DEFAULT_CACHE_SIZE_MB,
+        cache_size_mb: int = defaults.DEFAULT_CACHE_SIZE_MB,
         detached: bool = False,
     ) -> None:
         """Choose how Triton will run; nothing starts yet.
@@ -150,7 +150,7 @@ class TritonServer:
             raise LycheeServerError("This TritonServer was started before; make a new one.")
         self._models = check_repository(self.repository, self._config_name)
         installation = TritonInstallation.find()
-        cache_dir = _config.usable_cache_dir()
+        cache_dir = defaults.usable_cache_dir()
         environment = installation.environment(os.environ, cache_dir)
         backends = assemble_backends(installation, cache_dir)
         self._served = serve(self.repository, self._config_name, self._error_budget, cache_dir)
@@ -197,7 +197,7 @@ class TritonServer:
             command.append(f"--model-config-name={self._config_name}")
         return command
 
-    def wait_until_ready(self, timeout_s: float = _config.DEFAULT_LOAD_TIMEOUT_S) -> None:
+    def wait_until_ready(self, timeout_s: float = defaults.DEFAULT_LOAD_TIMEOUT_S) -> None:
         """Wait until every model is loaded. Triton is left running if one is not; call `stop`.
 
         Raises:
@@ -258,7 +258,7 @@ class TritonServer:
         lines = [line for line in read_error_lines(self.log_path, count=None) if whole_name.search(line)]
         return clean_reason(lines[-1]) if lines else "not loaded, for a reason that only the log may tell"
 
-    def stop(self, timeout_s: float = _config.DEFAULT_STOP_TIMEOUT_S) -> StopReport:
+    def stop(self, timeout_s: float = defaults.DEFAULT_STOP_TIMEOUT_S) -> StopReport:
         """End Triton and its stubs: ask, wait, kill. Harmless if it was never started, or has ended.
 
         Args:

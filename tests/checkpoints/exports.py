@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from lychee_export.contract.limits import Limits
 from lychee_export.exporter import export_checkpoint
-from lychee_export.limits import Limits
 
 from checkpoints import BUILDERS
 

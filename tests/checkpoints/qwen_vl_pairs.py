@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from lychee_client import Image as ClientImage
 from lychee_client import ImageText
-from lychee_client._types import Input
+from lychee_client.types import Input
 from PIL import Image
 
 from checkpoints.qwen_vl_reference import Part

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
-from lychee_export.assets import CLIENT_ASSETS
-from lychee_export.deployment import config_files
+from lychee_export.contract.signature import ModelSignature
 from lychee_export.families import Checkpoint
-from lychee_export.signature import ModelSignature
-from lychee_export.validation import validate_contract
+from lychee_export.repository.assets import CLIENT_ASSETS
+from lychee_export.repository.deployment import config_files
+from lychee_export.verification.validation import validate_contract
 from tritonclient.grpc.model_config_pb2 import TYPE_FP32, ModelConfig
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from lychee_export.tensorrt import BUILD_SCRIPT, ENGINE_CACHE
+from lychee_export.repository.tensorrt import BUILD_SCRIPT, ENGINE_CACHE
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from checkpoints.exports import LIMITS, build_once, export_once
 from google.protobuf import text_format
+from lychee_export.contract.signature import ModelSignature
 from lychee_export.families import Checkpoint, load_checkpoint
-from lychee_export.model_file import read_graph
-from lychee_export.signature import ModelSignature
-from lychee_export.tensorrt import VARIANTS, Profile, profiles, variants
-from lychee_export.tensorrt_graph import check_graph
+from lychee_export.onnx.model_file import read_graph
+from lychee_export.repository.tensorrt import VARIANTS, Profile, profiles, variants
+from lychee_export.repository.tensorrt_graph import check_graph
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 SLOW = ("qwen2_5_vl", "qwen3_vl", "clip", "siglip", "blip")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from lychee_client import Image, ImageText, LycheeClient
-from lychee_client._text import TextProcessor
+from lychee_client.preprocessing.text import TextProcessor
 from lychee_server import TritonServer
 from tritonclient import grpc
 from tritonclient.utils import np_to_triton_dtype
@@ -56,7 +56,7 @@ def send(server: TritonServer) -> Iterator[Send]:
 @pytest.fixture(scope="module")
 def texts(client: LycheeClient, send: Send) -> TextProcessor:
     (tokenizer,) = send("client_assets", "tokenizer")
-    return TextProcessor(tokenizer.decode(), client.manifest.text)
+    return TextProcessor(tokenizer.decode(), client.manifest().text)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_texts(client: LycheeClient, send: Send, texts: TextProcessor, query_emb
 
 def test_images(client: LycheeClient, send: Send, photos: Path, query_embedding: np.ndarray) -> None:
     images = [Image.from_path(photos / f"{name}.jpg") for name in ("cat", "coffee")]
-    pixels = np.stack([image.prepare(client.manifest.image).pixel_values for image in images])
+    pixels = np.stack([image.prepare(client.manifest().image).pixel_values for image in images])
     repeated = np.repeat(query_embedding, len(images), axis=0)
     scores = send("rerank_image", "relevance_score", query_embedding=repeated, pixel_values=pixels)
     assert scores[:, 0].tolist() == pytest.approx(scores_of(client, images), abs=1e-4)
@@ -90,7 +90,7 @@ def test_images_with_texts(
     client: LycheeClient, send: Send, photos: Path, texts: TextProcessor, query_embedding: np.ndarray
 ) -> None:
     image = Image.from_path(photos / "coffee.jpg")
-    pixels = image.prepare(client.manifest.image).pixel_values[None]
+    pixels = image.prepare(client.manifest().image).pixel_values[None]
     tensors: dict[str, np.ndarray] = dict(texts.to_tensors(texts.tokenize_documents(TEXTS)))
     tensors["pixel_values"] = np.repeat(pixels, len(TEXTS), axis=0)
     tensors["query_embedding"] = np.repeat(query_embedding, len(TEXTS), axis=0)

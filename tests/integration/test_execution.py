@@ -45,7 +45,7 @@ def chosen(repository: Path, tmp_path_factory: pytest.TempPathFactory, budget: f
 def test_the_client_tells_what_executes_as_the_backend_does(chosen: TritonServer, protocol: str, budget: float) -> None:
     url = chosen.grpc_url if protocol == "grpc" else f"http://{chosen.http_url}"
     with LycheeClient(url) as client:
-        told = client.manifest.execution
+        told = client.manifest().execution
     running = {model.name: model for model in read_models(chosen.host, chosen.http_port, chosen.metrics_port)}
     assert told.keys() == set(ENCODERS)
     for name, execution in told.items():
@@ -58,7 +58,7 @@ def test_the_client_tells_what_executes_as_the_backend_does(chosen: TritonServer
 
 def test_the_golden_pairs_are_as_close_as_what_executes_promises(chosen: TritonServer, budget: float) -> None:
     with LycheeClient(chosen.grpc_url) as client:
-        report, told = client.check_golden_pairs(), client.manifest.execution
+        report, told = client.check_golden_pairs(), client.manifest().execution
     in_float32 = all(execution.precision == "fp32" for execution in told.values())
     assert report.tolerance == (1e-4 if in_float32 else budget)
     assert report.passed
@@ -66,9 +66,9 @@ def test_the_golden_pairs_are_as_close_as_what_executes_promises(chosen: TritonS
 
 def test_no_score_depends_on_its_batch_or_its_padding(chosen: TritonServer, repository: Path) -> None:
     with LycheeClient(chosen.grpc_url) as client:
-        buckets, pad = client.manifest.text.buckets, client.manifest.text.pad_token_id
+        buckets, pad = client.manifest().text.buckets, client.manifest().text.pad_token_id
     tokenizer = Tokenizer.from_file(
-        str(repository.parent / "export/lychee_export/checkpoints/lychee_mini/tokenizer.json")
+        str(repository.parent / "export/lychee_export/checkpoint/bundled/lychee_mini/tokenizer.json")
     )
     encoded = [encoding.ids for encoding in tokenizer.encode_batch(list(TEXTS))]
     with grpc.InferenceServerClient(chosen.grpc_url) as triton:

@@ -62,7 +62,7 @@ def test_scores_equal_the_torch_reference(
 ) -> None:
     modules = {piece.signature.name: piece.module for piece in checkpoint.pieces}
     image = Image.from_path(photos / "cat.jpg")
-    spec = client.manifest.image
+    spec = client.manifest().image
     with torch.no_grad():
         query = embed_text("query: 一只猫")
         picture = modules["vision_encoder"](torch.from_numpy(image.prepare(spec).pixel_values[None]))
@@ -72,7 +72,7 @@ def test_scores_equal_the_torch_reference(
         expected.append(float(modules["scoring_head_image_text"](query, texts[4], picture)[0]))
     response = client.rerank("一只猫", [*TEXTS, image, ImageText(image, TEXTS[4])])
     scores = {result.index: result.relevance_score for result in response.results}
-    assert [scores[index] for index in range(9)] == pytest.approx(expected, abs=client.manifest.golden_tolerance)
+    assert [scores[index] for index in range(9)] == pytest.approx(expected, abs=client.manifest().golden_tolerance)
 
 
 def test_score_does_not_depend_on_the_other_documents(client: LycheeClient, photos: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from lychee_client import LycheeClient
 from lychee_export.families import Checkpoint
-from lychee_export.tensorrt import BUILD_SCRIPT, build_script
+from lychee_export.repository.tensorrt import BUILD_SCRIPT, build_script
 from lychee_server import TritonServer
 
 pytestmark = pytest.mark.triton

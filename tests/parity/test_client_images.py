@@ -9,9 +9,9 @@ import numpy as np
 import PIL.Image
 import pytest
 from lychee_client import Image, InvalidInputError
-from lychee_client._image import _decode, _to_rgb
-from lychee_client._image_spec import CropSpec, PatchSpec, StretchSpec
-from lychee_client._pixels import smart_resize
+from lychee_client.manifest.image_spec import CropSpec, PatchSpec, StretchSpec
+from lychee_client.preprocessing.image import _decode, _to_rgb
+from lychee_client.preprocessing.pixels import smart_resize
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.chinese_clip.image_processing_pil_chinese_clip import ChineseCLIPImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil

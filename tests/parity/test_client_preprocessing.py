@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from lychee_client import Image
-from lychee_client._image_spec import CropSpec
+from lychee_client.manifest.image_spec import CropSpec
 from lychee_export.families import Checkpoint
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 

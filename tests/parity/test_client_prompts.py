@@ -10,11 +10,11 @@ import PIL.Image
 import pytest
 from checkpoints.qwen_vl import build_tokenizer
 from lychee_client import Image, InvalidInputError
-from lychee_client._image_spec import PatchSpec
-from lychee_client._manifest import TextSpec
 from lychee_client._pipelines.cross_encoder import pack_images
-from lychee_client._prompt import Part, PromptProcessor
-from lychee_client._prompt_spec import MODALITIES, PromptSpec
+from lychee_client.manifest import PatchSpec
+from lychee_client.manifest.manifest import TextSpec
+from lychee_client.manifest.prompt_spec import MODALITIES, PromptSpec
+from lychee_client.preprocessing.prompt import Part, PromptProcessor
 from transformers import (
     Qwen2_5_VLProcessor,
     Qwen2Tokenizer,

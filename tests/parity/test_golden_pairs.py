@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from lychee_client import Image
-from lychee_client._image_spec import parse_image_spec
+from lychee_client.manifest.image_spec import parse_image_spec
 from lychee_export.families import Checkpoint
 from lychee_server.execution import DEFAULT_ERROR_BUDGET
 from numpy.typing import NDArray

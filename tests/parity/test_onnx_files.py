@@ -6,19 +6,19 @@ import lychee_export
 import numpy as np
 import onnxruntime as ort
 import pytest
-from lychee_export.expected import compute_expected
 from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint
-from lychee_export.quantization import Precision, quantize_weights
-from lychee_export.runtime import open_session
-from lychee_export.validation import TOLERANCES, validate_values
+from lychee_export.onnx.quantization import Precision, quantize_weights
+from lychee_export.onnx.runtime import open_session
+from lychee_export.verification.expected import compute_expected
+from lychee_export.verification.validation import TOLERANCES, validate_values
 from lychee_server.execution.onnx_sessions import EXECUTIONS
 from lychee_server.execution.onnx_sessions import open_session as open_executed
 from tokenizers import Tokenizer
 
 BFLOAT16_COSINE = 0.998
 BFLOAT16_SCORE_ATOL = 0.02
-CHECKPOINT = Path(lychee_export.__file__).parent / "checkpoints" / "lychee_mini"
+CHECKPOINT = Path(lychee_export.__file__).parent / "checkpoint" / "bundled" / "lychee_mini"
 
 
 def find(repository: Path, name: str) -> Path:

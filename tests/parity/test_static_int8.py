@@ -8,11 +8,11 @@ import onnxruntime as ort
 import pytest
 from checkpoints.clip import build_clip
 from lychee_export import exporter
+from lychee_export.contract.limits import Limits
 from lychee_export.errors import ValidationError
 from lychee_export.exporter import export_checkpoint
-from lychee_export.limits import Limits
-from lychee_export.static_int8 import StaticReport
-from lychee_export.validation import Tolerance
+from lychee_export.onnx.static_int8 import StaticReport
+from lychee_export.verification.validation import Tolerance
 from lychee_server.execution.onnx_sessions import open_session
 from onnxruntime.quantization import QuantType, quantize_dynamic
 

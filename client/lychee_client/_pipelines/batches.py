@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
 from lychee_client._errors import ContractError, InferenceError, InvalidInputError, LycheeError, RequestRejectedError
-from lychee_client._manifest import Manifest
 from lychee_client._pipelines.lanes import Lane
 from lychee_client._pipelines.pace import Pace
 from lychee_client._plan import Handle, Plan, send, wait
-from lychee_client._transports.base import InferRequest, InferResponse, Tensor
+from lychee_client.manifest.manifest import Manifest
+from lychee_client.transports.base import InferRequest, InferResponse, Tensor
 
 # Errors that one item's tensors can cause; every other error concerns the whole call.
 ITEM_ERRORS: Final = (InvalidInputError, RequestRejectedError, InferenceError)

@@ -11,16 +11,16 @@ from typing import Final
 import numpy as np
 
 from lychee_client._errors import InvalidInputError
-from lychee_client._image import PreparedImage
-from lychee_client._image_spec import ImageSpec, PatchSpec
-from lychee_client._manifest import Manifest
 from lychee_client._pipelines.lanes import LANES, Lane
 from lychee_client._pipelines.scoring import Outcome, Preparation, Scoring
 from lychee_client._plan import Handle, Plan, run, wait
-from lychee_client._prompt import Frame, Part, PromptProcessor
-from lychee_client._text import TokenizedText
-from lychee_client._transports.base import Tensor
-from lychee_client._types import Input, Modality, Timings, image_of, modality_of, text_of
+from lychee_client.manifest.image_spec import ImageSpec, PatchSpec
+from lychee_client.manifest.manifest import Manifest
+from lychee_client.preprocessing.image import PreparedImage
+from lychee_client.preprocessing.prompt import Frame, Part, PromptProcessor
+from lychee_client.preprocessing.text import TokenizedText
+from lychee_client.transports.base import Tensor
+from lychee_client.types import Input, Modality, Timings, image_of, modality_of, text_of
 
 TEXT_ENSEMBLE: Final = "rerank_text"
 IMAGE_ENSEMBLE: Final = "rerank_image"

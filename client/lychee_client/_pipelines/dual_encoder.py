@@ -11,16 +11,16 @@ from typing import Final
 import numpy as np
 
 from lychee_client._embedding_cache import EmbeddingCache, encoder_artifacts
-from lychee_client._image_spec import ImageSpec
-from lychee_client._manifest import Manifest
 from lychee_client._pipelines.encoder import EMBEDDINGS, TEXT_ENCODER, VISION_ENCODER, Encoder, Key
 from lychee_client._pipelines.encoding import Encoding
 from lychee_client._pipelines.lanes import LANES, Lane
 from lychee_client._pipelines.scoring import Outcome, Preparation, Scoring
 from lychee_client._plan import Handle, Plan, run, wait
-from lychee_client._text import TextProcessor, TokenizedText
-from lychee_client._transports.base import Tensor
-from lychee_client._types import Input, Modality, Timings, image_of, modality_of, text_of
+from lychee_client.manifest.image_spec import ImageSpec
+from lychee_client.manifest.manifest import Manifest
+from lychee_client.preprocessing.text import TextProcessor, TokenizedText
+from lychee_client.transports.base import Tensor
+from lychee_client.types import Input, Modality, Timings, image_of, modality_of, text_of
 
 HEADS: Final[dict[Modality, str]] = {
     "text": "scoring_head_text",

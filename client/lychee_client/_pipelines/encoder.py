@@ -9,10 +9,10 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from lychee_client._embedding_cache import EmbeddingCache, EmbeddingKeys
-from lychee_client._image import Image
-from lychee_client._image_spec import ImageSpec
-from lychee_client._manifest import Manifest
-from lychee_client._text import TextProcessor, TokenizedText
+from lychee_client.manifest.image_spec import ImageSpec
+from lychee_client.manifest.manifest import Manifest
+from lychee_client.preprocessing.image import Image
+from lychee_client.preprocessing.text import TextProcessor, TokenizedText
 
 TEXT_ENCODER: Final = "text_encoder"
 VISION_ENCODER: Final = "vision_encoder"

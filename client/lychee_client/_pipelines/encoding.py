@@ -10,15 +10,15 @@ import numpy as np
 
 from lychee_client._embedding_cache import CachedEmbedding, EmbeddingCache, Vector, look_up, store
 from lychee_client._errors import InvalidInputError, LycheeError
-from lychee_client._image import Image, ImageSizes, PreparedImage
 from lychee_client._pipelines.batches import Batches
 from lychee_client._pipelines.encoder import EMBEDDINGS, TEXT_ENCODER, VISION_ENCODER, Encoder, Key, find_shared_length
 from lychee_client._pipelines.lanes import Lane
 from lychee_client._pipelines.scoring import Preparation, read_output
 from lychee_client._plan import Handle, Plan, run, wait
-from lychee_client._text import TokenizedText
-from lychee_client._transports.base import InferResponse, Tensor
-from lychee_client._types import CacheUse
+from lychee_client.preprocessing.image import Image, ImageSizes, PreparedImage
+from lychee_client.preprocessing.text import TokenizedText
+from lychee_client.transports.base import InferResponse, Tensor
+from lychee_client.types import CacheUse
 
 
 class Encoding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from lychee_client._types import Priority
+from lychee_client.types import Priority
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from lychee_client._errors import ContractError, InvalidInputError, LycheeError
-from lychee_client._image import Image, ImageSizes
-from lychee_client._manifest import Manifest
 from lychee_client._pipelines.batches import Batches
 from lychee_client._pipelines.lanes import LANES, Lane
 from lychee_client._plan import Handle, Plan, wait
-from lychee_client._text import TokenizedText, check_text
-from lychee_client._transports.base import InferResponse, Tensor
-from lychee_client._types import CacheUse, ImageText, Input, Modality, Text, Timings, text_of
+from lychee_client.manifest.manifest import Manifest
+from lychee_client.preprocessing.image import Image, ImageSizes
+from lychee_client.preprocessing.text import TokenizedText, check_text
+from lychee_client.transports.base import InferResponse, Tensor
+from lychee_client.types import CacheUse, ImageText, Input, Modality, Text, Timings, text_of
 
 # Images that may be preprocessed before their turn to be sent: keeps the cores busy and the memory bounded.
 IMAGES_AHEAD: Final = 8

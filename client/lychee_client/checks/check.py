@@ -15,9 +15,9 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 from lychee_client._config import SCHEMES
 from lychee_client._errors import LycheeError
-from lychee_client._manifest import Manifest
-from lychee_client._types import ServerStatus
 from lychee_client.golden import GoldenReport
+from lychee_client.manifest.manifest import Manifest
+from lychee_client.types import ServerStatus
 
 __all__ = [
     "MACHINE_CHECKS",
@@ -63,7 +63,6 @@ class CheckSkipped(Exception):  # noqa: N818 - it is no error
 class CheckedServer(Protocol):
     """What the checks need of a client."""
 
-    @property
     def manifest(self) -> Manifest:
         """See LycheeClient."""
         ...
@@ -106,7 +105,7 @@ class CheckContext:
         if not self.status.live:
             raise CheckSkipped("the server does not answer")
         try:
-            return self.client.manifest
+            return self.client.manifest()
         except LycheeError as error:
             return error
 

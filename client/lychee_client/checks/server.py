@@ -10,8 +10,8 @@ from typing import Final
 
 from lychee_client._assets import CLIENT_ASSETS
 from lychee_client._errors import LycheeError
-from lychee_client._manifest import FORMAT_VERSION
 from lychee_client.checks.check import Check, CheckContext, CheckResult, CheckSkipped
+from lychee_client.manifest.manifest import FORMAT_VERSION
 
 SLOW_ANSWER_S: Final = 1.0
 CONNECT_TIMEOUT_S: Final = 2.0

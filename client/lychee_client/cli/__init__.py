@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from lychee_client.cli import ab_report, calibrate, doctor, instructions, rerank, sample, score
+from lychee_client.cli import doctor, rerank, score
 
 COMMANDS_GROUP: Final = "lychee.commands"
 
@@ -21,11 +21,7 @@ app = typer.Typer(
 )
 rerank.register(app)
 score.register(app)
-calibrate.register(app)
-sample.register(app)
 doctor.register(app)
-instructions.register(app)
-ab_report.register(app)
 
 
 def _print_version(wanted: bool) -> None:

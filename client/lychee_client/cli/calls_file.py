@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from lychee_client._errors import ConfigurationError
-from lychee_client._image import Image
-from lychee_client._types import Input, Text, combine
+from lychee_client.preprocessing.image import Image
+from lychee_client.types import Input, Text, combine
 
 _KEYS: Final = {"query", "documents"}
 

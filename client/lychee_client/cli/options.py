@@ -13,10 +13,10 @@ import typer
 from lychee_client._client import LycheeClient
 from lychee_client._config import UNSET
 from lychee_client._errors import ConfigurationError, LycheeError, LycheeWarning
-from lychee_client._image import Image
-from lychee_client._types import Input, combine
 from lychee_client.calibration import Calibration
 from lychee_client.instructions.templates import get_instruction
+from lychee_client.preprocessing.image import Image
+from lychee_client.types import Input, combine
 
 PolicyName: TypeAlias = Literal["strict", "balanced", "exploratory"]
 LanguageName: TypeAlias = Literal["en", "zh"]

@@ -17,8 +17,6 @@ from rich.text import Text as RichText
 from lychee_client._calls import RerankOptions
 from lychee_client._client import LycheeClient
 from lychee_client._errors import InvalidInputError
-from lychee_client._image import MAX_SIZE_BYTES, Image
-from lychee_client._types import DocumentError, Input, RerankResponse, RerankResult, Text, Timings
 from lychee_client.cli.calls_file import count_calls, read_calls
 from lychee_client.cli.options import (
     AsJson,
@@ -38,6 +36,8 @@ from lychee_client.cli.options import (
     reported_errors,
 )
 from lychee_client.cli.table import latency_line, ranking_table, server_table
+from lychee_client.preprocessing.image import MAX_SIZE_BYTES, Image
+from lychee_client.types import DocumentError, Input, RerankResponse, RerankResult, Text, Timings
 
 IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 # BMP is told by its suffix only: its two bytes "BM" may well begin a text.

@@ -8,8 +8,8 @@ from typing import Final
 from rich.table import Table
 from rich.text import Text
 
-from lychee_client._types import ModelTimings, RerankResponse, RerankResult, Timings
 from lychee_client.thresholds import Decision
+from lychee_client.types import ModelTimings, RerankResponse, RerankResult, Timings
 
 BAR_WIDTH: Final = 20
 _COLOURS: Final[dict[Decision, str]] = {"accept": "green", "review": "yellow", "reject": "red"}

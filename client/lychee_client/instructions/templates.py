@@ -20,8 +20,8 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 import platformdirs
 
-from lychee_client._atomic_file import write_atomically
 from lychee_client._errors import ConfigurationError
+from lychee_client.files import write_atomically
 
 Language: TypeAlias = Literal["en", "zh"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..errors import CheckpointError
-from ..limits import Limits
-from ..source import find_checkpoint
-from . import blip, clip, lychee_mini, qwen_vl, siglip
-from .family import Checkpoint, Family, GoldenPair, ModelCard, Piece, Reference, round_scores
+from lychee_export.checkpoint.source import find_checkpoint
+from lychee_export.contract.limits import Limits
+from lychee_export.errors import CheckpointError
+from lychee_export.families import blip, clip, lychee_mini, qwen_vl, siglip
+from lychee_export.families.family import Checkpoint, Family, GoldenPair, ModelCard, Piece, Reference, round_scores
 
 __all__ = [
     "FAMILIES",

@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from transformers import BlipForImageTextRetrieval
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from ..limits import Limits
-from ..signature import SCORE_OUTPUTS, ModelSignature, Tensors, TensorSpec
-from ..source import CheckpointSource
-from .attention import attention_bias
-from .family import Checkpoint, Family, GoldenPair, ModelCard, Piece, Reference, round_score
-from .fixed_image import ImageFormat, Normalization, load_processor, prepare_image, read_format
-from .samples import QUERIES, TEXTS, encode, sample_images
-from .text_format import TextFormat, plain_tokenizer, text_buckets, tokenize
+from lychee_export.checkpoint.source import CheckpointSource
+from lychee_export.contract.limits import Limits
+from lychee_export.contract.signature import SCORE_OUTPUTS, ModelSignature, Tensors, TensorSpec
+from lychee_export.families.attention import attention_bias
+from lychee_export.families.family import Checkpoint, Family, GoldenPair, ModelCard, Piece, Reference, round_score
+from lychee_export.families.fixed_image import ImageFormat, Normalization, load_processor, prepare_image, read_format
+from lychee_export.families.samples import QUERIES, TEXTS, encode, sample_images
+from lychee_export.families.text_format import TextFormat, plain_tokenizer, text_buckets, tokenize
 
 __all__ = ["FAMILY", "ScoringHead", "TextEncoder", "VisionEncoder", "load"]
 

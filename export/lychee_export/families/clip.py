@@ -22,15 +22,15 @@ from transformers import ChineseCLIPModel, CLIPModel
 from transformers.models.chinese_clip.image_processing_pil_chinese_clip import ChineseCLIPImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from ..limits import Limits
-from ..source import CheckpointSource
-from .attention import attention_bias
-from .dual_encoder import DualEncoder, build_checkpoint, make_heads
-from .dual_reference import ReferenceEncoders
-from .family import Checkpoint, Family
-from .fixed_image import Normalization, load_processor, prepare_image, read_format
-from .samples import encode, sample_images
-from .text_format import TextFormat, plain_tokenizer, text_buckets
+from lychee_export.checkpoint.source import CheckpointSource
+from lychee_export.contract.limits import Limits
+from lychee_export.families.attention import attention_bias
+from lychee_export.families.dual_encoder import DualEncoder, build_checkpoint, make_heads
+from lychee_export.families.dual_reference import ReferenceEncoders
+from lychee_export.families.family import Checkpoint, Family
+from lychee_export.families.fixed_image import Normalization, load_processor, prepare_image, read_format
+from lychee_export.families.samples import encode, sample_images
+from lychee_export.families.text_format import TextFormat, plain_tokenizer, text_buckets
 
 __all__ = ["FAMILY", "IMAGE_CENTRE", "ChineseTextEncoder", "TextEncoder", "VisionEncoder", "load"]
 

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..limits import Limits
-from ..signature import SCORE_OUTPUTS, ModelSignature, Tensors, TensorSpec
-from ..source import CheckpointSource
-from .dual_calibration import make_calibration
-from .dual_reference import ReferenceEncoders, make_reference
-from .family import Checkpoint, ModelCard, Piece
-from .fixed_image import ImageFormat
-from .text_format import TextFormat
+from lychee_export.checkpoint.source import CheckpointSource
+from lychee_export.contract.limits import Limits
+from lychee_export.contract.signature import SCORE_OUTPUTS, ModelSignature, Tensors, TensorSpec
+from lychee_export.families.dual_ranges import make_calibration
+from lychee_export.families.dual_reference import ReferenceEncoders, make_reference
+from lychee_export.families.family import Checkpoint, ModelCard, Piece
+from lychee_export.families.fixed_image import ImageFormat
+from lychee_export.families.text_format import TextFormat
 
 __all__ = ["TEXT_CENTRE", "DualEncoder", "ScoringHead", "at_least_float32", "build_checkpoint", "make_heads", "sign"]
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from ..signature import Tensors
-from .family import GoldenPair, Reference, round_score, round_scores
-from .samples import QUERIES, TEXTS, decode
-from .text_format import TextFormat, tokenize
+from lychee_export.contract.signature import Tensors
+from lychee_export.families.family import GoldenPair, Reference, round_score, round_scores
+from lychee_export.families.samples import QUERIES, TEXTS, decode
+from lychee_export.families.text_format import TextFormat, tokenize
 
 __all__ = ["ReferenceEncoders", "make_reference"]
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ..calibration_data import CalibrationData
-from ..limits import Limits
-from ..signature import SCORE_OUTPUTS, ModelSignature, Tensors
-from ..source import CheckpointSource
+from lychee_export.checkpoint.range_data import CalibrationData
+from lychee_export.checkpoint.source import CheckpointSource
+from lychee_export.contract.limits import Limits
+from lychee_export.contract.signature import SCORE_OUTPUTS, ModelSignature, Tensors
 
 __all__ = ["Checkpoint", "Family", "GoldenPair", "ModelCard", "Piece", "Reference", "round_score", "round_scores"]
 

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers.image_processing_backends import PilBackend
 
-from ..errors import CheckpointError
-from ..signature import TensorSpec
-from ..source import CheckpointSource
+from lychee_export.checkpoint.source import CheckpointSource
+from lychee_export.contract.signature import TensorSpec
+from lychee_export.errors import CheckpointError
 
 __all__ = ["ImageFormat", "Normalization", "load_processor", "prepare_image", "read_format", "read_resampling"]
 

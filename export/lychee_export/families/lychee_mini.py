@@ -3,7 +3,7 @@
 The text encoder is multilingual-e5-small with 4-bit weights, the vision encoder EfficientNet-Lite0, whose class
 probabilities weight the classes' text embeddings.
 
-Source: checkpoints/lychee_mini/README.md, the specification, and config.json beside it.
+Source: checkpoint/bundled/lychee_mini/README.md, the specification, and config.json beside it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from ..errors import CheckpointError
-from ..limits import Limits
-from ..source import CheckpointSource
-from .dual_encoder import DualEncoder, ScoringHead, at_least_float32, build_checkpoint
-from .dual_reference import ReferenceEncoders
-from .family import Checkpoint, Family
-from .fixed_image import ImageFormat, Normalization, prepare_image
-from .samples import decode, encode
-from .text_format import BUCKETS, TextFormat, text_buckets
+from lychee_export.checkpoint.source import CheckpointSource
+from lychee_export.contract.limits import Limits
+from lychee_export.errors import CheckpointError
+from lychee_export.families.dual_encoder import DualEncoder, ScoringHead, at_least_float32, build_checkpoint
+from lychee_export.families.dual_reference import ReferenceEncoders
+from lychee_export.families.family import Checkpoint, Family
+from lychee_export.families.fixed_image import ImageFormat, Normalization, prepare_image
+from lychee_export.families.samples import decode, encode
+from lychee_export.families.text_format import BUCKETS, TextFormat, text_buckets
 
 __all__ = ["FAMILY", "TextEncoder", "VisionEncoder", "dequantize", "load", "load_weights"]
 

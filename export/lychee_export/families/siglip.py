@@ -31,16 +31,23 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 from transformers.models.siglip2.modeling_siglip2 import Siglip2VisionEmbeddings
 
-from ..errors import CheckpointError
-from ..limits import Limits
-from ..source import CheckpointSource
-from .dual_encoder import DualEncoder, build_checkpoint, make_heads
-from .dual_reference import ReferenceEncoders
-from .family import Checkpoint, Family
-from .fixed_image import ImageFormat, Normalization, load_processor, prepare_image, read_format, read_resampling
-from .samples import encode, sample_images
-from .siglip_tokenizer import canonical_tokenizer, is_canonical, lower_cased
-from .text_format import TextFormat, plain_tokenizer
+from lychee_export.checkpoint.source import CheckpointSource
+from lychee_export.contract.limits import Limits
+from lychee_export.errors import CheckpointError
+from lychee_export.families.dual_encoder import DualEncoder, build_checkpoint, make_heads
+from lychee_export.families.dual_reference import ReferenceEncoders
+from lychee_export.families.family import Checkpoint, Family
+from lychee_export.families.fixed_image import (
+    ImageFormat,
+    Normalization,
+    load_processor,
+    prepare_image,
+    read_format,
+    read_resampling,
+)
+from lychee_export.families.samples import encode, sample_images
+from lychee_export.families.siglip_tokenizer import canonical_tokenizer, is_canonical, lower_cased
+from lychee_export.families.text_format import TextFormat, plain_tokenizer
 
 __all__ = ["FAMILY", "NaFlexVisionEncoder", "TextEncoder", "VisionEncoder", "load"]
 

@@ -19,8 +19,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import Unigram
 from transformers.utils import sentencepiece_model_pb2_new
 
-from ..errors import CheckpointError
-from ..source import CheckpointSource
+from lychee_export.checkpoint.source import CheckpointSource
+from lychee_export.errors import CheckpointError
 
 __all__ = ["canonical_tokenizer", "is_canonical", "lower_cased"]
 

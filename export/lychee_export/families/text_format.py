@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from ..errors import CheckpointError
-from ..limits import Limits
-from ..signature import Axis, Tensors, TensorSpec
-from ..source import CheckpointSource
+from lychee_export.checkpoint.source import CheckpointSource
+from lychee_export.contract.limits import Limits
+from lychee_export.contract.signature import Axis, Tensors, TensorSpec
+from lychee_export.errors import CheckpointError
 
 __all__ = ["BUCKETS", "TextFormat", "plain_tokenizer", "text_buckets", "tokenize"]
 

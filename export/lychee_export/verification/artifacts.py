@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import RepositoryError
-from .model_files import newest_version
+from lychee_client.repository import newest_version
 
 __all__ = ["check_artifacts"]
 
@@ -31,10 +30,10 @@ def check_artifacts(repository: Path, artifacts: Mapping[str, str]) -> list[str]
             continue
         model_name, _, filename = artifact.partition("/")
         try:
-            path = newest_version(repository, model_name) / filename
+            path = newest_version(repository / model_name) / filename
             with path.open("rb") as file:
                 seen = hashlib.file_digest(file, "sha256").hexdigest()
-        except (OSError, RepositoryError) as error:
+        except OSError as error:
             problems.append(f"{artifact} cannot be read: {error}")
             continue
         if seen != expected:

@@ -18,13 +18,13 @@ from lychee_client import (
     ModelNotReadyError,
     RequestRejectedError,
 )
-from lychee_client._transports.base import ControlRequest, InferResponse, Request, Tensor
+from lychee_client.repository import MODEL_FILENAME, newest_version
+from lychee_client.transports.base import ControlRequest, InferResponse, Request, Tensor
 from tritonclient.grpc import model_config_pb2
 
-from ..errors import RepositoryError
-from ..runtime import open_session
-from ..triton_config import MODEL_FILENAME
-from .model_files import newest_version, read_config
+from lychee_export.errors import RepositoryError
+from lychee_export.onnx.runtime import open_session
+from lychee_export.verification.model_files import read_config
 
 __all__ = ["InProcessTransport", "check_golden_pairs_in_process", "in_process_client"]
 
@@ -97,7 +97,7 @@ class InProcessTransport:
     def _session(self, name: str, config: model_config_pb2.ModelConfig) -> onnxruntime.InferenceSession:
         if name not in self._sessions:
             try:
-                path = newest_version(self._repository, name) / (config.default_model_filename or MODEL_FILENAME)
+                path = newest_version(self._repository / name) / (config.default_model_filename or MODEL_FILENAME)
                 self._sessions[name] = open_session(path)
             except Exception as error:  # ONNX Runtime's errors have no common base
                 raise ModelNotReadyError(f"{name} cannot be loaded: {error}", model_name=name) from error

@@ -9,9 +9,9 @@ from typing import Any
 
 from lychee_client import Manifest
 
-from ..errors import CheckpointError
-from ..families import GoldenPair, load_checkpoint
-from ..limits import Limits
+from lychee_export.contract.limits import Limits
+from lychee_export.errors import CheckpointError
+from lychee_export.families import GoldenPair, load_checkpoint
 
 __all__ = ["reference_scores"]
 

@@ -1,6 +1,6 @@
 """How far a score may be from the reference's for the sake of speed."""
 
-from lychee_server._errors import SettingsError
+from lychee_server.errors import SettingsError
 
 EXACT = 0.0
 DEFAULT_ERROR_BUDGET = 0.01

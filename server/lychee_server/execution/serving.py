@@ -12,23 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
+from lychee_client.repository import ASSETS_MODEL, newest_version, read_manifest, version_folders
 from tritonclient.grpc import model_config_pb2
 
-from lychee_server._errors import RepositoryError
+from lychee_server.errors import RepositoryError
 from lychee_server.execution.budget import format_budget
 from lychee_server.execution.choice import EXACT_ATOL, Choice, choose
 from lychee_server.execution.measurement import Measurements, ModelTask, Task
 from lychee_server.execution.onnx_sessions import PLAIN_CPU, UNCHOSEN
 from lychee_server.execution.reference_rows import Step
 from lychee_server.execution.remembered import describe_circumstances, recall, remember
-from lychee_server.repository import (
-    ASSETS_MODEL,
-    model_path,
-    newest_version,
-    read_artifacts,
-    read_config,
-    read_manifest,
-)
+from lychee_server.repository import model_path, read_artifacts, read_config
 
 ROWS_FILENAME = "reference_rows.npz"
 MEASURING_TIMEOUT_S = 60.0
@@ -170,10 +164,7 @@ def _link(
         name: str(text_format.MessageToString(with_choice(configs[name], choice, error_budget), as_utf8=True))
         for name, choice in choices.items()
     }
-    versions = {
-        name: sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
-        for name, folder in folders.items()
-    }
+    versions = {name: [str(version) for version in version_folders(folder)] for name, folder in folders.items()}
     content = repr(
         (sorted((name, str(folder), versions[name]) for name, folder in folders.items()), sorted(texts.items()))
     )

@@ -11,7 +11,7 @@ from typing import Final
 from fastapi import FastAPI
 from starlette.responses import HTMLResponse
 
-from lychee_server._errors import SettingsError
+from lychee_server.errors import SettingsError
 from lychee_server.gateway.api_page import render_api_page
 from lychee_server.gateway.cache import make_cache
 from lychee_server.gateway.edge import install_middleware

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, cast
 from urllib.parse import parse_qs, urlsplit
 
-from lychee_server._errors import SettingsError
+from lychee_server.errors import SettingsError
 from lychee_server.gateway.settings import MIB, GatewaySettings
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from lychee_server._errors import LycheeServerError
+from lychee_server.errors import LycheeServerError
 from lychee_server.gateway import settings as defaults
 from lychee_server.gateway.settings import GatewaySettings, LogLevel
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
 from lychee_client import Image, InvalidInputError
-from lychee_client._types import Input, combine
+from lychee_client.types import Input, combine
 
 INLINE_CHARACTERS: Final = 2**16  # base64 up to this length is decoded on the event loop
 MAX_PARTS: Final = 64

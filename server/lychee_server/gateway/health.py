@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from lychee_client import (
+    AsyncLycheeClient,
     DeadlineExceededError,
     GoldenReport,
     Image,
@@ -23,7 +24,7 @@ from lychee_client import (
 )
 
 from lychee_server.gateway.metrics import Metrics
-from lychee_server.gateway.model_client import GatewayClient, SharedClient
+from lychee_server.gateway.model_client import SharedClient
 
 State: TypeAlias = Literal["starting", "ready", "degraded", "unavailable", "stopping"]
 Status: TypeAlias = Literal["ok", "degraded", "unavailable"]
@@ -79,7 +80,7 @@ class Health:
 
     def __init__(
         self,
-        connect: Callable[[], GatewayClient],
+        connect: Callable[[], AsyncLycheeClient],
         url: str,
         metrics: Metrics,
         *,

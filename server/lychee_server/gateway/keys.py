@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from lychee_server._errors import SettingsError
+from lychee_server.errors import SettingsError
 from lychee_server.gateway.settings import GatewaySettings
 
 CHECK_INTERVAL_S: Final = 1.0

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from lychee_client import ConfigurationError, InvalidInputError, LycheeError, LycheeWarning
 
-from lychee_server._errors import LycheeServerError, SettingsError
+from lychee_server.errors import LycheeServerError, SettingsError
 from lychee_server.gateway.request_ids import current_request_id
 from lychee_server.gateway.settings import GatewaySettings
 

@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lychee_client import AsyncLycheeClient, LycheeError, ModelTimings
-from lychee_client._plan import control
-from lychee_client._statistics import model_timings
-from lychee_client._transports.base import ControlRequest, Request, Transport
-
-
-class GatewayClient(AsyncLycheeClient):
-    """An AsyncLycheeClient with two more questions to the server."""
-
-    async def is_ready(self, timeout_s: float) -> bool:
-        """Say whether the server answers and all its models are ready."""
-        try:
-            answer = await self._carry_out(control(ControlRequest("ready")), timeout_s)
-        except LycheeError:
-            return False
-        return bool(answer["ready"])
-
-    async def model_statistics(self, timeout_s: float) -> Mapping[str, ModelTimings]:
-        """Return what the server counted for each model since it loaded it, models without requests left out.
-
-        Raises:
-            LycheeError: The server does not answer.
-        """
-        answer = await self._carry_out(control(ControlRequest("statistics")), timeout_s)
-        return model_timings({}, answer, [model["name"] for model in answer.get("model_stats", [])])
+from lychee_client import AsyncLycheeClient
+from lychee_client.transports.base import Request, Transport
 
 
 class LentTransport:
@@ -51,7 +28,7 @@ class LentTransport:
 
 @dataclass(slots=True)
 class _Lease:
-    client: GatewayClient
+    client: AsyncLycheeClient
     users: int = 0
     retired: bool = False
 
@@ -59,11 +36,11 @@ class _Lease:
 class SharedClient:
     """A client that can be replaced while it is used. What it holds is closed by it."""
 
-    def __init__(self, client: GatewayClient) -> None:
+    def __init__(self, client: AsyncLycheeClient) -> None:
         self._lease = _Lease(client)
 
     @asynccontextmanager
-    async def use(self) -> AsyncIterator[GatewayClient]:
+    async def use(self) -> AsyncIterator[AsyncLycheeClient]:
         """Lend the client; it stays open for the body, even if it is replaced meanwhile."""
         lease = self._lease
         lease.users += 1
@@ -73,7 +50,7 @@ class SharedClient:
             lease.users -= 1
             await _close_unused(lease)
 
-    async def replace(self, client: GatewayClient) -> None:
+    async def replace(self, client: AsyncLycheeClient) -> None:
         """Lend another one from now on: a client keeps the manifest and the tokenizer that it has seen first."""
         retired, self._lease = self._lease, _Lease(client)
         retired.retired = True

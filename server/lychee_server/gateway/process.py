@@ -13,8 +13,8 @@ from typing import Final
 
 import psutil
 
-from lychee_server import _config
-from lychee_server._errors import ServerStartError
+from lychee_server import defaults
+from lychee_server.errors import ServerStartError
 from lychee_server.processes import check_port, pick_free_ports, start_process, stop_process
 from lychee_server.triton import TritonServer, reachable_host, read_error_lines
 
@@ -56,7 +56,7 @@ class GatewayProcess:
     """
 
     def __init__(self, choice: GatewayChoice, *, detached: bool) -> None:
-        self.log_path = _config.state_dir() / "gateway.log"
+        self.log_path = defaults.state_dir() / "gateway.log"
         self.port = choice.port
         self._choice = choice
         self._detached = detached
@@ -108,7 +108,7 @@ class GatewayProcess:
         command.append("--web" if choice.web else "--no-web")
         if choice.max_img_size is not None:
             command += ["--max-img-size", str(choice.max_img_size)]
-        environment = {ERROR_LOG_VARIABLE: str(_config.state_dir() / "gateway-errors.log"), **os.environ}
+        environment = {ERROR_LOG_VARIABLE: str(defaults.state_dir() / "gateway-errors.log"), **os.environ}
         self._process = start_process(command, log_path=self.log_path, environment=environment, detached=self._detached)
 
     def poll(self) -> int | None:
@@ -141,7 +141,7 @@ class GatewayProcess:
     def stop(self) -> None:
         """End it: ask, wait until the calls in flight are answered, kill."""
         assert self._process is not None, "call start() first"
-        stop_process(psutil.Process(self._process.pid), timeout_s=_config.GATEWAY_STOP_TIMEOUT_S)
+        stop_process(psutil.Process(self._process.pid), timeout_s=defaults.GATEWAY_STOP_TIMEOUT_S)
         self._process.wait()
 
 

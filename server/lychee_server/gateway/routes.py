@@ -9,10 +9,7 @@ from contextlib import suppress
 from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Body, FastAPI, Request
-from lychee_client import (
-    InvalidInputError,
-    LycheeError,
-)
+from lychee_client import InvalidInputError, LycheeError
 from lychee_client.instructions import all_instructions
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response

@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from lychee_server import processes
-from lychee_server._errors import PortInUseError
+from lychee_server.errors import PortInUseError
 from lychee_server.gateway.app import create_app
 from lychee_server.gateway.draining import Drain
 from lychee_server.gateway.logs import configure_logging

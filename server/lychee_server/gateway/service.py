@@ -14,6 +14,7 @@ from typing import Final
 
 from lychee_client import (
     UNSET,
+    AsyncLycheeClient,
     Calibration,
     ConfigurationError,
     ConnectionFailedError,
@@ -33,18 +34,18 @@ from lychee_client import (
     ServerStatus,
     Unset,
 )
-from lychee_client._ranking import check_selection, select
-from lychee_client._transports.base import Transport
-from lychee_client._types import Input, modality_of, text_of
+from lychee_client.ranking import check_selection, select
+from lychee_client.transports.base import Transport
+from lychee_client.types import Input, modality_of, text_of
 
-from lychee_server._errors import SettingsError
+from lychee_server.errors import SettingsError
 from lychee_server.gateway.access_log import CLIENT_GONE
 from lychee_server.gateway.call_notes import CallNotes, current_notes
 from lychee_server.gateway.errors import find_fault
 from lychee_server.gateway.health import Health
 from lychee_server.gateway.limits import ConcurrencyLimit, TooBusyError
 from lychee_server.gateway.metrics import Metrics
-from lychee_server.gateway.model_client import GatewayClient, LentTransport, SharedClient
+from lychee_server.gateway.model_client import LentTransport, SharedClient
 from lychee_server.gateway.request_ids import make_request_id, use_request_id
 from lychee_server.gateway.settings import GatewaySettings
 
@@ -268,18 +269,18 @@ class Service:
         async with self._clients.use() as client:
             return await client.server_status()
 
-    async def model_statistics(self) -> Mapping[str, ModelTimings]:
+    async def model_timings(self) -> Mapping[str, ModelTimings]:
         """Return what Triton counted for each model since it loaded it; models without requests are left out.
 
         Raises:
             LycheeError: The server does not answer.
         """
         async with self._clients.use() as client:
-            return await client.model_statistics(self.settings.timeout_s)
+            return await client.model_timings(self.settings.timeout_s)
 
-    def _connect(self, cache: EmbeddingCache | None) -> GatewayClient:
+    def _connect(self, cache: EmbeddingCache | None) -> AsyncLycheeClient:
         settings = self.settings
-        return GatewayClient(
+        return AsyncLycheeClient(
             settings.triton_url,
             timeout_s=settings.timeout_s,
             policy=self.policy,

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from lychee_client import POLICIES
 
-from lychee_server._errors import SettingsError
+from lychee_server.errors import SettingsError
 
 DEFAULT_TRITON_URL: Final = "localhost:8001"
 DEFAULT_HOST: Final = "127.0.0.1"

@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Any, Final
 
 import gradio as gr
-from lychee_client.calibration.threshold_search import DEFAULT_TARGET
+from lychee_evaluate.calibration.threshold_search import DEFAULT_TARGET
 
 from lychee_server.gateway.service import Service
 from lychee_server.web.calibration_job import Job, Outcome, Progress, run_job

@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Final
 
 from lychee_client import ConfigurationError, InvalidInputError, LycheeError, RerankOptions, RerankResponse
-from lychee_client._extras import require_calibration_extra
-from lychee_client._types import Input
-from lychee_client.calibration.evidence import Doubt, find_shortage
-from lychee_client.calibration.pair_scores import MAX_DOCUMENTS, PairScores, PairScoring, take_scores
-from lychee_client.calibration.pairs import Pair, PairSheet, SkippedRow, read_pairs, select_instruction
-from lychee_client.calibration.report import CalibrationReport, draw_report, make_report
-from lychee_client.calibration.threshold_search import Target, parse_target
+from lychee_client.types import Input
+from lychee_evaluate.calibration.evidence import Doubt, find_shortage
+from lychee_evaluate.calibration.pair_scores import MAX_DOCUMENTS, PairScores, PairScoring, take_scores
+from lychee_evaluate.calibration.pairs import Pair, PairSheet, SkippedRow, read_pairs, select_instruction
+from lychee_evaluate.calibration.report import CalibrationReport, draw_report, make_report
+from lychee_evaluate.calibration.threshold_search import Target, parse_target
 
+from lychee_server.examples import find_example
 from lychee_server.gateway.limits import TooBusyError
 from lychee_server.gateway.service import Service
-from lychee_server.web.examples import find_example
 from lychee_server.web.inputs import Upload
 from lychee_server.web.pair_upload import read_upload
 from lychee_server.web.problems import PageError
@@ -119,10 +118,6 @@ async def run_job(service: Service, job: Job) -> AsyncGenerator[Progress | Outco
 
 
 def _check(job: Job) -> Target:
-    try:
-        require_calibration_extra()
-    except ConfigurationError as error:
-        raise PageError("calibrate.error_extra") from error
     try:
         return parse_target(job.target)
     except ConfigurationError as error:

@@ -7,10 +7,10 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from lychee_client.calibration.evidence import Doubt
-from lychee_client.calibration.pairs import SkippedRow, group_skipped, list_rows
-from lychee_client.calibration.report import CalibrationReport
-from lychee_client.calibration.threshold_search import format_threshold
+from lychee_evaluate.calibration.evidence import Doubt
+from lychee_evaluate.calibration.pairs import SkippedRow, group_skipped, list_rows
+from lychee_evaluate.calibration.report import CalibrationReport
+from lychee_evaluate.calibration.threshold_search import format_threshold
 
 from lychee_server.web.calibration_job import JobError, Outcome, Progress
 from lychee_server.web.language import LANGUAGES, Words

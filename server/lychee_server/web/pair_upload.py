@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from lychee_client import InvalidInputError
-from lychee_client.calibration.pairs import PairSheet, parse_pairs
+from lychee_evaluate.calibration.pairs import PairSheet, parse_pairs
 
 from lychee_server.web.problems import PageError
 

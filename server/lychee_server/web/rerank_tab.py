@@ -9,8 +9,9 @@ from typing import Final
 import gradio as gr
 from lychee_client import Policy, RerankOptions
 
+from lychee_server.errors import InstallationError
+from lychee_server.examples import Catalogue, CatalogueDocument, read_catalogue
 from lychee_server.gateway.service import Service
-from lychee_server.web.catalogue import Catalogue, load_catalogue
 from lychee_server.web.decisions import (
     CUSTOM,
     choose_policy,
@@ -52,7 +53,7 @@ class _RerankTab:
         self._service = service
         self._words = words
         self._policies = page_policies(service)
-        self._catalogue = load_catalogue()
+        self._catalogue = _find_catalogue()
 
     def build(self) -> None:
         """Make the components and connect them."""
@@ -90,7 +91,7 @@ class _RerankTab:
                 words("rerank.submit"), variant="primary", elem_id="rerank-submit", elem_classes="submit"
             )
             self._examples = gr.Button(
-                words("rerank.examples"), elem_id="rerank-examples", visible=self._catalogue is not None
+                words("rerank.examples"), elem_id="rerank-examples", visible=bool(self._catalogue.documents)
             )
         words.bind(self._submit, "rerank.submit", "value")
         words.bind(self._examples, "rerank.examples", "value")
@@ -217,12 +218,12 @@ class _RerankTab:
         review: float,
         top_n: float | None,
     ) -> tuple[str, str, str]:
-        catalogue = self._catalogue or Catalogue((), ())
-        if query_image is None and not (query_text or "").strip() and catalogue.queries:
-            query_text = catalogue.queries[0]
+        if query_image is None and not (query_text or "").strip():
+            query_text = next(iter(self._catalogue.queries), "")
         try:
             query = make_item(query_text, query_image, "rerank.error_no_query")
-            ranking = await self._rank(query, catalogue.items, instruction, self._choose(policy, accept, review), top_n)
+            documents = [_to_item(document) for document in self._catalogue.documents]
+            ranking = await self._rank(query, documents, instruction, self._choose(policy, accept, review), top_n)
         except Exception as error:
             return render_empty(self._words), render_alert(self._words, error), query_text
         return ranking, "", query_text
@@ -270,3 +271,15 @@ def _make_slider(name: str, value: float, words: Words) -> gr.Slider:
     words.bind(slider, f"rerank.{name}_from")
     words.bind(slider, f"rerank.{name}_from_info", "info")
     return slider
+
+
+def _find_catalogue() -> Catalogue:
+    try:
+        return read_catalogue()
+    except InstallationError:
+        return Catalogue((), {})
+
+
+def _to_item(document: CatalogueDocument) -> Item:
+    photo = document.photo
+    return Item(document.text, None if photo is None else Upload(photo.name, photo))

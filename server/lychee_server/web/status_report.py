@@ -144,7 +144,7 @@ async def _ask_server(service: Service) -> ServerStatus:
 async def _ask_statistics(service: Service) -> Mapping[str, ModelTimings]:
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            return await service.model_statistics()
+            return await service.model_timings()
     except (LycheeError, TimeoutError):
         return {}
 

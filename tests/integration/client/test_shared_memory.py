@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from lychee_client import ConfigurationError, Image, LycheeClient
-from lychee_client._transports.base import ControlRequest
-from lychee_client._transports.shared_memory import SLOTS, SharedMemoryPool
+from lychee_client.transports.base import ControlRequest
+from lychee_client.transports.shared_memory import SLOTS, SharedMemoryPool
 from lychee_server import TritonServer
 
 pytestmark = pytest.mark.triton
@@ -81,7 +81,7 @@ def test_first_calls_at_the_same_time_share_one_region(server: TritonServer, sha
 def test_closing_leaves_no_region_behind(server: TritonServer, url: str) -> None:
     before = regions(server)
     client = LycheeClient(url, shared_memory=True)
-    assert client.manifest
+    assert client.manifest()
     (region,) = set(regions(server)) - set(before)
     memory = Path("/dev/shm") / client._shared_memory._memory.name
     assert memory.exists()

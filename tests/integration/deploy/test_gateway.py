@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import lychee_loadtest
 import pytest
 import yaml
 from deployment import ROOT, dockerfile_command, find_tool, last_instruction
@@ -134,7 +135,10 @@ def test_gateway_needs_neither_privileges_nor_a_writable_disk(
 def test_locust_finds_no_failure(gateway_url: str, services: dict[str, Any], tmp_path: Path) -> None:
     command = [*dockerfile_command(ROOT / "deploy/locust/Dockerfile"), *services["locust"]["command"]]
     assert "--host=http://gateway:7860" in command
-    command = [argument.replace("http://gateway:7860", gateway_url) for argument in command]
+    installed = str(Path(lychee_loadtest.__file__).parents[1])
+    replaced = {"http://gateway:7860": gateway_url, "/opt/lychee/lib/python3.11/site-packages": installed}
+    for inside, here in replaced.items():
+        command = [argument.replace(inside, here) for argument in command]
     report = tmp_path / "report"
     shorter = ["--run-time=4s", "--users=4", f"--csv={report}", "--loglevel=WARNING"]
     finished = subprocess.run(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from deployment import ROOT, dockerfile_command, dockerfile_environment, find_tool, unescape
-from lychee_server import _config
+from lychee_server import defaults
 from lychee_server.installation import TritonInstallation, assemble_backends
 from lychee_server.processes import pick_free_ports
 
@@ -35,7 +35,7 @@ def test_triton_serves_the_repository_with_composes_command(
     arguments = [argument.replace("/models", str(repository)) for argument in arguments]
     # What the image has in its own places, and ports that are free here.
     arguments += [
-        f"--backend-directory={assemble_backends(installation, _config.cache_dir())}",
+        f"--backend-directory={assemble_backends(installation, defaults.cache_dir())}",
         f"--cache-directory={installation.cache_directory}",
         f"--http-port={ports[8000]}",
         f"--grpc-port={ports[8001]}",
@@ -45,7 +45,7 @@ def test_triton_serves_the_repository_with_composes_command(
         f"--metrics-address={HOST}",
     ]
     triton = processes.start(
-        [installation.binary, *arguments], installation.environment(os.environ, _config.cache_dir())
+        [installation.binary, *arguments], installation.environment(os.environ, defaults.cache_dir())
     )
     triton.wait_until_ok(f"http://{HOST}:{ports[8000]}/v2/health/ready")
     probe = health_command(services["triton"], ports)

@@ -19,7 +19,7 @@ def test_triton_scores_pairs_as_transformers(
     checkpoint_folder: Callable[[str], Path], serve: Callable[[str], LycheeClient], name: str
 ) -> None:
     client = serve(name)
-    image: Any = client.manifest.image
+    image: Any = client.manifest().image
     reference = QwenReranker(checkpoint_folder(name), image.min_pixels, image.max_pixels)
     for query, document in PAIRS_OF[name]:
         score = client.score(to_input(query), to_input(document))

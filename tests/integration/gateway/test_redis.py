@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fakes.dual_encoder import FakeTransport
 from lychee_client import CacheUse, LycheeClient
-from lychee_client._transports.fake import FakeTransport
 from lychee_server.gateway.cache import REDIS_PAUSE_S, REDIS_PREFIX, RedisEmbeddingCache
 from redis import Redis
 from redis.backoff import ConstantBackoff

@@ -23,7 +23,7 @@ def main() -> None:
     url, callers = sys.argv[1], int(sys.argv[2])
     grpc_gevent.init_gevent()
     with LycheeClient(url, max_retries=0, timeout_s=30) as client:
-        assert client.manifest.family
+        assert client.manifest().family
         print("ready", flush=True)
         pool = gevent.pool.Pool(callers)
         answers = pool.map(lambda number: client.rerank(f"cat {number}", ["a cup of coffee"]), range(callers))

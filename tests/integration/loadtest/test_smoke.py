@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from lychee_server.loadtests.results import read_results
+from lychee_loadtest.locust import smoke
+from lychee_loadtest.results.results import read_results
 from PIL import Image
 
 TIMEOUT_S = 180
@@ -33,9 +34,13 @@ def test_smoke_measures_all_transports_and_lanes_and_fails_on_a_broken_limit(
 ) -> None:
     limits, output = tmp_path / "limits.toml", tmp_path / "run.json"
     limits.write_text(LIMITS, encoding="utf-8")
-    command = [sys.executable, root / "loadtest" / "smoke.py", "--seconds=5", "--bulk-documents=12"]
+    command = [sys.executable, "-m", "lychee_loadtest.locust.smoke", "--seconds=5", "--bulk-documents=12"]
     finished = subprocess.run(
-        [*command, f"--limits={limits}", f"--output={output}"], capture_output=True, text=True, timeout=TIMEOUT_S
+        [*command, f"--limits={limits}", f"--output={output}"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
     )
     assert finished.returncode == 1, finished.stdout + finished.stderr
     results = read_results(output)
@@ -70,7 +75,12 @@ def test_options_that_cannot_work_end_the_run_before_it_begins(
     arguments = [option.replace("LIMITS", str(limits)) for option in options]
     locust = Path(sys.executable).parent / "locust"
     finished = subprocess.run(
-        [locust, f"--locustfile={root / 'loadtest' / 'locustfile.py'}", "--headless", *arguments],
+        [
+            locust,
+            f"--locustfile={Path(smoke.__file__).parent / 'locustfile.py'}",
+            "--headless",
+            *arguments,
+        ],
         env={"PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import typer
+from lychee_loadtest.memory import cli
+from lychee_loadtest.memory.report import read_expected
 from lychee_server import TritonServer, state
-from lychee_server.memory import cli
-from lychee_server.memory.report import read_expected
 from lychee_server.state import ServerState
 from typer.testing import CliRunner
 

@@ -12,10 +12,10 @@ import typer
 from checkpoints.exports import export_once
 from google.protobuf import text_format
 from lychee_client import LycheeClient
+from lychee_loadtest.tune import study
+from lychee_loadtest.tune.cli import register
+from lychee_loadtest.tune.study import Effort
 from lychee_server import TritonServer
-from lychee_server.tuning import study
-from lychee_server.tuning.cli import register
-from lychee_server.tuning.study import Effort
 from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner
 

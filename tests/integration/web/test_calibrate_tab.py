@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from lychee_client import Calibration, LycheeClient
-from lychee_client.calibration.pair_scores import score_pairs
-from lychee_client.calibration.pairs import read_pairs
-from lychee_client.calibration.report import make_report
-from lychee_client.calibration.threshold_search import parse_target
+from lychee_evaluate.calibration.pair_scores import score_pairs
+from lychee_evaluate.calibration.pairs import read_pairs
+from lychee_evaluate.calibration.report import make_report
+from lychee_evaluate.calibration.threshold_search import parse_target
 from playwright.sync_api import Page, expect
 
 from .conftest import NARROW, choose_tab

@@ -13,14 +13,14 @@ from checkpoints.blip import build_blip
 from checkpoints.inputs import TEXTS, make_images
 from checkpoints.reference import TransformersModel, load_transformers
 from lychee_client import Image
-from lychee_client._image_spec import parse_image_spec
-from lychee_client._manifest import TextSpec
-from lychee_client._prompt import Part, PromptProcessor
-from lychee_client._prompt_spec import parse_prompt_spec
-from lychee_client._text import TokenizedText
+from lychee_client.manifest.image_spec import parse_image_spec
+from lychee_client.manifest.manifest import TextSpec
+from lychee_client.manifest.prompt_spec import parse_prompt_spec
+from lychee_client.preprocessing.prompt import Part, PromptProcessor
+from lychee_client.preprocessing.text import TokenizedText
+from lychee_export.contract.signature import ModelSignature, Tensors
 from lychee_export.families import Checkpoint, load_checkpoint
-from lychee_export.runtime import run_ensemble, run_model
-from lychee_export.signature import ModelSignature, Tensors
+from lychee_export.onnx.runtime import run_ensemble, run_model
 
 HIDDEN_ATOL = 1e-5
 SCORE_ATOL = 1e-4

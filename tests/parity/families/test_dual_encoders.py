@@ -17,13 +17,13 @@ from checkpoints.inputs import TEXTS, make_images
 from checkpoints.reference import TransformersModel, load_transformers
 from checkpoints.siglip import build_siglip2_naflex
 from lychee_client import Image
-from lychee_client._image_spec import ImageSpec, parse_image_spec
-from lychee_client._manifest import TextSpec
-from lychee_client._text import TextProcessor
+from lychee_client.manifest.image_spec import ImageSpec, parse_image_spec
+from lychee_client.manifest.manifest import TextSpec
+from lychee_client.preprocessing.text import TextProcessor
+from lychee_export.contract.signature import Tensors
 from lychee_export.families import Checkpoint, load_checkpoint
 from lychee_export.families.clip import IMAGE_CENTRE
 from lychee_export.families.dual_encoder import TEXT_CENTRE
-from lychee_export.signature import Tensors
 from numpy.typing import NDArray
 
 EMBEDDING_ATOL = 1e-5

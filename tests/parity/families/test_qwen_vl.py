@@ -13,6 +13,7 @@ import torch
 from checkpoints.exports import LIMITS
 from checkpoints.qwen_vl_pairs import PAIRS, PAIRS_OF
 from checkpoints.qwen_vl_reference import INSTRUCTION, Batch, Part, QwenReranker
+from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import Checkpoint, load_checkpoint
 from lychee_export.families.qwen_vl import text
@@ -21,7 +22,6 @@ from lychee_export.families.qwen_vl.images import ImageSettings
 from lychee_export.families.qwen_vl.reference import Part as ExporterPart
 from lychee_export.families.qwen_vl.reference import ReferenceModel, make_processor
 from lychee_export.families.qwen_vl.template import find_template
-from lychee_export.limits import Limits
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor

@@ -27,7 +27,7 @@ class Exported:
         self._repository = repository
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self.client: LycheeClient = in_process_client(repository)
-        image: Any = self.client.manifest.image
+        image: Any = self.client.manifest().image
         self.patch_bytes = 3 * int(image.patch_size) ** 2
         self.reference = QwenReranker(folder, image.min_pixels, image.max_pixels)
 

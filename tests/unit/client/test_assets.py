@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.dual_encoder import FakeTransport
 from lychee_client import ContractError, LycheeClient
 from lychee_client._assets import read_cached, write_cached
-from lychee_client._transports.base import InferRequest, InferResponse
-from lychee_client._transports.fake import FakeTransport
+from lychee_client.transports.base import InferRequest, InferResponse
 
 
 def fetched(transport: FakeTransport) -> list[tuple[str, ...]]:
@@ -17,7 +17,7 @@ def fetched(transport: FakeTransport) -> list[tuple[str, ...]]:
 
 def load_once(transport: FakeTransport) -> None:
     with LycheeClient(transport=transport) as client:
-        assert client.manifest.model_id == "fake"
+        assert client.manifest().model_id == "fake"
 
 
 def test_second_client_fetches_the_manifest_only(cache_dir: Path) -> None:
@@ -70,14 +70,14 @@ def test_tokenizer_with_another_hash_is_refused(cache_dir: Path) -> None:
         return InferResponse({"tokenizer": np.array([b"{}"], object)})
 
     with LycheeClient(transport=FakeTransport(swap)) as client, pytest.raises(ContractError, match="SHA-256"):
-        _ = client.manifest
+        _ = client.manifest()
     assert not cache_dir.exists()
 
 
 def test_hash_that_is_no_hash_is_refused() -> None:
     transport = FakeTransport(manifest={"artifacts": {"tokenizer": "../../etc/passwd"}})
     with LycheeClient(transport=transport) as client, pytest.raises(ContractError, match="64 hex digits"):
-        _ = client.manifest
+        _ = client.manifest()
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_hash_that_is_no_hash_is_refused() -> None:
 def test_answer_that_is_not_one_string_is_refused(outputs: dict[str, np.ndarray]) -> None:
     transport = FakeTransport(lambda request: InferResponse(outputs))
     with LycheeClient(transport=transport) as client, pytest.raises(ContractError, match="client_assets"):
-        _ = client.manifest
+        _ = client.manifest()
 
 
 def test_failed_fetch_is_tried_again_by_the_next_call() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from lychee_client import Calibration, ConfigurationError, Policy
-from lychee_client._manifest import ModelIdentity
-from lychee_client.calibration.mapping import IsotonicMapping, PlattMapping
+from lychee_client.manifest import ModelIdentity
+from lychee_client.score_mapping import IsotonicMapping, PlattMapping
 
 IDENTITY = ModelIdentity("lychee-mini", "abc", "w4", {"tokenizer": "a" * 64, "text_encoder": "b" * 64})
 
@@ -198,7 +198,7 @@ def test_mapping_with_falling_probabilities_is_refused() -> None:
 
 def test_using_a_calibration_loads_no_statistics() -> None:
     code = (
-        "import sys\nfrom lychee_client.calibration import Calibration\nimport lychee_client.calibration.report\n"
+        "import sys\nfrom lychee_client.calibration import Calibration\nimport lychee_evaluate.calibration.report\n"
         "print([name for name in ('sklearn', 'scipy', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

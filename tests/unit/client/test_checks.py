@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.dual_encoder import MANIFEST
 from lychee_client import ConnectionFailedError, ContractError, GoldenPairResult, GoldenReport, Manifest
-from lychee_client._manifest import parse_manifest
-from lychee_client._transports.fake import MANIFEST
-from lychee_client._types import ModelStatus, ServerStatus
 from lychee_client.checks import cache as cache_checks
 from lychee_client.checks import check
 from lychee_client.checks import server as server_checks
 from lychee_client.checks.check import CheckContext, CheckResult, CheckSkipped, run_checks
 from lychee_client.cli import app, doctor
+from lychee_client.manifest import parse_manifest
+from lychee_client.types import ModelStatus, ServerStatus
 from typer.testing import CliRunner
 
 PAIR = {"query": {"text": "q"}, "document": {"text": "d"}, "relevance_score": 0.5}
@@ -42,7 +42,6 @@ class FakeServer:
         self.measured: list[float] | Exception = [0.5, 0.51]
         self.manifests_read = 0
 
-    @property
     def manifest(self) -> Manifest:
         self.manifests_read += 1
         return self._answer(self.served)

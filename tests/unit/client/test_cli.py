@@ -10,8 +10,8 @@ from pathlib import Path
 import PIL.Image
 import pytest
 import typer
+from fakes.dual_encoder import LOGIT_SCALE, FakeTransport
 from lychee_client import Image, LycheeClient, RerankResponse, RerankResult, Text, Timings, cli
-from lychee_client._transports.fake import LOGIT_SCALE, FakeTransport
 from lychee_client.cli import app, options, rerank
 from lychee_client.cli.table import BAR_WIDTH, latency_line, ranking_table, score_bar
 from rich.console import Console

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from fakes.dual_encoder import MANIFEST, FakeTransport
 from lychee_client import (
     ConfigurationError,
     ConnectionFailedError,
@@ -26,8 +27,7 @@ from lychee_client import (
     Text,
 )
 from lychee_client._pipelines.lanes import LANES
-from lychee_client._transports.base import InferRequest, InferResponse, Request
-from lychee_client._transports.fake import MANIFEST, FakeTransport
+from lychee_client.transports.base import InferRequest, InferResponse, Request
 
 RED, GREEN, BLUE = ((220, 10, 10), (10, 220, 10), (10, 10, 220))
 
@@ -360,7 +360,7 @@ def test_constructor_does_no_network(transport: FakeTransport) -> None:
 
 
 def test_manifest_is_fetched_once(client: LycheeClient, transport: FakeTransport) -> None:
-    assert client.manifest.model_id == "fake"
+    assert client.manifest().model_id == "fake"
     client.rerank("q", ["a"])
     outputs = [request.outputs for request in sent_to(transport, "client_assets")]
     assert outputs == [("manifest",), ("tokenizer",)]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import trustme
+from fakes.dual_encoder import FakeTransport
 from lychee_client import ConfigurationError, LycheeClient, TlsConfig
 from lychee_client._config import cache_dir, load_config
-from lychee_client._transports.fake import FakeTransport
 
 
 def test_defaults() -> None:

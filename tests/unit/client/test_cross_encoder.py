@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from fakes.cross_encoder import IMAGE_TOKEN_ID, PATCHES_MANIFEST, STRETCH_MANIFEST
+from fakes.dual_encoder import FakeTransport
 from lychee_client import (
     AsyncLycheeClient,
     ContractError,
@@ -23,9 +25,7 @@ from lychee_client import (
     RequestRejectedError,
     RerankResponse,
 )
-from lychee_client._transports.base import InferRequest, InferResponse, Request
-from lychee_client._transports.fake import FakeTransport
-from lychee_client._transports.fake_cross_encoder import IMAGE_TOKEN_ID, PATCHES_MANIFEST, STRETCH_MANIFEST
+from lychee_client.transports.base import InferRequest, InferResponse, Request
 
 # Patches of 14 pixels, of which 4 become one token; at most 112 x 112 pixels.
 WIDE, TALL, SQUARE = (112, 56), (56, 112), (112, 112)
@@ -177,7 +177,7 @@ def test_images_are_in_the_order_of_the_template(template: str, grids: list[list
     (result,) = response.results
     assert result.image_resized_to == WIDE
     first, second = ((query, document), (document, query))[template.index("{document}") < template.index("{query}")]
-    spec = LycheeClient(transport=transport).manifest.image
+    spec = LycheeClient(transport=transport).manifest().image
     patches = np.concatenate([image.prepare(spec).pixel_values for image in (first, second)])
     np.testing.assert_array_equal(request.inputs["pixel_values"][0], patches)
 

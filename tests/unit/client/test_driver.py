@@ -17,7 +17,7 @@ from lychee_client._deadline import Deadline
 from lychee_client._driver import Driver, Pause, Steps, WaitFor
 from lychee_client._plan import Handle, Plan, run, send, sleep, wait
 from lychee_client._retry import RetryPolicy
-from lychee_client._transports.base import InferRequest, InferResponse, Request, TransportError
+from lychee_client.transports.base import InferRequest, InferResponse, Request, TransportError
 
 REQUEST = InferRequest("model", {"input_ids": np.zeros((2, 1), np.int64)}, ())
 LIMIT = 10

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from fakes.dual_encoder import MANIFEST, FakeTransport
 from lychee_client import (
     CacheUse,
     ContractError,
@@ -24,14 +25,13 @@ from lychee_client import (
     RequestRejectedError,
     RerankResponse,
 )
-from lychee_client import _image as image_module
 from lychee_client._embedding_cache import EmbeddingKeys
 from lychee_client._pipelines.batches import MAX_UNANSWERED
 from lychee_client._pipelines.dual_encoder import MAX_INLINE_CHARACTERS
 from lychee_client._pipelines.encoder import MAX_COMPANIONS, find_shared_length
-from lychee_client._transports.base import InferRequest, InferResponse, Request
-from lychee_client._transports.fake import MANIFEST, FakeTransport
-from lychee_client._types import Input
+from lychee_client.preprocessing import image as image_module
+from lychee_client.transports.base import InferRequest, InferResponse, Request
+from lychee_client.types import Input
 
 from .test_embedding_cache import Cache
 
@@ -365,7 +365,7 @@ def test_model_without_scoring_heads_is_refused() -> None:
 def test_only_long_texts_are_tokenized_in_a_thread() -> None:
     executor = CountingExecutor()
     with LycheeClient(transport=FakeTransport(), executor=executor) as client:
-        assert client.manifest
+        assert client.manifest()
         before = executor.jobs
         client.rerank("q", ["a" * (MAX_INLINE_CHARACTERS - 1)])
         assert executor.jobs == before

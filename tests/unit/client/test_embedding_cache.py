@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from fakes.cross_encoder import PATCHES_MANIFEST
+from fakes.dual_encoder import FakeTransport, make_tokenizer_json
 from lychee_client import (
     AsyncLycheeClient,
     CacheUse,
@@ -29,17 +31,15 @@ from lychee_client import (
     Text,
     Timings,
 )
-from lychee_client import _image as image_module
 from lychee_client._embedding_cache import CachedEmbedding, EmbeddingKeys, read_entry, write_entry
-from lychee_client._image import ImageSizes
-from lychee_client._manifest import Manifest
 from lychee_client._pipelines.lanes import LANES
 from lychee_client._pipelines.pace import Pace
 from lychee_client._pipelines.scoring import IMAGES_AHEAD
-from lychee_client._transports.base import InferRequest, InferResponse, Request
-from lychee_client._transports.fake import FakeTransport, make_tokenizer_json
-from lychee_client._transports.fake_cross_encoder import PATCHES_MANIFEST
-from lychee_client._types import Input, Priority
+from lychee_client.manifest import Manifest
+from lychee_client.preprocessing import image as image_module
+from lychee_client.preprocessing.image import ImageSizes
+from lychee_client.transports.base import InferRequest, InferResponse, Request
+from lychee_client.types import Input, Priority
 
 ENCODERS = ("text_encoder", "vision_encoder")
 
@@ -368,7 +368,7 @@ def test_instruction_changes_the_query_and_no_document() -> None:
 def test_text_and_image_never_share_a_key() -> None:
     manifest: Manifest
     with LycheeClient(transport=FakeTransport()) as client:
-        manifest = client.manifest
+        manifest = client.manifest()
     keys = [EmbeddingKeys(manifest, encoder, "same").make(b"content") for encoder in ENCODERS]
     assert len(set(keys)) == 2
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from fakes.dual_encoder import FakeTransport
 from lychee_client import LycheeClient, ModelNotReadyError
 from lychee_client._embedding_cache import EmbeddingKeys
 from lychee_client._errors import ServerError
 from lychee_client._execution import UNKNOWN, Execution, read_execution
-from lychee_client._manifest import Manifest
-from lychee_client._transports.base import ControlRequest, TransportError
-from lychee_client._transports.fake import FakeTransport
+from lychee_client.manifest import Manifest
+from lychee_client.transports.base import ControlRequest, TransportError
 
 CPU_GROUP = {"instance_group": [{"kind": "KIND_CPU", "count": 1}]}
 
@@ -63,7 +63,7 @@ def make_client(answer: Any) -> LycheeClient:
 
 def test_the_client_asks_for_each_encoder() -> None:
     with make_client(told(execution="openvino-bf16", error_budget="0.01")) as client:
-        manifest = client.manifest
+        manifest = client.manifest()
     assert manifest.execution == dict.fromkeys(("text_encoder", "vision_encoder"), Execution("openvino", "bf16"))
     assert manifest.identity.execution == {"text_encoder": "bf16", "vision_encoder": "bf16"}
     assert manifest.identity.precision_text == "fp32 (text_encoder: bf16, vision_encoder: bf16)"
@@ -71,22 +71,22 @@ def test_the_client_asks_for_each_encoder() -> None:
 
 def test_a_server_that_keeps_its_configurations_to_itself_is_used_all_the_same() -> None:
     with make_client(TransportError(ServerError, "403", "restricted", "1")) as client:
-        assert client.manifest.execution["text_encoder"] == UNKNOWN
-        assert client.manifest.identity.execution == {}
+        assert client.manifest().execution["text_encoder"] == UNKNOWN
+        assert client.manifest().identity.execution == {}
         assert client.score("a", "b") > 0
 
 
 def test_an_encoder_that_is_not_loaded_is_no_encoder_without_a_word() -> None:
     client = make_client(TransportError(ModelNotReadyError, "400", "unknown model", "1"))
     with client, pytest.raises(ModelNotReadyError):
-        _ = client.manifest
+        _ = client.manifest()
 
 
 @pytest.fixture
 def manifest() -> Manifest:
     """Return a manifest with the bound of float32."""
     with LycheeClient("localhost:1", transport=FakeTransport()) as client:
-        return replace(client.manifest, golden_tolerance=1e-4)
+        return replace(client.manifest(), golden_tolerance=1e-4)
 
 
 @pytest.mark.parametrize(

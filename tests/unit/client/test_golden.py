@@ -6,8 +6,8 @@ from typing import Any
 
 import PIL.Image
 import pytest
+from fakes.dual_encoder import FakeTransport
 from lychee_client import ContractError, LycheeClient
-from lychee_client._transports.fake import FakeTransport
 
 
 def png() -> str:

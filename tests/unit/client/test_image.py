@@ -9,9 +9,9 @@ import numpy as np
 import PIL.Image
 import pytest
 from lychee_client import Image, InvalidInputError
-from lychee_client import _image as image_module
-from lychee_client._image_spec import CropSpec
-from lychee_client._pixels import preprocess
+from lychee_client.manifest.image_spec import CropSpec
+from lychee_client.preprocessing import image as image_module
+from lychee_client.preprocessing.pixels import preprocess
 
 SPEC = CropSpec(height=224, width=224, resize_shortest_edge=256, resample="bicubic")
 RED, WHITE = (255, 0, 0), (255, 255, 255)

@@ -3,6 +3,9 @@
 import subprocess
 import sys
 
+import pytest
+from lychee_client._command import CLI_LIBRARIES
+
 HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "grpc", "tritonclient", "typer", "rich", "aiohttp")
 HEAVY += ("scipy", "sklearn", "matplotlib")
 
@@ -24,3 +27,11 @@ def test_client_and_command_never_load_model_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("missing", CLI_LIBRARIES)
+def test_program_says_what_to_install(missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from lychee_client._command import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"lychee: {missing} is not installed; run: pip install 'lychee-rerank-client[cli]'\n"

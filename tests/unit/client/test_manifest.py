@@ -5,12 +5,12 @@ import json
 from typing import Any
 
 import pytest
+from fakes.cross_encoder import PATCHES_MANIFEST, STRETCH_MANIFEST
+from fakes.dual_encoder import MANIFEST
 from lychee_client import ContractError
-from lychee_client._image_spec import CropSpec, PatchSpec, StretchSpec
-from lychee_client._manifest import InstructionSpec, ModelIdentity, TextSpec, parse_manifest
-from lychee_client._prompt_spec import PromptSpec
-from lychee_client._transports.fake import MANIFEST
-from lychee_client._transports.fake_cross_encoder import PATCHES_MANIFEST, STRETCH_MANIFEST
+from lychee_client.manifest.image_spec import CropSpec, PatchSpec, StretchSpec
+from lychee_client.manifest.manifest import InstructionSpec, ModelIdentity, TextSpec, parse_manifest
+from lychee_client.manifest.prompt_spec import PromptSpec
 
 PAIR = {"query": {"text": "q"}, "document": {"text": "d"}, "relevance_score": 1}
 

@@ -11,19 +11,12 @@ from typing import Any
 
 import PIL.Image
 import pytest
-from lychee_client import (
-    AsyncLycheeClient,
-    ConfigurationError,
-    Image,
-    LycheeClient,
-    LycheeWarning,
-    RerankResponse,
-)
+from fakes.cross_encoder import PATCHES_MANIFEST, STRETCH_MANIFEST
+from fakes.dual_encoder import FakeTransport
+from lychee_client import AsyncLycheeClient, ConfigurationError, Image, LycheeClient, LycheeWarning, RerankResponse
 from lychee_client._config import load_config
-from lychee_client._image_spec import PatchSpec
-from lychee_client._transports.fake import FakeTransport
-from lychee_client._transports.fake_cross_encoder import PATCHES_MANIFEST, STRETCH_MANIFEST
 from lychee_client.cli import app, options
+from lychee_client.manifest import PatchSpec
 from typer.testing import CliRunner, Result
 
 # The fake's model reads at least 56 x 56 pixels and was exported with 112 x 112, in blocks of 28 x 28.
@@ -117,8 +110,8 @@ def test_images_of_a_fixed_size_are_warned_about_once(manifest: dict[str, Any]) 
 
 def test_manifest_stays_what_the_server_says() -> None:
     client = LycheeClient(transport=FakeTransport(manifest=PATCHES_MANIFEST), max_img_size=56)
-    assert isinstance(client.manifest.image, PatchSpec)
-    assert client.manifest.image.max_pixels == 112 * 112
+    assert isinstance(client.manifest().image, PatchSpec)
+    assert client.manifest().image.max_pixels == 112 * 112
 
 
 def test_lower_limit_makes_room_for_the_text() -> None:

@@ -6,13 +6,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from fakes.cross_encoder import IMAGE_TOKEN_ID, SPECIAL_TOKENS, make_tokenizer_json
 from lychee_client import ContractError, InvalidInputError
-from lychee_client import _prompt as prompt_module
-from lychee_client._manifest import TextSpec
-from lychee_client._prompt import Part, PromptProcessor
-from lychee_client._prompt_spec import MODALITIES, PromptSpec
-from lychee_client._text import TokenizedText
-from lychee_client._transports.fake_cross_encoder import IMAGE_TOKEN_ID, SPECIAL_TOKENS, make_tokenizer_json
+from lychee_client.manifest.manifest import TextSpec
+from lychee_client.manifest.prompt_spec import MODALITIES, PromptSpec
+from lychee_client.preprocessing import prompt as prompt_module
+from lychee_client.preprocessing.prompt import Part, PromptProcessor
+from lychee_client.preprocessing.text import TokenizedText
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 TEXT = TextSpec("", "", 0, 100, (50, 100))

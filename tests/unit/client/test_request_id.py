@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from fakes.dual_encoder import FakeTransport
 from lychee_client import (
     AsyncLycheeClient,
     ConfigurationError,
@@ -16,8 +17,7 @@ from lychee_client import (
     InvalidInputError,
     LycheeClient,
 )
-from lychee_client._transports.base import InferRequest, Request, TransportError
-from lychee_client._transports.fake import FakeTransport
+from lychee_client.transports.base import InferRequest, Request, TransportError
 
 Call = Callable[..., Any]
 

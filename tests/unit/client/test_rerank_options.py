@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from fakes.dual_encoder import FakeTransport
 from lychee_client import (
     AsyncLycheeClient,
     Calibration,
@@ -33,9 +34,8 @@ from lychee_client import (
 )
 from lychee_client._calls import MAX_WARNINGS
 from lychee_client._pipelines.pace import Pace
-from lychee_client._transports.base import ControlRequest, InferRequest, Request
-from lychee_client._transports.fake import FakeTransport
-from lychee_client.calibration.mapping import PlattMapping
+from lychee_client.score_mapping import PlattMapping
+from lychee_client.transports.base import ControlRequest, InferRequest, Request
 
 INSTRUCTION = {"default": "Find it.", "query_prefix": "Instruct: {instruction}\nQuery: "}
 DOCUMENTS = ["aaaa", "zzzz", "aazz", Image.from_pil(PIL.Image.new("RGB", (600, 300), (9, 9, 200)))]
@@ -116,7 +116,7 @@ def test_bad_options_are_refused(call: Call, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("method", ["rerank", "score"])
 def test_misspelt_option_is_refused(call: Call, method: str) -> None:
     transport = FakeTransport()
-    with pytest.raises(TypeError, match="'topn' is no option"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'topn'"):
         call(transport, method, "q", ["a"] if method == "rerank" else "a", topn=3)
     assert transport.requests == []
 
@@ -213,7 +213,7 @@ def make_calibration(client: LycheeClient, **changes: Any) -> Calibration:
     calibration = Calibration(
         created_at="2026-11-22T09:30:00Z",
         client_version="0.1.0",
-        model=client.manifest.identity,
+        model=client.manifest().identity,
         instruction=None,
         target="f1",
         threshold=0.9,
@@ -424,7 +424,7 @@ def test_many_calls_run_at_the_same_time() -> None:
             together.wait()
 
     with LycheeClient(transport=FakeTransport(meet)) as client:
-        assert client.manifest
+        assert client.manifest()
         started = time.monotonic()
         assert all(outcome.response for outcome in client.rerank_many([("q", ["a"])] * 3, concurrency=3))
     assert time.monotonic() - started < 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from fakes.dual_encoder import FakeTransport
 from lychee_client import (
     ConfigurationError,
     ConnectionFailedError,
@@ -15,8 +16,7 @@ from lychee_client import (
     ServerOverloadedError,
 )
 from lychee_client._retry import FIRST_CEILING_S, MAX_CEILING_S, RetryPolicy
-from lychee_client._transports.base import ControlRequest, Doubt, InferRequest, Request, TransportError
-from lychee_client._transports.fake import FakeTransport
+from lychee_client.transports.base import ControlRequest, Doubt, InferRequest, Request, TransportError
 
 
 class Failing:

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from fakes.dual_encoder import make_tokenizer_json
 from lychee_client import ContractError, InvalidInputError
-from lychee_client import _text as text_module
-from lychee_client._manifest import TextSpec
-from lychee_client._text import TextProcessor, check_text
-from lychee_client._transports.fake import make_tokenizer_json
+from lychee_client.manifest.manifest import TextSpec
+from lychee_client.preprocessing import text as text_module
+from lychee_client.preprocessing.text import TextProcessor, check_text
 
 SPEC = TextSpec(query_prefix="q:", document_prefix="d:", pad_token_id=1, max_tokens=12, buckets=(4, 8, 16))
 START, END = 0, 2

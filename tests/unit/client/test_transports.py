@@ -25,7 +25,7 @@ from lychee_client import (
 )
 from lychee_client._config import load_config
 from lychee_client._connect import connect
-from lychee_client._transports.base import ControlRequest, Doubt, InferRequest, Transport, TransportError
+from lychee_client.transports.base import ControlRequest, Doubt, InferRequest, Transport, TransportError
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 REQUEST = InferRequest(

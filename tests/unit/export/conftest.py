@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from lychee_export import exporter
+from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, Tensors, TensorSpec
 from lychee_export.families import Checkpoint, GoldenPair, ModelCard, Piece, Reference
-from lychee_export.signature import SCORE_OUTPUTS, Axis, ModelSignature, Tensors, TensorSpec
 from torch import Tensor, nn
 
 LENGTH = Axis("sequence_length", (16, 32, 64))

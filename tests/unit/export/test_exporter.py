@@ -8,10 +8,10 @@ import pytest
 import typer
 from lychee_export import exporter
 from lychee_export.cli import register
-from lychee_export.deployment import config_files
 from lychee_export.errors import ValidationError
 from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint, Piece
+from lychee_export.repository.deployment import config_files
 from lychee_server.execution import serve
 from torch import Tensor
 from typer.testing import CliRunner

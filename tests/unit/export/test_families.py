@@ -13,7 +13,7 @@ from lychee_export.families import load_checkpoint as load
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
-BUNDLED = Path(lychee_mini.__file__).parent.parent / "checkpoints" / "lychee_mini"
+BUNDLED = Path(lychee_mini.__file__).parent.parent / "checkpoint" / "bundled" / "lychee_mini"
 TOLERANCE = 1e-5
 """Of torch in float32 on a CPU, absolute; measured 5e-7."""
 

@@ -19,7 +19,7 @@ from lychee_export.cli import register
 from lychee_export.errors import RepositoryError
 from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint, Piece
-from lychee_export.workspace import Workspace
+from lychee_export.repository.workspace import Workspace
 from typer.testing import CliRunner
 
 Load = Callable[[Checkpoint], None]
@@ -96,7 +96,7 @@ def test_half_made_model_does_not_count(tmp_path: Path) -> None:
 
 def test_model_that_a_killed_process_finished_is_found(tmp_path: Path) -> None:
     script = (
-        "import os, signal, sys; from pathlib import Path; from lychee_export.workspace import Workspace\n"
+        "import os, signal, sys; from pathlib import Path; from lychee_export.repository.workspace import Workspace\n"
         "workspace = Workspace(Path(sys.argv[1]), 'key')\n"
         "workspace.make('first', lambda folder: (folder / 'model.onnx').write_bytes(b'1'))\n"
         "workspace.make('second', lambda _: os.kill(os.getpid(), signal.SIGKILL))\n"

@@ -2,7 +2,7 @@
 
 import pytest
 from lychee_export.families import Checkpoint
-from lychee_export.manifest import build_manifest, golden_tolerance
+from lychee_export.repository.manifest import build_manifest, golden_tolerance
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, Tensors, TensorSpec
 from lychee_export.errors import ValidationError
-from lychee_export.expected import compute_expected, execution_order
 from lychee_export.families import Checkpoint, Piece
-from lychee_export.model_file import read_graph
-from lychee_export.onnx_export import export_onnx
-from lychee_export.runtime import open_session
-from lychee_export.signature import SCORE_OUTPUTS, Axis, ModelSignature, Tensors, TensorSpec
-from lychee_export.validation import validate_contract
+from lychee_export.onnx.export import export_onnx
+from lychee_export.onnx.model_file import read_graph
+from lychee_export.onnx.runtime import open_session
+from lychee_export.verification.expected import compute_expected, execution_order
+from lychee_export.verification.validation import validate_contract
 from torch import Tensor, nn
 
 PATCHES = Axis("num_patches", (16, 32, 64), multiple=4)

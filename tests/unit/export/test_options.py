@@ -11,18 +11,19 @@ import pytest
 import torch
 import typer
 from google.protobuf import text_format
-from lychee_export import dry_run, exporter, hub
+from lychee_export import dry_run, exporter
+from lychee_export.checkpoint import hub
 from lychee_export.cli import register
-from lychee_export.deployment import config_files
+from lychee_export.contract.limits import PROFILES, Limits
+from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, TensorSpec
 from lychee_export.errors import CheckpointError, ValidationError
 from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint, Piece
-from lychee_export.fusion import fuse_attention
-from lychee_export.limits import PROFILES, Limits
-from lychee_export.onnx_export import export_onnx
-from lychee_export.runtime import open_session
+from lychee_export.onnx.export import export_onnx
+from lychee_export.onnx.fusion import fuse_attention
+from lychee_export.onnx.runtime import open_session
+from lychee_export.repository.deployment import config_files
 from lychee_export.serving_memory import activation_bytes, rows_per_run
-from lychee_export.signature import SCORE_OUTPUTS, Axis, ModelSignature, TensorSpec
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from lychee_export.errors import RepositoryError
-from lychee_export.repository import ModelFolder, write_models
+from lychee_export.repository.writing import ModelFolder, write_models
 
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:

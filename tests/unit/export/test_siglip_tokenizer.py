@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 from checkpoints.siglip import unigram_pieces, write_gemma_tokenizer, write_sentencepiece
+from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.families.siglip_tokenizer import canonical_tokenizer, is_canonical, lower_cased
-from lychee_export.source import CheckpointSource
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import Unigram
 

@@ -1,5 +1,5 @@
 import pytest
-from lychee_export.signature import Axis, ModelSignature, TensorSpec
+from lychee_export.contract.signature import Axis, ModelSignature, TensorSpec
 
 IDS = TensorSpec("input_ids", "int64", (Axis("sequence_length", (64, 512)),))
 SCORE = TensorSpec("relevance_score", "float32", (1,))

@@ -12,10 +12,10 @@ import huggingface_hub.constants
 import huggingface_hub.errors
 import pytest
 import torch
-from lychee_export import hub as hub_module
+from lychee_export.checkpoint import hub as hub_module
+from lychee_export.checkpoint.source import CheckpointSource, find_checkpoint
 from lychee_export.errors import CheckpointError
 from lychee_export.families import load_checkpoint
-from lychee_export.source import CheckpointSource, find_checkpoint
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from lychee_export.calibration_data import augment, bundled_data, read_data
+from lychee_export.checkpoint.range_data import augment, bundled_data, read_data
+from lychee_export.contract.signature import Tensors
 from lychee_export.errors import CheckpointError, ValidationError
 from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint
-from lychee_export.runtime import open_session
-from lychee_export.signature import Tensors
-from lychee_export.static_int8 import quantize_static
+from lychee_export.onnx.runtime import open_session
+from lychee_export.onnx.static_int8 import quantize_static
 from onnx import helper, numpy_helper
 from PIL import Image
 

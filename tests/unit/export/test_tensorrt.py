@@ -13,9 +13,10 @@ import onnx
 import onnxruntime
 import pytest
 from google.protobuf import text_format
+from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, TensorSpec
 from lychee_export.errors import CheckpointError, ValidationError
-from lychee_export.signature import SCORE_OUTPUTS, Axis, ModelSignature, TensorSpec
-from lychee_export.tensorrt import (
+from lychee_export.onnx.byte_inputs import take_shapes_after_casts
+from lychee_export.repository.tensorrt import (
     NATIVE_VARIANT,
     ONNXRUNTIME_VARIANT,
     build_script,
@@ -23,7 +24,7 @@ from lychee_export.tensorrt import (
     profiles,
     variants,
 )
-from lychee_export.tensorrt_graph import check_graph, take_shapes_after_casts
+from lychee_export.repository.tensorrt_graph import check_graph
 from onnx import TensorProto, helper
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 

@@ -13,10 +13,10 @@ from checkpoints import BUILDERS
 from checkpoints.blip import build_blip
 from checkpoints.clip import build_clip
 from checkpoints.siglip import build_siglip, build_siglip2, build_siglip2_naflex
+from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import Checkpoint, load_checkpoint
 from lychee_export.families.attention import attention_bias
-from lychee_export.limits import Limits
 from safetensors.torch import load_file, save_file
 
 NAMES = ["blip", "chinese_clip", "clip", "siglip", "siglip2", "siglip2_naflex"]

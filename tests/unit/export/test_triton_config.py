@@ -1,6 +1,6 @@
 from google.protobuf import text_format
-from lychee_export.signature import Axis, ModelSignature, TensorSpec
-from lychee_export.triton_config import Device, model_config
+from lychee_export.contract.signature import Axis, ModelSignature, TensorSpec
+from lychee_export.repository.triton_config import Device, model_config
 from tritonclient.grpc.model_config_pb2 import TYPE_INT64, ModelConfig
 
 IDS = TensorSpec("input_ids", "int64", (Axis("sequence_length", (64, 512)),), maximum=99)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from lychee_export.contract.signature import ModelSignature
 from lychee_export.errors import ValidationError
-from lychee_export.expected import compute_expected
 from lychee_export.families import Checkpoint, Piece
-from lychee_export.onnx_export import export_onnx
-from lychee_export.runtime import open_session
-from lychee_export.signature import ModelSignature
-from lychee_export.validation import Parity, Tolerance, validate_contract, validate_values
+from lychee_export.onnx.export import export_onnx
+from lychee_export.onnx.runtime import open_session
+from lychee_export.verification.expected import compute_expected
+from lychee_export.verification.validation import Parity, Tolerance, validate_contract, validate_values
 from torch import Tensor
 
 Outputs = tuple[Tensor, Tensor]

@@ -14,16 +14,16 @@ import lychee_export.verification.reference as reference_module
 import numpy as np
 import onnx
 import pytest
+from fakes.dual_encoder import EMBEDDING_DIM, LOGIT_SCALE, VOCABULARY_SIZE, FakeTransport
 from google.protobuf import text_format
 from lychee_client import Image, LycheeClient, ModelNotReadyError, RequestRejectedError
-from lychee_client._transports.base import ControlRequest, InferRequest
-from lychee_client._transports.fake import EMBEDDING_DIM, LOGIT_SCALE, VOCABULARY_SIZE, FakeTransport
 from lychee_client.cli import add_commands, app
-from lychee_export.assets import CLIENT_ASSETS, build_client_assets
+from lychee_client.transports.base import ControlRequest, InferRequest
+from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, TensorSpec
 from lychee_export.errors import RepositoryError
 from lychee_export.families import GoldenPair, Reference
-from lychee_export.signature import SCORE_OUTPUTS, Axis, ModelSignature, TensorSpec
-from lychee_export.triton_config import model_config
+from lychee_export.repository.assets import CLIENT_ASSETS, build_client_assets
+from lychee_export.repository.triton_config import model_config
 from lychee_export.verification import (
     InProcessTransport,
     check_artifacts,

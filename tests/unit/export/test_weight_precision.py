@@ -13,11 +13,11 @@ from lychee_export import exporter
 from lychee_export.errors import ValidationError
 from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint, Piece
-from lychee_export.float16 import check_range
-from lychee_export.model_file import model_files
-from lychee_export.onnx_export import export_onnx
-from lychee_export.quantization import Precision, quantize_weights
-from lychee_export.runtime import open_session
+from lychee_export.onnx.export import export_onnx
+from lychee_export.onnx.float16 import check_range
+from lychee_export.onnx.model_file import model_files
+from lychee_export.onnx.quantization import Precision, quantize_weights
+from lychee_export.onnx.runtime import open_session
 from torch import nn
 
 Load = Callable[[Checkpoint], None]

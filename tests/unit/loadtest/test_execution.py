@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import execution
 import numpy as np
 import onnx
 import pytest
-from compare.verdicts import precisions_of
-from execution import available_executions, open_session, precision_of
+from lychee_loadtest import execution
+from lychee_loadtest.compare.verdicts import precisions_of
+from lychee_loadtest.execution import available_executions, open_session, precision_of
 
 
 def test_only_bfloat16_executions_compute_in_bfloat16() -> None:
@@ -32,7 +32,7 @@ def test_photos_are_as_coarse_as_the_coarser_encoder() -> None:
 def test_session_computes_products_in_the_precision_of_its_execution(how: str, tmp_path: Path) -> None:
     if how not in available_executions():
         pytest.skip("not on this machine")
-    from compare.ceiling import write_products
+    from lychee_loadtest.compare.ceiling import write_products
 
     path = tmp_path / "products.onnx"
     write_products(path, rows=64, width=32)

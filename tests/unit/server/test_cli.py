@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import lychee_client
 import pytest
 import typer
-from lychee_client._transports.fake import FakeTransport
+from fakes.dual_encoder import FakeTransport
 from lychee_server import cli
-from lychee_server._errors import PortInUseError, ServerStartError
+from lychee_server.errors import PortInUseError, ServerStartError
 from lychee_server.gateway.process import GatewayChoice
 from typer.testing import CliRunner
 
@@ -101,10 +101,9 @@ def set_golden_report(monkeypatch: pytest.MonkeyPatch, **report: Any) -> None:
         def __exit__(self, *exception: object) -> None:
             pass
 
-        @property
         def manifest(self) -> lychee_client.Manifest:
             with lychee_client.LycheeClient(transport=FakeTransport()) as client:
-                return client.manifest
+                return client.manifest()
 
         def check_golden_pairs(self) -> Any:
             if "error" in report:

@@ -6,12 +6,12 @@ import logging
 from pathlib import Path
 
 import pytest
-from lychee_server import _config
+from lychee_server import defaults
 
 
 def test_a_cache_folder_that_can_be_written_is_made_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LYCHEE_CACHE_DIR", str(tmp_path / "new" / "cache"))
-    assert _config.usable_cache_dir() == tmp_path / "new" / "cache"
+    assert defaults.usable_cache_dir() == tmp_path / "new" / "cache"
     assert not list((tmp_path / "new" / "cache").iterdir())
 
 
@@ -20,9 +20,9 @@ def test_a_cache_folder_that_cannot_be_written_is_replaced_with_a_word(
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("LYCHEE_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(_config.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(defaults.tempfile, "gettempdir", lambda: str(tmp_path))
     with caplog.at_level(logging.WARNING, "lychee_server"):
-        instead = _config.usable_cache_dir()
+        instead = defaults.usable_cache_dir()
     assert instead.parent == tmp_path
     assert instead.is_dir()
     assert f"{tmp_path / 'file' / 'cache'} cannot be written (Not a directory)" in caplog.text

@@ -18,17 +18,17 @@ from transformers import (
     Qwen3VLProcessor,
 )
 
-from ...errors import CheckpointError
-from ...limits import Limits
-from ...source import CheckpointSource
-from ..family import Checkpoint, Family, ModelCard, Piece, Reference
-from .contract import Contract, sign
-from .heads import JinaVLForRanking, LabelHead, ScoreHead, find_label_ids
-from .images import ImageSettings, read_image_settings
-from .reference import ReferenceModel, make_processor, make_reference
-from .template import Template, find_template, templates
-from .text import TextEncoder
-from .vision import VisionEncoder
+from lychee_export.checkpoint.source import CheckpointSource
+from lychee_export.contract.limits import Limits
+from lychee_export.errors import CheckpointError
+from lychee_export.families.family import Checkpoint, Family, ModelCard, Piece, Reference
+from lychee_export.families.qwen_vl.contract import Contract, sign
+from lychee_export.families.qwen_vl.heads import JinaVLForRanking, LabelHead, ScoreHead, find_label_ids
+from lychee_export.families.qwen_vl.images import ImageSettings, read_image_settings
+from lychee_export.families.qwen_vl.reference import ReferenceModel, make_processor, make_reference
+from lychee_export.families.qwen_vl.template import Template, find_template, templates
+from lychee_export.families.qwen_vl.text import TextEncoder
+from lychee_export.families.qwen_vl.vision import VisionEncoder
 
 __all__ = ["FAMILY", "load"]
 

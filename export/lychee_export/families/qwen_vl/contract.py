@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...limits import Limits
-from ...signature import SCORE_OUTPUTS, Axis, ModelSignature, Tensors, TensorSpec
-from .images import ImageSettings
-from .template import Template
+from lychee_export.contract.limits import Limits
+from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, Tensors, TensorSpec
+from lychee_export.families.qwen_vl.images import ImageSettings
+from lychee_export.families.qwen_vl.template import Template
 
 __all__ = ["Contract", "sign"]
 

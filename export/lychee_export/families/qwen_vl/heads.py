@@ -11,7 +11,7 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 
-from ...errors import CheckpointError
+from lychee_export.errors import CheckpointError
 
 __all__ = ["JinaVLForRanking", "LabelHead", "ScoreHead", "find_label_ids"]
 

@@ -10,10 +10,10 @@ from typing import Any
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from ...errors import CheckpointError
-from ...limits import Limits
-from ...source import CheckpointSource
-from .template import Template
+from lychee_export.checkpoint.source import CheckpointSource
+from lychee_export.contract.limits import Limits
+from lychee_export.errors import CheckpointError
+from lychee_export.families.qwen_vl.template import Template
 
 __all__ = ["ImageSettings", "read_image_settings"]
 

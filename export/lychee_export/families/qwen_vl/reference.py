@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...errors import CheckpointError
-from ...signature import Axis, Tensors
-from ..family import GoldenPair, Reference, round_score
-from ..samples import QUERIES, TEXTS, encode, sample_images
-from .contract import Contract
-from .images import ImageSettings
-from .template import Template
+from lychee_export.contract.signature import Axis, Tensors
+from lychee_export.errors import CheckpointError
+from lychee_export.families.family import GoldenPair, Reference, round_score
+from lychee_export.families.qwen_vl.contract import Contract
+from lychee_export.families.qwen_vl.images import ImageSettings
+from lychee_export.families.qwen_vl.template import Template
+from lychee_export.families.samples import QUERIES, TEXTS, encode, sample_images
 
 __all__ = ["Part", "ReferenceModel", "make_processor", "make_reference"]
 

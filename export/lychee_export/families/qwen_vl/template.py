@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ...errors import CheckpointError
+from lychee_export.errors import CheckpointError
 
 __all__ = ["Template", "find_template", "templates"]
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .layout import count_patches
+from lychee_export.families.qwen_vl.layout import count_patches
 
 __all__ = ["TextEncoder"]
 

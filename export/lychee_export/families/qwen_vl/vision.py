@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .layout import PatchLayout, lay_out_patches
+from lychee_export.families.qwen_vl.layout import PatchLayout, lay_out_patches
 
 __all__ = ["VisionEncoder"]
 

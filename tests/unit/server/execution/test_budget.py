@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from lychee_server._errors import SettingsError
+from lychee_server.errors import SettingsError
 from lychee_server.execution import DEFAULT_ERROR_BUDGET, format_budget, parse_budget
 
 

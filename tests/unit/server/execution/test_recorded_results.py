@@ -20,7 +20,7 @@ from lychee_server.execution.measurement import ModelTask, Task
 from lychee_server.execution.reference_rows import QUERY_STEP, EnsembleRows, Step
 
 RECORDING = Path(__file__).parents[3] / "recordings" / "lychee_mini_openvino.npz"
-CHECKPOINT = Path(lychee_export.__file__).parent / "checkpoints" / "lychee_mini"
+CHECKPOINT = Path(lychee_export.__file__).parent / "checkpoint" / "bundled" / "lychee_mini"
 TEXT_STEP = Step(
     "text_encoder", {"input_ids": "input_ids", "attention_mask": "attention_mask"}, {"text_embedding": "text_embedding"}
 )

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from fakes.dual_encoder import FakeTransport
 from fastapi.testclient import TestClient
-from lychee_client._transports.fake import FakeTransport
-from lychee_server._errors import SettingsError
+from lychee_server.errors import SettingsError
 from lychee_server.gateway.app import create_app
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings

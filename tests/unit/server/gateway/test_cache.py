@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.dual_encoder import FakeTransport
 from lychee_client import CacheUse, LycheeClient
-from lychee_client._transports.fake import FakeTransport
-from lychee_server._errors import SettingsError
+from lychee_server.errors import SettingsError
 from lychee_server.gateway.cache import (
     ENTRY_OVERHEAD_BYTES,
     REDIS_CHUNK,

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.dual_encoder import FakeTransport
 from lychee_client import DeadlineExceededError, ModelNotReadyError
-from lychee_client._transports.base import InferRequest, InferResponse, Request
-from lychee_client._transports.fake import FakeTransport
+from lychee_client.transports.base import InferRequest, InferResponse, Request
 from lychee_server.gateway import health as module
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings

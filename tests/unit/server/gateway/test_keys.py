@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from lychee_server._errors import SettingsError
+from lychee_server.errors import SettingsError
 from lychee_server.gateway import keys
 from lychee_server.gateway.keys import ApiKeys
 from lychee_server.gateway.settings import GatewaySettings

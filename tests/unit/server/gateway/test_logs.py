@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from lychee_client import ConnectionFailedError, InvalidInputError
-from lychee_server._errors import SettingsError
+from lychee_server.errors import SettingsError
 from lychee_server.gateway.call_notes import CallNotes
 from lychee_server.gateway.logs import JsonFormatter, configure_logging, describe_exception
 from lychee_server.gateway.request_ids import use_request_id

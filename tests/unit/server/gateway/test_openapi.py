@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 import pytest
+from fakes.dual_encoder import FakeTransport
 from fastapi.testclient import TestClient
-from lychee_client._transports.fake import FakeTransport
 from lychee_server.gateway.app import create_app
 from lychee_server.gateway.documents import read_parts
 from lychee_server.gateway.schemas import RERANK_EXAMPLES, SCORE_EXAMPLES, RerankRequest, ScoreRequest

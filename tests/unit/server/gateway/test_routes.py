@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.dual_encoder import FakeTransport
 from fastapi.testclient import TestClient
 from lychee_client import (
     ConnectionFailedError,
@@ -18,8 +19,7 @@ from lychee_client import (
     ModelNotReadyError,
     ServerOverloadedError,
 )
-from lychee_client._transports.base import InferRequest, Request
-from lychee_client._transports.fake import FakeTransport
+from lychee_client.transports.base import InferRequest, Request
 from lychee_server.gateway.app import create_app
 from lychee_server.gateway.limits import TooBusyError
 from lychee_server.gateway.schemas import PIXEL

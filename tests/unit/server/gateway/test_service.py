@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.dual_encoder import FakeTransport
 from lychee_client import InvalidInputError, LycheeClient, ModelNotReadyError, RerankOptions
-from lychee_client._transports.base import InferRequest, Request
-from lychee_client._transports.fake import FakeTransport
-from lychee_server._errors import SettingsError
+from lychee_client.transports.base import InferRequest, Request
+from lychee_server.errors import SettingsError
 from lychee_server.gateway.limits import TooBusyError
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
@@ -218,7 +218,7 @@ def test_calls_of_the_page_are_counted_by_status() -> None:
 def test_statistics_and_status_come_from_the_server() -> None:
     async def ask(service: Service) -> None:
         await service.rerank("a", ["b"], {})
-        assert (await service.model_statistics())["scoring_head_text"].requests >= 1
+        assert (await service.model_timings())["scoring_head_text"].requests >= 1
         assert (await service.server_status()).ready
         assert (await service.manifest()).model_id == "fake"
 

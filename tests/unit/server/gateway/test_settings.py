@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import typer
-from lychee_server._errors import SettingsError
+from lychee_server.errors import SettingsError
 from lychee_server.gateway import cli, server
 from lychee_server.gateway.settings import GatewaySettings
 from typer.testing import CliRunner, Result

@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from fakes.dual_encoder import FakeTransport
 from lychee_client import Calibration, ConnectionFailedError, InvalidInputError, LycheeClient
-from lychee_client._transports.base import InferRequest, Request
-from lychee_client._transports.fake import FakeTransport
-from lychee_client.calibration import report
-from lychee_client.calibration.evidence import MESSAGES, Doubt
-from lychee_client.calibration.pair_scores import SCORE_RESOLUTION, take_scores
-from lychee_client.calibration.pairs import Pair
-from lychee_client.cli import app, pair_scoring
+from fakes.commands import evaluate
+from lychee_client.transports.base import InferRequest, Request
+from lychee_evaluate.calibration import report
+from lychee_evaluate.calibration.evidence import MESSAGES, Doubt
+from lychee_evaluate.calibration.pair_scores import SCORE_RESOLUTION, take_scores
+from lychee_evaluate.calibration.pairs import Pair
+from lychee_evaluate.cli import pair_scoring
+from lychee_server import examples
 from lychee_server.gateway.limits import TooBusyError
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
-from lychee_server.web import examples
 from lychee_server.web.calibration_job import Job, JobError, Outcome, Progress, run_job
 from lychee_server.web.calibration_result import render_failure, render_outcome, render_progress
 from lychee_server.web.inputs import Upload
@@ -132,7 +133,7 @@ def test_file_and_picture_equal_those_of_the_command_byte_for_byte(
         (folder / "photos" / f"{number}.png").write_bytes(make_photo(number))
     monkeypatch.setattr(pair_scoring, "LycheeClient", lambda url: LycheeClient(url, transport=FakeTransport()))
     arguments = ["calibrate", str(folder / "pairs.csv"), "--target", "recall>=0.9", "--output", str(folder / "c.json")]
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(evaluate, arguments)
     assert result.exit_code == 0, result.stderr
 
     _, outcome = carry_out(Job(upload_zip(tmp_path), "recall>=0.9"))
@@ -281,12 +282,9 @@ def test_file_above_the_request_limit_is_not_read(tmp_path: Path) -> None:
     assert (caught.value.key, caught.value.values) == ("calibrate.error_size", {"limit": 1})
 
 
-def test_missing_libraries_and_missing_example_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_example_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examples, "FOLDERS", ())
     with pytest.raises(PageError, match="error_no_example"):
-        carry_out(Job(None, "f1"))
-    monkeypatch.setattr("lychee_client._extras.find_spec", lambda name: None)
-    with pytest.raises(PageError, match="error_extra"):
         carry_out(Job(None, "f1"))
 
 
@@ -327,7 +325,7 @@ def test_pairs_that_are_scored_already_need_no_scoring(tmp_path: Path, words: Wo
 
 
 def test_logits_of_given_scores_are_finite() -> None:
-    identity = LycheeClient(transport=FakeTransport()).manifest.identity
+    identity = LycheeClient(transport=FakeTransport()).manifest().identity
     pairs = [Pair(row, "q", None, str(row), None, None, True, score) for row, score in enumerate((0.0, 0.5, 1.0))]
     scored = take_scores(pairs, identity, None)
     assert scored.logits[1] == 0

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from fakes.dual_encoder import FakeTransport
 from fastapi import FastAPI
-from lychee_client._transports.fake import FakeTransport
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
 from lychee_server.web.page import mount_page

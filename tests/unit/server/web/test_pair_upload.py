@@ -11,7 +11,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 from lychee_client import ConfigurationError
-from lychee_client.calibration.pairs import PairSheet
+from lychee_evaluate.calibration.pairs import PairSheet
 from lychee_server.web import pair_upload
 from lychee_server.web.pair_upload import read_upload
 from lychee_server.web.problems import PageError

@@ -20,7 +20,6 @@ from lychee_client import (
 )
 from lychee_server.gateway.limits import TooBusyError
 from lychee_server.gateway.service import ServiceAnswer
-from lychee_server.web.catalogue import load_catalogue
 from lychee_server.web.inputs import Item, Loaded
 from lychee_server.web.language import Words
 from lychee_server.web.problems import PageError, render_alert
@@ -97,12 +96,3 @@ def test_an_unexpected_error_is_logged_and_not_shown(words: Words, caplog: pytes
     markup = render_alert(words, RuntimeError("/secret/path"))
     assert "/secret/path" not in markup
     assert "/secret/path" in caplog.text
-
-
-def test_the_catalogue_has_photos_texts_and_pairs() -> None:
-    catalogue = load_catalogue()
-    assert catalogue is not None
-    kinds = [(item.text is not None, item.image is not None) for item in catalogue.items]
-    assert (kinds.count((False, True)), kinds.count((True, False)), kinds.count((True, True))) == (10, 12, 5)
-    assert all(item.image.path.is_file() for item in catalogue.items if item.image is not None)
-    assert len(catalogue.queries) == 6

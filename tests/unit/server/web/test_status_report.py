@@ -11,8 +11,8 @@ from typing import Any
 
 import psutil
 import pytest
+from fakes.dual_encoder import FakeTransport
 from lychee_client import ModelStatus
-from lychee_client._transports.fake import FakeTransport
 from lychee_server import state
 from lychee_server.gateway.cache import MemoryEmbeddingCache
 from lychee_server.gateway.service import Service
@@ -96,7 +96,7 @@ def test_server_that_does_not_answer_in_time_is_away(monkeypatch: pytest.MonkeyP
         async def never() -> Any:
             await asyncio.Event().wait()
 
-        for name in ("server_status", "model_statistics", "manifest"):
+        for name in ("server_status", "model_timings", "manifest"):
             setattr(service, name, never)
 
     report = collect(before=hang)

@@ -1,0 +1,9 @@
+"""What a server says of its model: the manifest that the export writes, read and checked.
+
+May import errors and JSON objects; knows nothing of requests.
+"""
+
+from lychee_client.manifest.image_spec import ImageSpec, PatchSpec
+from lychee_client.manifest.manifest import Manifest, ModelIdentity, parse_manifest
+
+__all__ = ["ImageSpec", "Manifest", "ModelIdentity", "PatchSpec", "parse_manifest"]

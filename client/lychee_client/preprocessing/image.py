@@ -1,0 +1,292 @@
+"""Images: where they come from, what is refused, and how they become `pixel_values`."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import PIL.ExifTags
+import PIL.Image
+import PIL.ImageOps
+
+from lychee_client._errors import InvalidInputError
+from lychee_client.manifest.image_spec import ImageSpec, PatchSpec
+from lychee_client.preprocessing.pixels import Pixels, Size, preprocess, target_size
+
+MAX_PIXELS: Final = 64_000_000
+MAX_SIZE_BYTES: Final = 64 * 2**20
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that leaves at least so many times the pixels per edge that it
+# will be resized to. Measured on ten photos of 12 megapixels for lychee-mini, with 4 (2, 1): 2.5 (3.6, 7.7) times as
+# fast as decoding all; pixels differ by at most 1 (4, 14), embeddings by a cosine of at least 0.9995 (0.9974, 0.9930).
+JPEG_OVERSAMPLING: Final = 4
+# Photo formats only: some of Pillow's other readers start programs (EPS) or are rarely exercised. "JPEG"
+# includes the MPO files that many cameras write as .jpg.
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+_JPEG_FORMATS: Final = frozenset({"JPEG", "MPO"})
+_SIXTEEN_BIT_MODES: Final = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+_TURNED: Final = frozenset({5, 6, 7, 8})  # Exif orientations that swap width and height
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSizes:
+    """How large an image is, and how large the model reads it.
+
+    Attributes:
+        size: Width and height of the original, upright, in pixels.
+        resized_to: The same after resizing, before any crop.
+        tokens: How many tokens of the prompt stand for the image; None where it is not in the prompt.
+    """
+
+    size: Size
+    resized_to: Size
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """An image as the model reads it.
+
+    Attributes:
+        pixel_values: uint8, RGB: (3, height, width), or (num_patches, patch_bytes).
+        size: Width and height of the original, upright, in pixels.
+        resized_to: The same after resizing, before any crop.
+        grid_thw: Frames (1), rows and columns of patches; None where the image is not cut into patches.
+        tokens: How many tokens of the prompt stand for the image; None where it is not in the prompt.
+    """
+
+    pixel_values: Pixels
+    size: Size
+    resized_to: Size
+    grid_thw: tuple[int, int, int] | None = None
+    tokens: int | None = None
+
+    @property
+    def sizes(self) -> ImageSizes:
+        """What remains of interest once the pixels are sent."""
+        return ImageSizes(self.size, self.resized_to, self.tokens)
+
+
+class Image:
+    """An image query or document. Make one with `from_path`, `from_bytes`, `from_pil` or `from_numpy`.
+
+    Nothing is read or decoded before the first ranking, where a broken image becomes an error of its document. The
+    preprocessed pixels (150 KB for lychee-mini, 3 bytes per pixel after resizing for all models) stay with the object,
+    so ranking it again decodes nothing, and a file that has changed since is not read again: make a new Image. A client
+    with an embedding cache does not keep them.
+    """
+
+    __slots__ = ("_content_hash", "_lock", "_prepared", "_source", "_spec")
+
+    def __init__(self, source: Path | bytes | PIL.Image.Image) -> None:
+        self._source = source
+        self._lock = threading.Lock()
+        self._spec: ImageSpec | None = None
+        self._prepared: PreparedImage | None = None
+        self._content_hash: bytes | None = None
+
+    @classmethod
+    def from_path(cls, path: str | os.PathLike[str]) -> Image:
+        """Take a file (JPEG, PNG, WebP, GIF, BMP, TIFF or PPM), which is read when it is ranked."""
+        return cls(Path(path))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Image:
+        """Take the content of an image file."""
+        return cls(bytes(data))
+
+    @classmethod
+    def from_pil(cls, image: PIL.Image.Image) -> Image:
+        """Take a Pillow image of any mode. It is not copied: do not change it before it is ranked."""
+        return cls(image)
+
+    @classmethod
+    def from_numpy(cls, pixels: npt.NDArray[Any]) -> Image:
+        """Take decoded pixels; they are copied.
+
+        Args:
+            pixels: uint8, (height, width, 3) RGB or (height, width) gray.
+
+        Raises:
+            InvalidInputError: Another dtype or shape, or no pixels at all.
+        """
+        array = np.asarray(pixels)
+        fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+        if array.dtype != np.uint8 or not fits or array.size == 0:
+            raise InvalidInputError(
+                f"the array is {array.dtype} with shape {array.shape}; expected uint8 with shape (height, width, 3) "
+                "in RGB order or (height, width), neither of them zero"
+            )
+        return cls(PIL.Image.fromarray(array.copy()))
+
+    def __repr__(self) -> str:
+        if isinstance(self._source, bytes):
+            return f"Image({len(self._source)} bytes)"
+        return f"Image({self._source!r})"
+
+    def cached(self, spec: ImageSpec) -> PreparedImage | None:
+        """Return what an earlier `prepare` with the same spec made, or None."""
+        return self._prepared if self._spec == spec else None
+
+    def content_hash(self) -> bytes:
+        """Return 32 bytes that only this content has: that of the file, undecoded, or the upright RGB pixels.
+
+        If the file is read again and differs, they change with what `prepare` returns. Safe to call from several
+        threads.
+
+        Raises:
+            InvalidInputError: The file cannot be read, or the Pillow image cannot be used.
+        """
+        with self._lock:
+            if self._content_hash is None:
+                if isinstance(self._source, Path):
+                    self._spec = self._prepared = None  # they may be of an earlier content
+                self._content_hash = _hash_content(_read(self._source))
+            return self._content_hash
+
+    def prepare(self, spec: ImageSpec, *, keep: bool = True) -> PreparedImage:
+        """Read, decode and preprocess, or return what an earlier call made. Safe to call from several threads.
+
+        Args:
+            spec: From the manifest.
+            keep: Let the pixels stay with the object.
+
+        Raises:
+            InvalidInputError: The image cannot be read or decoded, or is too large or too long.
+        """
+        with self._lock:
+            prepared = self.cached(spec)
+            if prepared is None:
+                content = _read(self._source)
+                if self._content_hash is not None and isinstance(self._source, Path):
+                    self._content_hash = _hash_content(content)
+                name = str(self._source) if isinstance(self._source, Path) else "the image"
+                prepared = _prepare(content, spec, name)
+                if keep:
+                    self._spec, self._prepared = spec, prepared
+            return prepared
+
+
+def _read(source: Path | bytes | PIL.Image.Image) -> bytes | PIL.Image.Image:
+    return _read_file(source) if isinstance(source, Path) else source
+
+
+def _hash_content(content: bytes | PIL.Image.Image) -> bytes:
+    if isinstance(content, bytes):
+        content_hash = hashlib.sha256(b"file:")
+        content_hash.update(content)
+        return content_hash.digest()
+    pixels, (width, height) = _decode_opened(content, "the image")
+    content_hash = hashlib.sha256(b"%d x %d pixels:" % (width, height))
+    content_hash.update(pixels.tobytes())
+    return content_hash.digest()
+
+
+def _prepare(content: bytes | PIL.Image.Image, spec: ImageSpec, name: str) -> PreparedImage:
+    image, size = _decode(content, spec, name)
+    pixel_values, resized_to = preprocess(image, spec, size)
+    if not isinstance(spec, PatchSpec):
+        return PreparedImage(pixel_values, size, resized_to)
+    width, height = (edge // spec.patch_size for edge in resized_to)
+    return PreparedImage(pixel_values, size, resized_to, (1, height, width), height * width // spec.merge_size**2)
+
+
+def _decode(data: bytes | PIL.Image.Image, spec: ImageSpec, name: str = "the image") -> tuple[PIL.Image.Image, Size]:
+    """Return the first frame in mode RGB, upright, on white; and the original's width and height, upright.
+
+    Args:
+        data: The content of a file, or what Pillow has opened.
+        spec: Says what the image will be resized to: a JPEG may be decoded smaller if it keeps many times as much.
+        name: For messages.
+    """
+    if isinstance(data, PIL.Image.Image):
+        return _decode_opened(data, name)
+    if len(data) > MAX_SIZE_BYTES:
+        raise InvalidInputError(f"{name} has {len(data)} bytes, the limit is {MAX_SIZE_BYTES}; shrink the image")
+    try:
+        opened = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        raise InvalidInputError(f"{name} has more than the {MAX_PIXELS} pixels allowed; shrink it") from error
+    except Exception as error:  # Pillow's readers raise whatever damaged bytes make them stumble over
+        reason = "unknown format" if isinstance(error, PIL.UnidentifiedImageError) else error
+        raise InvalidInputError(
+            f"{name} ({len(data)} bytes) is not a readable image: {reason}; expected one of {', '.join(FORMATS)}"
+        ) from error
+    with opened:
+        return _decode_opened(opened, name, spec)
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidInputError(f"{path} is not a regular file; expected an image file")
+        if status.st_size > MAX_SIZE_BYTES:
+            raise InvalidInputError(f"{path} has {status.st_size} bytes, the limit is {MAX_SIZE_BYTES}; shrink it")
+        return path.read_bytes()
+    except InvalidInputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInputError(f"{path} cannot be read: {reason}; check the path and its permissions") from error
+
+
+def _decode_opened(image: PIL.Image.Image, name: str, spec: ImageSpec | None = None) -> tuple[PIL.Image.Image, Size]:
+    """Decode what Pillow has opened; with a spec, smaller if that costs no pixels that it would need."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise InvalidInputError(f"{name} has {width} x {height} pixels, the limit is {MAX_PIXELS}; shrink it")
+    if width * height == 0:
+        raise InvalidInputError(f"{name} has {width} x {height} pixels, expected at least 1 x 1")
+    try:
+        if spec is not None and image.format in _JPEG_FORMATS:
+            _decode_smaller(image, spec)
+        image.load()
+        turned = _is_turned(image)
+        return _to_rgb(_upright(image)), (height, width) if turned else (width, height)
+    except InvalidInputError:
+        raise
+    except Exception as error:  # see above
+        raise InvalidInputError(f"{name} cannot be decoded: {error}; the file may be damaged or cut off") from error
+
+
+def _decode_smaller(image: PIL.Image.Image, spec: ImageSpec) -> None:
+    """Have the JPEG reader decode at 1/2, 1/4 or 1/8, so that each edge keeps JPEG_OVERSAMPLING times the target's."""
+    turned = _is_turned(image)
+    width, height = target_size(image.size[::-1] if turned else image.size, spec)
+    wanted = (height, width) if turned else (width, height)
+    image.draft(None, (JPEG_OVERSAMPLING * wanted[0], JPEG_OVERSAMPLING * wanted[1]))
+
+
+def _is_turned(image: PIL.Image.Image) -> bool:
+    """Say whether the camera's width and height change places when the image is turned upright."""
+    try:
+        return image.getexif().get(PIL.ExifTags.Base.Orientation) in _TURNED
+    except Exception:  # damaged metadata does not make the pixels unusable
+        return False
+
+
+def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    try:
+        return PIL.ImageOps.exif_transpose(image)
+    except Exception:  # see _is_turned
+        return image
+
+
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Convert any mode to RGB: transparency on white, 16 bits scaled to 8."""
+    if image.mode in _SIXTEEN_BIT_MODES:
+        wide = np.asarray(image).astype(np.int64).clip(0, 65535)  # (height, width)
+        image = PIL.Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        white = PIL.Image.new("RGBA", with_alpha.size, "white")
+        return PIL.Image.alpha_composite(white, with_alpha).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

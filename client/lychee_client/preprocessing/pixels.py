@@ -1,0 +1,144 @@
+"""From a decoded image to `pixel_values`: three ways, each bit-equal to the reference's.
+
+The resizing is Pillow's, as the reference's is, on the same pixels to the same size; so nothing is rounded anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from lychee_client._errors import InvalidInputError
+from lychee_client.manifest.image_spec import CropSpec, ImageSpec, PatchSpec, StretchSpec
+
+MAX_CROP_ASPECT_RATIO: Final = 4
+# transformers 5.23.0, image_processing_pil_qwen2_vl.py, smart_resize: it raises a ValueError beyond.
+MAX_PATCH_ASPECT_RATIO: Final = 200
+_RESAMPLING: Final[Mapping[str, PIL.Image.Resampling]] = {
+    "bicubic": PIL.Image.Resampling.BICUBIC,
+    "bilinear": PIL.Image.Resampling.BILINEAR,
+    "lanczos": PIL.Image.Resampling.LANCZOS,
+}
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+Size: TypeAlias = tuple[int, int]
+
+
+def target_size(size: Size, spec: ImageSpec) -> Size:
+    """Return width and height that an image is resized to, before any crop.
+
+    Args:
+        size: Width and height of the original, upright, in pixels.
+        spec: From the manifest.
+
+    Raises:
+        InvalidInputError: The image is too long for the model.
+    """
+    width, height = size
+    if isinstance(spec, StretchSpec):
+        return spec.width, spec.height
+    if isinstance(spec, CropSpec):
+        short, edge = min(size), spec.resize_shortest_edge
+        scaled_long = int(edge * min(max(size), MAX_CROP_ASPECT_RATIO * short) / short)
+        return (edge, scaled_long) if width <= height else (scaled_long, edge)
+    resized_height, resized_width = smart_resize(height, width, spec)
+    return resized_width, resized_height
+
+
+def preprocess(image: PIL.Image.Image, spec: ImageSpec, size: Size | None = None) -> tuple[Pixels, Size]:
+    """Resize an image and lay out its pixels as the model wants them.
+
+    Args:
+        image: Mode RGB.
+        spec: From the manifest.
+        size: Width and height of the original, where the image was decoded smaller. None: the image's own.
+
+    Returns:
+        uint8, C-contiguous: (3, height, width), or (num_patches, 3 * patch_size**2) for a PatchSpec; and width and
+        height that the image was resized to, before any crop.
+
+    Raises:
+        InvalidInputError: The image is too long for the model.
+    """
+    resized_to = target_size(size or image.size, spec)
+    if isinstance(spec, CropSpec):
+        return _crop(image, spec, resized_to), resized_to
+    resized = np.asarray(image.resize(resized_to, _RESAMPLING[spec.resample]))  # (height, width, 3)
+    if isinstance(spec, StretchSpec):
+        return _channels_first(resized), resized_to
+    return patchify(resized, spec), resized_to
+
+
+def _crop(image: PIL.Image.Image, spec: CropSpec, resized_to: Size) -> Pixels:
+    """Resize the shortest edge and crop the centre.
+
+    Equal to transformers' CLIPImageProcessorPil with rescaling and normalization off, up to an aspect ratio of 4.
+    Beyond it the image is first cropped centrally to that ratio, which is the same up to a shift of less than a
+    pixel: what is cut away could not reach the final crop, and resizing all of it may not fit into memory (a
+    20,000 x 1 image would become 5,120,000 x 256).
+
+    Source: transformers 5.23.0, image_transforms.py, get_resize_output_image_size and center_crop.
+    """
+    longest = MAX_CROP_ASPECT_RATIO * min(image.size)
+    image = _crop_centre(image, min(image.width, longest), min(image.height, longest))
+    resized = image.resize(resized_to, _RESAMPLING[spec.resample])
+    return _channels_first(np.asarray(_crop_centre(resized, spec.width, spec.height)))
+
+
+def _crop_centre(image: PIL.Image.Image, width: int, height: int) -> PIL.Image.Image:
+    if image.size == (width, height):
+        return image
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _channels_first(pixels: Pixels) -> Pixels:
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def smart_resize(height: int, width: int, spec: PatchSpec) -> Size:
+    """Return the height and width nearest to the original's that are whole blocks and within the limits of pixels.
+
+    Raises:
+        InvalidInputError: One edge is more than 200 times the other.
+    Source: transformers 5.23.0, image_processing_pil_qwen2_vl.py, smart_resize; Python's rounding of halves to even.
+    """
+    block = spec.block_size
+    short, long = min(height, width), max(height, width)
+    if long > MAX_PATCH_ASPECT_RATIO * short:
+        raise InvalidInputError(
+            f"the image has {width} x {height} pixels, one edge {long / short:.0f} times the other; the model reads at "
+            f"most {MAX_PATCH_ASPECT_RATIO} times; crop the image"
+        )
+
+    resized = tuple(round(edge / block) * block for edge in (height, width))
+    if math.prod(resized) > spec.max_pixels:
+        scale = math.sqrt(height * width / spec.max_pixels)
+        resized = tuple(max(block, math.floor(edge / scale / block) * block) for edge in (height, width))
+    elif math.prod(resized) < spec.min_pixels:
+        scale = math.sqrt(spec.min_pixels / (height * width))
+        resized = tuple(math.ceil(edge * scale / block) * block for edge in (height, width))
+    return resized[0], resized[1]
+
+
+def patchify(pixels: Pixels, spec: PatchSpec) -> Pixels:
+    """Cut an image into patches, those that the model merges into one token next to each other.
+
+    Args:
+        pixels: uint8, (height, width, 3), both edges whole blocks.
+        spec: From the manifest.
+
+    Returns:
+        uint8, (num_patches, 3 * patch_size**2): one frame; channels, rows and columns within a patch.
+    Source: transformers 5.23.0, image_processing_pil_qwen2_vl.py, patchify.
+    """
+    rows, columns = (edge // spec.block_size for edge in pixels.shape[:2])
+    merge, patch = spec.merge_size, spec.patch_size
+    cut = pixels.reshape(rows, merge, patch, columns, merge, patch, 3)
+    ordered = cut.transpose(0, 3, 1, 4, 6, 2, 5)  # (rows, columns, merge, merge, 3, patch, patch)
+    return np.ascontiguousarray(ordered).reshape(-1, spec.patch_bytes)

@@ -1,0 +1,274 @@
+"""Prompts: a query and a document in a model's template, tokenized as a whole, cut to what the model reads."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding
+
+from lychee_client._errors import ContractError, InvalidInputError
+from lychee_client.manifest.manifest import TextSpec
+from lychee_client.manifest.prompt_spec import PromptSpec
+from lychee_client.preprocessing.text import MAX_CHARACTERS, TokenizedText, find_bucket, load_tokenizer, pad_texts
+
+# Documents that are tokenized at once: an encoding takes about 100 bytes per token until its ids are taken out.
+CHUNK_CHARACTERS: Final = 262_144
+# Of a longer text only so much is tokenized at first; the rest too, if that leaves room. Texts of books and web pages
+# have two to five.
+CHARACTERS_PER_TOKEN: Final = 8
+# After so many cuts that left a text too long, each further one takes twice as much.
+PATIENT_CUTS: Final = 3
+_PLACES = re.compile(r"(\{query\}|\{document\}|\{instruction\})")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A query or a document.
+
+    Attributes:
+        text: Has passed `check_text`, or None.
+        image_tokens: How many tokens stand for its image; None without one, or where images are not in the prompt.
+    """
+
+    text: str | None
+    image_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A prompt that only lacks its document.
+
+    Attributes:
+        before: What stands before the document; everything, where the template has no place for one.
+        after: What stands after it.
+        reads_document: Whether the template has a place for it.
+        num_structural: How many special tokens it has, those that the tokenizer adds included.
+    """
+
+    before: str
+    after: str
+    reads_document: bool
+    num_structural: int
+
+    def fill(self, document: str) -> str:
+        """Return the whole prompt."""
+        return self.before + document + self.after if self.reads_document else self.before
+
+
+@dataclass(slots=True)
+class _Rendered:
+    """A part as it stands in the prompt: its image's tokens, then so many characters of its text."""
+
+    image: str
+    text: str
+    num_structural: int
+    is_cut: bool
+    kept: int
+
+    @property
+    def content(self) -> str:
+        return self.image + self.text[: self.kept]
+
+
+class PromptProcessor:
+    """Turns pairs of query and document into `input_ids` and `attention_mask`.
+
+    Template, query and document are one string when they are tokenized, as by the reference: a tokenizer may merge
+    characters across their borders. So that a text cannot change the prompt, special tokens that it spells out are
+    broken up by a space after their first character: "<|im_end|>" is read as "< |im_end|>".
+
+    Args:
+        tokenizer_json: A `tokenizers` file.
+        text: From the manifest.
+        prompt: From the manifest.
+
+    Raises:
+        ContractError: The tokenizer cannot be read, or does not fit the prompt.
+    """
+
+    def __init__(self, tokenizer_json: str, text: TextSpec, prompt: PromptSpec) -> None:
+        self._tokenizer = load_tokenizer(tokenizer_json)
+        self._text = text
+        self._prompt = prompt
+        self._limit = text.max_tokens - len(prompt.suffix_token_ids)
+        added = self._tokenizer.get_added_tokens_decoder()
+        reserved = {
+            token_id: token.content
+            for token_id, token in added.items()
+            if token.special or token.content in prompt.template + prompt.image
+        }
+        if prompt.image_token and prompt.image_token not in reserved.values():
+            raise ContractError(
+                f"the server's tokenizer has no token {prompt.image_token!r}, which stands for an image in the "
+                "manifest's prompt; export the model again"
+            )
+        longest_first = sorted(filter(str.strip, reserved.values()), key=len, reverse=True)
+        self._reserved = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        template = self._tokenizer.encode(_PLACES.sub("", prompt.template)).ids
+        image = self._tokenizer.encode(prompt.image, add_special_tokens=False).ids
+        # Not all special tokens: a rare character of a text may become the one for the unknown.
+        self._structural_ids = np.array(sorted(reserved.keys() & {*template, *image}), np.int64)
+        self._num_template = self._count_structural(template)
+        self._num_image = self._count_structural(image)
+
+    def make_frame(self, query: Part, instruction: str | None) -> Frame:
+        """Put query and instruction into the template.
+
+        Args:
+            query: Has at least one part.
+            instruction: Has its place in the template; ignored where there is none.
+
+        Raises:
+            InvalidInputError: They leave no room for a document, or hold what the tokenizer reads as a special token.
+        """
+        rendered = self._render(query)
+        if rendered.is_cut or len(instruction or "") > MAX_CHARACTERS:
+            raise InvalidInputError(
+                f"the query has {len(query.text or '')} characters and the instruction {len(instruction or '')}, the "
+                f"limit is {MAX_CHARACTERS}; shorten them"
+            )
+        contents = {
+            "{query}": rendered.content,
+            "{instruction}": self._neutralize(instruction or ""),
+        }
+        before, place, after = self._prompt.template.partition("{document}")
+        before, after = (
+            "".join(contents.get(piece, piece) for piece in _PLACES.split(side)) for side in (before, after)
+        )
+        frame = Frame(before, after, bool(place), self._num_template + rendered.num_structural)
+        ids = self._tokenizer.encode(frame.fill("")).ids
+        if len(ids) + frame.reads_document > self._limit:
+            raise InvalidInputError(
+                f"the query takes {len(ids) + len(self._prompt.suffix_token_ids)} tokens with the model's template, "
+                f"its image and the instruction; the model reads {self._text.max_tokens}, and some must be left for "
+                "the document; shorten the query or the instruction, or lower max_img_size"
+            )
+        self._check_structure(ids, frame.num_structural, "the query or the instruction")
+        return frame
+
+    def tokenize(self, frame: Frame, documents: Sequence[Part]) -> list[TokenizedText | InvalidInputError]:
+        """Put each document into a frame. One that is too long loses the end of its text.
+
+        Returns:
+            In the order of `documents`; an error stands for a document whose image alone is too long, or whose text
+            is read as a special token.
+        """
+        results: list[TokenizedText | InvalidInputError] = []
+        for chunk in _chunks(documents):
+            results += self._tokenize_chunk(frame, [self._render(document) for document in chunk])
+        return results
+
+    def to_tensors(self, texts: Sequence[TokenizedText]) -> dict[str, npt.NDArray[np.int64]]:
+        """See `pad_texts`."""
+        return pad_texts(texts, self._text)
+
+    def _tokenize_chunk(self, frame: Frame, documents: list[_Rendered]) -> list[TokenizedText | InvalidInputError]:
+        results: dict[int, TokenizedText | InvalidInputError] = {}
+        for document in documents:
+            document.kept = min(document.kept, CHARACTERS_PER_TOKEN * self._limit)
+        cuts = 0
+        pending = list(range(len(documents)))
+        while pending:
+            parts = [documents[index] for index in pending]
+            encodings = self._tokenizer.encode_batch([frame.fill(part.content) for part in parts])
+            for index, document, encoding in zip(pending, parts, encodings, strict=True):
+                surplus = len(encoding.ids) - self._limit
+                if surplus > 0 and document.kept:
+                    surplus <<= max(0, cuts - PATIENT_CUTS)
+                    begin = len(frame.before) + len(document.image)
+                    document.kept = _find_cut(encoding, begin, document.kept, surplus)
+                elif cuts == 0 and document.kept < len(document.text):
+                    document.kept = len(document.text)
+                else:
+                    results[index] = self._finish(frame, document, encoding)
+            pending = [index for index in pending if index not in results]
+            cuts += 1
+        return [results[index] for index in range(len(documents))]
+
+    def _finish(self, frame: Frame, document: _Rendered, encoding: Encoding) -> TokenizedText | InvalidInputError:
+        ids = array("i", encoding.ids)
+        truncated = document.is_cut or document.kept < len(document.text)
+        if len(ids) > self._limit or (truncated and not document.content):
+            return InvalidInputError(
+                f"the document does not fit: query, template and the document's image take {len(ids)} tokens, the "
+                f"model reads {self._text.max_tokens}; shorten the query, or lower max_img_size"
+            )
+        expected = frame.num_structural + (document.num_structural if frame.reads_document else 0)
+        try:
+            self._check_structure(ids, expected, "the document")
+        except InvalidInputError as error:
+            return error
+        ids.extend(self._prompt.suffix_token_ids)
+        return TokenizedText(ids, truncated, find_bucket(len(ids), self._text))
+
+    def _render(self, part: Part) -> _Rendered:
+        image, num_structural = "", 0
+        if part.image_tokens is not None and self._prompt.image:
+            token = self._prompt.image_token
+            image = self._prompt.image.replace(token, token * part.image_tokens)
+            num_structural = self._num_image - 1 + part.image_tokens
+        if part.text is not None:
+            text = self._neutralize(part.text[:MAX_CHARACTERS])
+            return _Rendered(image, text, num_structural, len(part.text) > MAX_CHARACTERS, len(text))
+        missing = "" if image else self._prompt.missing_text
+        return _Rendered(image, missing, num_structural, False, len(missing))
+
+    def _neutralize(self, text: str) -> str:
+        """Break up special tokens, so that they are read as the characters that they are made of."""
+        if self._reserved is None:
+            return text
+        text = self._reserved.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+        while self._reserved.search(text):  # one that began within another, or has one character only
+            text = self._reserved.sub("", text)
+        return text
+
+    def _count_structural(self, ids: Sequence[int]) -> int:
+        return int(np.isin(np.asarray(ids, np.int64), self._structural_ids).sum())
+
+    def _check_structure(self, ids: Sequence[int], expected: int, source: str) -> None:
+        """Make sure that no text became a special token, for example by the tokenizer's normalization.
+
+        Raises:
+            InvalidInputError: There are more than the prompt has.
+        """
+        found = self._count_structural(ids)
+        if found != expected:
+            raise InvalidInputError(
+                f"{source} holds what the model's tokenizer reads as a special token ({found} in the prompt, expected "
+                f"{expected}); remove words in brackets such as <|...|> or [...]"
+            )
+
+
+def _chunks(documents: Sequence[Part]) -> Iterator[list[Part]]:
+    chunk: list[Part] = []
+    characters = 0
+    for document in documents:
+        if chunk and characters >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+        chunk.append(document)
+        characters += len(document.text or "")
+    if chunk:
+        yield chunk
+
+
+def _find_cut(encoding: Encoding, begin: int, length: int, surplus: int) -> int:
+    """Return how many characters of a text to keep, so that it loses so many of its tokens.
+
+    Args:
+        encoding: Of the whole prompt.
+        begin: Where in the prompt the text begins.
+        length: Of the text, in characters.
+        surplus: At least 1.
+
+    Returns:
+        Less than `length`.
+    """
+    starts = [start for start, end in encoding.offsets if begin <= start < begin + length and start < end]
+    return starts[-surplus] - begin if surplus <= len(starts) else 0

@@ -1,0 +1,133 @@
+"""Texts: checked, tokenized, truncated, padded to a bucket."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from lychee_client._errors import ContractError, InvalidInputError
+from lychee_client.manifest.manifest import TextSpec
+
+# Far above what any model reads; keeps a text of megabytes from being tokenized to its end.
+MAX_CHARACTERS: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedText:
+    """One text as the model reads it.
+
+    Attributes:
+        ids: Token ids with special tokens and, for a pair, with template and query; at most max_tokens of them.
+        truncated: True if the text was longer.
+        bucket: Length that `ids` will be padded to.
+    """
+
+    ids: Sequence[int]
+    truncated: bool
+    bucket: int
+
+
+class TextProcessor:
+    """Turns texts into `input_ids` and `attention_mask`.
+
+    Args:
+        tokenizer_json: A `tokenizers` file.
+        spec: From the manifest.
+
+    Raises:
+        ContractError: The tokenizer cannot be read.
+    """
+
+    def __init__(self, tokenizer_json: str, spec: TextSpec) -> None:
+        self._tokenizer = load_tokenizer(tokenizer_json)
+        self._tokenizer.enable_truncation(max_length=spec.max_tokens)
+        self._spec = spec
+
+    def tokenize_query(self, text: str, prefix: str | None = None) -> TokenizedText:
+        """Tokenize one query; the text has passed `check_text`.
+
+        Args:
+            text: The query.
+            prefix: Put before it. None: the model's usual one.
+        """
+        return self._tokenize([text], self._spec.query_prefix if prefix is None else prefix)[0]
+
+    def tokenize_documents(self, texts: Sequence[str]) -> list[TokenizedText]:
+        """Tokenize documents that have passed `check_text`."""
+        return self._tokenize(texts, self._spec.document_prefix)
+
+    def _tokenize(self, texts: Sequence[str], prefix: str) -> list[TokenizedText]:
+        encodings = self._tokenizer.encode_batch([prefix + text[:MAX_CHARACTERS] for text in texts])
+        return [
+            TokenizedText(
+                ids=tuple(encoding.ids),
+                truncated=bool(encoding.overflowing) or len(text) > MAX_CHARACTERS,
+                bucket=find_bucket(len(encoding.ids), self._spec),
+            )
+            for text, encoding in zip(texts, encodings, strict=True)
+        ]
+
+    def to_tensors(self, texts: Sequence[TokenizedText]) -> dict[str, npt.NDArray[np.int64]]:
+        """See `pad_texts`."""
+        return pad_texts(texts, self._spec)
+
+
+def load_tokenizer(tokenizer_json: str) -> Tokenizer:
+    """Read a `tokenizers` file; the tokenizer neither truncates nor pads.
+
+    Raises:
+        ContractError: It cannot be read.
+    """
+    try:
+        tokenizer = Tokenizer.from_str(tokenizer_json)
+    except Exception as error:  # the Rust side raises a plain Exception
+        raise ContractError(
+            f"the server's tokenizer cannot be read: {error}; upgrade the package tokenizers, or export again"
+        ) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def find_bucket(length: int, spec: TextSpec) -> int:
+    """Return the smallest bucket that holds so many tokens."""
+    return spec.buckets[bisect_left(spec.buckets, length)]
+
+
+def pad_texts(texts: Sequence[TokenizedText], spec: TextSpec) -> dict[str, npt.NDArray[np.int64]]:
+    """Pad to the smallest bucket that holds the longest text.
+
+    Returns:
+        `input_ids` and `attention_mask`, both int64, (batch_size, sequence_length).
+    """
+    shape = (len(texts), max(text.bucket for text in texts))
+    input_ids = np.full(shape, spec.pad_token_id, np.int64)
+    attention_mask = np.zeros(shape, np.int64)
+    for row, text in enumerate(texts):
+        input_ids[row, : len(text.ids)] = text.ids
+        attention_mask[row, : len(text.ids)] = 1
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def check_text(text: object) -> None:
+    """Refuse what has no meaning to rank.
+
+    Raises:
+        InvalidInputError: Not a string, empty, only white space, or not valid Unicode.
+    """
+    if not isinstance(text, str):
+        raise InvalidInputError(f"the text is a {type(text).__name__}, expected a str")
+    if not text.strip():
+        raise InvalidInputError(f"the text is empty ({text[:20]!r}); expected at least one visible character")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"the text is not valid Unicode: {error.reason} at position {error.start}; decode it again from its bytes"
+        ) from error

@@ -1,0 +1,84 @@
+"""From scores to a ranked response."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from lychee_client._errors import ConfigurationError
+from lychee_client._pipelines.scoring import Outcome, Score
+from lychee_client.thresholds import Policy, decide
+from lychee_client.types import DocumentError, Input, RerankResult
+
+
+def check_selection(top_n: int | None, score_threshold: float | None, min_results: int) -> None:
+    """Accept the options that select results.
+
+    Raises:
+        ConfigurationError: `top_n` is below 1, `score_threshold` is outside [0, 1], or `min_results` is negative or
+            above `top_n`.
+    """
+    if top_n is not None and top_n < 1:
+        raise ConfigurationError(f"top_n is {top_n}; expected at least 1, or None for all")
+    if score_threshold is not None and not 0 <= score_threshold <= 1:
+        raise ConfigurationError(f"score_threshold is {score_threshold}; expected 0 to 1, or None for no threshold")
+    if min_results < 0 or (top_n is not None and min_results > top_n):
+        limit = "" if top_n is None else f" to top_n ({top_n})"
+        raise ConfigurationError(f"min_results is {min_results}; expected a number from 0{limit}")
+
+
+def rank(
+    outcome: Outcome,
+    policy: Policy,
+    *,
+    top_n: int | None = None,
+    score_threshold: float | None = None,
+    min_results: int = 0,
+    documents: Sequence[Input] | None = None,
+) -> tuple[tuple[RerankResult, ...], tuple[DocumentError, ...]]:
+    """Order by score, best first, equal scores in the caller's order; then drop what was not asked for.
+
+    Args:
+        outcome: Of a plan.
+        policy: Decides; it labels results and drops none.
+        top_n: At most so many results. None keeps all.
+        score_threshold: Inclusive. None keeps all.
+        min_results: So many of the best are kept below `score_threshold` too.
+        documents: Put into the results. None: left out.
+    """
+    ordered = sorted(outcome.scores.items(), key=lambda item: (-item[1].relevance_score, item[0]))
+    ranking = (
+        _result(index, score, policy, None if documents is None else documents[index]) for index, score in ordered
+    )
+    errors = tuple(DocumentError(index, str(error), error) for index, error in sorted(outcome.errors.items()))
+    return select(ranking, top_n=top_n, score_threshold=score_threshold, min_results=min_results), errors
+
+
+def select(
+    ranking: Iterable[RerankResult], *, top_n: int | None, score_threshold: float | None, min_results: int
+) -> tuple[RerankResult, ...]:
+    """Leave out of a ranking, best first, what was not asked for; see `rank`."""
+    results: list[RerankResult] = []
+    for result in islice(ranking, top_n):
+        below = score_threshold is not None and result.relevance_score < score_threshold
+        if below and len(results) >= min_results:
+            break
+        results.append(replace(result, below_threshold=True) if below else result)
+    return tuple(results)
+
+
+def _result(index: int, score: Score, policy: Policy, document: Input | None) -> RerankResult:
+    return RerankResult(
+        index=index,
+        relevance_score=score.relevance_score,
+        logit=score.logit,
+        decision=decide(score.relevance_score, policy),
+        modality=score.modality,
+        truncated=score.tokens is not None and score.tokens.truncated,
+        tokens=None if score.tokens is None else len(score.tokens.ids),
+        image_size=None if score.image is None else score.image.size,
+        image_resized_to=None if score.image is None else score.image.resized_to,
+        image_tokens=None if score.image is None else score.image.tokens,
+        document=document,
+    )

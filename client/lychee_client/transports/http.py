@@ -1,0 +1,277 @@
+"""HTTP to Triton's KServe API, with tensors as binary data behind the JSON.
+
+Source: https://github.com/triton-inference-server/server/blob/r24.10/docs/protocol/extension_binary_data.md
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import secrets
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any, Final
+
+import aiohttp
+from tritonclient.utils import np_to_triton_dtype
+
+from lychee_client._errors import (
+    ConnectionFailedError,
+    ContractError,
+    DeadlineExceededError,
+    InferenceError,
+    LycheeError,
+    RequestRejectedError,
+    ServerError,
+)
+from lychee_client.transports.base import (
+    Action,
+    ControlRequest,
+    Doubt,
+    InferRequest,
+    InferResponse,
+    Request,
+    Tensor,
+    TransportError,
+)
+from lychee_client.transports.connection import Connection
+from lychee_client.transports.shared_memory import Slot
+from lychee_client.transports.tensors import place_tensors, queue_timeout_us, to_tensor, watch
+
+HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+DEFAULT_KEEPALIVE_S: Final = 15.0
+# The translation table. What is not in it is a ServerError.
+_ERRORS: Final[dict[int, type[LycheeError] | Doubt]] = {
+    400: Doubt.REJECTED_OR_NOT_READY,
+    404: Doubt.REJECTED_OR_NOT_READY,
+    413: RequestRejectedError,
+    429: Doubt.OVERLOADED_OR_GONE,
+    499: ConnectionFailedError,
+    500: InferenceError,
+    502: ConnectionFailedError,
+    503: Doubt.OVERLOADED_OR_GONE,
+    504: DeadlineExceededError,
+}
+# Method and path; {name} is the request's.
+_CONTROL: Final[dict[Action, tuple[str, str]]] = {
+    "live": ("GET", "/v2/health/live"),
+    "ready": ("GET", "/v2/health/ready"),
+    "model_ready": ("GET", "/v2/models/{name}/ready"),
+    "metadata": ("GET", "/v2"),
+    "index": ("POST", "/v2/repository/index"),
+    "config": ("GET", "/v2/models/{name}/config"),
+    "statistics": ("GET", "/v2/models/stats"),
+    "register_region": ("POST", "/v2/systemsharedmemory/region/{name}/register"),
+    "unregister_region": ("POST", "/v2/systemsharedmemory/region/{name}/unregister"),
+}
+_READINESS: Final = frozenset({"live", "ready", "model_ready"})
+
+
+class HttpTransport:
+    """A pool of connections to one server, served by an event loop in a thread of its own. See Transport.
+
+    Args:
+        connection: Where to.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._pool = connection.shared_memory
+        self._base_url = f"{'http' if connection.tls is None else 'https'}://{connection.address}"
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+        self._request_prefix = secrets.token_hex(4)
+        self._request_number = itertools.count(1)
+
+    def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
+        """See Transport."""
+        request_id = request.request_id or f"{self._request_prefix}-{next(self._request_number)}"
+        with self._lock:
+            if self._closed:
+                failed: Future[Any] = Future()
+                failed.set_exception(TransportError(ConnectionFailedError, None, "connection closed", request_id))
+                return failed
+            slots = place_tensors(self._pool, request)
+            exchange = self._exchange(request, request_id, timeout_s, slots)
+            future = asyncio.run_coroutine_threadsafe(exchange, self._start())
+        watch(self._pool, request, slots, future)
+        return future
+
+    def close(self) -> None:
+        """See Transport."""
+        with self._lock:
+            self._closed = True
+            loop, self._loop = self._loop, None
+        if loop is None or self._thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(self._shut_down(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        self._thread.join()
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=_run_loop, args=(self._loop,), name="lychee-http", daemon=True)
+            self._thread.start()
+        return self._loop
+
+    async def _shut_down(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+            await asyncio.sleep(0)  # the transports of the connections close one turn of the loop later
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connection = self._connection
+            connector = aiohttp.TCPConnector(
+                limit=0,  # the driver limits what is in flight
+                keepalive_timeout=connection.keepalive_s or DEFAULT_KEEPALIVE_S,
+                ssl=True if connection.tls is None else connection.tls.ssl_context(),
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                # Compressing the tokenizer takes Triton 90 ms more than sending it, and embeddings hardly shrink.
+                headers={"Accept-Encoding": "identity", **connection.headers},
+                timeout=aiohttp.ClientTimeout(),
+            )
+        return self._session
+
+    async def _exchange(
+        self, request: Request, request_id: str, timeout_s: float | None, slots: Mapping[str, Slot]
+    ) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        # A failure at the moment of a cancellation has nobody left to take it; asyncio would log it.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        method, path, headers, body = _to_http(request, request_id, timeout_s, slots)
+        try:
+            async with self._open_session().request(
+                method,
+                self._base_url + path,
+                data=body,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=timeout_s),
+                allow_redirects=False,
+            ) as response:
+                content = await response.read()
+                status, header_length = response.status, response.headers.get(HEADER_LENGTH)
+        except TimeoutError as error:
+            raise TransportError(DeadlineExceededError, None, "timed out", request_id) from error
+        except (aiohttp.ClientError, OSError) as error:
+            cause = getattr(error, "os_error", error)  # without aiohttp's own sentence, which speaks of TLS in any case
+            raise TransportError(ConnectionFailedError, None, str(cause) or repr(cause), request_id) from error
+        if isinstance(request, ControlRequest) and request.action in _READINESS:
+            return {"ready": status == 200}
+        if status != 200:
+            kind = _ERRORS.get(status, ServerError)
+            raise TransportError(kind, str(status), _error_details(content), request_id)
+        if isinstance(request, InferRequest):
+            return _from_body(request.model_name, content, header_length)
+        answer = _parse_json(request.action, content or b"{}")
+        return answer if isinstance(answer, dict) else {"models": answer}
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+def _to_http(
+    request: Request, request_id: str, timeout_s: float | None, slots: Mapping[str, Slot]
+) -> tuple[str, str, Mapping[str, str], bytes | None]:
+    """Return method, path, headers and body."""
+    if isinstance(request, InferRequest):
+        body, length = to_body(request, request_id, timeout_s, slots)
+        headers = {HEADER_LENGTH: str(length), "Content-Type": "application/octet-stream"}
+        return "POST", f"/v2/models/{request.model_name}/infer", headers, body
+    method, path = _CONTROL[request.action]
+    data = json.dumps(dict(request.parameters)).encode() if method == "POST" else None
+    return method, path.format(name=request.name), {}, data
+
+
+def to_body(
+    request: InferRequest, request_id: str, timeout_s: float | None, slots: Mapping[str, Slot]
+) -> tuple[bytes, int]:
+    """Return the body of a request, and how many of its bytes are JSON."""
+    parameters: dict[str, int] = {}
+    if request.priority:
+        parameters["priority"] = request.priority
+    if timeout_s is not None:
+        parameters["timeout"] = queue_timeout_us(timeout_s)
+    contents = {name: tensor.tobytes() for name, tensor in request.inputs.items() if name not in slots}
+    header = {
+        "id": request_id,
+        "parameters": parameters,
+        "inputs": [
+            {
+                "name": name,
+                "shape": tensor.shape,
+                "datatype": np_to_triton_dtype(tensor.dtype),
+                "parameters": _reference(slots[name]) if name in slots else {"binary_data_size": len(contents[name])},
+            }
+            for name, tensor in request.inputs.items()
+        ],
+        "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in request.outputs],
+    }
+    data = json.dumps(header).encode()
+    return b"".join([data, *contents.values()]), len(data)
+
+
+def _reference(slot: Slot) -> dict[str, str | int]:
+    return {
+        "shared_memory_region": slot.region,
+        "shared_memory_offset": slot.offset,
+        "shared_memory_byte_size": slot.size_bytes,
+    }
+
+
+def _from_body(model_name: str, content: bytes, header_length: str | None) -> InferResponse:
+    """Return the tensors of a response.
+
+    Raises:
+        ContractError: It is not what the protocol says.
+    """
+    try:
+        length = int(header_length) if header_length else len(content)
+        outputs: dict[str, Tensor] = {}
+        start = length
+        for output in _parse_json(model_name, content[:length])["outputs"]:
+            size = output["parameters"]["binary_data_size"]
+            data = memoryview(content)[start : start + size]
+            outputs[output["name"]] = to_tensor(model_name, output["name"], output["datatype"], output["shape"], data)
+            start += size
+    except (KeyError, TypeError, ValueError) as error:
+        raise ContractError(
+            f"{model_name} answered {len(content)} bytes that are not KServe's binary protocol ({error!r}); "
+            "check that the port is Triton's HTTP port (8000 by default)",
+            model_name=model_name,
+        ) from error
+    return InferResponse(outputs)
+
+
+def _parse_json(source: str, content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise ContractError(
+            f"{source} answered {content[:40]!r}, expected JSON; check that the port is Triton's HTTP port",
+            model_name=source,
+        ) from error
+
+
+def _error_details(content: bytes) -> str:
+    try:
+        return str(json.loads(content)["error"])
+    except (KeyError, TypeError, ValueError):
+        return content[:200].decode("utf-8", "replace") or "no details"

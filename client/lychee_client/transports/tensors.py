@@ -1,0 +1,71 @@
+"""What both protocols say about tensors and time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future
+from typing import Any
+
+import numpy as np
+from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
+
+from lychee_client._errors import ContractError
+from lychee_client.transports.base import ControlRequest, Doubt, Request, Tensor, TransportError
+from lychee_client.transports.shared_memory import SharedMemoryPool, Slot
+
+
+def to_tensor(model_name: str, name: str, datatype: str, shape: Sequence[int], content: bytes | memoryview) -> Tensor:
+    """Return a tensor that a server sent.
+
+    Args:
+        model_name: Which model sent it.
+        name: Of the tensor.
+        datatype: Triton's name of the type.
+        shape: As declared.
+        content: Row-major, little-endian; strings with their lengths.
+
+    Raises:
+        ContractError: Bytes and declared shape do not fit together.
+    """
+    try:
+        if datatype == "BYTES":
+            tensor = deserialize_bytes_tensor(content)
+        else:
+            tensor = np.frombuffer(content, triton_to_np_dtype(datatype))
+        shaped: Tensor = tensor.reshape(tuple(shape))
+        return shaped
+    except Exception as error:  # numpy and struct errors of many kinds
+        raise ContractError(
+            f"{model_name} sent {len(content)} bytes as {name}, declared as {datatype} {tuple(shape)}",
+            model_name=model_name,
+        ) from error
+
+
+def place_tensors(pool: SharedMemoryPool | None, request: Request) -> dict[str, Slot]:
+    """Return the slots of the tensors that go into shared memory, by input name."""
+    return {} if pool is None else pool.place(request)
+
+
+def watch(pool: SharedMemoryPool | None, request: Request, slots: dict[str, Slot], future: Future[Any]) -> None:
+    """Take the slots back when the request is answered.
+
+    A request that was refused because of them, and then answered without them, tells that the server has forgotten
+    the region: it is not used any more.
+    """
+    if pool is None or isinstance(request, ControlRequest):
+        return
+
+    def finish(done: Future[Any]) -> None:
+        error = CancelledError() if done.cancelled() else done.exception()
+        if isinstance(error, TransportError) and error.kind is Doubt.REJECTED_OR_NOT_READY:
+            error.shared_memory = bool(slots)
+        pool.release(slots, error)
+        if request.inline and error is None:
+            pool.active = False
+
+    future.add_done_callback(finish)
+
+
+def queue_timeout_us(timeout_s: float) -> int:
+    """Return Triton's request parameter `timeout`: how long a request may wait in a queue, in microseconds."""
+    return max(1, round(1e6 * timeout_s))

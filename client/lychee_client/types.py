@@ -1,0 +1,242 @@
+"""What goes into a client and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from lychee_client._errors import LycheeError
+from lychee_client.manifest.manifest import ModelIdentity
+from lychee_client.preprocessing.image import Image
+from lychee_client.thresholds import Decision
+
+Modality: TypeAlias = Literal["text", "image", "image_text"]
+Priority: TypeAlias = Literal["interactive", "bulk"]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text query or document; a plain `str` means the same."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageText:
+    """One query or document made of an image and a text."""
+
+    image: Image
+    text: str
+
+
+Input: TypeAlias = str | Text | Image | ImageText
+
+
+@dataclass(frozen=True, slots=True)
+class RerankResult:
+    """One ranked document.
+
+    Attributes:
+        index: Position in the caller's list of documents.
+        relevance_score: In [0, 1]; an order, not a proportion.
+        logit: The score before the sigmoid: it still differs where the score is 0.9999999.
+        decision: What the call's policy makes of the score.
+        modality: Which kind of document it was.
+        truncated: True if the document's text was longer than the model reads, so that its end did not count.
+        tokens: Length of the document's text as the model read it, or None without a text. A cross-encoder reads
+            instruction, query and document as one: of all that, images included.
+        image_size: Width and height of the document's image in pixels, upright, or None without an image.
+        image_resized_to: Width and height after resizing, before any crop, or None without an image.
+        image_tokens: How many of `tokens` are the document's image; None where images are no tokens.
+        below_threshold: True if the result is here only because of `min_results`.
+        document: The document itself, where the call asked for it.
+    """
+
+    index: int
+    relevance_score: float
+    logit: float
+    decision: Decision
+    modality: Modality
+    truncated: bool = False
+    tokens: int | None = None
+    image_size: tuple[int, int] | None = None
+    image_resized_to: tuple[int, int] | None = None
+    image_tokens: int | None = None
+    below_threshold: bool = False
+    document: Input | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentError:
+    """One document that could not be ranked.
+
+    Attributes:
+        index: Position in the caller's list of documents.
+        message: What happened and what to do, for people.
+        error: The exception, for programs.
+    """
+
+    index: int
+    message: str
+    error: LycheeError
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTimings:
+    """What the server counted for one model between the call's begin and end.
+
+    Triton counts per model and not per request: the requests of other callers that ended meanwhile are in here too.
+
+    Attributes:
+        requests: How many were answered, those from the cache included.
+        queue_ms: Mean time that a request waited.
+        compute_ms: Mean time that a request was computed, copying of tensors included.
+        cache_hits: How many were answered from the response cache.
+        cache_misses: How many were looked up there in vain; without a cache, 0.
+    """
+
+    requests: int
+    queue_ms: float
+    compute_ms: float
+    cache_hits: int
+    cache_misses: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Wall time of one call in milliseconds. The stages overlap, so they add up to more than the total.
+
+    Attributes:
+        total_ms: The whole call.
+        preprocess_ms: Until the last document was decoded, resized or tokenized.
+        encode_query_ms: Until the query's embedding arrived; 0 for a cross-encoder, which has none.
+        score_documents_ms: From the first document's request to the last one's answer.
+        server: By model, where the call asked for `server_timings`.
+    """
+
+    total_ms: float = 0.0
+    preprocess_ms: float = 0.0
+    encode_query_ms: float = 0.0
+    score_documents_ms: float = 0.0
+    server: Mapping[str, ModelTimings] | None = None
+
+    @property
+    def cache_hits(self) -> int | None:
+        """Requests that the server answered from its cache, or None where it was not asked."""
+        return None if self.server is None else sum(model.cache_hits for model in self.server.values())
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """What one call found in the client's embedding cache; a text or image that comes twice counts once.
+
+    Attributes:
+        hits: Texts and images of documents whose embedding was there.
+        misses: Those whose embedding had to be computed.
+    """
+
+    hits: int
+    misses: int
+
+
+@dataclass(frozen=True, slots=True)
+class RerankResponse:
+    """The outcome of one call.
+
+    Attributes:
+        results: In rank order, best first; equal scores keep the caller's order.
+        errors: The documents that could not be ranked, in the caller's order.
+        timings: Where the time went.
+        model: Which model scored; None where nothing was sent.
+        instruction: The one that the model read, or None if it reads none.
+        warnings: What does not fit together: see `LycheeClient.rerank`.
+        embedding_cache: What the client's embedding cache saved; None without one, or where the model has no use for
+            it.
+    """
+
+    results: tuple[RerankResult, ...]
+    errors: tuple[DocumentError, ...]
+    timings: Timings
+    model: ModelIdentity | None = None
+    instruction: str | None = None
+    warnings: tuple[str, ...] = ()
+    embedding_cache: CacheUse | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ManyResult:
+    """The outcome of one call of `rerank_many`.
+
+    Attributes:
+        index: Position of the call among all calls.
+        response: What `rerank` would have returned, or None if it failed.
+        error: What `rerank` would have raised, or None.
+    """
+
+    index: int
+    response: RerankResponse | None
+    error: LycheeError | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """One model of a server.
+
+    Attributes:
+        name: Of the model.
+        version: As the server names it; empty if none is loaded.
+        ready: True if it answers requests.
+        reason: Why it is not ready, as the server says.
+    """
+
+    name: str
+    version: str
+    ready: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """What a server says about itself.
+
+    Attributes:
+        live: True if a Triton server answers.
+        ready: True if all its models are ready.
+        version: Of Triton, or None if nothing answers.
+        models: All models in its repository.
+    """
+
+    live: bool
+    ready: bool = False
+    version: str | None = None
+    models: tuple[ModelStatus, ...] = ()
+
+
+def combine(text: str | None, image: Image | None) -> Input:
+    """Return the query or document that has these parts, at least one of them."""
+    if image is None:
+        assert text is not None
+        return Text(text)
+    return image if text is None else ImageText(image, text)
+
+
+def modality_of(value: Input) -> Modality:
+    """Return which kind of query or document this is."""
+    if isinstance(value, ImageText):
+        return "image_text"
+    return "image" if isinstance(value, Image) else "text"
+
+
+def text_of(value: Input) -> str | None:
+    """Return the text part, or None."""
+    if isinstance(value, str):
+        return value
+    return None if isinstance(value, Image) else value.text
+
+
+def image_of(value: Input) -> Image | None:
+    """Return the image part, or None."""
+    if isinstance(value, ImageText):
+        return value.image
+    return value if isinstance(value, Image) else None

@@ -1,0 +1,1 @@
+"""Whether scores are right: thresholds from labelled pairs, trials on real users, and the wording of instructions."""

@@ -1,0 +1,1 @@
+"""From labelled pairs to a threshold and a score mapping."""

@@ -1,0 +1,267 @@
+"""From labelled, scored pairs to a calibration, with the figures that say how far to trust it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Final
+
+import numpy as np
+from lychee_client import ConfigurationError, InvalidInputError
+from lychee_client.calibration import Calibration
+from lychee_client.score_mapping import Array, IsotonicMapping, PlattMapping
+
+from lychee_evaluate.calibration.evidence import ADVISED_PAIRS, ADVISED_QUERIES, Doubt, check_evidence
+from lychee_evaluate.calibration.pair_scores import PairScores
+from lychee_evaluate.calibration.pairs import hash_pairs
+from lychee_evaluate.calibration.plot import draw_calibration
+from lychee_evaluate.calibration.reliability import MappingKind, Reliability, fit_mapping, measure_reliability
+from lychee_evaluate.calibration.threshold_search import Target, bootstrap_interval, choose_threshold
+
+CONFIDENCE: Final = 0.95
+DEFAULT_RESAMPLES: Final = 1000
+MIN_RESAMPLES: Final = 100
+MAX_RESAMPLES: Final = 100_000
+ADVISED_ACCEPTED: Final = 30
+ADVISED_ISOTONIC_PAIRS: Final = 200
+TABLE_THRESHOLDS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7, 0.75, 0.8, 0.9)
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdRow:
+    """What one threshold does to the labelled pairs.
+
+    Attributes:
+        threshold: On the relevance score, inclusive.
+        accepted: Pairs from it on.
+        precision: None if nothing is accepted.
+        recall: In [0, 1].
+        f1: In [0, 1].
+    """
+
+    threshold: float
+    accepted: int
+    precision: float | None
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationReport:
+    """A calibration and how far to trust it.
+
+    Attributes:
+        calibration: To be saved.
+        table: Over round thresholds and the chosen one, ascending.
+        average_precision: Area below the precision-recall curve, in [0, 1].
+        reliability: Calibration errors before and after the mapping.
+        accepted: Labelled pairs from the threshold on.
+        precision_low: Lower end of the precision's exact 95 % interval (Clopper and Pearson), which takes pairs as
+            independent.
+        unreachable: Share of the bootstrap's resamples in which no threshold reached the target.
+        pairs_for_half_width: Labelled pairs that an interval half as wide would need, about.
+        doubts: What is wrong with the evidence.
+        notes: What the client had to say about the calls.
+    """
+
+    calibration: Calibration
+    table: tuple[ThresholdRow, ...]
+    average_precision: float
+    reliability: Reliability
+    accepted: int
+    precision_low: float
+    unreachable: float
+    pairs_for_half_width: int
+    doubts: tuple[Doubt, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Notes and doubts, for people."""
+        return (*self.notes, *(str(doubt) for doubt in self.doubts))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON types."""
+        return {
+            "calibration": self.calibration.to_json(),
+            "table": [asdict(row) for row in self.table],
+            "average_precision": self.average_precision,
+            "reliability": {
+                "expected_calibration_error_before": self.reliability.before,
+                "expected_calibration_error_after": self.reliability.after,
+                "expected_calibration_error_by_chance": self.reliability.chance,
+            },
+            "accepted": self.accepted,
+            "precision_low": self.precision_low,
+            "unreachable": self.unreachable,
+            "pairs_for_half_width": self.pairs_for_half_width,
+            "warnings": list(self.warnings),
+        }
+
+
+def make_report(
+    scored: PairScores,
+    target: Target,
+    *,
+    mapping: MappingKind = "platt",
+    review_band: bool = False,
+    resamples: int = DEFAULT_RESAMPLES,
+    seed: int = 0,
+) -> CalibrationReport:
+    """Find the threshold for a target and everything that a calibration file records.
+
+    Args:
+        scored: Labelled pairs with their scores.
+        target: What the threshold is to reach.
+        mapping: How scores become probabilities.
+        review_band: Mark for review what lies between the interval's lower end and the threshold.
+        resamples: Of the bootstrap, from MIN_RESAMPLES to MAX_RESAMPLES.
+        seed: Of everything random; the same seed gives the same report.
+
+    Raises:
+        ConfigurationError: An option cannot be used.
+        InvalidInputError: The pairs are too few or of one class only, or no threshold reaches the target.
+    """
+    check_resamples(resamples)
+    scores, logits, queries = scored.scores, scored.logits, scored.queries
+    labels = _labels(scored)
+    check_evidence(scored.pairs)
+    if scored.model is None or not (np.isfinite(scores).all() and np.isfinite(logits).all()):
+        raise InvalidInputError("the pairs have no model, or scores that are not finite; score them again")
+    choice = choose_threshold(scores, labels, target)
+    interval = bootstrap_interval(
+        scores, labels, queries, target, resamples=resamples, confidence=CONFIDENCE, seed=seed
+    )
+    calibration = Calibration(
+        created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        client_version=version("lychee-rerank-client"),
+        model=scored.model,
+        instruction=scored.instruction,
+        target=str(target),
+        threshold=choice.threshold,
+        threshold_low=interval.low,
+        threshold_high=interval.high,
+        confidence=CONFIDENCE,
+        review_threshold=min(interval.low, choice.threshold) if review_band else choice.threshold,
+        precision=choice.precision,
+        recall=choice.recall,
+        f1=choice.f1,
+        pairs=len(labels),
+        positives=int(labels.sum()),
+        queries=int(queries.max()) + 1,
+        mapping=fit_mapping(mapping, logits, labels),
+        data_sha256=hash_pairs(scored.pairs),
+    )
+    accepted = int((scores >= choice.threshold).sum())
+    report = CalibrationReport(
+        calibration,
+        _tabulate(scores, labels, choice.threshold),
+        _average_precision(scores, labels),
+        measure_reliability(mapping, scores, logits, labels, queries, seed),
+        accepted,
+        _lower_bound(round(choice.precision * accepted), accepted),
+        interval.unreachable,
+        # An interval narrows with the square root of the evidence; a best point, which has no slope to go by, only
+        # with the cube root (Kim and Pollard, Cube root asymptotics, 1990).
+        len(labels) * (8 if target.minimum is None else 4),
+        (),
+        scored.warnings,
+    )
+    return replace(report, doubts=_find_doubts(report, len(scored.truncated)))
+
+
+def draw_report(report: CalibrationReport, scored: PairScores) -> bytes:
+    """Draw a report as a PNG; see `draw_calibration`.
+
+    Args:
+        report: Of these pairs.
+        scored: What the report was made from.
+    """
+    return draw_calibration(report.calibration, scored.scores, _labels(scored), report.average_precision)
+
+
+def check_resamples(resamples: int) -> None:
+    """Accept a useful number of resamples.
+
+    Raises:
+        ConfigurationError: It is too small for the ends of an interval, or too large to wait for.
+    """
+    if not MIN_RESAMPLES <= resamples <= MAX_RESAMPLES:
+        raise ConfigurationError(f"bootstrap is {resamples}; expected a number from {MIN_RESAMPLES} to {MAX_RESAMPLES}")
+
+
+def _labels(scored: PairScores) -> Array:
+    return np.array([bool(pair.relevant) for pair in scored.pairs], float)
+
+
+def _tabulate(scores: Array, labels: Array, chosen: float) -> tuple[ThresholdRow, ...]:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    rows = []
+    for threshold in sorted({*TABLE_THRESHOLDS, chosen}):
+        decisions = scores >= threshold
+        precision, recall, f1, _ = precision_recall_fscore_support(labels, decisions, average="binary", zero_division=0)
+        accepted = int(decisions.sum())
+        rows.append(ThresholdRow(threshold, accepted, float(precision) if accepted else None, float(recall), float(f1)))
+    return tuple(rows)
+
+
+def _average_precision(scores: Array, labels: Array) -> float:
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(labels, scores))
+
+
+def _lower_bound(relevant: int, accepted: int) -> float:
+    from scipy.stats import binomtest
+
+    return float(binomtest(relevant, accepted).proportion_ci(CONFIDENCE, method="exact").low)
+
+
+def _find_doubts(report: CalibrationReport, truncated: int) -> tuple[Doubt, ...]:
+    """Return what to doubt about a report.
+
+    Args:
+        report: But for its doubts.
+        truncated: Texts that were longer than the model reads.
+    """
+    calibration, reliability, mapping = report.calibration, report.reliability, report.calibration.mapping
+    after = reliability.after
+    candidates = (
+        (
+            calibration.pairs < ADVISED_PAIRS,
+            Doubt("few_pairs", {"pairs": calibration.pairs, "advised": ADVISED_PAIRS}),
+        ),
+        (
+            calibration.queries < ADVISED_QUERIES,
+            Doubt("few_queries", {"queries": calibration.queries, "advised": ADVISED_QUERIES}),
+        ),
+        (
+            report.accepted < ADVISED_ACCEPTED,
+            Doubt(
+                "few_accepted",
+                {
+                    "precision": calibration.precision,
+                    "accepted": report.accepted,
+                    "precision_low": report.precision_low,
+                },
+            ),
+        ),
+        (
+            report.unreachable > 0,
+            Doubt("unreachable", {"share": report.unreachable, "target": calibration.target}),
+        ),
+        (isinstance(mapping, PlattMapping) and mapping.slope <= 0, Doubt("wrong_order", {})),
+        (
+            isinstance(mapping, IsotonicMapping) and calibration.pairs < ADVISED_ISOTONIC_PAIRS,
+            Doubt("isotonic", {"pairs": calibration.pairs, "advised": ADVISED_ISOTONIC_PAIRS}),
+        ),
+        (after is None, Doubt("unmeasured", {})),
+        (
+            after is not None and after > reliability.before,
+            Doubt("useless_mapping", {"after": after or 0.0, "before": reliability.before}),
+        ),
+        (truncated > 0, Doubt("truncated", {"texts": truncated})),
+    )
+    return tuple(doubt for holds, doubt in candidates if holds)

@@ -1,0 +1,42 @@
+"""What `lychee calibrate` and `lychee sample` have in common: scoring a file's pairs, and saying what was left out."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+
+import typer
+from lychee_client import LycheeClient, LycheeWarning
+from rich.console import Console
+from rich.progress import Progress
+
+from lychee_evaluate.calibration.pair_scores import PairScores, score_pairs
+from lychee_evaluate.calibration.pairs import Pair, SkippedRow, group_skipped, list_rows
+
+SHOWN_REASONS = 20
+
+
+def score_with_progress(url: str | None, pairs: Sequence[Pair], instruction: str | None) -> PairScores:
+    """Score pairs, with a progress bar if stderr is a terminal.
+
+    Raises:
+        LycheeError: As `score_pairs`.
+    """
+    progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    with LycheeClient(url) as client, progress, warnings.catch_warnings():
+        warnings.simplefilter("ignore", LycheeWarning)  # the outcome holds them, for the report
+        task = progress.add_task("scoring pairs", total=len(pairs))
+        return score_pairs(
+            client, pairs, instruction=instruction, on_progress=lambda count: progress.advance(task, count)
+        )
+
+
+def report_skipped(skipped: Sequence[SkippedRow]) -> None:
+    """Say on stderr which rows do not count and why, one line per reason."""
+    rows = group_skipped(skipped)
+    for reason, numbers in list(rows.items())[:SHOWN_REASONS]:
+        typer.echo(f"lychee: row{'s' * (len(numbers) > 1)} {list_rows(numbers)} skipped: {reason}", err=True)
+    hidden = sum(len(numbers) for numbers in list(rows.values())[SHOWN_REASONS:])
+    if hidden:
+        typer.echo(f"lychee: {hidden} more rows skipped for other reasons; --json lists all", err=True)

@@ -1,0 +1,1 @@
+"""Triton's model repository: what is declared of each model, and how a repository is written."""

@@ -1,0 +1,68 @@
+"""What a repository is made for: which hardware runs its models, and the configurations that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal, get_args
+
+from lychee_export.contract.signature import ModelSignature
+from lychee_export.onnx.quantization import Precision
+from lychee_export.repository import tensorrt
+from lychee_export.repository.triton_config import Device, model_config
+
+__all__ = ["OWN_VARIANTS", "TARGETS", "Target", "can_choose", "config_files", "root_files"]
+
+Target = Literal["cpu", "cuda", "tensorrt"]
+TARGETS: tuple[Target, ...] = get_args(Target)
+
+_CPU_VARIANTS: tuple[Device, ...] = ("cpu", "openvino")
+"""Names in ``configs/`` of the configurations that say what executes an encoder, for those who do not want the server
+to choose."""
+
+OWN_VARIANTS = frozenset({*_CPU_VARIANTS, *tensorrt.VARIANTS})
+"""Names in ``configs/`` that belong to the exporter; a user's own have other names."""
+
+
+def can_choose(signature: ModelSignature, precision: Precision, target: Target, *, flash_attn: bool) -> bool:
+    """Tell whether a server may choose what executes a model: encoders on CPUs, in files of plain operators.
+
+    Half floats are for GPUs; weights of few bits and fused attention are operators of ONNX Runtime's own kernels.
+    """
+    plain = precision in {"fp32", "s8"} and target == "cpu" and not flash_attn
+    return plain and signature.encoder and signature.accelerated
+
+
+def config_files(
+    signatures: Iterable[ModelSignature], precision: Precision, target: Target = "cpu", *, flash_attn: bool = False
+) -> dict[str, tuple[str, dict[str, str]]]:
+    """Write ``config.pbtxt`` and its variants for the models of a checkpoint.
+
+    Args:
+        signatures: The models.
+        precision: The weights' precision.
+        target: Hardware that the configurations are for.
+        flash_attn: Whether attention is one fused operator.
+
+    Returns:
+        By model name: the text of ``config.pbtxt``, and the texts of ``configs/`` by variant.
+    """
+    configs = {}
+    for signature in signatures:
+        device: Device = "cpu"
+        variants: dict[str, str] = {}
+        if can_choose(signature, precision, target, flash_attn=flash_attn):
+            device = "auto"
+            variants |= {name: model_config(signature, name) for name in _CPU_VARIANTS}
+        elif signature.encoder and target != "cpu":
+            device = "cuda"
+            variants["cpu"] = model_config(signature, "cpu")
+        if target == "tensorrt":
+            variants |= tensorrt.variants(signature, precision)
+        configs[signature.name] = (model_config(signature, device), variants)
+    return configs
+
+
+def root_files(signatures: Iterable[ModelSignature], precision: Precision, target: Target) -> Mapping[str, str | None]:
+    """Write the scripts of the repository's root by name; None: a script that this target does not need."""
+    script = tensorrt.build_script(signatures, precision) if target == "tensorrt" else None
+    return {tensorrt.BUILD_SCRIPT: script}

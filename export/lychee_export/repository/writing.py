@@ -1,0 +1,177 @@
+"""Write models into a Triton repository, all of them or none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lychee_client.repository import read_manifest, version_folders
+
+from lychee_export.checkpoint.weight_files import hash_files
+from lychee_export.errors import RepositoryError
+
+__all__ = ["ModelFolder", "exported_models", "linked_repository", "write_models"]
+
+
+_STAGING_PREFIX = ".staging-"
+_FIRST_VERSION = "1"
+_SCRIPT_SUFFIX = ".sh"
+_EXECUTABLE = 0o755
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """One model as it lies in the repository.
+
+    Args:
+        name: The folder's name.
+        config: Text of ``config.pbtxt``.
+        variants: Text by name of the files in ``configs/``, for other hardware.
+        files: The files of the version folder, which are moved there; none for an ensemble.
+    """
+
+    name: str
+    config: str
+    variants: Mapping[str, str] = field(default_factory=dict)
+    files: Sequence[Path] = ()
+
+
+def write_models(
+    repository: Path,
+    models: Sequence[ModelFolder],
+    *,
+    stale: Iterable[str] = (),
+    own_variants: Iterable[str] = (),
+    root_files: Mapping[str, str | None] | None = None,
+) -> None:
+    """Put models into the repository in place of those with the same names.
+
+    A model whose files changed gets the next version number, so that nothing that was served under a version is
+    served differently under it. Other models in the repository and other files in ``configs/`` stay.
+
+    Args:
+        repository: The model repository; made if absent.
+        models: The models.
+        stale: Names of models that go, if they are there.
+        own_variants: Names of files in ``configs/`` that go if a model does not have them any more.
+        root_files: Text by name of files beside the models, scripts executable; None for one that goes.
+
+    Raises:
+        RepositoryError: Something could not be written; the repository is as it was.
+    """
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+        for leftover in repository.glob(f"{_STAGING_PREFIX}*"):
+            shutil.rmtree(leftover)
+        with tempfile.TemporaryDirectory(prefix=_STAGING_PREFIX, dir=repository) as staging:
+            new, old = Path(staging, "new"), Path(staging, "old")
+            new.mkdir()
+            old.mkdir()
+            for model in models:
+                _stage(new / model.name, model, repository / model.name, frozenset(own_variants))
+            for name, text in (root_files or {}).items():
+                if text is not None:
+                    (new / name).write_text(text, encoding="utf-8")
+                    if name.endswith(_SCRIPT_SUFFIX):
+                        (new / name).chmod(_EXECUTABLE)
+            names = dict.fromkeys([*(model.name for model in models), *stale, *(root_files or {})])
+            _swap(repository, new, old, list(names))
+    except OSError as error:
+        raise RepositoryError(f"cannot write the model repository {repository}: {error}; it is as it was") from error
+
+
+@contextmanager
+def linked_repository(models: Sequence[ModelFolder], parent: Path) -> Iterator[Path]:
+    """Lay models out as a repository of links, to try them before they are moved into the real one.
+
+    Args:
+        models: The models; their files stay where they are, those of one model in one folder.
+        parent: Folder in which the repository exists for a while.
+    """
+    with tempfile.TemporaryDirectory(prefix="linked-", dir=parent) as folder:
+        for model in models:
+            version = Path(folder, model.name, _FIRST_VERSION)
+            version.parent.mkdir()
+            (version.parent / "config.pbtxt").write_text(model.config, encoding="utf-8")
+            if model.files:  # a link to the folder: ONNX Runtime takes no weights through a link to their file
+                version.symlink_to(model.files[0].parent.absolute())
+            else:
+                version.mkdir()
+        yield Path(folder)
+
+
+def exported_models(repository: Path) -> frozenset[str]:
+    """Name the models that the repository's manifest lists: all of the last export, and none of anybody else's."""
+    listed = read_manifest(repository).get("max_batch_size")
+    names = map(str, listed) if isinstance(listed, dict) else []
+    return frozenset(name for name in names if name not in ("", ".", "..") and Path(name).name == name)
+
+
+def _stage(folder: Path, model: ModelFolder, previous: Path, own_variants: frozenset[str]) -> None:
+    version = _next_version(previous, model.files)
+    (folder / version).mkdir(parents=True)
+    for path in model.files:
+        os.replace(path, folder / version / path.name)
+    _keep_built_files(previous / version, folder / version)
+    (folder / "config.pbtxt").write_text(model.config, encoding="utf-8")
+    if (previous / "configs").is_dir():
+        ignore = shutil.ignore_patterns(*(f"{name}.pbtxt" for name in own_variants))
+        shutil.copytree(previous / "configs", folder / "configs", ignore=ignore)
+    for name, text in model.variants.items():
+        (folder / "configs").mkdir(exist_ok=True)
+        (folder / "configs" / f"{name}.pbtxt").write_text(text, encoding="utf-8")
+
+
+def _next_version(previous: Path, files: Sequence[Path]) -> str:
+    versions = version_folders(previous)
+    if not versions:
+        return _FIRST_VERSION
+    latest = previous / str(versions[-1])
+    changed = any(not _same_content(path, latest / path.name) for path in files)
+    return str(versions[-1] + 1) if changed and any(latest.iterdir()) else latest.name
+
+
+def _same_content(first: Path, second: Path) -> bool:
+    if not second.is_file() or first.stat().st_size != second.stat().st_size:
+        return False
+    return hash_files((first,)) == hash_files((second,))
+
+
+def _keep_built_files(previous: Path, folder: Path) -> None:
+    """Keep what was built from files that have not changed, such as TensorRT's plan."""
+    if previous.is_dir():
+        for path in previous.iterdir():
+            if path.is_file() and not (folder / path.name).exists():
+                _link(path, folder / path.name)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # not every file system has links
+        shutil.copy2(source, target)
+
+
+def _swap(repository: Path, new: Path, old: Path, names: Sequence[str]) -> None:
+    """Move the new folders in and the old ones out; undo everything if one move fails."""
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for name in names:
+            if (repository / name).exists():
+                _move(repository / name, old / name, moved)
+            if (new / name).exists():
+                _move(new / name, repository / name, moved)
+    except OSError:
+        for source, target in reversed(moved):
+            os.rename(target, source)
+        raise
+
+
+def _move(source: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:
+    os.rename(source, target)
+    moved.append((source, target))

@@ -1,0 +1,32 @@
+"""What an export has measured on its machine, for people; nothing else in a repository depends on the machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from pathlib import Path
+
+from lychee_export.verification.validation import Parity
+
+__all__ = ["VALIDATION_FILENAME", "describe_validation"]
+
+VALIDATION_FILENAME = "validation.json"
+
+
+def describe_validation(parity: Parity, golden_error: float) -> str:
+    """Write the JSON file.
+
+    Args:
+        parity: Measured differences from the reference, on ONNX Runtime's plain CPU provider.
+        golden_error: Largest difference of a golden pair's score, as the client scores the exported files.
+    """
+    record = {"cpu": _cpu(), **dataclasses.asdict(parity), "golden_error": golden_error}
+    return json.dumps(record, indent=1) + "\n"
+
+
+def _cpu() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

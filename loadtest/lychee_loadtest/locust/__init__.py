@@ -1,0 +1,1 @@
+"""Load tests with Locust: callers, what they ask, how the load changes, and the limits that a run has to keep."""

@@ -1,0 +1,217 @@
+"""What a running deployment uses, process by process, and where it holds far more than it uses."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import psutil
+from lychee_server.errors import RepositoryError
+from lychee_server.processes import describe_process, find_process, find_processes, is_server
+from lychee_server.state import ServerState
+from lychee_server.status import parse_metrics
+from lychee_server.triton import fetch
+
+from lychee_loadtest.memory.deployment import read_deployment
+from lychee_loadtest.memory.device import DeviceMemory, read_devices
+from lychee_loadtest.memory.process_memory import MemoryReading, read_process
+
+__all__ = ["Expected", "LiveMemory", "ProcessUse", "Warned", "find_fragmentation", "read_live"]
+
+Kind: TypeAlias = Literal["triton", "model", "gateway"]
+EXPECTED_MARGIN: Final = 1.25
+"""Above this times the predicted bytes a process holds more than its model accounts for."""
+WEIGHT_COPIES: Final = 4
+"""Without a prediction: weights as they are, as the runtime lays them out, and twice as much for tensors."""
+LEAST_WARNED_BYTES: Final = 100_000_000
+_INSTANCE: Final = re.compile(r"_\d+_\d+$")
+_METRICS: Final = re.compile(r"^nv_(cpu_memory|gpu_memory|pinned_memory|cache_(?!num|.*duration))")
+
+
+@dataclass(frozen=True)
+class ProcessUse:
+    """One process of a deployment, in bytes.
+
+    Attributes:
+        name: `tritonserver`, a model instance, or `gateway`.
+        kind: Which of these.
+        model: Of a model instance; empty otherwise.
+        pid: Process id.
+        memory: As the operating system counts it.
+        framework_bytes: Of a model: what the leanest of the server's model processes holds.
+        weight_bytes: Of a model: its files, as far as the process holds that much more.
+        tensor_bytes: Of a model: the rest. Attention, temporary tensors, and copies of weights in the runtime's layout.
+        device_bytes: On all GPUs.
+    """
+
+    name: str
+    kind: Kind
+    model: str
+    pid: int
+    memory: MemoryReading
+    framework_bytes: int
+    weight_bytes: int
+    tensor_bytes: int
+    device_bytes: int
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What was predicted, in bytes.
+
+    Attributes:
+        by_model: Of one process at the largest batch.
+        on_gpu: Whether that is memory of the GPU.
+    """
+
+    by_model: Mapping[str, float] = field(default_factory=dict)
+    on_gpu: bool = False
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Memory that is reserved and not used, and what to do."""
+
+    process: str
+    reserved_bytes: int
+    accounted_bytes: int
+    advice: str
+
+
+@dataclass(frozen=True)
+class LiveMemory:
+    """A running deployment.
+
+    Attributes:
+        processes: Triton first, then its models, then the gateway.
+        metrics: What Triton itself says of memory and cache, by name and labels.
+        devices: GPUs; none without.
+    """
+
+    processes: tuple[ProcessUse, ...]
+    metrics: Mapping[str, float]
+    devices: tuple[DeviceMemory, ...]
+
+    @property
+    def rss_bytes(self) -> int:
+        """Resident, shared pages in full for every process."""
+        return sum(process.memory.rss_bytes for process in self.processes)
+
+    @property
+    def pss_bytes(self) -> int:
+        """Resident, shared pages once."""
+        return sum(process.memory.pss_bytes for process in self.processes)
+
+
+def read_live(state: ServerState) -> LiveMemory:
+    """Read the memory of a running server and its gateway."""
+    found = [(process, *_identify(process)) for process in find_processes(state.marker)]
+    gateway = None if state.gateway is None else find_process(state.gateway.pid, state.gateway.create_time)
+    if gateway is not None:
+        family = [gateway, *gateway.children(recursive=True)]
+        found += [(process, "gateway", "gateway", "") for process in family]
+    readings = []
+    for process, kind, name, model in found:
+        try:
+            readings.append((process.pid, kind, name, model, read_process(process.pid)))
+        except (OSError, psutil.Error):
+            continue  # it has ended
+    devices = read_devices()
+    return LiveMemory(_layered(readings, _file_bytes(state), devices), _read_metrics(state), devices)
+
+
+def _identify(process: psutil.Process) -> tuple[Kind, str, str]:
+    name = describe_process(process)
+    if is_server(process):
+        return "triton", name, ""
+    return "model", name, _INSTANCE.sub("", name)
+
+
+def _layered(
+    readings: Iterable[tuple[int, Kind, str, str, MemoryReading]],
+    file_bytes: Mapping[str, int],
+    devices: Sequence[DeviceMemory],
+) -> tuple[ProcessUse, ...]:
+    found = list(readings)
+    least = min((reading.rss_bytes for _, kind, *_, reading in found if kind == "model"), default=0)
+    uses = []
+    for pid, kind, name, model, reading in found:
+        framework = min(least, reading.rss_bytes) if kind == "model" else reading.rss_bytes
+        weights = min(file_bytes.get(model, 0), reading.rss_bytes - framework)
+        rest = reading.rss_bytes - framework - weights
+        device = sum(entry.by_pid.get(pid, 0) for entry in devices)
+        uses.append(ProcessUse(name, kind, model, pid, reading, framework, weights, rest, device))
+    return tuple(uses)
+
+
+def find_fragmentation(live: LiveMemory, expected: Expected | None = None) -> tuple[Warned, ...]:
+    """Find what holds far more than is accounted for.
+
+    Args:
+        live: A running deployment.
+        expected: What was predicted; a model that is not there is judged by its weights. Without a prediction for it,
+            nothing is said of a GPU: the weights alone do not tell what belongs there.
+    """
+    known = expected or Expected()
+    return (*_fragmented_processes(live, known), *_fragmented_devices(live, known))
+
+
+def _fragmented_processes(live: LiveMemory, expected: Expected) -> Iterator[Warned]:
+    for process in live.processes:
+        if process.kind != "model":
+            continue
+        known = process.model in expected.by_model and not expected.on_gpu
+        accounted = (
+            expected.by_model[process.model] * EXPECTED_MARGIN
+            if known
+            else process.framework_bytes + WEIGHT_COPIES * process.weight_bytes
+        )
+        reserved = process.memory.rss_bytes
+        if reserved - accounted > LEAST_WARNED_BYTES:
+            yield Warned(process.name, reserved, int(accounted), _advice(known=known))
+
+
+def _fragmented_devices(live: LiveMemory, expected: Expected) -> Iterator[Warned]:
+    """The C++ backend keeps all models in one process, so a GPU is judged as a whole."""
+    held = sum(process.device_bytes for process in live.processes)
+    accounted = sum(expected.by_model.values()) * EXPECTED_MARGIN if expected.on_gpu else held
+    if held - accounted > LEAST_WARNED_BYTES:
+        advice = "ONNX Runtime's pool on the GPU doubles what it takes: set arena_extend_strategy 1 or gpu_mem_limit"
+        yield Warned("GPU", held, int(accounted), advice)
+
+
+def _advice(*, known: bool) -> str:
+    if known:
+        return (
+            "memory is fragmented, or other sizes of requests ran than were measured: lower max_run_elements or "
+            "max_batch_size in config.pbtxt, start with MALLOC_ARENA_MAX=2, or load the model again"
+        )
+    return (
+        "fragmentation, or large batches; to tell them apart, write what the models need with "
+        "`lychee memory --repository DIR --json plan.json` and compare with `lychee memory --live --plan plan.json`"
+    )
+
+
+def _file_bytes(state: ServerState) -> dict[str, int]:
+    try:
+        return {model.name: model.file_bytes for model in read_deployment(Path(state.repository), choose=False)}
+    except RepositoryError:
+        return {}  # it was changed or removed since
+
+
+def _read_metrics(state: ServerState) -> dict[str, float]:
+    """Return Triton's metrics of memory and cache; none if it does not answer."""
+    try:
+        text = fetch(state.host, state.metrics_port, "GET", "/metrics").decode("utf-8")
+    except (OSError, http.client.HTTPException):
+        return {}
+    found = {}
+    for sample in parse_metrics(text):
+        if _METRICS.match(sample.name):
+            labels = ",".join(f"{key}={value}" for key, value in sample.labels.items())
+            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return found

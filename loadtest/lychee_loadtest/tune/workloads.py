@@ -1,0 +1,187 @@
+"""What to send to a model: inputs of every shape worth measuring, made up from its configuration and the manifest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf import text_format
+from lychee_client.repository import read_manifest
+from lychee_server.errors import RepositoryError
+from tritonclient.grpc import model_config_pb2
+
+__all__ = ["MODELS", "Modality", "Subject", "Workload", "make_inputs", "read_model_id", "read_subject"]
+
+Modality: TypeAlias = Literal["text", "image"]
+Tensors: TypeAlias = dict[str, npt.NDArray[Any]]
+
+MODELS: Final[Mapping[Modality, str]] = {"text": "text_encoder", "image": "vision_encoder"}
+LENGTHS: Final = (16, 64)  # a short title, a paragraph
+DTYPES: Final[Mapping[str, type[np.generic]]] = {
+    "TYPE_BOOL": np.bool_,
+    "TYPE_UINT8": np.uint8,
+    "TYPE_INT32": np.int32,
+    "TYPE_INT64": np.int64,
+    "TYPE_FP16": np.float16,
+    "TYPE_FP32": np.float32,
+}
+FIRST_PLAIN_TOKEN: Final = 10  # below are padding and the like
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One shape of a model's inputs.
+
+    Attributes:
+        name: In words, such as "64 tokens".
+        shapes: Each input with the shape of a row.
+        grid: Height and width of the image in patches, for models that read patches; else None.
+        row_elements: Of the largest input: what `max_run_elements` counts.
+    """
+
+    name: str
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    grid: tuple[int, int] | None = None
+
+    @property
+    def row_elements(self) -> int:
+        """Return the elements of a row's largest input."""
+        return max(math.prod(shape) for _, shape in self.shapes)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model to tune.
+
+    Attributes:
+        modality: What its documents are.
+        folder: Of the model in the user's repository.
+        config: ModelConfig message of `config.pbtxt`.
+        workloads: Least work first.
+    """
+
+    modality: Modality
+    folder: Path
+    config: Any
+    workloads: tuple[Workload, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.folder.name
+
+
+def read_subject(repository: Path, modality: Modality) -> Subject | None:
+    """Read the model that does a modality's work; None if the repository has none.
+
+    Raises:
+        RepositoryError: Its configuration cannot be read, or has inputs that nothing here can make up.
+    """
+    folder = repository / MODELS[modality]
+    path = folder / "config.pbtxt"
+    if not path.is_file():
+        return None
+    config = model_config_pb2.ModelConfig()
+    try:
+        text_format.Parse(path.read_text(encoding="utf-8"), config)
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise RepositoryError(f"{path} is not a Triton model configuration: {error}.") from error
+    if config.max_batch_size < 1:
+        raise RepositoryError(
+            f"{path} has max_batch_size {config.max_batch_size}; expected at least 1 to tune batches."
+        )
+    unknown = [spec.name for spec in config.input if model_config_pb2.DataType.Name(spec.data_type) not in DTYPES]
+    if unknown:
+        raise RepositoryError(f"{path} has the input {unknown[0]}, whose type cannot be made up; expected numbers.")
+    manifest = read_manifest(repository)
+    workloads = _text_workloads(config, manifest) if modality == "text" else _image_workloads(config, manifest)
+    return Subject(modality, folder, config, workloads)
+
+
+def read_model_id(repository: Path) -> str:
+    """Return the public name of the repository's model; without a manifest, the folder's name."""
+    return str(read_manifest(repository).get("model_id", repository.absolute().name))
+
+
+def make_inputs(config: Any, workload: Workload, rows: int, rng: np.random.Generator) -> Tensors:
+    """Make up the inputs of one request.
+
+    Args:
+        config: ModelConfig message.
+        workload: Shapes of a row.
+        rows: At least 1.
+        rng: Source of the values: different for every request.
+
+    Returns:
+        By name: (rows, *shape), values within the configuration's `maximum.*`.
+    """
+    tensors: Tensors = {}
+    shapes = dict(workload.shapes)
+    for spec in config.input:
+        shape = (rows, *shapes[spec.name])
+        dtype = DTYPES[model_config_pb2.DataType.Name(spec.data_type)]
+        if spec.name == "image_grid_thw":
+            tensors[spec.name] = _make_grid(shape, workload.grid)
+        elif spec.name == "attention_mask":
+            tensors[spec.name] = np.ones(shape, dtype)
+        elif spec.name == "input_ids":
+            # The upper half of a vocabulary holds the special tokens, image places among them.
+            largest = _maximum(config, "input_ids") or 2 * FIRST_PLAIN_TOKEN
+            tensors[spec.name] = rng.integers(min(FIRST_PLAIN_TOKEN, largest // 2), largest // 2 + 1, shape).astype(
+                dtype
+            )
+        elif np.issubdtype(dtype, np.uint8):
+            tensors[spec.name] = rng.integers(0, 256, shape, np.uint8)
+        else:
+            tensors[spec.name] = np.zeros(shape, dtype)  # no image; embeddings of one
+    return tensors
+
+
+def _text_workloads(config: Any, manifest: Mapping[str, Any]) -> tuple[Workload, ...]:
+    longest = _maximum(config, "sequence_length") or max(LENGTHS)
+    buckets = [size for size in manifest.get("text", {}).get("buckets", LENGTHS) if size <= longest] or [longest]
+    lengths = sorted({min(buckets, key=lambda bucket: abs(bucket - length)) for length in LENGTHS})
+    return tuple(Workload(f"{length} tokens", _shapes(config, length)) for length in lengths)
+
+
+def _image_workloads(config: Any, manifest: Mapping[str, Any]) -> tuple[Workload, ...]:
+    (pixels,) = [spec for spec in config.input if spec.name == "pixel_values"]
+    if -1 not in pixels.dims:
+        return (Workload(" x ".join(map(str, pixels.dims[1:])), _shapes(config, 1)),)
+    image = manifest.get("image", {})
+    most = _maximum(config, "num_patches") or max(image.get("buckets", [256]))
+    buckets = [size for size in image.get("buckets", [most]) if size <= most]
+    workloads = []
+    for patches in sorted({buckets[len(buckets) // 2], buckets[-1]}):
+        block = image.get("merge_size", 1)
+        height = max(1, math.isqrt(patches) // block) * block
+        grid = (height, max(1, patches // height // block) * block)  # padding fills the rest
+        workloads.append(Workload(f"{patches} patches", _shapes(config, patches), grid))
+    return tuple(workloads)
+
+
+def _shapes(config: Any, free: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Return the shape of a row for each input; `free` is the size of an open axis, 1 in embeddings of images."""
+    sizes = {spec.name: 1 if spec.name == "image_embeds" else free for spec in config.input}
+    return tuple(
+        (spec.name, tuple(sizes[spec.name] if dim == -1 else int(dim) for dim in spec.dims)) for spec in config.input
+    )
+
+
+def _make_grid(shape: tuple[int, ...], grid: tuple[int, int] | None) -> npt.NDArray[np.int64]:
+    """Return one image per row, or none: (rows, images, 3)."""
+    sizes = np.zeros(shape, np.int64)
+    if grid is not None:
+        sizes[:, 0] = (1, *grid)
+    return sizes
+
+
+def _maximum(config: Any, name: str) -> int:
+    key = f"maximum.{name}"
+    text = config.parameters[key].string_value if key in config.parameters else ""
+    return int(text) if text.isascii() and text.isdigit() else 0

@@ -1,0 +1,1 @@
+"""Transports that answer like a server, without one."""
