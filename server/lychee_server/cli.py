@@ -94,7 +94,7 @@ def load(
 
     There is no `lychee share`: a public tunnel would open your models and your documents to everyone who learns its
     address. To let others in, set keys in LYCHEE_GATEWAY_API_KEYS, keep the page on 127.0.0.1, and put a proxy with TLS
-    before it; docs/deployment.md has two that work.
+    before it; docs/how-to/deploy.md has two that work.
     """
     with _report_errors():
         budget = parse_budget(error_budget)

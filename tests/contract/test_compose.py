@@ -27,7 +27,7 @@ from typer.models import CommandInfo
 PROFILES = ("cache", "export", "gpu", "loadtest", "observability", "tensorrt")
 HARDENED = ("export", "gateway", "grafana", "locust", "prometheus", "redis")
 NEEDS_A_MOUNT = {"API_KEYS_FILE", "CALIBRATION", "ERROR_LOG"}
-"""Files: compose.keys.yml and docs/deployment.md show how to mount them."""
+"""Files: compose.keys.yml and docs/how-to/deploy.md show how to mount them."""
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ class Lane:
 
 # Interactive: two of the server's largest batches, so that it never waits for the client; more would only hold memory,
 # and be computed in vain when the call is cancelled. Bulk: one small request at a time, so that an interactive request
-# that comes in between waits for little work. Measured: see docs/comparison.md.
+# that comes in between waits for little work. Measured: see docs/benchmarks/comparison.md.
 LANES: Final[dict[Priority, Lane]] = {
     "interactive": Lane(priority=1, is_patient=False, max_rows_in_flight=64),
     "bulk": Lane(priority=2, is_patient=True, max_rows_in_flight=1),

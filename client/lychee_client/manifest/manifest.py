@@ -1,4 +1,4 @@
-"""The server's manifest: parsed, checked, frozen. DESIGN.md, section 3.3."""
+"""The server's manifest: parsed, checked, frozen."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def build_manifest(
         flash_attn: Whether attention is one fused operator: then ONNX Runtime must be the one of ``created_by``.
 
     Returns:
-        An object ready for JSON; DESIGN's "client_assets" names its fields.
+        An object ready for JSON; docs/explanation/architecture.md says what it is for.
     """
     return {
         "format_version": FORMAT_VERSION,

@@ -103,7 +103,7 @@ def run(place: Place, alternatives: tuple[str, ...], rounds: int, seconds: float
 
 
 def print_report(content: dict[str, Any], ratios: list[Ratio]) -> None:
-    """Print what `docs/comparison.md` shows, as Markdown."""
+    """Print what `docs/benchmarks/comparison.md` shows, as Markdown."""
     machine, ceiling, lanes = content["machine"], content["ceiling"], content["lanes"]
     print(
         f"\n{machine['cpu']}, {machine['cores']} cores, {machine['date']}, {content['precision']}; medians of rounds\n"

@@ -6,7 +6,7 @@ r"""Callers of Triton and of the gateway, for Locust.
         --grpc-url localhost:8001 --http-url http://localhost:8000 --results run.json --limits smoke.toml
 
 Those transports are used whose address is given: `--host` is the gateway's. A key, where the gateway wants one, comes
-from LYCHEE_API_KEY. docs/loadtest.md explains options, results and limits.
+from LYCHEE_API_KEY. docs/how-to/load-test.md explains options, results and limits.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def prepare(environment: Environment, **_: Any) -> None:
     except (ValueError, LimitsError) as error:
         refuse(str(error))
     # After the fork of a worker process, and before the first channel: without it, waiting for an answer stops the
-    # event loop, and all callers with it (measured: docs/loadtest.md).
+    # event loop, and all callers with it (measured: docs/how-to/load-test.md).
     grpc_gevent.init_gevent()
     Caller.source = run
     if not isinstance(environment.runner, MasterRunner):

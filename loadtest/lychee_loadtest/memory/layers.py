@@ -16,7 +16,8 @@ REPEAT_SHARE: Final = 0.02  # two measurements of the same thing differ by that 
 REPEAT_BYTES: Final = 4_000_000  # this: allocators round up
 EXTRAPOLATION_SHARE: Final = 0.3
 """Growth beyond the measured batches is off by at most that share of it: runtimes do not grow quite linearly. Measured:
-27 % for lychee-mini's vision encoder on OpenVINO from 8 to 32 rows, 1 % and less on the plain CPU; docs/memory.md."""
+27 % for lychee-mini's vision encoder on OpenVINO from 8 to 32 rows, 1 % and less on the plain CPU provider.
+The runs are in docs/how-to/memory.md."""
 COPIES_OF_INPUTS: Final = 2  # as requests, and merged into one batch
 
 

@@ -25,7 +25,7 @@ __all__ = [
 
 Verdict: TypeAlias = Literal["fits", "too close to call", "does not fit"]
 TRITON_BYTES: Final = 61_000_000
-"""Triton itself after some hundred requests, without its models' processes; measured, see docs/memory.md."""
+"""Triton itself after some hundred requests, without its models' processes; measured, see docs/how-to/memory.md."""
 STUB_BYTES: Final = 5_000_000
 """What passing requests through shared memory adds to each model's process, which the probe does not do; measured."""
 CACHE_BYTES: Final = defaults.DEFAULT_CACHE_SIZE_MB * 2**20

@@ -1,4 +1,4 @@
-"""The proxies of docs/deployment.md, in front of the gateway as docker-compose.yml runs it."""
+"""The proxies of docs/how-to/deploy.md, in front of the gateway as docker-compose.yml runs it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def proxied(
     tmp_path: Path,
 ) -> Iterator[Connection]:
     """Connect to the gateway through a proxy with the configuration that the page shows."""
-    text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "how-to" / "deploy.md").read_text(encoding="utf-8")
     (shown,) = re.findall(rf"```{request.param}\n(.*?)```", text, re.DOTALL)
     (port,) = pick_free_ports(HOST, 1)
     chain, key = certificate

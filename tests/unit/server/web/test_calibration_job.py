@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from fakes.commands import evaluate
 from fakes.dual_encoder import FakeTransport
 from lychee_client import Calibration, ConnectionFailedError, InvalidInputError, LycheeClient
-from fakes.commands import evaluate
 from lychee_client.transports.base import InferRequest, Request
 from lychee_evaluate.calibration import report
 from lychee_evaluate.calibration.evidence import MESSAGES, Doubt
