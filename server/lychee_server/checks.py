@@ -12,6 +12,7 @@ import psutil
 from lychee_client.checks import Check, CheckContext, CheckResult, Verdict, existing_folder, run_checks
 
 from lychee_server import defaults, processes, state
+from lychee_server.defaults import MIB
 from lychee_server.file_checks import check_config, check_permissions, check_repository, find_repository, walk
 from lychee_server.gateway_checks import check_gateway
 from lychee_server.listeners import find_listeners
@@ -19,7 +20,6 @@ from lychee_server.status import read_memory
 from lychee_server.triton import reachable_host
 
 CGROUP: Final = Path("/sys/fs/cgroup")
-MIB: Final = 2**20
 # Measured with lychee-mini, 2026-11-22: a process holds twice its model file, and 15 to 64 MiB more.
 MODEL_MEMORY_FACTOR: Final = 2
 MODEL_MEMORY_BYTES: Final = 64 * MIB

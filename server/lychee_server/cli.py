@@ -15,6 +15,7 @@ from lychee_client import ConfigurationError, LycheeClient, LycheeError, Manifes
 from lychee_client.repository import ASSETS_MODEL
 
 from lychee_server import defaults, load_report, processes, state
+from lychee_server.defaults import MIB
 from lychee_server.errors import AlreadyRunningError, LycheeServerError
 from lychee_server.execution import DEFAULT_ERROR_BUDGET, format_budget, parse_budget
 from lychee_server.gateway.cli import gateway as gateway_command
@@ -27,7 +28,6 @@ from lychee_server.triton import TritonServer
 EXIT_UNHEALTHY = 1
 EXIT_NOT_RUNNING = 3
 WATCH_INTERVAL_S = 0.2
-MIB = 2**20
 
 
 def register(app: typer.Typer) -> None:

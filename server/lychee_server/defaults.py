@@ -10,6 +10,7 @@ import platformdirs
 _logger = logging.getLogger("lychee_server")
 
 APPLICATION = "lychee-rerank"
+MIB = 2**20
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_HTTP_PORT = 8000
 DEFAULT_GRPC_PORT = 8001

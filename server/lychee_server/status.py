@@ -1,11 +1,12 @@
 """What a running server does right now: its models, what executes them, its cache, its memory."""
 
 import http.client
-import re
 import time
 from dataclasses import dataclass
 
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from lychee_server.gateway.process import read_problem
 from lychee_server.processes import describe_process, find_processes
@@ -15,17 +16,6 @@ from lychee_server.triton import clean_reason, fetch, reachable_host, read_repos
 EXECUTION_METRIC = "lychee_model_execution"
 CACHE_HITS_METRIC = "nv_cache_num_hits_per_model"
 CACHE_MISSES_METRIC = "nv_cache_num_misses_per_model"
-_SAMPLE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$")
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One line of Prometheus text."""
-
-    name: str
-    labels: dict[str, str]
-    value: float
 
 
 @dataclass(frozen=True)
@@ -161,17 +151,5 @@ def read_memory(marker: str) -> tuple[ProcessMemory, ...]:
 
 
 def parse_metrics(text: str) -> list[Sample]:
-    """Parse Prometheus text.
-
-    Source: https://prometheus.io/docs/instrumenting/exposition_formats/, version 0.0.4
-    """
-    samples = []
-    for line in text.splitlines():
-        match = _SAMPLE.match(line)
-        if match:
-            labels = {
-                key: re.sub(r"\\(.)", lambda found: {"n": "\n"}.get(found[1], found[1]), value)
-                for key, value in _LABEL.findall(match["labels"] or "")
-            }
-            samples.append(Sample(match["name"], labels, float(match["value"])))
-    return samples
+    """Return the samples of Prometheus text, each with its name, labels and value."""
+    return [sample for family in text_string_to_metric_families(text) for sample in family.samples]

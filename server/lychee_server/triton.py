@@ -179,7 +179,7 @@ class TritonServer:
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={self.marker}",
             f"--cache-directory={installation.cache_directory}",
-            f"--cache-config=local,size={self._cache_size_mb * 2**20}",
+            f"--cache-config=local,size={self._cache_size_mb * defaults.MIB}",
             "--disable-auto-complete-config",
             "--exit-on-error=false",  # so that the repository index can tell why a model failed
             f"--exit-timeout-secs={TRITON_EXIT_TIMEOUT_S}",

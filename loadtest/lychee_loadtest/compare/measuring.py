@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Final
 from .callers import Caller
 from .documents import Call, Documents
 
-__all__ = ["WORKLOADS", "Sample", "Workload", "busy_share", "draw_calls", "measure", "quantile"]
+__all__ = ["WORKLOADS", "Sample", "Workload", "busy_share", "draw_calls", "measure"]
 
 
 @dataclass(frozen=True)
@@ -94,19 +93,6 @@ def measure(caller: Caller, calls: Sequence[Call], callers: int, seconds: float)
         for future in [pool.submit(run) for _ in range(callers)]:
             future.result()
     return Sample(ranked / (time.perf_counter() - started), tuple(latencies_ms))
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """Return the value below which so large a share lies, interpolated.
-
-    Raises:
-        ValueError: There are no values.
-    """
-    if not values:
-        raise ValueError("no call was measured; expected at least one")
-    if len(values) == 1:
-        return values[0]
-    return statistics.quantiles(values, n=1000, method="inclusive")[round(1000 * share) - 1]
 
 
 def busy_share(seconds: float) -> float:

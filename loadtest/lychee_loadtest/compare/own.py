@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from lychee_client import LycheeClient
+from lychee_server.defaults import MIB
 from lychee_server.gateway.cache import MemoryEmbeddingCache
+
+from lychee_loadtest.quantile import quantile
 
 from .callers import Caller, LycheeCaller
 from .contestants import Server
 from .documents import Call, Documents
-from .measuring import WORKLOADS, Workload, measure, quantile
+from .measuring import WORKLOADS, Workload, measure
 from .verdicts import Ratio, compare_rounds
 
 __all__ = ["CacheResult", "LaneResult", "measure_caches", "measure_lanes"]
@@ -26,7 +29,7 @@ _INTERACTIVE: Final = Workload("interactive", "texts", 5, 1)
 _BULK: Final = Workload("bulk", "texts", 1000, 1)
 _INTERACTIVE_CALLS: Final = 4000  # more than fit into the time
 _WARM_UP_CALLS: Final = 10
-_CACHE_BYTES: Final = 256 * 2**20
+_CACHE_BYTES: Final = 256 * MIB
 
 
 @dataclass(frozen=True)

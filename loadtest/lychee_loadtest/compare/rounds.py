@@ -9,11 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from lychee_loadtest.quantile import quantile
+
 from .ceiling import Arithmetic, measure_matrix_rate
 from .contestants import Contestant, Place
 from .documents import Documents
 from .environments import PreparationError
-from .measuring import WORKLOADS, Workload, draw_calls, measure, quantile
+from .measuring import WORKLOADS, Workload, draw_calls, measure
 from .session import SessionCaller
 from .verdicts import (
     BETTER_TORCH_TARGET,

@@ -28,7 +28,7 @@ TRITON_BYTES: Final = 61_000_000
 """Triton itself after some hundred requests, without its models' processes; measured, see docs/how-to/memory.md."""
 STUB_BYTES: Final = 5_000_000
 """What passing requests through shared memory adds to each model's process, which the probe does not do; measured."""
-CACHE_BYTES: Final = defaults.DEFAULT_CACHE_SIZE_MB * 2**20
+CACHE_BYTES: Final = defaults.DEFAULT_CACHE_SIZE_MB * defaults.MIB
 """The response cache once it is full."""
 LEAST_NOTED_BYTES: Final = 1_000_000
 

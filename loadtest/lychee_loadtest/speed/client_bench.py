@@ -19,6 +19,7 @@ from lychee_client import AsyncLycheeClient, Image, LycheeClient, Priority
 from tritonclient.grpc import InferenceServerClient
 
 from lychee_loadtest.payloads import fresh_photos, fresh_queries, fresh_texts
+from lychee_loadtest.quantile import quantile
 from lychee_loadtest.speed.measurement import Measurement
 
 __all__ = ["measure_client"]
@@ -224,22 +225,17 @@ def measure_lanes(url: str) -> Iterator[Measurement]:
                     with bulk_job(url, priority, next(salts)) as finished:
                         values += time_pairs(client, next(salts))
                     rates[priority] += finished
-    alone = percentiles(latencies.pop(None))
-    yield Measurement("1 new text pair alone, p50", alone[0], "ms")
-    yield Measurement("1 new text pair alone, p99", alone[1], "ms")
+    alone = latencies.pop(None)
+    alone_p50, alone_p99 = quantile(alone, 0.5), quantile(alone, 0.99)
+    yield Measurement("1 new text pair alone, p50", alone_p50, "ms")
+    yield Measurement("1 new text pair alone, p99", alone_p99, "ms")
     for priority, values in latencies.items():
         assert priority is not None
-        busy = percentiles(values)
         label = f"beside a job with priority {priority}"
-        yield Measurement(f"the same {label}, p50 / p50 alone", busy[0] / alone[0], "")
+        yield Measurement(f"the same {label}, p50 / p50 alone", quantile(values, 0.5) / alone_p50, "")
         target = 2.0 if priority == "bulk" else None
-        yield Measurement(f"the same {label}, p99 / p99 alone", busy[1] / alone[1], "", target)
+        yield Measurement(f"the same {label}, p99 / p99 alone", quantile(values, 0.99) / alone_p99, "", target)
         yield Measurement(f"texts per second of that job ({priority})", statistics.median(rates[priority]), "1/s")
-
-
-def percentiles(values: Sequence[float]) -> tuple[float, float]:
-    """Return median and 99th percentile."""
-    return statistics.median(values), statistics.quantiles(values, n=100, method="inclusive")[98]
 
 
 def time_pairs(client: LycheeClient, salt: int) -> list[float]:

@@ -12,7 +12,6 @@ import asyncio
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from lychee_server.examples import read_catalogue
 from lychee_loadtest.folders import REPOSITORY, RESULTS
 from lychee_loadtest.machine import describe_machine
 from lychee_loadtest.payloads import to_data_url
+from lychee_loadtest.quantile import quantile
 from lychee_loadtest.speed.measurement import Measurement
 
 STATE_VARIABLE = "LYCHEE_STATE_DIR"
@@ -146,11 +146,10 @@ def measure(gateway: Gateway, clients: int, seconds: float, *, fresh: bool) -> I
     at_end = gateway.memory_mb()
     answers = sum(outcome.statuses.values())
     others = answers - outcome.statuses[OK] - outcome.statuses[BUSY]
-    cuts = statistics.quantiles(outcome.latencies_ms, n=100, method="inclusive")
     name = f"{clients} clients, {seconds:g} s"
     yield Measurement(f"{name}: answers with scores", outcome.statuses[OK] / seconds, "1/s")
-    yield Measurement(f"{name}: p50", cuts[49], "ms")
-    yield Measurement(f"{name}: p99", cuts[98], "ms")
+    yield Measurement(f"{name}: p50", quantile(outcome.latencies_ms, 0.5), "ms")
+    yield Measurement(f"{name}: p99", quantile(outcome.latencies_ms, 0.99), "ms")
     yield Measurement(f"{name}: share of 429", 100 * outcome.statuses[BUSY] / max(1, answers), "%")
     yield Measurement(f"{name}: other errors", others + sum(outcome.problems.values()), "", 0)
     yield Measurement("memory of the gateway at the start", at_start, "MB")

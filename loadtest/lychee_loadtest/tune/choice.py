@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from lychee_server.defaults import MIB
 from lychee_server.errors import LycheeServerError
 
 __all__ = ["MIN_GAIN", "Gain", "Limits", "NoChoiceError", "Point", "choose", "compare"]
 
 MIN_GAIN: Final = 0.05
-MIB: Final = 2**20
 
 
 class NoChoiceError(LycheeServerError):

@@ -10,7 +10,6 @@ import typer
 __all__ = ["register"]
 
 EXIT_FAILED: Final = 1
-MIB: Final = 2**20
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +59,7 @@ def tune(
     from lychee_loadtest.tune.workloads import MODELS
 
     target = Target(repository, name, tuple(MODELS) if modality == "both" else (modality,), force)
-    limits = Limits(latency_limit_ms, None if max_memory_mb is None else max_memory_mb * MIB)
+    limits = Limits(latency_limit_ms, None if max_memory_mb is None else max_memory_mb * defaults.MIB)
     try:
         if profile is not None:
             apply_profile(target, profile, report=typer.echo)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
+from lychee_server.defaults import MIB
+
 from lychee_loadtest.tune.choice import MIN_GAIN, Limits, Point
 from lychee_loadtest.tune.study import Curve, Effort, Study
 
@@ -13,7 +15,6 @@ __all__ = ["FORMAT", "describe_point", "study_lines", "to_json"]
 
 FORMAT: Final = 1
 LOUD: Final = 0.2  # above, differences of the size that matters disappear
-MIB: Final = 2**20
 
 
 def to_json(

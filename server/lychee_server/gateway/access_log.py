@@ -13,10 +13,10 @@ from lychee_server.gateway.metrics import Metrics
 from lychee_server.gateway.refusals import header, refuse
 from lychee_server.gateway.request_ids import REQUEST_ID_HEADER, accept_request_id, use_request_id
 
-PAGE_ROUTE: Final = "page"
+PAGE_FILES_ROUTE: Final = "page"
 NO_ROUTE: Final = "none"
 CLIENT_GONE: Final = 499  # as nginx calls it
-QUIET_ROUTES: Final = frozenset({PAGE_ROUTE, "/metrics", "/health", "/health/live", "/health/ready"})
+QUIET_ROUTES: Final = frozenset({PAGE_FILES_ROUTE, "/metrics", "/health", "/health/live", "/health/ready"})
 
 _logger = logging.getLogger("lychee_server.access")
 
@@ -98,7 +98,7 @@ def _route(scope: Scope, own_app: Any) -> str:
     if "route" not in scope:
         return NO_ROUTE
     template: str = getattr(scope["route"], "path", "")
-    return template if template and scope.get("app") is own_app else PAGE_ROUTE
+    return template if template and scope.get("app") is own_app else PAGE_FILES_ROUTE
 
 
 class _Answer:

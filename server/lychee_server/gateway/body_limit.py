@@ -10,9 +10,9 @@ from typing import Final
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lychee_server.defaults import MIB
 from lychee_server.gateway.metrics import Metrics
 from lychee_server.gateway.refusals import header, refuse
-from lychee_server.gateway.settings import MIB
 
 BODIES_IN_MEMORY: Final = 8  # so many of the largest size; smaller ones in proportion
 BODY_TIMEOUT_S: Final = 60.0

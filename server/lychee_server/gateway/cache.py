@@ -13,8 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, cast
 from urllib.parse import parse_qs, urlsplit
 
+from lychee_server.defaults import MIB
 from lychee_server.errors import SettingsError
-from lychee_server.gateway.settings import MIB, GatewaySettings
+from lychee_server.gateway.settings import GatewaySettings
 
 if TYPE_CHECKING:
     from redis import Redis

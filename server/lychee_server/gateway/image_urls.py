@@ -18,8 +18,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from lychee_client import InvalidInputError
 from yarl import URL
 
+from lychee_server.defaults import MIB
 from lychee_server.gateway.metrics import Metrics
-from lychee_server.gateway.settings import MIB
 
 MAX_IMAGE_BYTES: Final = 20 * MIB
 MAX_URL_CHARACTERS: Final = 2048

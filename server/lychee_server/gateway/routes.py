@@ -14,6 +14,7 @@ from lychee_client.instructions import all_instructions
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from lychee_server.defaults import MIB
 from lychee_server.gateway.answers import make_rerank_answer, make_score_answer
 from lychee_server.gateway.call_options import check_model, make_options
 from lychee_server.gateway.documents import DocumentReader, Fetcher
@@ -37,7 +38,6 @@ from lychee_server.gateway.schemas import (
     ScoreRequest,
 )
 from lychee_server.gateway.service import Service, ServiceAnswer
-from lychee_server.gateway.settings import MIB
 
 CALL_PATHS: Final = ("/v1/rerank", "/v2/rerank", "/v1/score")
 OTHER_METHODS: Final = ["GET", "PUT", "PATCH", "DELETE"]

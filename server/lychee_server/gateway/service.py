@@ -50,7 +50,7 @@ from lychee_server.gateway.request_ids import make_request_id, use_request_id
 from lychee_server.gateway.settings import GatewaySettings
 
 DISTRIBUTION: Final = "lychee-rerank-server"
-PAGE_ROUTE: Final = "web"
+PAGE_CALLS_ROUTE: Final = "web"
 CALIBRATION_POLICY: Final = "calibration"
 # What a call fails with where the server is lost, or serves another model than before.
 _DOUBTFUL: Final = (ConnectionFailedError, ModelNotReadyError, ContractError, RequestRejectedError)
@@ -177,7 +177,7 @@ class Service:
         options: RerankOptions,
         *,
         request_id: str | None = None,
-        route: str = PAGE_ROUTE,
+        route: str = PAGE_CALLS_ROUTE,
     ) -> ServiceAnswer:
         """Rank documents; see LycheeClient.rerank.
 
@@ -195,7 +195,7 @@ class Service:
             LycheeError: See LycheeClient.rerank.
         """
         request_id = request_id or make_request_id()
-        if route != PAGE_ROUTE:
+        if route != PAGE_CALLS_ROUTE:
             return await self._answer(query, documents, options, request_id, route, current_notes())
         with use_request_id(request_id):
             return await self._answer_page(query, documents, options, request_id)
@@ -208,15 +208,15 @@ class Service:
         began_at_s = time.monotonic()
         status = CLIENT_GONE
         try:
-            answer = await self._answer(query, documents, options, request_id, PAGE_ROUTE, notes)
+            answer = await self._answer(query, documents, options, request_id, PAGE_CALLS_ROUTE, notes)
             status = 200
         except Exception as error:
             status, notes.error_type = find_fault(error).status, type(error).__name__
             raise
         finally:
             seconds = time.monotonic() - began_at_s
-            self.metrics.observe_request(PAGE_ROUTE, status, notes.modality, seconds)
-            fields = {"route": PAGE_ROUTE, "status": status, "latency_ms": round(1e3 * seconds, 1)}
+            self.metrics.observe_request(PAGE_CALLS_ROUTE, status, notes.modality, seconds)
+            fields = {"route": PAGE_CALLS_ROUTE, "status": status, "latency_ms": round(1e3 * seconds, 1)}
             fields |= notes.fields(content=self.settings.log_content)
             _logger.log(logging.INFO if status == 200 else logging.WARNING, "call", extra={"fields": fields})
         return answer

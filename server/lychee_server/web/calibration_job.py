@@ -18,6 +18,7 @@ from lychee_evaluate.calibration.pairs import Pair, PairSheet, SkippedRow, read_
 from lychee_evaluate.calibration.report import CalibrationReport, draw_report, make_report
 from lychee_evaluate.calibration.threshold_search import Target, parse_target
 
+from lychee_server.defaults import MIB
 from lychee_server.examples import find_example
 from lychee_server.gateway.limits import TooBusyError
 from lychee_server.gateway.service import Service
@@ -26,7 +27,6 @@ from lychee_server.web.pair_upload import read_upload
 from lychee_server.web.problems import PageError
 
 MAX_ATTEMPTS: Final = 10
-MIB: Final = 2**20
 POLICY: Final = "balanced"  # the decisions do not matter, but a policy that warns would
 _drawing = threading.Lock()  # matplotlib's settings belong to the whole process
 

@@ -16,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lychee_server.defaults import MIB
 from lychee_server.web.language import Language, Words, choose_language
 
 INDEX: Final = "/"
@@ -48,7 +49,7 @@ SECURITY_HEADERS: Final[Mapping[str, str]] = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-MAX_EVENT_SIZE_BYTES: Final = 16 * 2**20
+MAX_EVENT_SIZE_BYTES: Final = 16 * MIB
 _CONFIG_MARK: Final = "window.gradio_config = "
 _OTHER_SITES: Final = re.compile(r'\s*<meta\s+(?:property="og:|name="twitter:)[^>]*>|\s*<link rel="manifest"[^>]*>')
 _EXAMPLES: Final = re.compile(r"https://(?:github|raw\.githubusercontent)\.com/gradio-app/[^\"'\\\s<]*")

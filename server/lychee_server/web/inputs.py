@@ -11,6 +11,7 @@ from typing import Any, Final
 import gradio as gr
 from lychee_client import Image, ImageText, Text
 
+from lychee_server.defaults import MIB
 from lychee_server.web.problems import PageError
 from lychee_server.web.thumbnail import make_thumbnail
 
@@ -153,7 +154,7 @@ def load_items(items: Sequence[Item], most_mb: int) -> list[Loaded]:
         PageError: An image is no longer there, or they are too large.
     """
     loaded = []
-    size_left_bytes = most_mb * 2**20
+    size_left_bytes = most_mb * MIB
     for item in items:
         if item.image is None:
             loaded.append(Loaded(item, Text(item.text or ""), None))

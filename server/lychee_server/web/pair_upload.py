@@ -21,16 +21,17 @@ from typing import Final
 from lychee_client import InvalidInputError
 from lychee_evaluate.calibration.pairs import PairSheet, parse_pairs
 
+from lychee_server.defaults import MIB
 from lychee_server.web.problems import PageError
 
 TABLE_SUFFIXES: Final = (".csv", ".jsonl", ".ndjson")
 ZIP_SUFFIX: Final = ".zip"
-MAX_TABLE_BYTES: Final = 16 * 2**20
+MAX_TABLE_BYTES: Final = 16 * MIB
 MAX_ROWS: Final = 20_000
 MAX_PAIRS: Final = 5_000
 MAX_MEMBERS: Final = 5_000
-MAX_IMAGE_BYTES: Final = 32 * 2**20
-MAX_UNPACKED_BYTES: Final = 512 * 2**20
+MAX_IMAGE_BYTES: Final = 32 * MIB
+MAX_UNPACKED_BYTES: Final = 512 * MIB
 _SHOWN_CHARACTERS: Final = 80
 _DATA_URL: Final = re.compile(r"data:image/[\w.+-]+;base64,", re.ASCII | re.IGNORECASE)
 _IGNORED: Final = re.compile(r"(^|/)(__MACOSX/|\.[^./])")  # what macOS adds, and hidden files
@@ -38,7 +39,7 @@ _END: Final = b"PK\x05\x06"  # end of central directory
 _END_64: Final = b"PK\x06\x07"
 _END_BYTES: Final = 22
 _MAX_COMMENT_BYTES: Final = 65_535
-_MAX_DIRECTORY_BYTES: Final = 2 * 2**20
+_MAX_DIRECTORY_BYTES: Final = 2 * MIB
 _UTF8_FLAG: Final = 0x800
 _ENCRYPTED_FLAG: Final = 0x1
 

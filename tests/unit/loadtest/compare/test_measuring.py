@@ -14,9 +14,10 @@ from lychee_loadtest.compare.checkpoint import VOCABULARY, make_merges, write_to
 from lychee_loadtest.compare.contestants import ALTERNATIVES, Contestant, Place, why_left_out
 from lychee_loadtest.compare.documents import Call, Documents
 from lychee_loadtest.compare.environments import PreparationError
-from lychee_loadtest.compare.measuring import WORKLOADS, Workload, draw_calls, measure, quantile
+from lychee_loadtest.compare.measuring import WORKLOADS, Workload, draw_calls, measure
 from lychee_loadtest.compare.rounds import OURS, Tournament
 from lychee_loadtest.compare.verdicts import FLOAT32, Precision
+from lychee_loadtest.quantile import quantile
 from transformers import CLIPTokenizer
 
 

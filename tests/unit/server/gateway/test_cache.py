@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from fakes.dual_encoder import FakeTransport
 from lychee_client import CacheUse, LycheeClient
+from lychee_server.defaults import MIB
 from lychee_server.errors import SettingsError
 from lychee_server.gateway.cache import (
     ENTRY_OVERHEAD_BYTES,
@@ -22,7 +23,7 @@ from lychee_server.gateway.cache import (
     RedisEmbeddingCache,
     make_cache,
 )
-from lychee_server.gateway.settings import MIB, GatewaySettings
+from lychee_server.gateway.settings import GatewaySettings
 
 VALUE = bytes(100)
 ENTRY_BYTES = 32 + len(VALUE) + ENTRY_OVERHEAD_BYTES

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import StreamingResponse
+from lychee_server.defaults import MIB
 from lychee_server.gateway import body_limit
 from lychee_server.gateway.call_notes import current_notes
 from lychee_server.gateway.edge import install_middleware
@@ -22,7 +23,7 @@ from lychee_server.gateway.limits import ConcurrencyLimit
 from lychee_server.gateway.logs import JsonFormatter
 from lychee_server.gateway.metrics import Metrics
 from lychee_server.gateway.request_ids import current_request_id
-from lychee_server.gateway.settings import MIB, GatewaySettings
+from lychee_server.gateway.settings import GatewaySettings
 
 KEY = "a-key-of-the-shop"
 CANARY = "canary"
