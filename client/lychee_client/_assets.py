@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from lychee_client._errors import ConfigurationError, ContractError
-from lychee_client._plan import Plan, run, send, wait
+from lychee_client._operations import Send, Wait, in_thread
 from lychee_client.files import write_atomically
 from lychee_client.manifest.manifest import Manifest, parse_manifest
 from lychee_client.transports.base import InferRequest
@@ -29,7 +29,7 @@ class Assets:
     tokenizer_json: str
 
 
-def fetch_assets(cache_dir: Path) -> Plan[Assets]:
+async def fetch_assets(cache_dir: Path) -> Assets:
     """Fetch the manifest, and the tokenizer too unless the disk has it.
 
     Args:
@@ -39,28 +39,28 @@ def fetch_assets(cache_dir: Path) -> Plan[Assets]:
         ContractError: The manifest does not fit this client, or the tokenizer does not fit the manifest.
         LycheeError: The server cannot serve the request.
     """
-    manifest = parse_manifest((yield from _fetch("manifest")))
+    manifest = parse_manifest(await _fetch("manifest"))
     sha256 = manifest.artifacts["tokenizer"]
     if not _SHA256.fullmatch(sha256):
         raise ContractError(f"the manifest's artifacts.tokenizer is {sha256!r}, expected 64 hex digits; export again")
     path = cache_dir / f"tokenizer-{sha256}.json"
-    cached = yield from wait((yield from run(partial(read_cached, path, sha256))))
+    cached = await in_thread(partial(read_cached, path, sha256))
     if cached is not None:
         return Assets(manifest, cached)
-    tokenizer_json = yield from _fetch("tokenizer")
+    tokenizer_json = await _fetch("tokenizer")
     actual = hash_text(tokenizer_json)
     if actual != sha256:
         raise ContractError(
             f"the server's tokenizer has SHA-256 {actual}, its manifest says {sha256}; export the model again",
             model_name=CLIENT_ASSETS,
         )
-    yield from wait((yield from run(partial(write_cached, path, tokenizer_json))))
+    await in_thread(partial(write_cached, path, tokenizer_json))
     return Assets(manifest, tokenizer_json)
 
 
-def _fetch(output: str) -> Plan[str]:
-    handle = yield from send(InferRequest(CLIENT_ASSETS, {}, (output,)))
-    tensor = (yield from wait(handle)).outputs.get(output)
+async def _fetch(output: str) -> str:
+    handle = await Send(InferRequest(CLIENT_ASSETS, {}, (output,)))
+    tensor = (await Wait(handle)).outputs.get(output)
     if tensor is None or tensor.dtype != object or tensor.size != 1:
         raise ContractError(
             f"{CLIENT_ASSETS} did not answer one string as {output}; export the model again", model_name=CLIENT_ASSETS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -15,7 +15,6 @@ from lychee_client._calls import RerankOptions
 from lychee_client._config import UNSET, Unset
 from lychee_client._driver import Steps, WaitFor
 from lychee_client._errors import LycheeError
-from lychee_client._plan import Plan
 from lychee_client.calibration import Calibration
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.thresholds import Policy
@@ -193,11 +192,11 @@ class AsyncLycheeClient(BaseClient):
     async def _rerank(self, query: Input, documents: Sequence[Input], options: RerankOptions) -> RerankResponse:
         return await self._rank(self._calls.rerank(query, documents, options), options)
 
-    async def _rank(self, plan: Plan[T], options: RerankOptions) -> T:
-        return await await_steps(self._drive(plan, self._calls.timeout_s(options), options.get("request_id")))
+    async def _rank(self, call: Coroutine[Any, Any, T], options: RerankOptions) -> T:
+        return await await_steps(self._drive(call, self._calls.timeout_s(options), options.get("request_id")))
 
-    async def _carry_out(self, plan: Plan[T], timeout_s: float | None) -> T:
-        return await await_steps(self._drive(plan, timeout_s))
+    async def _carry_out(self, call: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
+        return await await_steps(self._drive(call, timeout_s))
 
 
 async def await_steps(steps: Steps[T]) -> T:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from lychee_client._calls import Calls
 from lychee_client._config import DEFAULT_POLICY, NO_HEADERS, UNSET, Unset, check_request_id, load_config
@@ -13,8 +13,7 @@ from lychee_client._connect import connect
 from lychee_client._deadline import Deadline
 from lychee_client._driver import CLOSED, Driver, Steps
 from lychee_client._embedding_cache import EmbeddingCache
-from lychee_client._errors import ConfigurationError, ConnectionFailedError
-from lychee_client._plan import Plan
+from lychee_client._errors import ConfigurationError, ConnectionFailedError, LycheeError
 from lychee_client._retry import DEFAULT_MAX_RETRIES, RetryPolicy
 from lychee_client.calibration import Calibration
 from lychee_client.thresholds import Policy
@@ -60,18 +59,22 @@ class BaseClient:
         self._owns_pool = executor is None
         self._pool = executor or ThreadPoolExecutor(threads, thread_name_prefix="lychee-client")
 
-    def _drive(self, plan: Plan[T], timeout_s: float | None, request_id: str | None = None) -> Steps[T]:
+    def _drive(self, call: Coroutine[Any, Any, T], timeout_s: float | None, request_id: str | None = None) -> Steps[T]:
         """Return the steps of one call; its deadline begins now.
 
         Raises:
             ConfigurationError: The call's own id cannot be used.
             ConnectionFailedError: The client is closed.
         """
-        check_request_id(request_id)
-        if self._calls.closed:
-            raise ConnectionFailedError(CLOSED, request_id=request_id)
-        deadline = Deadline(timeout_s)
-        return Driver(self._transport, self._config.url, self._pool, deadline, self._retry, request_id).drive(plan)
+        try:
+            check_request_id(request_id)
+            if self._calls.closed:
+                raise ConnectionFailedError(CLOSED, request_id=request_id)
+            deadline = Deadline(timeout_s)
+        except LycheeError:
+            call.close()  # it never begins
+            raise
+        return Driver(self._transport, self._config.url, self._pool, deadline, self._retry, request_id).drive(call)
 
     def _release(self) -> None:
         if self._calls.closed:

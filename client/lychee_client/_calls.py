@@ -1,4 +1,4 @@
-"""The calls of a client as plans: everything that the synchronous and the asynchronous client have in common."""
+"""The calls of a client as coroutines: everything that the synchronous and the asynchronous client have in common."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from lychee_client._errors import (
 )
 from lychee_client._execution import fetch_executions
 from lychee_client._model import Model, load_model
+from lychee_client._operations import Sleep, ask, in_thread
 from lychee_client._pipelines.lanes import LANES
 from lychee_client._pipelines.scoring import check_input
-from lychee_client._plan import Plan, control, run, sleep, wait
 from lychee_client.calibration import Calibration
 from lychee_client.instructions.templates import text_problem
 from lychee_client.manifest.manifest import Manifest
@@ -54,7 +54,7 @@ class RerankOptions(TypedDict, total=False):
 
 
 class Calls:
-    """Makes the plans of one client, and keeps what they learn about the server.
+    """Makes the calls of one client, and keeps what they learn about the server.
 
     Args:
         config: Of the client.
@@ -83,12 +83,12 @@ class Calls:
         timeout_s = options.get("timeout_s", UNSET)
         return self.config.timeout_s if isinstance(timeout_s, Unset) else timeout_s
 
-    def load(self) -> Plan[Model]:
+    async def load(self) -> Model:
         """Return what the client knows about the server's model; fetch it the first time."""
         if self._loaded is None:
-            assets = yield from fetch_assets(cache_dir())
+            assets = await fetch_assets(cache_dir())
             # In a thread: reading a tokenizer of 150,000 tokens takes a second.
-            executions = yield from fetch_executions(assets.manifest.max_batch_size)
+            executions = await fetch_executions(assets.manifest.max_batch_size)
             job = partial(
                 load_model,
                 replace(assets.manifest, execution=executions),
@@ -96,17 +96,17 @@ class Calls:
                 self.config.max_img_size,
                 self._embedding_cache,
             )
-            model = yield from wait((yield from run(job)))
+            model = await in_thread(job)
             if self._shared_memory is not None:
-                yield from self._share(self._shared_memory)
+                await self._share(self._shared_memory)
             self._loaded = model
         return self._loaded
 
-    def _share(self, pool: SharedMemoryPool) -> Plan[None]:
+    async def _share(self, pool: SharedMemoryPool) -> None:
         if not pool.begin_registration():  # another call does it
             return
         try:
-            yield from control(pool.registration)
+            await ask(pool.registration)
             pool.active = True
         except ServerError as error:
             raise ConfigurationError(
@@ -116,7 +116,7 @@ class Calls:
         finally:
             pool.end_registration()
 
-    def rerank(self, query: Input, documents: Sequence[Input], options: RerankOptions) -> Plan[RerankResponse]:
+    async def rerank(self, query: Input, documents: Sequence[Input], options: RerankOptions) -> RerankResponse:
         """See LycheeClient.rerank."""
         top_n, score_threshold = options.get("top_n"), options.get("score_threshold")
         min_results = options.get("min_results", 0)
@@ -135,7 +135,7 @@ class Calls:
         if not documents:
             return RerankResponse((), (), Timings())
 
-        model = yield from self.load()
+        model = await self.load()
         manifest = model.manifest
         warned = [] if model.warning is None else [model.warning]
         if manifest.instruction is None and instruction is not None:
@@ -151,10 +151,10 @@ class Calls:
 
         statistics = ControlRequest("statistics")
         server_timings = options.get("server_timings", False)
-        before = (yield from control(statistics)) if server_timings else {}
-        outcome = yield from model.pipeline.rerank(query, documents, instruction, LANES[priority])
+        before = (await ask(statistics)) if server_timings else {}
+        outcome = await model.pipeline.rerank(query, documents, instruction, LANES[priority])
         if server_timings:
-            after = yield from control(statistics)
+            after = await ask(statistics)
             counted = model_timings(before, after, manifest.max_batch_size)
             outcome.timings = replace(outcome.timings, server=counted)
         results, errors = rank(
@@ -175,64 +175,64 @@ class Calls:
             outcome.embedding_cache,
         )
 
-    def score(self, query: Input, document: Input, options: RerankOptions) -> Plan[float]:
+    async def score(self, query: Input, document: Input, options: RerankOptions) -> float:
         """See LycheeClient.score."""
-        response = yield from self.rerank(query, [document], options)
+        response = await self.rerank(query, [document], options)
         for failed in response.errors:
             raise failed.error
         return response.results[0].relevance_score
 
-    def manifest(self) -> Plan[Manifest]:
+    async def manifest(self) -> Manifest:
         """See LycheeClient.manifest."""
-        return (yield from self.load()).manifest
+        return (await self.load()).manifest
 
-    def check_golden_pairs(self) -> Plan[golden.GoldenReport]:
+    async def check_golden_pairs(self) -> golden.GoldenReport:
         """See LycheeClient.check_golden_pairs."""
-        model = yield from self.load()
+        model = await self.load()
         instruction = None if model.manifest.instruction is None else model.manifest.instruction.default
         scores = []
         for query, document in golden.golden_inputs(model.manifest):
-            outcome = yield from model.reference_pipeline.rerank(query, [document], instruction)
+            outcome = await model.reference_pipeline.rerank(query, [document], instruction)
             for error in outcome.errors.values():
                 raise error
             scores.append(outcome.scores[0].relevance_score)
         return golden.golden_report(model.manifest, scores)
 
-    def wait_until_ready(self) -> Plan[None]:
+    async def wait_until_ready(self) -> None:
         """See LycheeClient.wait_until_ready."""
-        yield from self._wait_for_model(CLIENT_ASSETS)
-        manifest = (yield from self.load()).manifest
+        await self._wait_for_model(CLIENT_ASSETS)
+        manifest = (await self.load()).manifest
         for model_name in manifest.max_batch_size:
-            yield from self._wait_for_model(model_name)
+            await self._wait_for_model(model_name)
 
-    def _wait_for_model(self, model_name: str) -> Plan[None]:
-        while not (yield from self._is_ready(ControlRequest("model_ready", model_name))):
-            yield from sleep(POLL_INTERVAL_S, f"{model_name} on {self.config.url} to be ready")
+    async def _wait_for_model(self, model_name: str) -> None:
+        while not (await self._is_ready(ControlRequest("model_ready", model_name))):
+            await Sleep(POLL_INTERVAL_S, f"{model_name} on {self.config.url} to be ready")
 
-    def _is_ready(self, request: ControlRequest) -> Plan[bool]:
+    async def _is_ready(self, request: ControlRequest) -> bool:
         try:
-            return bool((yield from control(request))["ready"])
+            return bool((await ask(request))["ready"])
         except (ConnectionFailedError, ServerError):
             if self.closed:
                 raise
             return False
 
-    def is_ready(self) -> Plan[bool]:
+    async def is_ready(self) -> bool:
         """See LycheeClient.is_ready."""
-        return (yield from self._is_ready(ControlRequest("ready")))
+        return await self._is_ready(ControlRequest("ready"))
 
-    def model_timings(self) -> Plan[Mapping[str, ModelTimings]]:
+    async def model_timings(self) -> Mapping[str, ModelTimings]:
         """See LycheeClient.model_timings."""
-        answer = yield from control(ControlRequest("statistics"))
+        answer = await ask(ControlRequest("statistics"))
         return model_timings({}, answer, [model["name"] for model in answer.get("model_stats", [])])
 
-    def server_status(self) -> Plan[ServerStatus]:
+    async def server_status(self) -> ServerStatus:
         """See LycheeClient.server_status."""
-        if not (yield from self._is_ready(ControlRequest("live"))):
+        if not (await self._is_ready(ControlRequest("live"))):
             return ServerStatus(live=False)
-        ready = yield from self._is_ready(ControlRequest("ready"))
-        metadata = yield from control(ControlRequest("metadata"))
-        index = yield from control(ControlRequest("index"))
+        ready = await self._is_ready(ControlRequest("ready"))
+        metadata = await ask(ControlRequest("metadata"))
+        index = await ask(ControlRequest("index"))
         models = tuple(
             ModelStatus(
                 name=model["name"],

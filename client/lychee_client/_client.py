@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lychee_client import golden
 from lychee_client._base_client import DEFAULT_CONCURRENCY, GOLDEN_TIMEOUT_S, BaseClient, check_concurrency
@@ -15,7 +15,6 @@ from lychee_client._calls import RerankOptions
 from lychee_client._config import UNSET, Unset
 from lychee_client._driver import Steps, WaitFor
 from lychee_client._errors import LycheeError
-from lychee_client._plan import Plan
 from lychee_client.calibration import Calibration
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.thresholds import Policy
@@ -298,11 +297,11 @@ class LycheeClient(BaseClient):
     def _rerank(self, query: Input, documents: Sequence[Input], options: RerankOptions) -> RerankResponse:
         return self._rank(self._calls.rerank(query, documents, options), options)
 
-    def _rank(self, plan: Plan[T], options: RerankOptions) -> T:
-        return wait_for_steps(self._drive(plan, self._calls.timeout_s(options), options.get("request_id")))
+    def _rank(self, call: Coroutine[Any, Any, T], options: RerankOptions) -> T:
+        return wait_for_steps(self._drive(call, self._calls.timeout_s(options), options.get("request_id")))
 
-    def _carry_out(self, plan: Plan[T], timeout_s: float | None) -> T:
-        return wait_for_steps(self._drive(plan, timeout_s))
+    def _carry_out(self, call: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
+        return wait_for_steps(self._drive(call, timeout_s))
 
 
 def wait_for_steps(steps: Steps[T]) -> T:

@@ -1,4 +1,4 @@
-"""Carries out plans: requests through a transport, jobs in threads, retries and the deadline.
+"""Carries out what a call awaits: requests through a transport, jobs in threads, retries and the deadline.
 
 The driver is a generator too. What is left to its caller, a synchronous or an asynchronous client, is to wait.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import CancelledError, Executor, Future
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias, TypeVar
@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 from lychee_client._deadline import Deadline
 from lychee_client._diagnosis import diagnose, probe_for
 from lychee_client._errors import ConnectionFailedError, DeadlineExceededError, LycheeError
-from lychee_client._plan import Handle, Operation, Plan, Run, Send, Sleep
+from lychee_client._operations import Ask, Begin, Handle, Operation, Send, Sleep, Wait
 from lychee_client._retry import RetryPolicy
 from lychee_client.transports.base import InferRequest, Request, Transport, TransportError
 
@@ -46,13 +46,13 @@ Steps: TypeAlias = Generator[Step, Any, T]
 
 
 class Driver:
-    """Drives one plan.
+    """Drives one call.
 
     Args:
         transport: Sends the requests.
         url: Of the server, for messages.
         pool: Runs the jobs.
-        deadline: Of the whole plan, retries included.
+        deadline: Of the whole call, retries included.
         retry: When to send a request again.
         request_id: The caller's own: requests get it with a number of theirs, errors without one get it alone.
     """
@@ -76,21 +76,21 @@ class Driver:
         self._in_flight: deque[Handle[Any]] = deque()
         self._jobs: set[Future[Any]] = set()
 
-    def drive(self, plan: Plan[T]) -> Steps[T]:
-        """Return what the plan returns. Whatever it has left in flight is cancelled, also when this is closed.
+    def drive(self, call: Coroutine[Operation[Any], Any, T]) -> Steps[T]:
+        """Return what the call returns. Whatever it has left in flight is cancelled, also when this is closed.
 
         Raises:
-            LycheeError: The plan's own error, or one of an operation that the plan did not handle.
+            LycheeError: The call's own error, or one of an operation that the call did not handle.
         """
         try:
-            operation = next(plan)
+            operation = call.send(None)
             while True:
                 try:
                     outcome = yield from self._carry_out(operation)
                 except LycheeError as error:
-                    operation = plan.throw(error)
+                    operation = call.throw(error)
                 else:
-                    operation = plan.send(outcome)
+                    operation = call.send(outcome)
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -98,33 +98,35 @@ class Driver:
             error.request_id = error.request_id or self._request_id
             raise
         finally:
-            plan.close()
+            call.close()
             for handle in self._in_flight:
                 handle.future.cancel()
             for job in self._jobs:
                 job.cancel()
 
-    def _carry_out(self, operation: Operation) -> Steps[object]:
+    def _carry_out(self, operation: Operation[Any]) -> Steps[object]:
         if isinstance(operation, Send):
-            return (yield from self._send(operation))
-        if isinstance(operation, Run):
-            return self._run(operation)
+            return (yield from self._send(operation.request, operation.max_rows_in_flight))
+        if isinstance(operation, Ask):
+            return (yield from self._send(operation.request, None))
+        if isinstance(operation, Begin):
+            return self._begin(operation.job)
         if isinstance(operation, Sleep):
             self._deadline.remaining_s(operation.waiting_for)
             yield Pause(self._deadline.at_most(operation.duration_s))
             return None
+        assert isinstance(operation, Wait)
         handle = operation.handle
         if handle.request is not None:
             return (yield from self._answer(handle, handle.request))
         self._jobs.discard(handle.future)  # its result may be large
         return (yield from self._wait_for(handle.future, "preprocessing"))
 
-    def _send(self, operation: Send) -> Steps[Handle[Any]]:
-        request, limit = operation.request, operation.max_rows_in_flight
+    def _send(self, request: Request, limit: int | None) -> Steps[Handle[Any]]:
         while limit is not None and self._is_full(limit - _rows(request)):
             try:
                 yield from self._wait_for(self._in_flight[0].future, _name(request))
-            except (TransportError, LycheeError):  # the plan will ask for the answer, or the error, itself
+            except (TransportError, LycheeError):  # the call will ask for the answer, or the error, itself
                 self._deadline.remaining_s(_name(request))
         handle: Handle[Any] = Handle(self._start(request), request)
         self._in_flight.append(handle)
@@ -152,9 +154,9 @@ class Driver:
         if all(other is not handle for other in self._in_flight):
             self._in_flight.append(handle)
 
-    def _run(self, operation: Run) -> Handle[Any]:
+    def _begin(self, job_to_do: Callable[[], Any]) -> Handle[Any]:
         try:
-            job = self._pool.submit(operation.job)
+            job = self._pool.submit(job_to_do)
         except RuntimeError as error:  # the pool was shut down
             raise ConnectionFailedError(CLOSED) from error
         self._jobs.add(job)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lychee_client._errors import ModelNotReadyError, ServerError, ServerOverloadedError
-from lychee_client._plan import Plan, control
+from lychee_client._operations import ask
 from lychee_client.transports.base import ControlRequest
 
 FLOAT32: Final = "fp32"
@@ -44,7 +44,7 @@ class Execution:
 UNKNOWN: Final = Execution("unknown", None)
 
 
-def fetch_executions(models: Iterable[str]) -> Plan[dict[str, Execution]]:
+async def fetch_executions(models: Iterable[str]) -> dict[str, Execution]:
     """Ask the server how it executes its encoders.
 
     Args:
@@ -59,7 +59,7 @@ def fetch_executions(models: Iterable[str]) -> Plan[dict[str, Execution]]:
         if not name.endswith(_ENCODER_SUFFIX):
             continue
         try:
-            executions[name] = read_execution((yield from control(ControlRequest("config", name))))
+            executions[name] = read_execution(await ask(ControlRequest("config", name)))
         except (ModelNotReadyError, ServerOverloadedError):
             raise
         except ServerError as error:  # a server may keep its configurations to itself

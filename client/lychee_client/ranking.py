@@ -40,7 +40,7 @@ def rank(
     """Order by score, best first, equal scores in the caller's order; then drop what was not asked for.
 
     Args:
-        outcome: Of a plan.
+        outcome: What a pipeline returned.
         policy: Decides; it labels results and drops none.
         top_n: At most so many results. None keeps all.
         score_threshold: Inclusive. None keeps all.

@@ -1,1 +1,1 @@
-"""Pure request plans, one module per pipeline."""
+"""How a call of `rerank` asks the server: one module for each kind of model, without input or output of its own."""

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
 from lychee_client._errors import ContractError, InferenceError, InvalidInputError, LycheeError, RequestRejectedError
+from lychee_client._operations import Handle, Send, Wait
 from lychee_client._pipelines.lanes import Lane
 from lychee_client._pipelines.pace import Pace
-from lychee_client._plan import Handle, Plan, send, wait
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.transports.base import InferRequest, InferResponse, Tensor
 
@@ -52,7 +52,7 @@ class Batches(Generic[K]):
         self._fail = fail
         self._sent: deque[tuple[Handle[InferResponse], str, tuple[str, ...], Sequence[K]]] = deque()
 
-    def send_batches(self, model_name: str, outputs: tuple[str, ...], lengths: Mapping[K, int]) -> Plan[None]:
+    async def send_batches(self, model_name: str, outputs: tuple[str, ...], lengths: Mapping[K, int]) -> None:
         """Send items grouped by their length in tokens, as many in one request as the lane allows.
 
         Where MAX_UNANSWERED requests to the model wait for their answers, the oldest is waited for first.
@@ -66,32 +66,32 @@ class Batches(Generic[K]):
                 size = min(most, self._pace.find_rows(length)) if self._lane.is_patient else most
                 group, members = members[:size], members[size:]
                 while sum(sent[1] == model_name for sent in self._sent) >= MAX_UNANSWERED:
-                    yield from self._read(*self._sent.popleft())
+                    await self._read(*self._sent.popleft())
                 started = time.perf_counter()
-                yield from self.send(model_name, outputs, self._make_tensors(group), group)
+                await self.send(model_name, outputs, self._make_tensors(group), group)
                 if self._lane.is_patient:
-                    yield from self.read()
+                    await self.read()
                     self._pace.note(len(group) * length, time.perf_counter() - started)
 
-    def send(
+    async def send(
         self, model_name: str, outputs: tuple[str, ...], tensors: Mapping[str, Tensor], items: Sequence[K]
-    ) -> Plan[None]:
+    ) -> None:
         """Send these items together."""
         request = InferRequest(model_name, tensors, outputs, self._lane.priority)
-        handle = yield from send(request, self._lane.max_rows_in_flight)
+        handle = await Send(request, self._lane.max_rows_in_flight)
         self._sent.append((handle, model_name, outputs, items))
 
-    def read(self) -> Plan[None]:
+    async def read(self) -> None:
         """Wait for every answer, the oldest first. Items of a batch that fails are sent again one by one."""
         while self._sent:
-            yield from self._read(*self._sent.popleft())
+            await self._read(*self._sent.popleft())
 
-    def read_answered(self) -> Plan[None]:
+    async def read_answered(self) -> None:
         """Take the answers that are there, so that their requests are let go of."""
         sent, self._sent = self._sent, deque()
         for request in sent:
             if request[0].is_done:
-                yield from self._read(*request)
+                await self._read(*request)
             else:
                 self._sent.append(request)
 
@@ -105,15 +105,15 @@ class Batches(Generic[K]):
             raise ContractError(f"the server's manifest has no max_batch_size.{model_name}; export the model again")
         return self._max_batch_size[model_name]
 
-    def _read(
+    async def _read(
         self, handle: Handle[InferResponse], model_name: str, outputs: tuple[str, ...], items: Sequence[K]
-    ) -> Plan[None]:
+    ) -> None:
         try:
-            response = yield from wait(handle)
+            response = await Wait(handle)
         except ITEM_ERRORS as error:
             if len(items) == 1:
                 self._fail(items[0], error)
             for item in items if len(items) > 1 else []:
-                yield from self.send(model_name, outputs, self._make_tensors([item]), [item])
+                await self.send(model_name, outputs, self._make_tensors([item]), [item])
         else:
             self._use(model_name, response, items)

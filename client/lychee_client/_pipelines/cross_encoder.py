@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 
 from lychee_client._errors import InvalidInputError
+from lychee_client._operations import Begin, Handle, Wait, in_thread
 from lychee_client._pipelines.lanes import LANES, Lane
 from lychee_client._pipelines.scoring import Outcome, Preparation, Scoring
-from lychee_client._plan import Handle, Plan, run, wait
 from lychee_client.manifest.image_spec import ImageSpec, PatchSpec
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.preprocessing.image import PreparedImage
@@ -28,7 +28,7 @@ _NAMES: Final[dict[str, str]] = {"text": "texts", "image": "images", "image_text
 
 
 class CrossEncoder:
-    """Plans for one model.
+    """The calls to one model.
 
     Args:
         manifest: Of the model.
@@ -43,13 +43,13 @@ class CrossEncoder:
         self._prompts = prompts
         self._image_spec = image_spec
 
-    def rerank(
+    async def rerank(
         self,
         query: Input,
         documents: Sequence[Input],
         instruction: str | None = None,
         lane: Lane = LANES["interactive"],
-    ) -> Plan[Outcome]:
+    ) -> Outcome:
         """See Pipeline."""
         started = preprocessed = time.perf_counter()
         _check_modality("query", modality_of(query), self._prompt_spec.queries, self._manifest.model_id)
@@ -62,25 +62,26 @@ class CrossEncoder:
         valid = self._check_documents(scoring, query, documents)
         if not valid:
             return scoring.outcome
-        query_image = yield from self._prepare_query(query)
+        query_image = await self._prepare_query(query)
         part = Part(text_of(query), None if query_image is None else query_image.tokens)
-        frame = yield from wait((yield from run(partial(self._prompts.make_frame, part, instruction))))
+        frame = await in_thread(partial(self._prompts.make_frame, part, instruction))
 
         pictured = [index for index in valid if query_image is not None or image_of(documents[index]) is not None]
         plain = sorted(set(valid) - set(pictured))
         parts = [Part(text_of(documents[index])) for index in plain]
-        tokenizing = yield from run(partial(self._prompts.tokenize, frame, parts))
+        tokenizing = await Begin(partial(self._prompts.tokenize, frame, parts))
         preparation = Preparation(pictured, partial(self._prepare_pair, frame, documents), scoring.outcome.fail)
-        yield from preparation.begin()
-        for index, tokens in zip(plain, (yield from wait(tokenizing)), strict=True):
+        await preparation.begin()
+        tokenized = await Wait(tokenizing)
+        for index, tokens in zip(plain, tokenized, strict=True):
             if isinstance(tokens, InvalidInputError):
                 scoring.outcome.fail(index, tokens)
             else:
                 scoring.tokens[index] = tokens
         sending = preprocessed = time.perf_counter()
-        yield from scoring.send_texts(TEXT_ENSEMBLE, list(scoring.tokens))
+        await scoring.send_texts(TEXT_ENSEMBLE, list(scoring.tokens))
 
-        def send_pair(index: int, pair: tuple[TokenizedText, PreparedImage | None]) -> Plan[None]:
+        async def send_pair(index: int, pair: tuple[TokenizedText, PreparedImage | None]) -> None:
             """Send one pair alone: its images have another shape than the next one's."""
             nonlocal preprocessed
             preprocessed = time.perf_counter()
@@ -91,10 +92,10 @@ class CrossEncoder:
             if image is not None:
                 scoring.images[index] = image.sizes
             tensors |= self._prompts.to_tensors([tokens])
-            yield from scoring.send(IMAGE_ENSEMBLE, modality_of(documents[index]), tensors, [index])
+            await scoring.send(IMAGE_ENSEMBLE, modality_of(documents[index]), tensors, [index])
 
-        yield from preparation.for_each(send_pair)
-        yield from scoring.read()
+        await preparation.for_each(send_pair)
+        await scoring.read()
         finished = time.perf_counter()
         scoring.outcome.timings = Timings(
             total_ms=1e3 * (finished - started),
@@ -123,19 +124,19 @@ class CrossEncoder:
                 valid.append(index)
         return valid
 
-    def _prepare_query(self, query: Input) -> Plan[PreparedImage | None]:
+    async def _prepare_query(self, query: Input) -> PreparedImage | None:
         image = image_of(query)
         if image is None:
             return None
-        prepared = yield from wait((yield from run(partial(image.prepare, self._image_spec))))
+        prepared = await in_thread(partial(image.prepare, self._image_spec))
         if isinstance(self._image_spec, PatchSpec):
             _find_patch_bucket([prepared], self._image_spec)  # an image that is too large concerns the whole call
         return prepared
 
-    def _prepare_pair(
+    async def _prepare_pair(
         self, frame: Frame, documents: Sequence[Input], index: int
-    ) -> Plan[Handle[tuple[TokenizedText, PreparedImage | None]] | tuple[TokenizedText, PreparedImage | None]]:
-        return (yield from run(partial(self._read_document, frame, documents[index])))
+    ) -> Handle[tuple[TokenizedText, PreparedImage | None]] | tuple[TokenizedText, PreparedImage | None]:
+        return await Begin(partial(self._read_document, frame, documents[index]))
 
     def _read_document(self, frame: Frame, document: Input) -> tuple[TokenizedText, PreparedImage | None]:
         """Prepare a document's image, then the prompt, which has as many tokens for it as it needs.

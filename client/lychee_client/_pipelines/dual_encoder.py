@@ -11,11 +11,11 @@ from typing import Final
 import numpy as np
 
 from lychee_client._embedding_cache import EmbeddingCache, encoder_artifacts
+from lychee_client._operations import Begin, Handle, Wait
 from lychee_client._pipelines.encoder import EMBEDDINGS, TEXT_ENCODER, VISION_ENCODER, Encoder, Key
 from lychee_client._pipelines.encoding import Encoding
 from lychee_client._pipelines.lanes import LANES, Lane
 from lychee_client._pipelines.scoring import Outcome, Preparation, Scoring
-from lychee_client._plan import Handle, Plan, run, wait
 from lychee_client.manifest.image_spec import ImageSpec
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.preprocessing.text import TextProcessor, TokenizedText
@@ -39,7 +39,7 @@ def can_cache(manifest: Manifest) -> bool:
 
 
 class DualEncoder:
-    """Plans for one model.
+    """The calls to one model.
 
     Args:
         manifest: Of the model.
@@ -59,13 +59,13 @@ class DualEncoder:
         self._text_processor = text_processor
         self._encoder = Encoder(manifest, text_processor, image_spec, cache if can_cache(manifest) else None)
 
-    def rerank(
+    async def rerank(
         self,
         query: Input,
         documents: Sequence[Input],
         instruction: str | None = None,
         lane: Lane = LANES["interactive"],
-    ) -> Plan[Outcome]:
+    ) -> Outcome:
         """See Pipeline."""
         started = time.perf_counter()
 
@@ -83,9 +83,9 @@ class DualEncoder:
         valid = scoring.check_documents(documents)
         if not valid:
             return outcome
-        keys = yield from self._take_apart(query, instruction, documents, valid, scoring, encoding)
-        yield from encoding.send()
-        storing = yield from encoding.read()
+        keys = await self._take_apart(query, instruction, documents, valid, scoring, encoding)
+        await encoding.send()
+        storing = await encoding.read()
         outcome.embedding_cache = encoding.use
 
         query_embedding = encoding.query_embedding()
@@ -100,10 +100,10 @@ class DualEncoder:
             if sizes is not None:
                 scoring.images[index] = sizes
         for modality, indexes in by_modality.items():
-            yield from scoring.send_batches(HEADS[modality], modality, dict.fromkeys(indexes, 1))
-        yield from scoring.read()
+            await scoring.send_batches(HEADS[modality], modality, dict.fromkeys(indexes, 1))
+        await scoring.read()
         if storing is not None:
-            yield from wait(storing)
+            await Wait(storing)
         finished = time.perf_counter()
         outcome.timings = Timings(
             total_ms=1e3 * (finished - started),
@@ -113,7 +113,7 @@ class DualEncoder:
         )
         return outcome
 
-    def _take_apart(
+    async def _take_apart(
         self,
         query: Input,
         instruction: str | None,
@@ -121,7 +121,7 @@ class DualEncoder:
         valid: Sequence[int],
         scoring: Scoring,
         encoding: Encoding,
-    ) -> Plan[dict[int, dict[str, Key]]]:
+    ) -> dict[int, dict[str, Key]]:
         """Tell the encoding what there is to encode; note tokens, and images that cannot be read.
 
         Returns:
@@ -131,34 +131,33 @@ class DualEncoder:
         images = {index: image for index in valid if (image := image_of(documents[index])) is not None}
         keys: dict[int, dict[str, Key]] = {index: {} for index in valid}
 
-        def begin(index: int) -> Plan[Handle[Key] | Key]:
+        async def begin(index: int) -> Handle[Key] | Key:
             if self._encoder.cache is None:
                 return self._encoder.make_image_key(images[index])
-            return (yield from run(partial(self._encoder.make_image_key, images[index])))
+            return await Begin(partial(self._encoder.make_image_key, images[index]))
 
-        def note(index: int, key: Key) -> Plan[None]:
+        async def note(index: int, key: Key) -> None:
             keys[index][_IMAGE] = key
             encoding.add_image(images[index], key)
-            yield from ()
 
         tokenize = partial(self._tokenize, query, instruction, list(texts.values()))
         characters = sum(map(len, texts.values())) + len(text_of(query) or "")
-        tokenizing = tokenize() if characters <= MAX_INLINE_CHARACTERS else (yield from run(tokenize))
+        tokenizing = tokenize() if characters <= MAX_INLINE_CHARACTERS else (await Begin(tokenize))
         query_image = image_of(query)
         if query_image is not None:
-            yield from encoding.add_query_image(query_image)
+            await encoding.add_query_image(query_image)
         naming: Preparation[int, Key] = Preparation(list(images), begin, scoring.outcome.fail)
-        yield from naming.begin()
+        await naming.begin()
         if self._encoder.cache is None:
-            yield from naming.for_each(note)
-            yield from encoding.begin_images()
-        query_text, tokens = (yield from wait(tokenizing)) if isinstance(tokenizing, Handle) else tokenizing
+            await naming.for_each(note)
+            await encoding.begin_images()
+        query_text, tokens = (await Wait(tokenizing)) if isinstance(tokenizing, Handle) else tokenizing
         scoring.tokens.update(zip(texts, tokens, strict=True))
         if query_text is not None:
             encoding.add_query_text(query_text)
             if naming.is_left:
-                yield from encoding.send_query_text()  # documents' files take time to read
-        yield from naming.for_each(note)
+                await encoding.send_query_text()  # documents' files take time to read
+        await naming.for_each(note)
         for index in scoring.outcome.errors.keys() & keys.keys():
             del keys[index]
         for index in keys:

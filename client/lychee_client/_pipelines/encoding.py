@@ -10,11 +10,11 @@ import numpy as np
 
 from lychee_client._embedding_cache import CachedEmbedding, EmbeddingCache, Vector, look_up, store
 from lychee_client._errors import InvalidInputError, LycheeError
+from lychee_client._operations import Begin, Handle, Wait, in_thread
 from lychee_client._pipelines.batches import Batches
 from lychee_client._pipelines.encoder import EMBEDDINGS, TEXT_ENCODER, VISION_ENCODER, Encoder, Key, find_shared_length
 from lychee_client._pipelines.lanes import Lane
 from lychee_client._pipelines.scoring import Preparation, read_output
-from lychee_client._plan import Handle, Plan, run, wait
 from lychee_client.preprocessing.image import Image, ImageSizes, PreparedImage
 from lychee_client.preprocessing.text import TokenizedText
 from lychee_client.transports.base import InferResponse, Tensor
@@ -59,15 +59,15 @@ class Encoding:
         self._batches: Batches[Key] = Batches(encoder.manifest, lane, self._make_text_tensors, self._use, self._fail)
         self._preparation: Preparation[Key, PreparedImage] = Preparation((), self._begin_image, self._fail)
 
-    def add_query_image(self, image: Image) -> Plan[None]:
+    async def add_query_image(self, image: Image) -> None:
         """Begin to prepare the query's image. Its pixels stay with it: no cache keeps its embedding."""
         self._query.append(image)
         self._sent.add(image)
         prepared = image.cached(self._encoder.image_spec)
         if prepared is not None:
-            yield from self._send_image(image, prepared)
+            await self._send_image(image, prepared)
         else:
-            self._query_image = yield from run(partial(image.prepare, self._encoder.image_spec))
+            self._query_image = await Begin(partial(image.prepare, self._encoder.image_spec))
 
     def add_query_text(self, text: TokenizedText) -> None:
         """Take the query's text."""
@@ -87,20 +87,20 @@ class Encoding:
         self._texts[key] = text
         return key
 
-    def begin_images(self) -> Plan[None]:
+    async def begin_images(self) -> None:
         """Begin to prepare the documents' images, unless the cache may have their embeddings."""
         if self._encoder.cache is None:
-            yield from self._begin_images()
+            await self._begin_images()
 
-    def send_query_text(self) -> Plan[None]:
+    async def send_query_text(self) -> None:
         """Send the query's text, if it has one, alone."""
-        yield from self._send_texts({key: self._texts[key].bucket for key in self._query if key in self._texts})
+        await self._send_texts({key: self._texts[key].bucket for key in self._query if key in self._texts})
 
-    def send(self) -> Plan[None]:
+    async def send(self) -> None:
         """Take from the cache what it has, and send the rest."""
         if self._encoder.cache is not None:
-            yield from self._look_up(self._encoder.cache)
-            yield from self._begin_images()
+            await self._look_up(self._encoder.cache)
+            await self._begin_images()
         self.began = self.preprocessed = time.perf_counter()
         lengths = {key: text.bucket for key, text in self._texts.items() if self._is_missing(key)}
         for key in lengths.keys() - self._documents:  # the query's text
@@ -109,28 +109,28 @@ class Encoding:
             if not self._lane.is_patient:
                 length = find_shared_length(bucket, lengths.values(), self._batches.find_max_batch_size(TEXT_ENCODER))
             if length is None:
-                yield from self.send_query_text()
+                await self.send_query_text()
             else:
                 lengths = {key: length, **lengths}
-        yield from self._send_texts(lengths)
+        await self._send_texts(lengths)
         while self._preparation.is_left:
             if self._query_image is not None and self._query_image.is_done:
-                yield from self._send_query_image()
-            yield from self._preparation.use_next(self._send_image)
-        yield from self._send_query_image()
+                await self._send_query_image()
+            await self._preparation.use_next(self._send_image)
+        await self._send_query_image()
 
-    def read(self) -> Plan[Handle[None] | None]:
+    async def read(self) -> Handle[None] | None:
         """Wait for what was sent, and begin to put it into the cache.
 
         Returns:
             To be waited for before the call ends; None where nothing is to be kept.
         """
-        yield from self._batches.read()
+        await self._batches.read()
         if self._encoder.cache is None:
             return None
         new = self._documents - self._found - self._stale
         computed = {key: self.embeddings[key] for key in new & self.embeddings.keys() if isinstance(key, bytes)}
-        return (yield from run(partial(store, self._encoder.cache, computed))) if computed else None
+        return (await Begin(partial(store, self._encoder.cache, computed))) if computed else None
 
     def query_embedding(self) -> Vector:
         """Return float32, (1, D); the embeddings of text and image together are their normalized sum."""
@@ -143,29 +143,29 @@ class Encoding:
     def _is_missing(self, key: Key) -> bool:
         return key not in self.embeddings and key not in self._sent
 
-    def _look_up(self, cache: EmbeddingCache) -> Plan[None]:
+    async def _look_up(self, cache: EmbeddingCache) -> None:
         keys = [key for key in (*self._texts, *self._images) if key in self._documents and isinstance(key, bytes)]
-        found = yield from wait((yield from run(partial(look_up, cache, keys, self._encoder.embedding_dim))))
+        found = await in_thread(partial(look_up, cache, keys, self._encoder.embedding_dim))
         for key, embedding in found.items():
             self._keep(key, embedding)
         self._found.update(found)
         self.use = CacheUse(hits=len(found), misses=len(keys) - len(found))
 
-    def _begin_images(self) -> Plan[None]:
+    async def _begin_images(self) -> None:
         images = [key for key in self._images if self._is_missing(key)]
         self._preparation = Preparation(images, self._begin_image, self._fail)
-        yield from self._preparation.begin()
+        await self._preparation.begin()
 
-    def _send_texts(self, lengths: Mapping[Key, int]) -> Plan[None]:
+    async def _send_texts(self, lengths: Mapping[Key, int]) -> None:
         self._sent.update(lengths)
-        yield from self._batches.send_batches(TEXT_ENCODER, (EMBEDDINGS[TEXT_ENCODER],), lengths)
+        await self._batches.send_batches(TEXT_ENCODER, (EMBEDDINGS[TEXT_ENCODER],), lengths)
 
     def _make_text_tensors(self, keys: Sequence[Key]) -> Mapping[str, Tensor]:
         return self._encoder.text_processor.to_tensors([self._texts[key] for key in keys])
 
-    def _begin_image(self, key: Key) -> Plan[Handle[PreparedImage] | PreparedImage]:
+    async def _begin_image(self, key: Key) -> Handle[PreparedImage] | PreparedImage:
         prepared = self._images[key].cached(self._encoder.image_spec) if self._encoder.cache is None else None
-        return prepared or (yield from run(partial(self._prepare, key)))
+        return prepared or (await Begin(partial(self._prepare, key)))
 
     def _prepare(self, key: Key) -> PreparedImage:
         image = self._images[key]
@@ -174,25 +174,25 @@ class Encoding:
             self._stale.add(key)
         return prepared
 
-    def _send_query_image(self) -> Plan[None]:
+    async def _send_query_image(self) -> None:
         """Wait until the query's image is prepared, and send it, if that is still to do."""
         handle, self._query_image = self._query_image, None
         if handle is not None:
             key = self._query[0]
             try:
-                prepared = yield from wait(handle)
+                prepared = await Wait(handle)
             except InvalidInputError as error:
                 self._fail(key, error)
             else:
-                yield from self._send_image(key, prepared)
+                await self._send_image(key, prepared)
 
-    def _send_image(self, key: Key, image: PreparedImage) -> Plan[None]:
+    async def _send_image(self, key: Key, image: PreparedImage) -> None:
         """Send one image alone, and let go of the pixels of those that were answered."""
         self.preprocessed = time.perf_counter()
         self._sizes[key] = image.sizes
         tensors = {"pixel_values": image.pixel_values[None]}
-        yield from self._batches.send(VISION_ENCODER, (EMBEDDINGS[VISION_ENCODER],), tensors, [key])
-        yield from self._batches.read_answered()
+        await self._batches.send(VISION_ENCODER, (EMBEDDINGS[VISION_ENCODER],), tensors, [key])
+        await self._batches.read_answered()
 
     def _use(self, model_name: str, response: InferResponse, keys: Sequence[Key]) -> None:
         vectors = read_output(response, EMBEDDINGS[model_name], (len(keys), self._encoder.embedding_dim))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lychee_client._errors import ContractError, InvalidInputError, LycheeError
+from lychee_client._operations import Handle, Wait
 from lychee_client._pipelines.batches import Batches
 from lychee_client._pipelines.lanes import LANES, Lane
-from lychee_client._plan import Handle, Plan, wait
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.preprocessing.image import Image, ImageSizes
 from lychee_client.preprocessing.text import TokenizedText, check_text
@@ -63,15 +63,15 @@ class Outcome:
 
 
 class Pipeline(Protocol):
-    """Plans for one model."""
+    """The calls to one model."""
 
-    def rerank(
+    async def rerank(
         self,
         query: Input,
         documents: Sequence[Input],
         instruction: str | None = None,
         lane: Lane = LANES["interactive"],
-    ) -> Plan[Outcome]:
+    ) -> Outcome:
         """Score every document.
 
         Args:
@@ -120,25 +120,25 @@ class Scoring:
                 self.outcome.fail(index, error)
         return [index for index in range(len(documents)) if index not in self.outcome.errors]
 
-    def send_texts(self, model_name: str, indexes: Sequence[int]) -> Plan[None]:
+    async def send_texts(self, model_name: str, indexes: Sequence[int]) -> None:
         """Send documents without images in batches."""
-        yield from self.send_batches(model_name, "text", {index: self.tokens[index].bucket for index in indexes})
+        await self.send_batches(model_name, "text", {index: self.tokens[index].bucket for index in indexes})
 
-    def send_batches(self, model_name: str, modality: Modality, lengths: Mapping[int, int]) -> Plan[None]:
+    async def send_batches(self, model_name: str, modality: Modality, lengths: Mapping[int, int]) -> None:
         """Send documents of one modality, grouped by their length in tokens."""
         self.modalities.update(dict.fromkeys(lengths, modality))
-        yield from self._batches.send_batches(model_name, SCORE_OUTPUTS, lengths)
+        await self._batches.send_batches(model_name, SCORE_OUTPUTS, lengths)
 
-    def send(
+    async def send(
         self, model_name: str, modality: Modality, tensors: Mapping[str, Tensor], indexes: Sequence[int]
-    ) -> Plan[None]:
+    ) -> None:
         """Send documents of one modality, one row each."""
         self.modalities.update(dict.fromkeys(indexes, modality))
-        yield from self._batches.send(model_name, SCORE_OUTPUTS, tensors, indexes)
+        await self._batches.send(model_name, SCORE_OUTPUTS, tensors, indexes)
 
-    def read(self) -> Plan[None]:
+    async def read(self) -> None:
         """Wait for every answer. A batch that fails is sent again row by row, so that only the bad row fails."""
-        yield from self._batches.read()
+        await self._batches.read()
 
     def _use(self, model_name: str, response: InferResponse, indexes: Sequence[int]) -> None:
         scores, logits = (read_output(response, name, (len(indexes), 1))[:, 0] for name in SCORE_OUTPUTS)
@@ -165,7 +165,7 @@ class Preparation(Generic[K, T]):
     def __init__(
         self,
         keys: Sequence[K],
-        begin: Callable[[K], Plan[Handle[T] | T]],
+        begin: Callable[[K], Awaitable[Handle[T] | T]],
         fail: Callable[[K, InvalidInputError], None],
     ) -> None:
         self._waiting = deque(keys)
@@ -173,32 +173,32 @@ class Preparation(Generic[K, T]):
         self._begin = begin
         self._fail = fail
 
-    def begin(self) -> Plan[None]:
+    async def begin(self) -> None:
         """Begin the work for as many images as may be under way."""
         while self._waiting and len(self._begun) < IMAGES_AHEAD:
             key = self._waiting.popleft()
-            self._begun.append((key, (yield from self._begin(key))))
+            self._begun.append((key, (await self._begin(key))))
 
     @property
     def is_left(self) -> bool:
         """Whether an image has not been used."""
         return bool(self._begun or self._waiting)
 
-    def for_each(self, use: Callable[[K, T], Plan[None]]) -> Plan[None]:
+    async def for_each(self, use: Callable[[K, T], Awaitable[None]]) -> None:
         """Wait for each image in turn, and use it."""
         while self.is_left:
-            yield from self.use_next(use)
+            await self.use_next(use)
 
-    def use_next(self, use: Callable[[K, T], Plan[None]]) -> Plan[None]:
+    async def use_next(self, use: Callable[[K, T], Awaitable[None]]) -> None:
         """Wait for the next image, and use it."""
-        yield from self.begin()
+        await self.begin()
         key, prepared = self._begun.popleft()
         try:
-            ready = (yield from wait(prepared)) if isinstance(prepared, Handle) else prepared
-            yield from use(key, ready)
+            ready = (await Wait(prepared)) if isinstance(prepared, Handle) else prepared
+            await use(key, ready)
         except InvalidInputError as error:
             self._fail(key, error)
-        yield from self.begin()
+        await self.begin()
 
 
 def check_input(value: object) -> None:

@@ -15,7 +15,7 @@ from lychee_client._async_client import await_steps
 from lychee_client._client import wait_for_steps
 from lychee_client._deadline import Deadline
 from lychee_client._driver import Driver, Pause, Steps, WaitFor
-from lychee_client._plan import Handle, Plan, run, send, sleep, wait
+from lychee_client._operations import Begin, Handle, Send, Sleep, Wait, in_thread
 from lychee_client._retry import RetryPolicy
 from lychee_client.transports.base import InferRequest, InferResponse, Request, TransportError
 
@@ -71,33 +71,33 @@ def make_driver(transport: Transport, pool: ThreadPoolExecutor, timeout_s: float
 def test_rows_in_flight_are_bounded_and_errors_wait_for_the_plan(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
     transport = Transport(answer_after=LIMIT // REQUEST.rows)
 
-    def plan() -> Plan[int]:
+    async def call() -> int:
         handles: list[Handle[InferResponse]] = []
         for _ in range(20):
-            handles.append((yield from send(REQUEST, LIMIT)))
+            handles.append(await Send(REQUEST, LIMIT))
         for future in transport.futures:
             if not future.done():
                 future.set_result(InferResponse({}))
         failures = 0
         for handle in handles:
             try:
-                yield from wait(handle)
+                await Wait(handle)
             except InferenceError:
                 failures += 1
         return failures
 
-    assert carry_out(make_driver(transport, pool).drive(plan())) == 8
+    assert carry_out(make_driver(transport, pool).drive(call())) == 8
     assert transport.most_open == LIMIT // REQUEST.rows
 
 
 def test_request_larger_than_the_limit_goes_alone(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
     transport = Transport()
 
-    def plan() -> Plan[None]:
+    async def call() -> None:
         for _ in range(3):
-            yield from send(REQUEST, 1)
+            await Send(REQUEST, 1)
 
-    carry_out(make_driver(transport, pool).drive(plan()))
+    carry_out(make_driver(transport, pool).drive(call()))
     assert (len(transport.futures), transport.most_open) == (3, 1)
 
 
@@ -106,16 +106,16 @@ def test_plan_that_ends_early_cancels_what_is_in_flight(carry_out: CarryOut, poo
     gate = threading.Event()
     ran = []
 
-    def plan() -> Plan[None]:
-        yield from send(REQUEST)
-        failing = yield from send(REQUEST)
-        yield from run(gate.wait)
-        yield from run(lambda: ran.append("queued job"))
+    async def call() -> None:
+        await Send(REQUEST)
+        failing = await Send(REQUEST)
+        await Begin(gate.wait)
+        await Begin(lambda: ran.append("queued job"))
         transport.futures[1].set_exception(TransportError(InferenceError, "INTERNAL", "failed", "id"))
-        yield from wait(failing)
+        await Wait(failing)
 
     with pytest.raises(InferenceError):
-        carry_out(make_driver(transport, pool).drive(plan()))
+        carry_out(make_driver(transport, pool).drive(call()))
     gate.set()
     pool.shutdown()
     assert transport.futures[0].cancelled()
@@ -125,14 +125,14 @@ def test_plan_that_ends_early_cancels_what_is_in_flight(carry_out: CarryOut, poo
 def test_cancelled_task_cancels_what_is_in_flight(pool: ThreadPoolExecutor) -> None:
     transport = Transport(answer_after=99)
 
-    def plan() -> Plan[None]:
+    async def call() -> None:
         handles = []
         for _ in range(3):
-            handles.append((yield from send(REQUEST)))
-        yield from wait(handles[0])
+            handles.append(await Send(REQUEST))
+        await Wait(handles[0])
 
     async def cancel() -> None:
-        task = asyncio.create_task(await_steps(make_driver(transport, pool).drive(plan())))
+        task = asyncio.create_task(await_steps(make_driver(transport, pool).drive(call())))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -143,71 +143,71 @@ def test_cancelled_task_cancels_what_is_in_flight(pool: ThreadPoolExecutor) -> N
 
 
 def test_each_request_gets_the_time_that_is_left(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
-    def plan() -> Plan[None]:
-        yield from send(REQUEST)
-        job = yield from run(lambda: threading.Event().wait(0.01))
-        yield from wait(job)
-        yield from send(REQUEST)
+    async def call() -> None:
+        await Send(REQUEST)
+        job = await Begin(lambda: threading.Event().wait(0.01))
+        await Wait(job)
+        await Send(REQUEST)
 
     transport = Transport()
-    carry_out(make_driver(transport, pool).drive(plan()))
+    carry_out(make_driver(transport, pool).drive(call()))
     first, second = transport.timeouts
     assert first is not None
     assert second is not None
     assert 10 >= first > second > 0
-    carry_out(make_driver(transport, pool, None).drive(plan()))
+    carry_out(make_driver(transport, pool, None).drive(call()))
     assert transport.timeouts[2:] == [None, None]
 
 
 def test_request_that_outlasts_the_deadline(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
     transport = Transport(answer_after=99)
 
-    def plan() -> Plan[None]:
-        yield from wait((yield from send(REQUEST)))
+    async def call() -> None:
+        await Wait(await Send(REQUEST))
 
     with pytest.raises(DeadlineExceededError, match=r"0\.05 s for model"):
-        carry_out(make_driver(transport, pool, 0.05).drive(plan()))
+        carry_out(make_driver(transport, pool, 0.05).drive(call()))
     assert transport.futures[0].cancelled()
 
 
 def test_job_that_outlasts_the_deadline(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
     gate = threading.Event()
 
-    def plan() -> Plan[None]:
-        yield from wait((yield from run(gate.wait)))
+    async def call() -> None:
+        await in_thread(gate.wait)
 
     with pytest.raises(DeadlineExceededError, match=r"0\.05 s for preprocessing"):
-        carry_out(make_driver(Transport(), pool, 0.05).drive(plan()))
+        carry_out(make_driver(Transport(), pool, 0.05).drive(call()))
     gate.set()
 
 
 def test_sleep_that_outlasts_the_deadline_names_its_reason(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
-    def plan() -> Plan[None]:
+    async def call() -> None:
         while True:
-            yield from sleep(60, "the moon")
+            await Sleep(60, "the moon")
 
     with pytest.raises(DeadlineExceededError, match=r"0\.02 s for the moon"):
-        carry_out(make_driver(Transport(), pool, 0.02).drive(plan()))
+        carry_out(make_driver(Transport(), pool, 0.02).drive(call()))
 
 
 def test_jobs_own_timeout_error_is_not_the_deadlines(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
     def fail() -> None:
         raise TimeoutError("the job's own")
 
-    def plan() -> Plan[None]:
-        yield from wait((yield from run(fail)))
+    async def call() -> None:
+        await in_thread(fail)
 
     with pytest.raises(TimeoutError, match="the job's own"):
-        carry_out(make_driver(Transport(), pool).drive(plan()))
+        carry_out(make_driver(Transport(), pool).drive(call()))
 
 
 def test_answer_that_comes_as_the_time_is_up_is_too_late(pool: ThreadPoolExecutor) -> None:
     transport = Transport(answer_after=99)
 
-    def plan() -> Plan[None]:
-        yield from wait((yield from send(REQUEST)))
+    async def call() -> None:
+        await Wait(await Send(REQUEST))
 
-    steps = make_driver(transport, pool).drive(plan())
+    steps = make_driver(transport, pool).drive(call())
     next(steps)
     transport.futures[0].set_exception(TransportError(DeadlineExceededError, None, "timed out", "id"))
     with pytest.raises(DeadlineExceededError, match="10 s for model"):
@@ -217,31 +217,31 @@ def test_answer_that_comes_as_the_time_is_up_is_too_late(pool: ThreadPoolExecuto
 def test_closed_transport_is_connection_failed(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
     transport = Transport(answer_after=99)
 
-    def plan() -> Plan[None]:
-        handle = yield from send(REQUEST)
+    async def call() -> None:
+        handle = await Send(REQUEST)
         transport.close()
-        yield from wait(handle)
+        await Wait(handle)
 
     with pytest.raises(ConnectionFailedError, match="closed"):
-        carry_out(make_driver(transport, pool).drive(plan()))
+        carry_out(make_driver(transport, pool).drive(call()))
 
 
 def test_closed_pool_is_connection_failed(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
     gate = threading.Event()
 
-    def close_while_running() -> Plan[None]:
-        yield from run(gate.wait)
-        queued = yield from run(int)
+    async def close_while_running() -> None:
+        await Begin(gate.wait)
+        queued = await Begin(int)
         pool.shutdown(wait=False, cancel_futures=True)
         gate.set()
-        yield from wait(queued)
+        await Wait(queued)
 
-    def run_after_close() -> Plan[None]:
-        yield from run(int)
+    async def run_after_close() -> None:
+        await Begin(int)
 
-    for plan in (close_while_running(), run_after_close()):
+    for call in (close_while_running(), run_after_close()):
         with pytest.raises(ConnectionFailedError, match="closed"):
-            carry_out(make_driver(Transport(), pool).drive(plan))
+            carry_out(make_driver(Transport(), pool).drive(call))
 
 
 class FailingOnce(Transport):
@@ -257,13 +257,13 @@ class FailingOnce(Transport):
 def test_request_that_was_sent_again_is_cancelled_too(pool: ThreadPoolExecutor) -> None:
     transport = FailingOnce()
 
-    def plan() -> Plan[None]:
-        first = yield from send(REQUEST, LIMIT)
-        yield from send(REQUEST, LIMIT)
-        yield from wait(first)
+    async def call() -> None:
+        first = await Send(REQUEST, LIMIT)
+        await Send(REQUEST, LIMIT)
+        await Wait(first)
 
     retry = RetryPolicy(1, lambda low, high: 0.0)
-    steps = Driver(transport, "localhost:1", pool, Deadline(10), retry).drive(plan())
+    steps = Driver(transport, "localhost:1", pool, Deadline(10), retry).drive(call())
     assert next(steps).future is transport.futures[0]
     assert steps.throw(transport.futures[0].exception()) == Pause(0.0)
     assert next(steps).future is transport.futures[2]
@@ -274,11 +274,11 @@ def test_request_that_was_sent_again_is_cancelled_too(pool: ThreadPoolExecutor) 
 def test_what_is_in_flight_is_cancelled_when_the_wait_for_room_ends_early(pool: ThreadPoolExecutor) -> None:
     transport = Transport(answer_after=99)
 
-    def plan() -> Plan[None]:
+    async def call() -> None:
         for _ in range(9):
-            yield from send(REQUEST, LIMIT)
+            await Send(REQUEST, LIMIT)
 
-    steps = make_driver(transport, pool).drive(plan())
+    steps = make_driver(transport, pool).drive(call())
     next(steps)
     steps.close()
     assert [future.cancelled() for future in transport.futures] == [True] * (LIMIT // REQUEST.rows)

@@ -1,0 +1,100 @@
+"""What a call awaits: requests, jobs in threads, pauses.
+
+A call of the client is one coroutine, written once for both clients and all transports. It does no input or output
+itself: it awaits the operations below, and the Driver carries them out and sends their outcome back into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from lychee_client.transports.base import ControlRequest, InferRequest, InferResponse, Request
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Handle(Generic[T]):
+    """Work that has been started. Calls do not look inside.
+
+    Attributes:
+        future: The outcome of the work.
+        request: What was sent; None for a job.
+    """
+
+    future: Future[T]
+    request: Request | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether waiting for it takes no time, unless it failed and is tried again."""
+        return self.future.done()
+
+
+class Operation(Generic[T]):
+    """Something that a call awaits; T is its outcome."""
+
+    def __await__(self) -> Generator[Operation[Any], Any, T]:
+        outcome: T = yield self
+        return outcome
+
+
+@dataclass(frozen=True)
+class Send(Operation[Handle[InferResponse]]):
+    """Send a request, and go on with a handle before the answer is there.
+
+    Attributes:
+        request: What to send.
+        max_rows_in_flight: Wait until no more rows than this, this request's included, are unanswered, or none are.
+            None does not wait.
+    """
+
+    request: InferRequest
+    max_rows_in_flight: int | None = None
+
+
+@dataclass(frozen=True)
+class Ask(Operation[Handle[dict[str, Any]]]):
+    """Send a question about the server itself, and go on with a handle before the answer is there."""
+
+    request: ControlRequest
+
+
+@dataclass(frozen=True)
+class Begin(Operation[Handle[T]]):
+    """Start a job that would block (decoding, tokenizing, the disk) in a thread, and go on with a handle."""
+
+    job: Callable[[], T]
+
+
+@dataclass(frozen=True)
+class Wait(Operation[T]):
+    """Wait for the outcome of a handle; its error is raised."""
+
+    handle: Handle[T]
+
+
+@dataclass(frozen=True)
+class Sleep(Operation[None]):
+    """Do nothing for a while.
+
+    Attributes:
+        duration_s: How long at most; less if the deadline is nearer.
+        waiting_for: What the message names when the deadline has passed.
+    """
+
+    duration_s: float
+    waiting_for: str
+
+
+async def ask(request: ControlRequest) -> dict[str, Any]:
+    """Send a question about the server itself, and return the JSON object that answers."""
+    return await Wait(await Ask(request))
+
+
+async def in_thread(job: Callable[[], T]) -> T:
+    """Run a job in a thread, and return its result."""
+    return await Wait(await Begin(job))
