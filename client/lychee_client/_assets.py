@@ -33,7 +33,8 @@ async def fetch_assets(cache_dir: Path) -> Assets:
     """Fetch the manifest, and the tokenizer too unless the disk has it.
 
     Args:
-        cache_dir: Created if it is missing. A folder that cannot be written costs a download per client, no more.
+        cache_dir: The folder for tokenizers; it is created if it is missing. If it cannot be written, each client
+            downloads the tokenizer again, and nothing worse happens.
 
     Raises:
         ContractError: The manifest does not fit this client, or the tokenizer does not fit the manifest.

@@ -57,9 +57,10 @@ class Calls:
     """Makes the calls of one client, and keeps what they learn about the server.
 
     Args:
-        config: Of the client.
-        shared_memory: To be made known to the server, or None.
-        embedding_cache: Keeps the documents' embeddings; None: nothing does.
+        config: The settings of the client.
+        shared_memory: The memory for larger tensors, made known to the server when the model is loaded; None sends
+            every tensor itself.
+        embedding_cache: Keeps the documents' embeddings between calls; None keeps nothing.
 
     Attributes:
         closed: True once the client is closed.

@@ -31,23 +31,24 @@ class LycheeClient(BaseClient):
 
     Args:
         url: "HOST:PORT" or "grpc://HOST:PORT" for gRPC, "http://HOST:PORT" for HTTP, "grpcs://" and "https://" with
-            TLS. Default: LYCHEE_URL, then "localhost:8001".
-        timeout_s: Seconds for one whole call; None waits forever. Default: LYCHEE_TIMEOUT_S, then 30.
-        policy: Default policy of `rerank`: "strict", "balanced", "exploratory", a Policy or a Calibration.
-        max_img_size: Most pixels of one image, as the side of a square, for a model that reads images in their own
-            size: fewer pixels cost less time, and detail. None: what the model was exported with. Default:
-            LYCHEE_MAX_IMG_SIZE, then None.
+            TLS. The default is LYCHEE_URL, then "localhost:8001".
+        timeout_s: Seconds for one whole call; None waits forever. The default is LYCHEE_TIMEOUT_S, then 30.
+        policy: The policy of every `rerank` that names no other: "strict", "balanced", "exploratory", a Policy or a
+            Calibration.
+        max_img_size: The most pixels of one image, as the side of a square, for a model that reads images in their own
+            size: fewer pixels cost less time, and detail. None keeps to what the model was exported with. The default
+            is LYCHEE_MAX_IMG_SIZE, then None.
         transport: Replaces the connection, for tests and servers in this process: something that has the methods of
             `lychee_client.transports.base.Transport`.
         embedding_cache: Keeps the embeddings of documents' texts and images, so that those which come again are neither
             decoded, sent nor computed; None keeps nothing. Used with dual encoders (a cross-encoder reads a document
             together with its query, and has nothing to keep) and never for golden pairs.
-        executor: Threads that decode and tokenize, for programs with threads of another kind (gevent), and for many
-            clients that share some; `close` leaves them running. None: up to four of the client's own.
-        tls: Certificates, for "grpcs" and "https". None: those of the system.
-        headers: Sent with every request, as gRPC metadata or HTTP headers.
-        keepalive_s: Seconds without traffic after which gRPC pings and HTTP closes a connection. None: the libraries'
-            own.
+        executor: The threads that decode and tokenize, for programs with threads of another kind (gevent), and for many
+            clients that share some; `close` leaves them running. With None the client has up to four of its own.
+        tls: The certificates, for "grpcs" and "https". None takes those of the system.
+        headers: The headers that every request carries, as gRPC metadata or HTTP headers.
+        keepalive_s: Seconds without traffic after which gRPC sends a ping and HTTP closes a connection. None leaves it
+            to the libraries.
         max_retries: How often a request that failed with a retryable error is sent again.
         shared_memory: Whether larger tensors travel through shared memory, to a server on this host.
 
@@ -103,18 +104,22 @@ class LycheeClient(BaseClient):
             query: A `str` is always text, never a path. With an ImageText, both parts count: a dual encoder weighs them
                 equally, a cross-encoder reads them together.
             documents: Any mix of texts and images. An empty list gives an empty response without a request.
-            instruction: What makes a document relevant, for a model that reads one. None: the model's default.
-            top_n: How many results to return at most. None: all.
-            score_threshold: Results below it are left out; inclusive, from 0 to 1. None: no threshold.
+            instruction: What makes a document relevant, for a model that reads an instruction. None takes the model's
+                default.
+            top_n: How many results to return at most. None returns all.
+            score_threshold: The lowest relevance score, from 0 to 1, that a result may have; lower ones are left out.
+                None sets no threshold.
             min_results: How many of the best results stay although they are below `score_threshold`, marked
                 `below_threshold`.
-            policy: What labels each result with a decision: a name, a Policy or a Calibration. None: the client's.
+            policy: The policy that labels each result with a decision: a name, a Policy or a Calibration. None takes
+                the client's.
             return_documents: Whether each result holds its document.
             priority: "bulk" sends little at a time, so that interactive calls overtake it.
             server_timings: Whether to ask the server, before and after, what it counted per model: two more requests.
-            timeout_s: Seconds for the whole call, retries included. None waits forever. Default: the client's.
-            request_id: Under which Triton's log and every error know the call's requests, as "<request_id>/<number>": 1
-                to 128 printable ASCII characters without spaces. None: the client makes ids up.
+            timeout_s: Seconds for the whole call, retries included. None waits forever. The default is the client's.
+            request_id: The id under which Triton's log and every error know the call's requests, as
+                "<request_id>/<number>": 1 to 128 printable ASCII characters without spaces. With None the client makes
+                ids up.
 
         Raises:
             InvalidInputError: The query cannot be used, or `documents` is one string.
@@ -161,9 +166,9 @@ class LycheeClient(BaseClient):
         are. A call that fails does not end the others: its outcome holds the error.
 
         Args:
-            calls: Pairs of query and documents; read as results are fetched.
+            calls: The pairs of query and documents; they are read as results are fetched.
             concurrency: How many calls are under way at the same time, at least 1.
-            instruction: As for `rerank`, for every call; so are the arguments below.
+            instruction: See `rerank`; like the arguments below, it holds for every call.
             top_n: See `rerank`.
             score_threshold: See `rerank`.
             min_results: See `rerank`.
@@ -172,7 +177,7 @@ class LycheeClient(BaseClient):
             priority: See `rerank`.
             server_timings: See `rerank`.
             timeout_s: Seconds for each call.
-            request_id: The same for all calls.
+            request_id: See `rerank`; all calls have this one id.
 
         Raises:
             ConfigurationError: `concurrency` or an option cannot be used.
@@ -230,7 +235,8 @@ class LycheeClient(BaseClient):
             request_id: See `rerank`.
 
         Raises:
-            LycheeError: As `rerank`; and what is wrong with the document.
+            LycheeError: Whatever `rerank` raises, and also the error of the document, which `rerank` would put into
+                `errors`.
         """
         options: RerankOptions = {
             "instruction": instruction,

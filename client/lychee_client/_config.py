@@ -54,13 +54,13 @@ class ClientConfig:
         url: "HOST:PORT" or "grpc://HOST:PORT" for gRPC, "http://HOST:PORT" for HTTP; "grpcs" and "https" with TLS.
         timeout_s: Seconds for one whole call. None waits forever.
         policy: What turns scores into decisions.
-        max_img_size: Most pixels of one image, as the side of a square, for a model that reads images in their own
-            size. None: what the model was exported with.
-        tls: Goes with "grpcs" and "https"; None: their defaults.
-        headers: Sent with every request, as gRPC metadata or HTTP headers.
+        max_img_size: The most pixels of one image, as the side of a square, for a model that reads images in their own
+            size. None keeps to what the model was exported with.
+        tls: The certificates, for "grpcs" and "https" only. None takes the defaults of the two.
+        headers: The headers that every request carries, as gRPC metadata or HTTP headers.
         keepalive_s: See Connection.
         max_retries: See RetryPolicy.
-        shared_memory: Put larger tensors into shared memory; the server must be on this host.
+        shared_memory: Whether larger tensors travel through shared memory; the server must then be on this host.
 
     Raises:
         ConfigurationError: One of them cannot be used.

@@ -12,7 +12,7 @@ class Deadline:
     """Starts to run when it is made.
 
     Args:
-        timeout_s: Seconds. None never passes.
+        timeout_s: Seconds until the deadline. With None it never passes.
 
     Raises:
         ConfigurationError: `timeout_s` is not a positive number.
@@ -27,10 +27,10 @@ class Deadline:
         """Return the seconds that are left, more than 0, or None without a limit.
 
         Args:
-            waiting_for: For the message.
+            waiting_for: What the caller waits for, as the message of the error says it.
 
         Raises:
-            DeadlineExceededError: None are left.
+            DeadlineExceededError: No seconds are left.
         """
         if self._ends_at_s is None:
             return None

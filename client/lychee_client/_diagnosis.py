@@ -12,14 +12,14 @@ from lychee_client._errors import (
     ServerError,
     ServerOverloadedError,
 )
-from lychee_client.transports.base import ControlRequest, Doubt, TransportError
+from lychee_client.transports.base import Ambiguity, ControlRequest, TransportError
 
 
 def probe_for(failure: TransportError, model_name: str) -> ControlRequest | None:
     """Return the question that settles what the status leaves open, or None where nothing is open."""
-    if failure.kind is Doubt.OVERLOADED_OR_GONE:
+    if failure.kind is Ambiguity.OVERLOADED_OR_GONE:
         return ControlRequest("live")
-    if failure.kind is Doubt.REJECTED_OR_NOT_READY:
+    if failure.kind is Ambiguity.REJECTED_OR_NOT_READY:
         return ControlRequest("model_ready", model_name)
     return None
 
@@ -28,15 +28,15 @@ def diagnose(failure: TransportError, probe_passed: bool, model_name: str, url: 
     """Return the exception for a failure.
 
     Args:
-        failure: Of one request.
-        probe_passed: Answer to the probe; ignored where there was none.
-        model_name: The model or the action that was asked for.
-        url: Of the server.
+        failure: The failure of one request, as its transport reports it.
+        probe_passed: Whether the probe was answered with yes; ignored where there was no probe.
+        model_name: The model that was asked for, or the action.
+        url: The server's URL, for the message.
     """
     kind = failure.kind
-    if kind is Doubt.OVERLOADED_OR_GONE:
+    if kind is Ambiguity.OVERLOADED_OR_GONE:
         kind = ServerOverloadedError if probe_passed else ConnectionFailedError
-    elif kind is Doubt.REJECTED_OR_NOT_READY:
+    elif kind is Ambiguity.REJECTED_OR_NOT_READY:
         kind = RequestRejectedError if probe_passed else ModelNotReadyError
     about: dict[str, Any] = {"model_name": model_name, "request_id": failure.request_id}
     if kind is ConnectionFailedError:

@@ -50,11 +50,12 @@ class Driver:
 
     Args:
         transport: Sends the requests.
-        url: Of the server, for messages.
+        url: The server's URL, for messages.
         pool: Runs the jobs.
-        deadline: Of the whole call, retries included.
+        deadline: The deadline of the whole call, retries included.
         retry: When to send a request again.
-        request_id: The caller's own: requests get it with a number of theirs, errors without one get it alone.
+        request_id: The caller's own id. Requests get it with a number of theirs, and errors without an id get it alone.
+            With None each request has an id that its transport makes up.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ class EmbeddingCache(Protocol):
         """Return what is kept under each key, in their order; None where nothing is.
 
         Args:
-            keys: 32 bytes each.
+            keys: The keys to look up, 32 bytes each.
         """
 
     def put_many(self, entries: Mapping[bytes, bytes]) -> None:
@@ -52,8 +52,8 @@ class CachedEmbedding:
     """What an encoder made of a text or an image.
 
     Attributes:
-        vector: float32, (D,).
-        image: Of an image; None for a text.
+        vector: The embedding, float32, (D,).
+        image: The sizes of the image that was encoded; None for a text.
     """
 
     vector: Vector
@@ -64,8 +64,8 @@ class EmbeddingKeys:
     """Names for what one encoder makes: equal only where model, preprocessing and content are.
 
     Args:
-        manifest: Of the model.
-        encoder: Name of the encoder, which has an artifact.
+        manifest: The manifest of the model.
+        encoder: The name of the encoder, which must have an artifact in the manifest.
         preprocessing: What happens to the content before it is encoded.
     """
 

@@ -26,7 +26,7 @@ class Execution:
 
     Attributes:
         provider: "cpu", "openvino", "cuda" or "unknown".
-        precision: In which it computes, "fp32" or "bf16"; None where the server does not say.
+        precision: The precision in which it computes, "fp32" or "bf16"; None where the server does not say.
         reason: Why the server chose it; empty where it did not choose.
         error_budget: How far a score may be from the reference's for it.
     """

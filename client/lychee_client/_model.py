@@ -19,7 +19,7 @@ class Model:
     """What a client knows about the server's model.
 
     Attributes:
-        manifest: As the server has it.
+        manifest: The server's manifest, with what executes each encoder.
         pipeline: Prepares images as the client was asked to; uses the embedding cache where there is one.
         reference_pipeline: Prepares images as the model was exported and computes everything, for the golden pairs.
         warning: What is wrong with the client's max_img_size, or None.
@@ -40,7 +40,7 @@ def load_model(
     """Choose the model's pipeline.
 
     Args:
-        manifest: Of the model.
+        manifest: The manifest of the model.
         tokenizer_json: The model's tokenizer.
         max_img_size: See ClientConfig.
         embedding_cache: See LycheeClient.

@@ -18,12 +18,12 @@ MAX_CEILING_S: Final = 2.0
 class RetryPolicy:
     """How often and how soon a request that failed with a retryable error is sent again.
 
-    Before retry number n the client waits a random time between 0 and `FIRST_CEILING_S` * 2^n seconds, at most
-    `MAX_CEILING_S`, so that clients that failed together do not come back together.
+    Before retry number n, counted from 0, the client waits a random time between 0 and `FIRST_CEILING_S` * 2^n seconds,
+    at most `MAX_CEILING_S`, so that clients that failed together do not come back together.
 
     Args:
-        max_retries: Of one request; 0 sends it once.
-        uniform: Draws from a range of numbers.
+        max_retries: The most times that one request is sent again; with 0 it is sent once.
+        uniform: Draws a number between the two that it is given.
 
     Raises:
         ConfigurationError: `max_retries` is not a whole number from 0 on.
@@ -41,7 +41,7 @@ class RetryPolicy:
         """Return the seconds to wait before the next retry, or None if there is none.
 
         Args:
-            retries: How many there were.
+            retries: How many retries there have been.
         """
         if retries >= self.max_retries:
             return None

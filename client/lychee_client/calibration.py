@@ -25,24 +25,25 @@ class Calibration:
     """What `lychee calibrate` writes. Pass it to a client as its policy.
 
     Args:
-        created_at: UTC, ISO 8601, for example "2026-11-22T09:30:00Z".
-        client_version: Of lychee-rerank-client.
-        model: Whose scores were calibrated.
+        created_at: When the calibration was made: UTC, ISO 8601, for example "2026-11-22T09:30:00Z".
+        client_version: The version of lychee-rerank-client that wrote it.
+        model: The model whose scores were calibrated.
         instruction: The instruction in effect; None where the model reads none.
         target: What the threshold was chosen for: "precision>=P", "recall>=R" or "f1".
-        threshold: On `relevance_score`, inclusive: from here on a document is accepted.
-        threshold_low: Lower end of the threshold's bootstrap confidence interval.
-        threshold_high: Upper end.
-        confidence: Of that interval, in (0, 1).
-        review_threshold: From here on, up to `threshold`, a document is marked for review. Equal: no review band.
-        precision: Of the labelled pairs from `threshold` on: the share that is relevant.
-        recall: Share of the relevant pairs that `threshold` accepts.
-        f1: Harmonic mean of the two.
-        pairs: Labelled pairs that all this rests on.
+        threshold: The lowest `relevance_score` of an accepted document: the threshold is inclusive.
+        threshold_low: The lower end of the threshold's bootstrap confidence interval.
+        threshold_high: The upper end of that interval.
+        confidence: The confidence level of that interval, in (0, 1).
+        review_threshold: The lowest score of a document that is marked for review, if it is below `threshold`. If it
+            equals `threshold`, there is no review band.
+        precision: The share that is relevant among the labelled pairs that `threshold` accepts.
+        recall: The share of the relevant pairs that `threshold` accepts.
+        f1: The harmonic mean of precision and recall.
+        pairs: How many labelled pairs all this rests on.
         positives: How many of them are relevant.
         queries: How many queries they belong to.
-        mapping: From the logit to the probability of being relevant.
-        data_sha256: Of the labelled pairs, whatever their order and file names; 64 hex digits.
+        mapping: The mapping from the logit to the probability of being relevant.
+        data_sha256: The SHA-256 of the labelled pairs, whatever their order and file names; 64 hex digits.
 
     Raises:
         ConfigurationError: A number is out of its range.
@@ -96,7 +97,7 @@ class Calibration:
         """Return how likely pairs are to be relevant, going by the labelled pairs.
 
         Args:
-            logits: `RerankResult.logit`, one or many. Not the relevance score, which is 1.0 for every large logit.
+            logits: One or many of `RerankResult.logit`. Not the relevance score, which is 1.0 for every large logit.
 
         Returns:
             float64, in the shape of `logits`, in [0, 1].
@@ -110,11 +111,11 @@ class Calibration:
         otherwise they differ anyway.
 
         Args:
-            identity: Of the model that is to be used.
-            instruction: The one in effect; None where the model reads none.
+            identity: The identity of the model that is to be used.
+            instruction: The instruction in effect; None where the model reads none.
 
         Returns:
-            One sentence part per difference; empty if the calibration fits.
+            A phrase for each difference; empty if the calibration fits.
         """
         differences = []
         for name in ("model_id", "revision", "precision"):
@@ -178,7 +179,7 @@ class Calibration:
         """Write the calibration as JSON; on failure the file keeps its old content.
 
         Args:
-            path: By custom it ends with .json.
+            path: The file to write; by custom its name ends with .json.
             replace: Whether an existing file may be replaced.
 
         Raises:

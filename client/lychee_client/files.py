@@ -15,7 +15,7 @@ def check_writable(path: Path, *, replace: bool) -> None:
     """Find out before hours of work whether its outcome could be written.
 
     Args:
-        path: Of the file to write later.
+        path: The file that is to be written later.
         replace: Whether an existing file may be replaced.
 
     Raises:
@@ -36,8 +36,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write a file in one step: whatever goes wrong, `path` holds either its old content or all of the new.
 
     Args:
-        path: An existing file is replaced and keeps its permissions.
-        data: The whole content.
+        path: The file to write. An existing one is replaced, and its permissions are kept.
+        data: The whole content of the file.
 
     Raises:
         ConfigurationError: The file cannot be written.

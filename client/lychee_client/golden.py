@@ -18,8 +18,8 @@ class GoldenPairResult:
     """One replayed pair.
 
     Attributes:
-        expected: Score of the reference implementation.
-        measured: Score of the live server.
+        expected: The score of the reference implementation.
+        measured: The score of the live server.
     """
 
     expected: float
@@ -27,7 +27,7 @@ class GoldenPairResult:
 
     @property
     def abs_error(self) -> float:
-        """Distance of the two."""
+        """The absolute difference of the two scores."""
         return abs(self.measured - self.expected)
 
 
@@ -36,8 +36,8 @@ class GoldenReport:
     """The outcome of one replay.
 
     Attributes:
-        pairs: In the manifest's order.
-        tolerance: Largest allowed absolute error.
+        pairs: The replayed pairs, in the manifest's order.
+        tolerance: The largest absolute error that passes.
     """
 
     pairs: tuple[GoldenPairResult, ...]
@@ -45,7 +45,7 @@ class GoldenReport:
 
     @property
     def max_abs_error(self) -> float:
-        """Largest absolute error; 0 without pairs."""
+        """The largest absolute error of a pair; 0 without pairs."""
         return max((pair.abs_error for pair in self.pairs), default=0.0)
 
     @property

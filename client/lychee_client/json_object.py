@@ -18,7 +18,7 @@ class JsonObject:
 
     Args:
         data: The object.
-        prefix: Put before every key in messages, for example "model.".
+        prefix: What messages put before every key, for example "model.".
     """
 
     def __init__(self, data: dict[str, Any], prefix: str = "") -> None:

@@ -17,7 +17,7 @@ def model_timings(
 
     Args:
         before: The first answer.
-        after: The second one. Integers may be strings, as protobuf's JSON writes them.
+        after: The second answer. Its integers may be strings, as protobuf's JSON writes them.
         model_names: The models of interest.
     """
     first, second = _by_model(before), _by_model(after)

@@ -41,11 +41,11 @@ def rank(
 
     Args:
         outcome: What a pipeline returned.
-        policy: Decides; it labels results and drops none.
-        top_n: At most so many results. None keeps all.
-        score_threshold: Inclusive. None keeps all.
-        min_results: So many of the best are kept below `score_threshold` too.
-        documents: Put into the results. None: left out.
+        policy: The policy that decides; it labels results and drops none.
+        top_n: How many results to keep at most. None keeps all.
+        score_threshold: The lowest relevance score that a result may have. None keeps all.
+        min_results: How many of the best results are kept although they are below `score_threshold`.
+        documents: The documents, to be put into the results. None leaves them out.
     """
     ordered = sorted(outcome.scores.items(), key=lambda item: (-item[1].relevance_score, item[0]))
     ranking = (

@@ -48,8 +48,8 @@ class IsotonicMapping:
     """A rising line through knots; beyond the outer knots it stays level.
 
     Args:
-        logits: Strictly ascending.
-        probabilities: One per logit, in [0, 1], never falling.
+        logits: The logits of the knots, strictly ascending.
+        probabilities: The probabilities of the knots, one per logit, in [0, 1], never falling.
 
     Raises:
         ConfigurationError: The knots are not like that.

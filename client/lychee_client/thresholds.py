@@ -17,9 +17,10 @@ class Policy:
     """Two inclusive thresholds on `relevance_score`.
 
     Args:
-        name: What users call it.
-        accept: From this score on, a document is accepted.
-        review: From this score on, up to `accept`, a document is marked for review. Equal to `accept`: no review band.
+        name: The name by which users call the policy.
+        accept: The lowest score of a document that is accepted.
+        review: The lowest score of a document that is marked for review, if it is below `accept`. If it equals
+            `accept`, there is no review band.
 
     Raises:
         ConfigurationError: The thresholds are not 0 <= review <= accept <= 1.
@@ -63,7 +64,7 @@ def decide(relevance_score: float, policy: str | Policy) -> Decision:
     """Turn one score into a decision.
 
     Args:
-        relevance_score: In [0, 1].
+        relevance_score: The score to decide on, in [0, 1].
         policy: A policy or the name of one.
 
     Returns:

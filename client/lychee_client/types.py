@@ -39,15 +39,16 @@ class RerankResult:
 
     Attributes:
         index: Position in the caller's list of documents.
-        relevance_score: In [0, 1]; an order, not a proportion.
+        relevance_score: The score after the sigmoid, in [0, 1]; an order, not a proportion.
         logit: The score before the sigmoid: it still differs where the score is 0.9999999.
         decision: What the call's policy makes of the score.
-        modality: Which kind of document it was.
+        modality: The kind of document it was.
         truncated: True if the document's text was longer than the model reads, so that its end did not count.
-        tokens: Length of the document's text as the model read it, or None without a text. A cross-encoder reads
-            instruction, query and document as one: of all that, images included.
-        image_size: Width and height of the document's image in pixels, upright, or None without an image.
-        image_resized_to: Width and height after resizing, before any crop, or None without an image.
+        tokens: The length of the document's text in tokens, as the model read it, or None without a text. A
+            cross-encoder reads instruction, query and document as one: there it is the length of all that, images
+            included.
+        image_size: The width and height of the document's image in pixels, upright, or None without an image.
+        image_resized_to: The width and height of that image after resizing, before any crop, or None without an image.
         image_tokens: How many of `tokens` are the document's image; None where images are no tokens.
         below_threshold: True if the result is here only because of `min_results`.
         document: The document itself, where the call asked for it.
@@ -89,11 +90,11 @@ class ModelTimings:
     Triton counts per model and not per request: the requests of other callers that ended meanwhile are in here too.
 
     Attributes:
-        requests: How many were answered, those from the cache included.
-        queue_ms: Mean time that a request waited.
-        compute_ms: Mean time that a request was computed, copying of tensors included.
-        cache_hits: How many were answered from the response cache.
-        cache_misses: How many were looked up there in vain; without a cache, 0.
+        requests: How many requests were answered, those from the cache included.
+        queue_ms: The mean time that a request waited.
+        compute_ms: The mean time that a request was computed, copying of tensors included.
+        cache_hits: How many requests were answered from the response cache.
+        cache_misses: How many requests were looked up there in vain; 0 without a cache.
     """
 
     requests: int
@@ -108,11 +109,11 @@ class Timings:
     """Wall time of one call in milliseconds. The stages overlap, so they add up to more than the total.
 
     Attributes:
-        total_ms: The whole call.
-        preprocess_ms: Until the last document was decoded, resized or tokenized.
-        encode_query_ms: Until the query's embedding arrived; 0 for a cross-encoder, which has none.
-        score_documents_ms: From the first document's request to the last one's answer.
-        server: By model, where the call asked for `server_timings`.
+        total_ms: The time of the whole call.
+        preprocess_ms: The time until the last document was decoded, resized or tokenized.
+        encode_query_ms: The time until the query's embedding arrived; 0 for a cross-encoder, which has none.
+        score_documents_ms: The time from the first document's request to the last one's answer.
+        server: What the server counted, by model, where the call asked for `server_timings`.
     """
 
     total_ms: float = 0.0
@@ -123,7 +124,7 @@ class Timings:
 
     @property
     def cache_hits(self) -> int | None:
-        """Requests that the server answered from its cache, or None where it was not asked."""
+        """The number of requests that the server answered from its cache, or None where it was not asked."""
         return None if self.server is None else sum(model.cache_hits for model in self.server.values())
 
 
@@ -132,8 +133,8 @@ class CacheUse:
     """What one call found in the client's embedding cache; a text or image that comes twice counts once.
 
     Attributes:
-        hits: Texts and images of documents whose embedding was there.
-        misses: Those whose embedding had to be computed.
+        hits: How many texts and images of documents had their embedding in the cache.
+        misses: How many had an embedding that had to be computed.
     """
 
     hits: int
@@ -145,11 +146,11 @@ class RerankResponse:
     """The outcome of one call.
 
     Attributes:
-        results: In rank order, best first; equal scores keep the caller's order.
+        results: The ranked documents, best first; equal scores keep the caller's order.
         errors: The documents that could not be ranked, in the caller's order.
         timings: Where the time went.
-        model: Which model scored; None where nothing was sent.
-        instruction: The one that the model read, or None if it reads none.
+        model: The model that scored; None where nothing was sent.
+        instruction: The instruction that the model read, or None if it reads none.
         warnings: What does not fit together: see `LycheeClient.rerank`.
         embedding_cache: What the client's embedding cache saved; None without one, or where the model has no use for
             it.
@@ -184,8 +185,8 @@ class ModelStatus:
     """One model of a server.
 
     Attributes:
-        name: Of the model.
-        version: As the server names it; empty if none is loaded.
+        name: The name of the model.
+        version: The version as the server names it; empty if none is loaded.
         ready: True if it answers requests.
         reason: Why it is not ready, as the server says.
     """
@@ -203,8 +204,8 @@ class ServerStatus:
     Attributes:
         live: True if a Triton server answers.
         ready: True if all its models are ready.
-        version: Of Triton, or None if nothing answers.
-        models: All models in its repository.
+        version: The version of Triton, or None if nothing answers.
+        models: All models in the server's repository.
     """
 
     live: bool

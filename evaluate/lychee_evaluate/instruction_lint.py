@@ -20,7 +20,7 @@ class LintWarning:
     """One reason why an instruction's scores may not mean what its author thinks.
 
     Attributes:
-        code: Short name of the reason, for example "exact-only".
+        code: A short name of the reason, for example "exact-only".
         message: Why it matters and what to write instead.
         excerpt: The words that gave rise to it.
     """

@@ -22,8 +22,8 @@ class PiecePlan:
     """What one model will take.
 
     Args:
-        size: Its files.
-        memory_bytes: Of the process that serves it, when it computes the largest request.
+        size: The sizes of the model and of its files.
+        memory_bytes: Bytes of memory that the process which serves it takes while it computes the largest request.
     """
 
     size: PieceSize
@@ -35,11 +35,11 @@ class DryRun:
     """What an export would do.
 
     Args:
-        model_id: The checkpoint.
-        family: Its family.
+        model_id: The name of the checkpoint that users know.
+        family: The name of the checkpoint's family module.
         pieces: The models with files of their own.
-        ensembles: The models without.
-        download_bytes: Size of the weights on the hub; None for a folder, or if the hub cannot be asked.
+        ensembles: The ensembles: models without files of their own.
+        download_bytes: The size of the weights on the hub, in bytes; None for a folder, or if the hub cannot be asked.
     """
 
     model_id: str
@@ -79,10 +79,10 @@ def plan_export(
     torch would hold them, and the process itself.
 
     Args:
-        checkpoint: As for the export.
-        precision: As for the export.
-        limits: As for the export.
-        revision: As for the export.
+        checkpoint: The name of a bundled checkpoint, the path of a checkpoint folder, or "owner/name" on the hub.
+        precision: The precision of the weights.
+        limits: What the deployment admits. None takes the default limits.
+        revision: The branch, tag or commit on the hub. None takes the main branch.
 
     Raises:
         CheckpointError: The checkpoint's config or tokenizer cannot be read.

@@ -26,10 +26,10 @@ class PieceSize:
     """What one model will take.
 
     Args:
-        name: The model's name.
-        parameters: Number of its weights.
-        exported_bytes: Size of the file that torch writes.
-        served_bytes: Size of the file that is served: smaller if its weights are quantized afterwards.
+        name: The name of the model.
+        parameters: How many weights it has.
+        exported_bytes: The size in bytes of the file that torch writes.
+        served_bytes: The size in bytes of the file that is served: smaller if its weights are quantized afterwards.
     """
 
     name: str
@@ -39,7 +39,7 @@ class PieceSize:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Names of the files in the version folder."""
+        """The names of the files in the version folder."""
         return (MODEL_FILENAME,) if self.served_bytes <= EXTERNAL_DATA_BYTES else (MODEL_FILENAME, DATA_FILENAME)
 
 
@@ -52,7 +52,7 @@ def check_disk_space(repository: Path, sizes: Iterable[PieceSize]) -> None:
     """Compare what an export needs at its worst moment with what is free.
 
     Raises:
-        RepositoryError: There is not enough.
+        RepositoryError: There is not enough free space.
     """
     needed = sum(size.exported_bytes + _GRAPH_BYTES for size in sizes)
     needed += sum(size.served_bytes for size in sizes if size.served_bytes != size.exported_bytes)

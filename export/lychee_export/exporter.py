@@ -60,10 +60,10 @@ class ExportReport:
     """What an export wrote and measured.
 
     Args:
-        sizes_bytes: Size of each model's files by model name.
-        parity: Measured differences from the reference, on ONNX Runtime's plain CPU provider.
-        golden_error: Largest difference of a golden pair's score, when the client preprocesses.
-        manifest: The manifest.
+        sizes_bytes: The size of each model's files in bytes, by model name.
+        parity: The measured differences from the reference, on ONNX Runtime's plain CPU provider.
+        golden_error: The largest difference of a golden pair's score, when the client preprocesses.
+        manifest: The manifest that was written.
     """
 
     sizes_bytes: dict[str, int]
@@ -104,15 +104,15 @@ def export_checkpoint(
     An interrupted export goes on where it was when it is started again in the same way.
 
     Args:
-        checkpoint: Name of a bundled checkpoint, path of a checkpoint folder, or "owner/name" on the hub.
-        repository: The model repository; made if absent.
-        precision: The weights' precision.
+        checkpoint: The name of a bundled checkpoint, the path of a checkpoint folder, or "owner/name" on the hub.
+        repository: The folder of the model repository; it is made if it is absent.
+        precision: The precision of the weights.
         progress: Called with a line for each step.
-        limits: What the deployment admits. None: the default limits.
-        revision: Branch, tag or commit on the hub. None: the main branch.
-        target: Hardware that the configurations are for.
+        limits: What the deployment admits. None takes the default limits.
+        revision: The branch, tag or commit on the hub. None takes the main branch.
+        target: The hardware that the configurations are for.
         flash_attn: Whether attention becomes one fused operator of ONNX Runtime.
-        calibration_data: Folder of texts and images for s8. None: bundled ones.
+        calibration_data: The folder of texts and images for s8. None takes bundled ones.
 
     Raises:
         CheckpointError: The checkpoint or the calibration data cannot be read, or the precision is not for it.

@@ -41,7 +41,7 @@ def activation_bytes(piece: Piece) -> int:
     needs less; its arena keeps what it once took.
 
     Args:
-        piece: Its module may lie on the meta device.
+        piece: The model to serve; its module may lie on the meta device.
     """
     rows = rows_per_run(piece.signature)
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):

@@ -55,8 +55,8 @@ def new_chart(title: str, *, panels: int = 1) -> tuple[Figure, list[Axes]]:
     """Make an empty picture, WIDTH_PX wide: two panels side by side, an odd last one over the whole width.
 
     Args:
-        title: Above all panels; line breaks are kept.
-        panels: At least 1.
+        title: The text above all panels; line breaks are kept.
+        panels: How many panels there are; at least 1.
 
     Returns:
         The figure, and its axes in reading order, with the grid on.

@@ -21,7 +21,7 @@ from lychee_server.execution import DEFAULT_ERROR_BUDGET, format_budget, parse_b
 from lychee_server.gateway.cli import gateway as gateway_command
 from lychee_server.gateway.process import GatewayChoice, GatewayProcess
 from lychee_server.gateway.settings import DEFAULT_HOST, DEFAULT_PORT
-from lychee_server.status import ServerStatus, read_models, read_status
+from lychee_server.status import LocalServer, read_models, read_status
 from lychee_server.termination import raise_on_sigterm
 from lychee_server.triton import TritonServer
 
@@ -321,7 +321,7 @@ def status(
         raise typer.Exit(EXIT_UNHEALTHY)
 
 
-def _print_status(current: ServerStatus) -> None:
+def _print_status(current: LocalServer) -> None:
     typer.echo(f"{'Ready' if current.healthy else 'Not ready'}: pid {current.pid}, up {current.uptime_s:.0f} s")
     if current.gateway is not None:
         problem = f"  not ready: {current.gateway.problem}" if current.gateway.problem else ""

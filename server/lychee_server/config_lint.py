@@ -55,8 +55,8 @@ def lint_repository(repository: Path, *, gpu_count: int) -> tuple[int, list[Prob
     """Check every `config.pbtxt` and every variant in `configs/`.
 
     Args:
-        repository: Folder with one folder per model.
-        gpu_count: NVIDIA GPUs of this machine.
+        repository: The folder that has one folder per model.
+        gpu_count: How many NVIDIA GPUs this machine has.
 
     Returns:
         How many files there are, and their problems by file and line.

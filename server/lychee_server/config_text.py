@@ -19,9 +19,9 @@ class Problem:
     """What is wrong with one key.
 
     Attributes:
-        path: Of the file.
-        line: Of the key, from 1.
-        key: As a path through the file, such as `input[1].data_type`; empty where no key is to blame.
+        path: The path of the file.
+        line: The line to look at, counted from 1.
+        key: The key as a path through the file, such as `input[1].data_type`; empty where no key is to blame.
         seen: What the file says, and what Triton makes of it.
         advice: What to write instead.
         severity: "error": Triton refuses the model; "warning": it loads, and does not do what the file suggests.
@@ -40,11 +40,11 @@ class Field:
     """One key of the file with what stands behind it.
 
     Attributes:
-        name: As it is written.
-        line: Where its value begins, from 1.
-        value: Of a scalar, unquoted; None for a group of fields.
-        fields: Of a group.
-        key: Path through the file.
+        name: The name, as it is written.
+        line: The line where its value begins, counted from 1.
+        value: The value of a scalar, unquoted; None for a group of fields.
+        fields: The fields of a group; empty for a scalar.
+        key: Its path through the file.
     """
 
     name: str
@@ -75,8 +75,8 @@ class ConfigFile:
     """A configuration that Triton's schema accepts.
 
     Attributes:
-        path: Of the file.
-        folder: Of the model, with its versions.
+        path: The path of the file.
+        folder: The folder of the model, with its versions.
         root: The fields with their lines.
         message: The same as Triton's protobuf message.
     """
@@ -104,8 +104,8 @@ def read_config(path: Path, folder: Path) -> tuple[ConfigFile | None, list[Probl
     """Read a configuration, and hold it against Triton's schema.
 
     Args:
-        path: Of the file.
-        folder: Of the model.
+        path: The path of the file.
+        folder: The folder of the model.
 
     Returns:
         The file, or None and what the schema says against it: every unknown key and value, or else the first error.

@@ -8,7 +8,7 @@ from lychee_client import Manifest
 from lychee_client.manifest import PatchSpec
 from lychee_client.preprocessing.image_limit import limit_images
 
-from lychee_server.status import ModelStatus
+from lychee_server.status import ServedModelState
 
 
 def describe_max_img_size(manifest: Manifest, max_img_size: int) -> str:
@@ -30,7 +30,7 @@ def describe_max_img_size(manifest: Manifest, max_img_size: int) -> str:
     )
 
 
-def describe_flash_attn(manifest: Manifest, models: Sequence[ModelStatus]) -> str:
+def describe_flash_attn(manifest: Manifest, models: Sequence[ServedModelState]) -> str:
     """Say what `--flash-attn` does for this model on this machine: fused attention is a matter of the export."""
     providers = sorted({model.provider for model in models if model.provider and model.name.endswith("_encoder")})
     where = " and ".join(providers) or "an unknown provider"

@@ -44,8 +44,8 @@ def start_process(
     """Start a program in a session of its own, so that a Ctrl-C in the terminal reaches us, and we stop it.
 
     Args:
-        command: Its first part is a path.
-        log_path: File that gets what it prints, from the beginning.
+        command: The command line; its first part is a path.
+        log_path: The file that gets what it prints, from the beginning.
         environment: All of its variables.
         detached: It lives on when this process ends. Otherwise it ends with the thread that calls this, even with a
             killed one, if that is the main thread.
@@ -120,7 +120,7 @@ def stop_processes(marker: str, *, timeout_s: float) -> StopReport:
 
     Args:
         marker: The server's marker.
-        timeout_s: Seconds that the server gets to finish its requests.
+        timeout_s: How many seconds the server gets to finish its requests.
     """
     processes = find_processes(marker)
     for process in processes:

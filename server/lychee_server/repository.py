@@ -14,7 +14,7 @@ def check_repository(repository: Path, config_name: str | None = None) -> list[s
     """Return the names of the repository's models, after checking that each has what it needs.
 
     Args:
-        repository: Folder with one folder per model.
+        repository: The folder that has one folder per model.
         config_name: Triton takes `configs/<config_name>.pbtxt` of a model that has it, else `config.pbtxt`.
 
     Raises:

@@ -19,7 +19,7 @@ CACHE_MISSES_METRIC = "nv_cache_num_misses_per_model"
 
 
 @dataclass(frozen=True)
-class ModelStatus:
+class ServedModelState:
     """A model version. Provider and precision are what runs, not what was asked for; None for an ensemble."""
 
     name: str
@@ -54,7 +54,7 @@ class GatewayStatus:
 
 
 @dataclass(frozen=True)
-class ServerStatus:
+class LocalServer:
     """A server whose process lives. Healthy: it answers, every model in it is ready, and so is its gateway if any."""
 
     pid: int
@@ -65,14 +65,14 @@ class ServerStatus:
     metrics_url: str
     repository: str
     log_path: str
-    models: tuple[ModelStatus, ...]
+    models: tuple[ServedModelState, ...]
     processes: tuple[ProcessMemory, ...]
     rss_bytes: int
     pss_bytes: int
     gateway: GatewayStatus | None = None
 
 
-def read_status(state: ServerState) -> ServerStatus:
+def read_status(state: ServerState) -> LocalServer:
     """Ask a running server, and the operating system, how it is. A server that does not answer has no models."""
     try:
         models = read_models(state.host, state.http_port, state.metrics_port)
@@ -82,7 +82,7 @@ def read_status(state: ServerState) -> ServerStatus:
     gateway = None if state.gateway is None else read_gateway(state.gateway)
     models_ready = bool(models) and all(model.state == "READY" for model in models)
     host = reachable_host(state.host)
-    return ServerStatus(
+    return LocalServer(
         pid=state.pid,
         uptime_s=time.time() - state.create_time,
         healthy=models_ready and (gateway is None or gateway.problem is None),
@@ -106,7 +106,7 @@ def read_gateway(known: GatewayState) -> GatewayStatus:
     return GatewayStatus(known.pid, url, known.log_path, problem)
 
 
-def read_models(host: str, http_port: int, metrics_port: int) -> tuple[ModelStatus, ...]:
+def read_models(host: str, http_port: int, metrics_port: int) -> tuple[ServedModelState, ...]:
     """Return the state of every model version that the server knows.
 
     Raises:
@@ -123,7 +123,7 @@ def read_models(host: str, http_port: int, metrics_port: int) -> tuple[ModelStat
         hits = by_model.get((CACHE_HITS_METRIC, name, version))
         misses = by_model.get((CACHE_MISSES_METRIC, name, version))
         models.append(
-            ModelStatus(
+            ServedModelState(
                 name=name,
                 version=version,
                 state=entry.get("state", "UNAVAILABLE"),

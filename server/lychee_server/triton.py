@@ -49,7 +49,7 @@ class TritonServer:
     Attributes:
         http_url: Host and port of the HTTP endpoint, for clients; likewise `grpc_url`.
         metrics_url: URL of the Prometheus metrics.
-        log_path: File with what Triton and its backends print.
+        log_path: The file with what Triton and its backends print.
         pid: Process id, None before the start.
         marker: What finds the server's processes and shared memory; see `lychee_server.processes`.
     """
@@ -72,17 +72,17 @@ class TritonServer:
         """Choose how Triton will run; nothing starts yet.
 
         Args:
-            repository: Folder with the models.
-            host: Address to listen on.
+            repository: The folder with the models.
+            host: The address to listen on.
             http_port: 0 picks a free port at the start; likewise `grpc_port` and `metrics_port`.
             grpc_port: See `http_port`.
             metrics_port: See `http_port`.
-            config_name: Name of a variant in the models' `configs/`; None takes each `config.pbtxt`.
+            config_name: The name of a variant in the models' `configs/`; None takes each `config.pbtxt`.
             error_budget: How far a score may be from the reference's for the sake of speed; with 0 every model computes
                 in float32. For models that leave open what executes them.
             log_path: None makes a file in the system's folder for temporary files.
             log_level: One of LOG_LEVELS.
-            cache_size_mb: Size of the response cache in 2**20 bytes.
+            cache_size_mb: The size of the response cache in 2**20 bytes.
             detached: Triton lives on when this process ends. Otherwise it ends with it, even with a killed one, if
                 `start` is called in the main thread.
         """
@@ -262,7 +262,7 @@ class TritonServer:
         """End Triton and its stubs: ask, wait, kill. Harmless if it was never started, or has ended.
 
         Args:
-            timeout_s: Seconds that Triton gets to finish the requests in flight.
+            timeout_s: How many seconds Triton gets to finish the requests in flight.
         """
         report = stop_processes(self.marker, timeout_s=timeout_s)
         if self._process is not None:

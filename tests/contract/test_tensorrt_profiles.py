@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from lychee_export.contract.signature import ModelSignature
 from lychee_export.families import Checkpoint, load_checkpoint
 from lychee_export.onnx.model_file import read_graph
-from lychee_export.repository.tensorrt import VARIANTS, Profile, profiles, variants
+from lychee_export.repository.tensorrt import VARIANTS, OptimizationProfile, profiles, variants
 from lychee_export.repository.tensorrt_graph import check_graph
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
@@ -42,7 +42,7 @@ def manifest(repository: Path) -> dict[str, Any]:
     return content
 
 
-def admits(profile: Profile, name: str, shape: tuple[int, ...]) -> bool:
+def admits(profile: OptimizationProfile, name: str, shape: tuple[int, ...]) -> bool:
     ends = zip(profile.minimum[name], shape, profile.maximum[name], strict=True)
     return all(low <= size <= high for low, size, high in ends)
 

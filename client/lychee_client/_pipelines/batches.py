@@ -29,10 +29,10 @@ class Batches(Generic[K]):
     """The requests of one call for items of one sort, each a row.
 
     Args:
-        manifest: Of the model.
+        manifest: The manifest of the model.
         lane: How much of the server the call may take.
-        make_tensors: Makes the request for these items, which were sent in a batch.
-        use: Called with the model's name, an answer, and the items of its rows.
+        make_tensors: Makes the tensors of a request for the given items.
+        use: Called with the model's name, an answer, and the items that its rows belong to.
         fail: Called with an item, and the error that its row causes.
     """
 

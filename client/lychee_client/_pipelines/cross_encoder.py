@@ -31,8 +31,8 @@ class CrossEncoder:
     """The calls to one model.
 
     Args:
-        manifest: Of the model.
-        prompts: Made from the model's tokenizer.
+        manifest: The manifest of the model.
+        prompts: Turns pairs into tensors; it has the model's tokenizer.
         image_spec: How to prepare images.
     """
 
@@ -105,7 +105,7 @@ class CrossEncoder:
         return scoring.outcome
 
     def _check_documents(self, scoring: Scoring, query: Input, documents: Sequence[Input]) -> list[int]:
-        """Return the indexes of those that the model reads; note what is wrong with the others."""
+        """Return the indexes of the documents that the model reads; note what is wrong with the others."""
         limit = self._image_spec.max_images if isinstance(self._image_spec, PatchSpec) else 1
         valid = []
         for index in scoring.check_documents(documents):
@@ -170,8 +170,9 @@ def pack_images(images: Sequence[PreparedImage], spec: ImageSpec) -> dict[str, T
     """Return the tensors of one pair's images.
 
     Args:
-        images: In the order of the prompt, at least one; for a model with a fixed image size exactly one.
-        spec: Their own.
+        images: The prepared images in the order of the prompt, at least one; for a model with a fixed image size
+            exactly one.
+        spec: The specification that the images were prepared with.
 
     Returns:
         `pixel_values`, uint8, (1, num_patches, patch_bytes), zeros up to a bucket, and `image_grid_thw`, int64,
@@ -179,7 +180,7 @@ def pack_images(images: Sequence[PreparedImage], spec: ImageSpec) -> dict[str, T
         (1, 3, height, width).
 
     Raises:
-        InvalidInputError: They have more patches than the largest bucket.
+        InvalidInputError: The images have more patches than the largest bucket.
     """
     if not isinstance(spec, PatchSpec):
         (image,) = images
@@ -196,7 +197,7 @@ def _find_patch_bucket(images: Sequence[PreparedImage], spec: PatchSpec) -> int:
     """Return the smallest bucket that holds the images' patches.
 
     Raises:
-        InvalidInputError: None does.
+        InvalidInputError: The images have more patches than the largest bucket.
     """
     patches = sum(len(image.pixel_values) for image in images)
     if patches > spec.buckets[-1]:

@@ -42,10 +42,10 @@ class DualEncoder:
     """The calls to one model.
 
     Args:
-        manifest: Of the model.
-        text_processor: Made from the model's tokenizer.
+        manifest: The manifest of the model.
+        text_processor: Turns texts into tensors; it has the model's tokenizer.
         image_spec: How to prepare images.
-        cache: Keeps the documents' embeddings, if the model passes `can_cache`. None: nothing does.
+        cache: Keeps the documents' embeddings, if the model passes `can_cache`. None keeps nothing.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class DualEncoder:
         """Tell the encoding what there is to encode; note tokens, and images that cannot be read.
 
         Returns:
-            By index, the keys of a document's embeddings by the names of their tensors.
+            The keys of each document's embeddings by the names of their tensors, by index of the document.
         """
         texts = {index: text for index in valid if (text := text_of(documents[index])) is not None}
         images = {index: image for index in valid if (image := image_of(documents[index])) is not None}

@@ -33,10 +33,10 @@ class Encoder:
     """The encoders of one model.
 
     Args:
-        manifest: Of a dual encoder.
-        text_processor: Made from the model's tokenizer.
+        manifest: The manifest of a dual encoder.
+        text_processor: Turns texts into tensors; it has the model's tokenizer.
         image_spec: How to prepare images.
-        cache: Keeps the documents' embeddings; None: nothing does.
+        cache: Keeps the documents' embeddings; None keeps nothing.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ def find_shared_length(query: int, documents: Iterable[int], max_batch_size: int
     """Return the length of the documents that a query is to be sent with, or None if it is better sent alone.
 
     Args:
-        query: Length in tokens that it would be padded to alone.
-        documents: The same of each document that is to be sent.
-        max_batch_size: Of the text encoder.
+        query: The length in tokens that the query would be padded to if it were sent alone.
+        documents: The length in tokens that each document that is to be sent will be padded to.
+        max_batch_size: The most rows that a request to the text encoder may have.
     """
     for length, companions in sorted(Counter(documents).items()):
         if query <= length <= MAX_PADDING * query and companions < min(MAX_COMPANIONS + 1, max_batch_size):

@@ -28,16 +28,17 @@ class Encoding:
     raised by the method that notices.
 
     Args:
-        encoder: Of the model.
+        encoder: The encoders of the model.
         lane: How much of the server the call may take.
 
     Attributes:
-        embeddings: By key.
-        errors: By key; after `read`, every document's key is in exactly one of the two.
-        use: What the cache saved; None without one.
-        began: When the first document was to be sent, as `time.perf_counter` has it.
-        preprocessed: When the last image was prepared.
-        query_encoded: When the query's embedding was there.
+        embeddings: The embeddings that are known so far, by key.
+        errors: What is wrong with a text or image, by key. After `read`, every document's key is in exactly one of
+            `embeddings` and `errors`.
+        use: What the cache saved; None where there is no cache.
+        began: The time at which the first document was to be sent, as `time.perf_counter` has it.
+        preprocessed: The time at which the last image was prepared, by the same clock.
+        query_encoded: The time at which the query's embedding was there, by the same clock.
     """
 
     def __init__(self, encoder: Encoder, lane: Lane) -> None:
@@ -123,7 +124,7 @@ class Encoding:
         """Wait for what was sent, and begin to put it into the cache.
 
         Returns:
-            To be waited for before the call ends; None where nothing is to be kept.
+            The job that the call must wait for before it ends; None where nothing is to be kept.
         """
         await self._batches.read()
         if self._encoder.cache is None:

@@ -13,10 +13,10 @@ class Lane:
     """How much of the server one call may take.
 
     Attributes:
-        priority: Triton's level, for servers whose models have levels; 1 goes first.
-        is_patient: One request after the other, of few texts, so that others' requests come in between (see Pace).
-            Otherwise each holds as many texts as fit.
-        max_rows_in_flight: Texts, images or pairs that have been sent and not yet answered.
+        priority: Triton's priority level, for servers whose models have levels; 1 goes first.
+        is_patient: Whether the call sends one request after the other, each of few texts, so that others' requests come
+            in between (see Pace). Otherwise each request holds as many texts as fit.
+        max_rows_in_flight: The most texts, images or pairs that have been sent and are not yet answered.
     """
 
     priority: int

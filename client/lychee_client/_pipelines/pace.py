@@ -30,8 +30,8 @@ class Pace:
         """Learn from an answer.
 
         Args:
-            tokens: Of the request, padding included.
-            elapsed_s: From sending to the answer.
+            tokens: How many tokens the request had, padding included.
+            elapsed_s: Seconds from sending the request to its answer.
         """
         fitting = tokens * ALLOWED_S / max(elapsed_s, 1e-6)
         bounded = min(max(fitting, self._tokens / MAX_CHANGE), self._tokens * MAX_CHANGE)

@@ -44,9 +44,9 @@ class Outcome:
     """What became of each document.
 
     Attributes:
-        scores: By index, in any order.
-        errors: By index, in any order. Every index is in exactly one of the two.
-        timings: Of the call.
+        scores: The scores by index, in any order.
+        errors: The errors by index, in any order. Every index is in exactly one of `scores` and `errors`.
+        timings: Where the time of the call went.
         embedding_cache: What the embedding cache saved; None where none is used.
     """
 
@@ -75,9 +75,9 @@ class Pipeline(Protocol):
         """Score every document.
 
         Args:
-            query: Has passed `check_input`.
-            documents: Anything; what does not pass `check_input` becomes an error entry.
-            instruction: For a model that reads one; otherwise None.
+            query: The query; it has passed `check_input`.
+            documents: The documents, of any type; what does not pass `check_input` becomes an error entry.
+            instruction: The instruction, for a model that reads one; otherwise None.
             lane: How much of the server the call may take.
 
         Raises:
@@ -91,15 +91,15 @@ class Scoring:
     """The requests of one call that score documents.
 
     Args:
-        manifest: Of the model.
+        manifest: The manifest of the model.
         lane: How much of the server the call may take.
-        make_tensors: Makes the request for these documents, which were sent in a batch.
+        make_tensors: Makes the tensors of a request for the documents at the given indexes.
 
     Attributes:
         outcome: What is known so far.
-        tokens: By index, of the documents that have a text, or are read with one.
-        images: By index, of the documents that have an image, once it is sent.
-        modalities: By index, of the documents that were sent.
+        tokens: The tokens of each document that has a text, or is read with one, by index.
+        images: The image sizes of each document that has an image, by index, once the image is sent.
+        modalities: The modality of each document that was sent, by index.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Scoring:
         self._batches = Batches(manifest, lane, make_tensors, self._use, self.outcome.fail)
 
     def check_documents(self, documents: Sequence[object]) -> list[int]:
-        """Return the indexes of those that pass `check_input`; note what is wrong with the others."""
+        """Return the indexes of the documents that pass `check_input`; note what is wrong with the others."""
         for index, document in enumerate(documents):
             try:
                 check_input(document)
@@ -157,8 +157,8 @@ class Preparation(Generic[K, T]):
     """Images, prepared a few at a time while earlier ones are used.
 
     Args:
-        keys: Of the images.
-        begin: Begins the work for one image; it may have the outcome at once.
+        keys: The keys of the images.
+        begin: Begins the work for one image; it may return the outcome at once.
         fail: Called with an image's key, and what is wrong with it.
     """
 
@@ -205,7 +205,7 @@ def check_input(value: object) -> None:
     """Refuse a query or document whose type or text cannot be ranked. Images are checked when they are decoded.
 
     Raises:
-        InvalidInputError: Another type, or a text without content.
+        InvalidInputError: The input has another type, or its text has no content.
     """
     if not isinstance(value, (str, Text, Image, ImageText)):
         raise InvalidInputError(
@@ -222,7 +222,7 @@ def read_output(response: InferResponse, name: str, shape: tuple[int, int]) -> n
     """Return a float32 tensor of this shape.
 
     Raises:
-        ContractError: The server answered another, or none, or values that are not finite.
+        ContractError: The server answered with another shape, without this tensor, or with values that are not finite.
     """
     tensor = response.outputs.get(name)
     if tensor is None or tensor.dtype != np.float32 or tensor.shape != shape:

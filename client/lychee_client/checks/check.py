@@ -44,9 +44,9 @@ class CheckResult:
     """What one check found.
 
     Attributes:
-        name: Of what was checked, one to three words.
+        name: What was checked, in one to three words.
         verdict: "failed" needs a remedy; "warning" works, but not as it should.
-        seen: What was found; for "skipped" the reason.
+        seen: What was found; for "skipped", why the check was not made.
         advice: What to do about it; empty if there is nothing to do.
     """
 
@@ -80,9 +80,9 @@ class CheckContext:
     """What the checks are about. The server is asked once, when the first check needs the answer.
 
     Args:
-        client: Of the server.
-        url: The same server's, with or without a scheme.
-        repository: Folder of the model repository on this machine; None leaves it to the checks to find it.
+        client: The client that asks the server.
+        url: The URL of that server, with or without a scheme.
+        repository: The folder of the model repository on this machine; None leaves it to the checks to find it.
     """
 
     def __init__(self, client: CheckedServer, url: str, repository: Path | None = None) -> None:
@@ -114,7 +114,7 @@ class CheckContext:
         """The server's manifest.
 
         Raises:
-            CheckSkipped: It could not be had.
+            CheckSkipped: The manifest could not be fetched or read.
         """
         if isinstance(self.manifest_or_error, LycheeError):
             raise CheckSkipped("the server's manifest could not be read")
@@ -122,12 +122,12 @@ class CheckContext:
 
     @property
     def scheme(self) -> str:
-        """Protocol of the url."""
+        """The protocol of the URL."""
         return self.url.partition("://")[0] if "://" in self.url else SCHEMES[0]
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port of the url."""
+        """The host and the port of the URL."""
         host, _, port = self.url.rpartition("://")[2].rstrip("/").rpartition(":")
         return host.strip("[]"), int(port)
 
@@ -139,8 +139,8 @@ def run_checks(checks: Mapping[str, Check], context: CheckContext) -> Iterator[C
     """Yield the results of all checks, as they come. A check that raises hides no other.
 
     Args:
-        checks: By the name for the result of one that raises.
-        context: What they are about.
+        checks: The checks, by the name that the result gets if a check raises.
+        context: What the checks are about.
     """
     for name, check in checks.items():
         try:

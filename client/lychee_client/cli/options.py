@@ -90,9 +90,9 @@ def make_input(text: str | None, image_path: Path | None, options: str) -> Input
     """Return the query or document that two options describe.
 
     Args:
-        text: Its text.
-        image_path: Its image.
-        options: Their names, for the message.
+        text: The text of the query or document, or None.
+        image_path: The path of its image, or None.
+        options: The names of the two options, for the message.
 
     Raises:
         BadParameter: Neither is given.

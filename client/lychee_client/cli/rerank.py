@@ -199,8 +199,8 @@ def to_json(response: RerankResponse, sources: Sequence[str] | None = None) -> d
     """Return a response as JSON types.
 
     Args:
-        response: Of one call.
-        sources: What to call each document, by index. None leaves it out.
+        response: The response to one call.
+        sources: The names of the documents, by index. None leaves them out.
     """
 
     def name(index: int) -> dict[str, Any]:

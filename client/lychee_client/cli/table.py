@@ -19,8 +19,8 @@ def ranking_table(response: RerankResponse, sources: Sequence[str]) -> Table:
     """Return one row per result, in rank order.
 
     Args:
-        response: Of one call.
-        sources: What to call each document, by index.
+        response: The response to one call.
+        sources: The names of the documents, by index.
     """
     table = Table(box=None, pad_edge=False)
     for name, justify in (("rank", "right"), ("", "left"), ("score", "right"), ("decision", "left")):

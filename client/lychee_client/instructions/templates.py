@@ -49,8 +49,8 @@ class InstructionTemplate:
     """One named instruction.
 
     Args:
-        name: Lower-case words joined by hyphens, at most MAX_NAME_CHARACTERS.
-        purpose: What it is for, in one line, for people.
+        name: The template's name: lower-case words joined by hyphens, at most MAX_NAME_CHARACTERS.
+        purpose: What the instruction is for, in one line, for people.
         texts: What the model reads, by language. Empty for the template "default" and for no other: it stands for
             the instruction in the server's manifest.
 
@@ -207,7 +207,8 @@ def import_instructions(path: str | Path, *, force: bool = False) -> dict[str, I
 
     Args:
         path: A file as `dump_instructions` writes it.
-        force: Replace templates of the same name; without it, a name may come again only with the same content.
+        force: Whether templates of the same name are replaced; otherwise a name may come again only with the same
+            content.
 
     Returns:
         The new or replaced templates by name, without those that were there already with the same content.

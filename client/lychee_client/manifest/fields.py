@@ -15,8 +15,8 @@ def get_value(data: Mapping[str, Any], key: str, kind: type[T], prefix: str = ""
 
     Args:
         data: An object of the manifest.
-        key: Of the value.
-        kind: Its type.
+        key: The key of the value.
+        kind: The type that the value must have.
         prefix: Where in the manifest the object is, for example "text.".
 
     Raises:

@@ -43,14 +43,15 @@ class PatchSpec:
     """Resized in its own aspect ratio and cut into patches (Qwen-VL).
 
     Attributes:
-        patch_size: Edge of a patch, in pixels.
-        merge_size: The model merges so many by so many patches into one token.
-        min_pixels: Of one image after resizing.
-        max_pixels: Of one image after resizing. A very long one may have more: its short edge has a block at least.
+        patch_size: The edge of a patch, in pixels.
+        merge_size: How many patches, along each edge of a block, the model merges into one token.
+        min_pixels: The fewest pixels that one image has after resizing.
+        max_pixels: The most pixels that one image has after resizing. A very long image may have more, because its
+            short edge keeps at least one block.
         resample: How pixels are interpolated.
-        buckets: Ascending numbers of patches per pair that the client pads to.
-        max_images: Of one query-document pair.
-        embedding_dim: Length of an image token's embedding.
+        buckets: The numbers of patches per pair that the client pads to, ascending.
+        max_images: The most images of one query-document pair.
+        embedding_dim: The length of an image token's embedding.
     """
 
     patch_size: int
@@ -81,12 +82,12 @@ class PatchSpec:
 
     @property
     def block_size(self) -> int:
-        """Edge of what becomes one token, in pixels."""
+        """The edge of the block of patches that becomes one token, in pixels."""
         return self.patch_size * self.merge_size
 
     @property
     def patch_bytes(self) -> int:
-        """Size of one patch: uint8, (3, patch_size, patch_size)."""
+        """The size of one patch in bytes: uint8, (3, patch_size, patch_size)."""
         return 3 * self.patch_size**2
 
 

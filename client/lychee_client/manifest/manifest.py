@@ -26,11 +26,11 @@ class TextSpec:
     """How the model wants its texts.
 
     Attributes:
-        query_prefix: Put before every query; empty for a cross-encoder, whose prompt says where a query stands.
-        document_prefix: Put before every document; the same.
-        pad_token_id: Fills `input_ids` up to the bucket.
-        max_tokens: Longest sequence, special tokens and prefix included.
-        buckets: Ascending sequence lengths that the client pads to; the last one is at least max_tokens.
+        query_prefix: What is put before every query; empty for a cross-encoder, whose prompt says where a query stands.
+        document_prefix: What is put before every document; empty for a cross-encoder too.
+        pad_token_id: The token that fills `input_ids` up to the bucket.
+        max_tokens: The length of the longest sequence in tokens, special tokens and prefix included.
+        buckets: The sequence lengths that the client pads to, ascending; the last one is at least max_tokens.
     """
 
     query_prefix: str
@@ -45,9 +45,9 @@ class InstructionSpec:
     """How the model reads an instruction.
 
     Attributes:
-        default: Used when the caller gives none.
-        query_prefix: Put before every query in place of TextSpec's; holds "{instruction}" once. None for a
-            cross-encoder, whose prompt has a place for it.
+        default: The instruction that is used when the caller gives none.
+        query_prefix: What is put before every query in place of TextSpec's prefix; it holds "{instruction}" once. None
+            for a cross-encoder, whose prompt has a place for the instruction.
     """
 
     default: str
@@ -59,11 +59,11 @@ class ModelIdentity:
     """What scores and thresholds belong to.
 
     Attributes:
-        model_id: Public name of the model.
-        revision: Which weights.
+        model_id: The public name of the model.
+        revision: The revision of the weights.
         precision: How the weights are stored.
-        artifacts: SHA-256 of every exported file, 64 hex digits, by name.
-        execution: In which precision the server computes, by encoder, where it says so.
+        artifacts: The SHA-256 of every exported file, 64 hex digits, by name.
+        execution: The precision in which the server computes, by encoder, where the server says so.
     """
 
     model_id: str
@@ -84,9 +84,9 @@ class GoldenPair:
     """One query with one document and the reference implementation's score.
 
     Attributes:
-        query: {"text": ...} and/or {"image_png_base64": ...}.
-        document: The same.
-        relevance_score: In [0, 1].
+        query: An object with the key "text", "image_png_base64" or both.
+        document: An object with the same keys.
+        relevance_score: The reference implementation's score, in [0, 1].
     """
 
     query: Mapping[str, str]
@@ -100,21 +100,22 @@ class Manifest:
 
     Attributes:
         family: The exporter's module, for example "lychee_mini".
-        pipeline: Which of the client's pipelines fits.
-        model_id: Public name of the model.
-        revision: Which weights.
+        pipeline: The name of the client's pipeline that fits.
+        model_id: The public name of the model.
+        revision: The revision of the weights.
         precision: How the weights are stored.
-        embedding_dim: Length of an embedding; None for a cross-encoder.
-        text: Text preprocessing.
+        embedding_dim: The length of an embedding; None for a cross-encoder.
+        text: How the model wants its texts.
         prompt: How query and document are put together; None for a dual encoder.
-        image: Image preprocessing.
-        max_img_size: Most pixels of one image that the export admits, as the side of a square; None where every image
-            has the same size.
+        image: How the model wants its images.
+        max_img_size: The most pixels of one image that the export admits, as the side of a square; None where every
+            image has the same size.
         instruction: How the model reads an instruction, or None if it reads none.
-        max_batch_size: Rows per request, by model name.
-        artifacts: SHA-256 of every exported file, 64 hex digits, by name.
-        golden_tolerance: Largest allowed absolute difference of a golden pair's score where all is computed in float32.
-        golden_pairs: What `lychee doctor` replays.
+        max_batch_size: The most rows of one request, by model name.
+        artifacts: The SHA-256 of every exported file, 64 hex digits, by name.
+        golden_tolerance: The largest absolute difference allowed of a golden pair's score where all is computed in
+            float32.
+        golden_pairs: The golden pairs, which `lychee doctor` replays.
         flash_attn: Whether attention was exported as one fused operator.
         execution: What executes each encoder. Not from the manifest itself: the server's configurations say it.
     """
@@ -145,7 +146,7 @@ class Manifest:
 
     @property
     def accepted_error(self) -> float:
-        """Largest allowed absolute difference of a golden pair's score, which follows from what executes the encoders.
+        """The largest absolute difference allowed of a golden pair's score, by what executes the encoders.
 
         In float32 it is the export's own; otherwise the budget within which the server chose what executes them, and on
         top of what weights of fewer bits cost.

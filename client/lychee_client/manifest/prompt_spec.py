@@ -19,13 +19,16 @@ class PromptSpec:
     """A prompt template and what fits into it.
 
     Attributes:
-        template: Holds "{query}" once, "{document}" and "{instruction}" at most once; special tokens are written out.
-        image: Stands for one image, before the text of the query or document; empty where images are no text.
-        image_token: What is in `image` once, and is repeated once per token of the image; empty with `image`.
-        missing_text: Stands for a query or document that has neither text nor image.
-        suffix_token_ids: Follow the tokenized prompt.
-        queries: Modalities that the model reads as a query.
-        documents: Modalities that the model reads as a document.
+        template: The prompt's text. It holds "{query}" once, and "{document}" and "{instruction}" at most once; special
+            tokens are written out.
+        image: The text that stands for one image, before the text of the query or document; empty where images are no
+            text.
+        image_token: The token that `image` holds once, and that is repeated once per token of the image; empty where
+            `image` is.
+        missing_text: The text that stands for a query or document that has neither text nor image.
+        suffix_token_ids: The token ids that follow the tokenized prompt.
+        queries: The modalities that the model reads as a query.
+        documents: The modalities that the model reads as a document.
     """
 
     template: str

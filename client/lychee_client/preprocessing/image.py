@@ -40,8 +40,8 @@ class ImageSizes:
     """How large an image is, and how large the model reads it.
 
     Attributes:
-        size: Width and height of the original, upright, in pixels.
-        resized_to: The same after resizing, before any crop.
+        size: The width and height of the original, upright, in pixels.
+        resized_to: The width and height after resizing, before any crop, in pixels.
         tokens: How many tokens of the prompt stand for the image; None where it is not in the prompt.
     """
 
@@ -55,10 +55,10 @@ class PreparedImage:
     """An image as the model reads it.
 
     Attributes:
-        pixel_values: uint8, RGB: (3, height, width), or (num_patches, patch_bytes).
-        size: Width and height of the original, upright, in pixels.
-        resized_to: The same after resizing, before any crop.
-        grid_thw: Frames (1), rows and columns of patches; None where the image is not cut into patches.
+        pixel_values: The pixels, uint8, RGB: (3, height, width), or (num_patches, patch_bytes).
+        size: The width and height of the original, upright, in pixels.
+        resized_to: The width and height after resizing, before any crop, in pixels.
+        grid_thw: The numbers of frames (1), rows and columns of patches; None where the image is not cut into patches.
         tokens: How many tokens of the prompt stand for the image; None where it is not in the prompt.
     """
 
@@ -112,10 +112,10 @@ class Image:
         """Take decoded pixels; they are copied.
 
         Args:
-            pixels: uint8, (height, width, 3) RGB or (height, width) gray.
+            pixels: The pixels: uint8, (height, width, 3) in RGB or (height, width) in gray.
 
         Raises:
-            InvalidInputError: Another dtype or shape, or no pixels at all.
+            InvalidInputError: The array has another dtype or shape, or no pixels at all.
         """
         array = np.asarray(pixels)
         fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
@@ -155,8 +155,8 @@ class Image:
         """Read, decode and preprocess, or return what an earlier call made. Safe to call from several threads.
 
         Args:
-            spec: From the manifest.
-            keep: Let the pixels stay with the object.
+            spec: The manifest's image specification.
+            keep: Whether the pixels stay with the object.
 
         Raises:
             InvalidInputError: The image cannot be read or decoded, or is too large or too long.
@@ -202,9 +202,9 @@ def _decode(data: bytes | PIL.Image.Image, spec: ImageSpec, name: str = "the ima
     """Return the first frame in mode RGB, upright, on white; and the original's width and height, upright.
 
     Args:
-        data: The content of a file, or what Pillow has opened.
-        spec: Says what the image will be resized to: a JPEG may be decoded smaller if it keeps many times as much.
-        name: For messages.
+        data: The content of a file, or an image that Pillow has opened.
+        spec: How the image will be resized: a JPEG may be decoded smaller if it keeps many times as much.
+        name: What messages call the image.
     """
     if isinstance(data, PIL.Image.Image):
         return _decode_opened(data, name)

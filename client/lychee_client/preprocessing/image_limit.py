@@ -14,11 +14,11 @@ def limit_images(manifest: Manifest, max_img_size: int | None) -> tuple[ImageSpe
     """Return how to prepare images with at most so many pixels, and a warning if that changes nothing.
 
     Args:
-        manifest: Of the model.
-        max_img_size: Most pixels of one image, as the side of a square. None: the model's own limit.
+        manifest: The manifest of the model.
+        max_img_size: The most pixels of one image, as the side of a square. None keeps the model's own limit.
 
     Raises:
-        ConfigurationError: It is below the model's minimum.
+        ConfigurationError: `max_img_size` is below the model's minimum.
     """
     spec = manifest.image
     if max_img_size is None:

@@ -33,8 +33,8 @@ def target_size(size: Size, spec: ImageSpec) -> Size:
     """Return width and height that an image is resized to, before any crop.
 
     Args:
-        size: Width and height of the original, upright, in pixels.
-        spec: From the manifest.
+        size: The width and height of the original, upright, in pixels.
+        spec: The manifest's image specification.
 
     Raises:
         InvalidInputError: The image is too long for the model.
@@ -54,9 +54,9 @@ def preprocess(image: PIL.Image.Image, spec: ImageSpec, size: Size | None = None
     """Resize an image and lay out its pixels as the model wants them.
 
     Args:
-        image: Mode RGB.
-        spec: From the manifest.
-        size: Width and height of the original, where the image was decoded smaller. None: the image's own.
+        image: The decoded image, in mode RGB.
+        spec: The manifest's image specification.
+        size: The width and height of the original, where the image was decoded smaller. None takes the image's own.
 
     Returns:
         uint8, C-contiguous: (3, height, width), or (num_patches, 3 * patch_size**2) for a PatchSpec; and width and
@@ -130,8 +130,8 @@ def patchify(pixels: Pixels, spec: PatchSpec) -> Pixels:
     """Cut an image into patches, those that the model merges into one token next to each other.
 
     Args:
-        pixels: uint8, (height, width, 3), both edges whole blocks.
-        spec: From the manifest.
+        pixels: The resized image: uint8, (height, width, 3), both edges whole blocks.
+        spec: The manifest's image specification.
 
     Returns:
         uint8, (num_patches, 3 * patch_size**2): one frame; channels, rows and columns within a patch.

@@ -32,8 +32,8 @@ class Part:
     """A query or a document.
 
     Attributes:
-        text: Has passed `check_text`, or None.
-        image_tokens: How many tokens stand for its image; None without one, or where images are not in the prompt.
+        text: The text, which has passed `check_text`, or None.
+        image_tokens: How many tokens stand for the image; None without an image, or where images are not in the prompt.
     """
 
     text: str | None
@@ -45,10 +45,10 @@ class Frame:
     """A prompt that only lacks its document.
 
     Attributes:
-        before: What stands before the document; everything, where the template has no place for one.
-        after: What stands after it.
-        reads_document: Whether the template has a place for it.
-        num_structural: How many special tokens it has, those that the tokenizer adds included.
+        before: The text before the document; the whole prompt, where the template has no place for a document.
+        after: The text after the document.
+        reads_document: Whether the template has a place for a document.
+        num_structural: How many special tokens the prompt has, those that the tokenizer adds included.
     """
 
     before: str
@@ -84,9 +84,9 @@ class PromptProcessor:
     broken up by a space after their first character: "<|im_end|>" is read as "< |im_end|>".
 
     Args:
-        tokenizer_json: A `tokenizers` file.
-        text: From the manifest.
-        prompt: From the manifest.
+        tokenizer_json: The content of a `tokenizers` file.
+        text: The manifest's specification of texts.
+        prompt: The manifest's specification of the prompt.
 
     Raises:
         ContractError: The tokenizer cannot be read, or does not fit the prompt.
@@ -121,8 +121,8 @@ class PromptProcessor:
         """Put query and instruction into the template.
 
         Args:
-            query: Has at least one part.
-            instruction: Has its place in the template; ignored where there is none.
+            query: The query; it has at least one part.
+            instruction: The instruction, for which the template has a place; ignored where it has none.
 
         Raises:
             InvalidInputError: They leave no room for a document, or hold what the tokenizer reads as a special token.
@@ -156,8 +156,8 @@ class PromptProcessor:
         """Put each document into a frame. One that is too long loses the end of its text.
 
         Returns:
-            In the order of `documents`; an error stands for a document whose image alone is too long, or whose text
-            is read as a special token.
+            The tokenized prompts, in the order of `documents`; an error stands for a document whose image alone is too
+            long, or whose text is read as a special token.
         """
         results: list[TokenizedText | InvalidInputError] = []
         for chunk in _chunks(documents):
@@ -235,7 +235,7 @@ class PromptProcessor:
         """Make sure that no text became a special token, for example by the tokenizer's normalization.
 
         Raises:
-            InvalidInputError: There are more than the prompt has.
+            InvalidInputError: The prompt has another number of special tokens than its frame.
         """
         found = self._count_structural(ids)
         if found != expected:
@@ -262,13 +262,13 @@ def _find_cut(encoding: Encoding, begin: int, length: int, surplus: int) -> int:
     """Return how many characters of a text to keep, so that it loses so many of its tokens.
 
     Args:
-        encoding: Of the whole prompt.
-        begin: Where in the prompt the text begins.
-        length: Of the text, in characters.
-        surplus: At least 1.
+        encoding: The encoding of the whole prompt.
+        begin: The position in the prompt, in characters, at which the text begins.
+        length: The length of the text, in characters.
+        surplus: How many tokens the text must lose, at least 1.
 
     Returns:
-        Less than `length`.
+        The number of characters, less than `length`.
     """
     starts = [start for start, end in encoding.offsets if begin <= start < begin + length and start < end]
     return starts[-surplus] - begin if surplus <= len(starts) else 0

@@ -23,9 +23,9 @@ class TokenizedText:
     """One text as the model reads it.
 
     Attributes:
-        ids: Token ids with special tokens and, for a pair, with template and query; at most max_tokens of them.
+        ids: The token ids with special tokens and, for a pair, with template and query; at most max_tokens of them.
         truncated: True if the text was longer.
-        bucket: Length that `ids` will be padded to.
+        bucket: The length that `ids` will be padded to.
     """
 
     ids: Sequence[int]
@@ -37,8 +37,8 @@ class TextProcessor:
     """Turns texts into `input_ids` and `attention_mask`.
 
     Args:
-        tokenizer_json: A `tokenizers` file.
-        spec: From the manifest.
+        tokenizer_json: The content of a `tokenizers` file.
+        spec: The manifest's specification of texts.
 
     Raises:
         ContractError: The tokenizer cannot be read.
@@ -54,7 +54,7 @@ class TextProcessor:
 
         Args:
             text: The query.
-            prefix: Put before it. None: the model's usual one.
+            prefix: What is put before the query. None takes the model's usual prefix.
         """
         return self._tokenize([text], self._spec.query_prefix if prefix is None else prefix)[0]
 
@@ -119,7 +119,7 @@ def check_text(text: object) -> None:
     """Refuse what has no meaning to rank.
 
     Raises:
-        InvalidInputError: Not a string, empty, only white space, or not valid Unicode.
+        InvalidInputError: The value is not a string, is empty or only white space, or is not valid Unicode.
     """
     if not isinstance(text, str):
         raise InvalidInputError(f"the text is a {type(text).__name__}, expected a str")

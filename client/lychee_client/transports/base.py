@@ -23,12 +23,12 @@ class InferRequest:
     """One request to one model.
 
     Attributes:
-        model_name: Model or ensemble.
-        inputs: Tensors by name, batch axis included.
-        outputs: Names of the tensors to send back.
+        model_name: The name of the model or ensemble.
+        inputs: The input tensors by name, batch axis included.
+        outputs: The names of the tensors to send back.
         priority: Triton's priority level: 1 is the highest, 0 is the model's default.
-        inline: Send the tensors themselves, even where there is shared memory.
-        request_id: Under which the server shall know the request; None: the transport makes one up.
+        inline: Whether the tensors travel in the request itself, even where there is shared memory.
+        request_id: The id under which the server shall know the request. With None the transport makes one up.
     """
 
     model_name: str
@@ -40,7 +40,7 @@ class InferRequest:
 
     @property
     def rows(self) -> int:
-        """Size of the batch axis; 1 without inputs."""
+        """The size of the batch axis; 1 without inputs."""
         return next((len(tensor) for tensor in self.inputs.values()), 1)
 
 
@@ -56,11 +56,11 @@ class ControlRequest:
     """A question about the server, or an order to it. The answer is a JSON object.
 
     Attributes:
-        action: "live", "ready" and "model_ready" answer {"ready": bool}; the others what Triton's HTTP API answers,
-            integers possibly as strings.
-        name: Of the model or region; empty where the action needs none.
-        parameters: Of the order.
-        request_id: For errors, as the protocols have no place for it; None: the transport makes one up.
+        action: What is asked or ordered. "live", "ready" and "model_ready" answer {"ready": bool}; the others what
+            Triton's HTTP API answers, integers possibly as strings.
+        name: The name of the model or region; empty where the action needs none.
+        parameters: The parameters of the order; empty for a question.
+        request_id: The id that errors carry; the protocols have no place for it. With None the transport makes one up.
     """
 
     action: Action
@@ -72,7 +72,7 @@ class ControlRequest:
 Request: TypeAlias = InferRequest | ControlRequest
 
 
-class Doubt(enum.Enum):
+class Ambiguity(enum.Enum):
     """What a status leaves open; a probe decides."""
 
     OVERLOADED_OR_GONE = enum.auto()
@@ -83,15 +83,17 @@ class TransportError(Exception):
     """A request failed. The core makes a LycheeError of it.
 
     Attributes:
-        kind: What the transport's table makes of the status.
-        status: The protocol's own, or None where no server answered.
+        kind: The class of error, or the doubt, to which the transport's table maps the status.
+        status: The protocol's own status, or None where no server answered.
         details: What the server or the operating system said.
-        request_id: Under which the server's log knows the request.
-        is_connected: Says whether the connection still stands, where a broken one may be the cause; otherwise None.
-        shared_memory: Whether the server refused it, and some of its tensors were not in it but in shared memory.
+        request_id: The id under which the server's log knows the request.
+        is_connected: A function that says whether the connection still stands, where a broken one may be the cause;
+            otherwise None.
+        shared_memory: Whether the server refused the request, and some of its tensors were not in it but in shared
+            memory.
     """
 
-    def __init__(self, kind: type[LycheeError] | Doubt, status: str | None, details: str, request_id: str) -> None:
+    def __init__(self, kind: type[LycheeError] | Ambiguity, status: str | None, details: str, request_id: str) -> None:
         super().__init__(details)
         self.is_connected: Callable[[], bool] | None = None
         self.shared_memory = False
@@ -112,7 +114,7 @@ class Transport(Protocol):
 
         Args:
             request: What to compute, ask or do.
-            timeout_s: Seconds until it counts as failed; the server learns it too. None waits forever.
+            timeout_s: Seconds until the request counts as failed; the server learns of it too. None waits forever.
 
         Returns:
             An InferResponse, or the JSON object that answers a ControlRequest; or a TransportError or ContractError.

@@ -16,9 +16,10 @@ class TlsConfig:
     """How the server proves who it is and, with mutual TLS, how the client does. All files are PEM.
 
     Args:
-        ca_path: Certificates of the authorities to trust. None: those that the system (HTTP) or gRPC brings along.
-        certificate_path: The client's own certificate chain, where the server asks for one.
-        key_path: Its private key; goes with `certificate_path`.
+        ca_path: The file with the certificates of the authorities to trust. None takes those that the system (HTTP) or
+            gRPC brings along.
+        certificate_path: The file with the client's own certificate chain, where the server asks for one.
+        key_path: The file with the private key of that certificate; it goes with `certificate_path`.
 
     Raises:
         ConfigurationError: A file cannot be read, or certificate and key are not given together.
@@ -59,13 +60,13 @@ class Connection:
     """Where and how to connect.
 
     Attributes:
-        url: As the user wrote it, for messages.
-        address: "HOST:PORT".
-        tls: None without TLS.
-        headers: Sent with every request.
-        keepalive_s: gRPC sends a ping on an idle connection after so many seconds; HTTP closes it then. None: gRPC
-            never does, HTTP after 15 seconds.
-        shared_memory: For larger tensors; None sends them all.
+        url: The URL as the user wrote it, for messages.
+        address: The server's address, "HOST:PORT".
+        tls: How TLS is set up; None connects without TLS.
+        headers: The headers that every request carries.
+        keepalive_s: Seconds after which gRPC sends a ping on an idle connection, and HTTP closes it. With None gRPC
+            never sends one, and HTTP closes it after 15 seconds.
+        shared_memory: The shared memory for larger tensors; None sends all of them.
     """
 
     url: str

@@ -24,8 +24,8 @@ from lychee_client._errors import (
 )
 from lychee_client.transports.base import (
     Action,
+    Ambiguity,
     ControlRequest,
-    Doubt,
     InferRequest,
     InferResponse,
     Request,
@@ -43,14 +43,14 @@ _CHANNEL_OPTIONS: Final = [
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 # The translation table. What is not in it is a ServerError.
-_ERRORS: Final[dict[str, type[LycheeError] | Doubt]] = {
-    "UNAVAILABLE": Doubt.OVERLOADED_OR_GONE,
+_ERRORS: Final[dict[str, type[LycheeError] | Ambiguity]] = {
+    "UNAVAILABLE": Ambiguity.OVERLOADED_OR_GONE,
     "CANCELLED": ConnectionFailedError,
     "DEADLINE_EXCEEDED": DeadlineExceededError,
-    "INVALID_ARGUMENT": Doubt.REJECTED_OR_NOT_READY,
-    "NOT_FOUND": Doubt.REJECTED_OR_NOT_READY,
-    "FAILED_PRECONDITION": Doubt.REJECTED_OR_NOT_READY,
-    "OUT_OF_RANGE": Doubt.REJECTED_OR_NOT_READY,
+    "INVALID_ARGUMENT": Ambiguity.REJECTED_OR_NOT_READY,
+    "NOT_FOUND": Ambiguity.REJECTED_OR_NOT_READY,
+    "FAILED_PRECONDITION": Ambiguity.REJECTED_OR_NOT_READY,
+    "OUT_OF_RANGE": Ambiguity.REJECTED_OR_NOT_READY,
     "RESOURCE_EXHAUSTED": RequestRejectedError,
     "INTERNAL": InferenceError,
     "UNKNOWN": InferenceError,
@@ -76,7 +76,7 @@ class GrpcTransport:
     """One channel to one server. See Transport.
 
     Args:
-        connection: Where to; headers become metadata.
+        connection: The server to connect to; its headers become metadata.
     """
 
     def __init__(self, connection: Connection) -> None:

@@ -28,8 +28,8 @@ from lychee_client._errors import (
 )
 from lychee_client.transports.base import (
     Action,
+    Ambiguity,
     ControlRequest,
-    Doubt,
     InferRequest,
     InferResponse,
     Request,
@@ -43,15 +43,15 @@ from lychee_client.transports.tensors import place_tensors, queue_timeout_us, to
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 DEFAULT_KEEPALIVE_S: Final = 15.0
 # The translation table. What is not in it is a ServerError.
-_ERRORS: Final[dict[int, type[LycheeError] | Doubt]] = {
-    400: Doubt.REJECTED_OR_NOT_READY,
-    404: Doubt.REJECTED_OR_NOT_READY,
+_ERRORS: Final[dict[int, type[LycheeError] | Ambiguity]] = {
+    400: Ambiguity.REJECTED_OR_NOT_READY,
+    404: Ambiguity.REJECTED_OR_NOT_READY,
     413: RequestRejectedError,
-    429: Doubt.OVERLOADED_OR_GONE,
+    429: Ambiguity.OVERLOADED_OR_GONE,
     499: ConnectionFailedError,
     500: InferenceError,
     502: ConnectionFailedError,
-    503: Doubt.OVERLOADED_OR_GONE,
+    503: Ambiguity.OVERLOADED_OR_GONE,
     504: DeadlineExceededError,
 }
 # Method and path; {name} is the request's.
@@ -73,7 +73,7 @@ class HttpTransport:
     """A pool of connections to one server, served by an event loop in a thread of its own. See Transport.
 
     Args:
-        connection: Where to.
+        connection: The server to connect to.
     """
 
     def __init__(self, connection: Connection) -> None:

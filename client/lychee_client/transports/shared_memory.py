@@ -12,14 +12,14 @@ from multiprocessing.shared_memory import SharedMemory
 from typing import Final
 
 from lychee_client._errors import InferenceError
-from lychee_client.transports.base import ControlRequest, Doubt, Request, Tensor, TransportError
+from lychee_client.transports.base import Ambiguity, ControlRequest, Request, Tensor, TransportError
 
 SLOT_BYTES: Final = 256 * 1024  # the pixels of an image of 224 x 224 take 147 KiB
 SLOTS: Final = 128
 # Below this size the reference is hardly shorter than the tensor.
 MIN_BYTES: Final = 4096
 # These answers say that the server has done with the request.
-_FINAL: Final = (InferenceError, Doubt.REJECTED_OR_NOT_READY)
+_FINAL: Final = (InferenceError, Ambiguity.REJECTED_OR_NOT_READY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class Slot:
     """Where a tensor lies.
 
     Attributes:
-        region: Name under which the server knows the memory.
-        offset: In bytes.
-        size_bytes: Of the tensor.
+        region: The name under which the server knows the memory.
+        offset: Where in the region the tensor begins, in bytes.
+        size_bytes: The size of the tensor, in bytes.
     """
 
     region: str
@@ -41,7 +41,7 @@ class SharedMemoryPool:
     """A region of `SLOTS` slots. Safe to use from several threads; close it after use.
 
     Attributes:
-        name: Of the region.
+        name: The name of the region.
         active: Whether the server knows the region.
     """
 
@@ -89,8 +89,8 @@ class SharedMemoryPool:
         old tensor's hash: its slots are not used again.
 
         Args:
-            slots: Of one request.
-            error: What became of it; None for an answer.
+            slots: The slots of one request, by input name.
+            error: What the request failed with; None if it was answered.
         """
         if error is None or (isinstance(error, TransportError) and error.kind in _FINAL):
             with self._lock:

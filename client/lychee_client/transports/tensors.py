@@ -10,7 +10,7 @@ import numpy as np
 from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
 
 from lychee_client._errors import ContractError
-from lychee_client.transports.base import ControlRequest, Doubt, Request, Tensor, TransportError
+from lychee_client.transports.base import Ambiguity, ControlRequest, Request, Tensor, TransportError
 from lychee_client.transports.shared_memory import SharedMemoryPool, Slot
 
 
@@ -18,11 +18,11 @@ def to_tensor(model_name: str, name: str, datatype: str, shape: Sequence[int], c
     """Return a tensor that a server sent.
 
     Args:
-        model_name: Which model sent it.
-        name: Of the tensor.
-        datatype: Triton's name of the type.
-        shape: As declared.
-        content: Row-major, little-endian; strings with their lengths.
+        model_name: The model that sent the tensor.
+        name: The name of the tensor.
+        datatype: Triton's name of the tensor's type.
+        shape: The shape that the server declared.
+        content: The bytes of the tensor: row-major, little-endian; strings with their lengths.
 
     Raises:
         ContractError: Bytes and declared shape do not fit together.
@@ -57,7 +57,7 @@ def watch(pool: SharedMemoryPool | None, request: Request, slots: dict[str, Slot
 
     def finish(done: Future[Any]) -> None:
         error = CancelledError() if done.cancelled() else done.exception()
-        if isinstance(error, TransportError) and error.kind is Doubt.REJECTED_OR_NOT_READY:
+        if isinstance(error, TransportError) and error.kind is Ambiguity.REJECTED_OR_NOT_READY:
             error.shared_memory = bool(slots)
         pool.release(slots, error)
         if request.inline and error is None:

@@ -24,8 +24,8 @@ class Doubt:
     """One thing that is wrong with the evidence.
 
     Attributes:
-        kind: A key of MESSAGES: for programs, and for other languages.
-        values: What the message names.
+        kind: The kind of doubt, a key of MESSAGES: for programs, and for other languages.
+        values: The values that the message names.
     """
 
     kind: str
@@ -76,7 +76,7 @@ def check_evidence(pairs: Sequence[Pair]) -> None:
     """Refuse what no threshold can be found on, before anything is scored.
 
     Raises:
-        InvalidInputError: The pairs are too few, of too few queries, or one class has too few.
+        InvalidInputError: The pairs are too few or of too few queries, or one class has too few of them.
     """
     shortage = find_shortage(pairs)
     if shortage is not None:

@@ -26,13 +26,13 @@ class PairScores:
     """What a server makes of pairs.
 
     Attributes:
-        pairs: Those that have a score, in the caller's order.
-        scores: Relevance scores, float64, (pairs,), in [0, 1].
-        logits: The same before the sigmoid, float64, (pairs,).
-        skipped: Pairs that could not be scored.
-        truncated: Rows whose text is longer than the model reads.
-        model: Which model scored; None without pairs.
-        instruction: The one in effect; None if the model reads none.
+        pairs: The pairs that have a score, in the caller's order.
+        scores: The relevance scores, float64, (pairs,), in [0, 1].
+        logits: The scores before the sigmoid, float64, (pairs,).
+        skipped: The rows whose pairs could not be scored.
+        truncated: The numbers of the rows whose text is longer than the model reads.
+        model: The model that scored; None without pairs.
+        instruction: The instruction in effect; None if the model reads none.
         warnings: What the client had to say about the calls, each once.
     """
 
@@ -47,7 +47,7 @@ class PairScores:
 
     @property
     def queries(self) -> npt.NDArray[np.int64]:
-        """Number of each pair's query, from 0 without gaps, (pairs,)."""
+        """The number of each pair's query, from 0 without gaps, (pairs,)."""
         return number_queries(self.pairs)
 
 
@@ -69,9 +69,9 @@ def score_pairs(
     A pair that cannot be scored (a damaged image, for example) costs only itself.
 
     Args:
-        client: Of the server.
-        pairs: What to score.
-        instruction: For all pairs; None for the model's default.
+        client: The client that asks the server.
+        pairs: The pairs to score.
+        instruction: The instruction for all pairs; None takes the model's default.
         on_progress: Called with the number of further pairs done.
 
     Raises:
@@ -91,8 +91,8 @@ class PairScoring:
     """Scores of pairs as they come in: what to ask a server, and what its answers are worth.
 
     Args:
-        pairs: What to score.
-        max_documents: Of one call.
+        pairs: The pairs to score.
+        max_documents: The most documents of one call.
     """
 
     def __init__(self, pairs: Sequence[Pair], max_documents: int = MAX_DOCUMENTS) -> None:
@@ -113,8 +113,8 @@ class PairScoring:
         """Take the answer to a call; return how many further pairs are done.
 
         Args:
-            call: Its position among `calls`.
-            response: With all results.
+            call: The position of the call among `calls`.
+            response: The response, with all results.
 
         Raises:
             ContractError: The server got another model meanwhile.
@@ -137,7 +137,7 @@ class PairScoring:
         """Take the failure of a call; return how many further pairs are done.
 
         Args:
-            call: Its position among `calls`.
+            call: The position of the call among `calls`.
             error: Why there is no answer.
 
         Raises:
@@ -171,9 +171,9 @@ def take_scores(pairs: Sequence[Pair], model: ModelIdentity, instruction: str | 
     Nobody can tell whose scores they are: the caller vouches for that.
 
     Args:
-        pairs: Those without a `relevance_score` are left out.
-        model: Whose scores they are.
-        instruction: The one that they were made with; None if the model reads none.
+        pairs: The pairs, with the scores that came with them; those without a `relevance_score` are left out.
+        model: The model whose scores they are.
+        instruction: The instruction that the scores were made with; None if the model reads none.
     """
     scored = tuple(pair for pair in pairs if pair.relevance_score is not None)
     scores = np.array([pair.relevance_score for pair in scored], float)

@@ -29,13 +29,13 @@ class Pair:
     """One query with one document; each has a text, an image, or both.
 
     Attributes:
-        row: Where it stands in its file.
-        query: Text, or None.
-        query_image: File, or None.
-        text: The document's text, or None.
-        image: The document's file, or None.
-        instruction: What the row says about it, or None.
-        relevant: The label, or None without one.
+        row: The number of its row in the file.
+        query: The text of the query, or None.
+        query_image: The image file of the query, or None.
+        text: The text of the document, or None.
+        image: The image file of the document, or None.
+        instruction: What the row says about the instruction, or None.
+        relevant: The label, or None if the row has none.
         relevance_score: What an earlier run gave it, in [0, 1]; None without one. See `take_scores`.
     """
 
@@ -50,12 +50,12 @@ class Pair:
 
     @property
     def query_key(self) -> tuple[str | None, Path | None]:
-        """Equal for pairs of the same query."""
+        """A value that is equal for pairs of the same query."""
         return self.query, self.query_image
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Equal for pairs of the same query and document."""
+        """A value that is equal for pairs of the same query and document."""
         return *self.query_key, self.text, self.image
 
     @property
@@ -74,8 +74,8 @@ class SkippedRow:
     """One row that does not count.
 
     Attributes:
-        row: Its number.
-        reason: For people.
+        row: The number of the row in its file.
+        reason: Why it does not count, for people.
     """
 
     row: int
@@ -87,8 +87,8 @@ class PairSheet:
     """What a file holds.
 
     Attributes:
-        pairs: In the order of the file, without duplicates.
-        skipped: Rows that do not count, in the order of the file.
+        pairs: The pairs, in the order of the file, without duplicates.
+        skipped: The rows that do not count, in the order of the file.
     """
 
     pairs: tuple[Pair, ...]
@@ -104,7 +104,7 @@ def read_pairs(path: Path, *, labelled: bool) -> PairSheet:
     first one counts; if their labels contradict each other, none does.
 
     Args:
-        path: Ends with .csv, .jsonl or .ndjson; UTF-8.
+        path: The file, UTF-8, whose name ends with .csv, .jsonl or .ndjson.
         labelled: Whether only rows with a label count. Otherwise a label may be missing.
 
     Raises:
@@ -117,14 +117,15 @@ def parse_pairs(name: PurePath, data: bytes, *, find_file: FindFile, labelled: b
     """Do what `read_pairs` does with a file's content, for content that must not name files of this machine.
 
     Args:
-        name: Its suffix says what the content is, and messages name it; nothing of that name is opened.
-        data: The content.
-        find_file: What `query_image` and `image` stand for.
+        name: The name of the file. Its suffix says what the content is, and messages name it; nothing of that name is
+            opened.
+        data: The content of the file.
+        find_file: Finds the file that a `query_image` or `image` stands for.
         labelled: See `read_pairs`.
-        limit: Most rows, each document of a row counted on its own.
+        limit: The most rows; each document of a row counts on its own.
 
     Raises:
-        ConfigurationError: See `read_pairs`; or there are more rows.
+        ConfigurationError: See `read_pairs`; or there are more than `limit` rows.
     """
     return _collect(name, parse_sheet(name, data), find_file, labelled, limit)
 
@@ -161,11 +162,11 @@ def select_instruction(
 
     Args:
         pairs: All pairs.
-        instruction: The wanted one; pairs without an instruction take it, pairs with another one are left out. None:
-            all pairs must agree.
+        instruction: The wanted instruction: pairs without an instruction take it, and pairs with another one are left
+            out. None means that all pairs must agree.
 
     Returns:
-        The pairs to use, what was left out, and the instruction (None: the model's default).
+        The pairs to use, what was left out, and the instruction (None for the model's default).
 
     Raises:
         ConfigurationError: The pairs have several instructions and none is wanted.

@@ -31,10 +31,10 @@ def draw_calibration(calibration: Calibration, scores: Array, labels: Array, ave
     The threshold is a line, its confidence interval a band. Labels are in English and ASCII, which every font has.
 
     Args:
-        calibration: Of these pairs.
-        scores: Relevance scores, (pairs,), in [0, 1].
-        labels: 0 or 1, (pairs,).
-        average_precision: Area below the curve, in [0, 1].
+        calibration: The calibration that was made from these pairs.
+        scores: The relevance scores, (pairs,), in [0, 1].
+        labels: The labels, 0 or 1, (pairs,).
+        average_precision: The area below the curve, in [0, 1].
 
     Returns:
         PNG, WIDTH_PX x HEIGHT_PX.

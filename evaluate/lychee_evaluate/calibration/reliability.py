@@ -20,10 +20,11 @@ class Reliability:
     """Expected calibration errors: mean distance between promised and found share of relevant pairs, in [0, 1].
 
     Attributes:
-        before: Of the relevance scores, taken as probabilities.
-        after: Of the mapped probabilities, each pair mapped by what the other queries' pairs gave (cross-validation).
-            None if too few queries have both kinds of pairs.
-        chance: What perfect probabilities would show with so few pairs; less is not to be had.
+        before: The error of the relevance scores, taken as probabilities.
+        after: The error of the mapped probabilities, each pair mapped by what the other queries' pairs gave
+            (cross-validation). None if too few queries have both kinds of pairs.
+        chance: The mean error that perfect probabilities would show with so few pairs; no mapping can be expected to do
+            better.
     """
 
     before: float
@@ -35,8 +36,8 @@ def expected_calibration_error(probabilities: Array, labels: Array) -> float:
     """Compare promised with found shares in ten bins of equal width, weighted by their number of pairs.
 
     Args:
-        probabilities: (pairs,), in [0, 1].
-        labels: 0 or 1, (pairs,).
+        probabilities: The promised probabilities of being relevant, (pairs,), in [0, 1].
+        labels: The labels, 0 or 1, (pairs,).
 
     Source: Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015.
     """
@@ -49,9 +50,10 @@ def fit_mapping(kind: MappingKind, logits: Array, labels: Array) -> ScoreMapping
     """Learn the mapping from logits to probabilities.
 
     Args:
-        kind: "platt", a logistic curve with two coefficients; or "isotonic", any rising line, for many pairs.
-        logits: (pairs,).
-        labels: 0 or 1 with at least one of each, (pairs,).
+        kind: The kind of mapping: "platt", a logistic curve with two coefficients; or "isotonic", any rising line, for
+            many pairs.
+        logits: The logits of the pairs, (pairs,).
+        labels: The labels, 0 or 1, with at least one of each, (pairs,).
 
     Source: Platt, Probabilistic Outputs for Support Vector Machines, 1999: labels are pulled in a little, to
         1 / (n0 + 2) and (n1 + 1) / (n1 + 2), so that the curve stays finite where a threshold separates them.
@@ -87,12 +89,12 @@ def measure_reliability(
     The mapping is not judged on pairs that it was fitted to, nor on pairs of the same queries.
 
     Args:
-        kind: Of mapping.
-        scores: Relevance scores, (pairs,), in [0, 1].
-        logits: The same before the sigmoid, (pairs,).
-        labels: 0 or 1, (pairs,).
-        queries: Number of each pair's query, (pairs,).
-        seed: Of the folds and of the draws.
+        kind: The kind of mapping to fit: "platt" or "isotonic".
+        scores: The relevance scores, (pairs,), in [0, 1].
+        logits: The scores before the sigmoid, (pairs,).
+        labels: The labels, 0 or 1, (pairs,).
+        queries: The number of each pair's query, (pairs,).
+        seed: The seed of the folds and of the random draws.
     """
     held_out = _cross_validate(kind, logits, labels, queries, seed)
     probabilities = fit_mapping(kind, logits, labels).probability(logits) if held_out is None else held_out

@@ -33,11 +33,11 @@ class ThresholdRow:
     """What one threshold does to the labelled pairs.
 
     Attributes:
-        threshold: On the relevance score, inclusive.
-        accepted: Pairs from it on.
-        precision: None if nothing is accepted.
-        recall: In [0, 1].
-        f1: In [0, 1].
+        threshold: The threshold on the relevance score, inclusive.
+        accepted: How many pairs are accepted: those with a score from the threshold on.
+        precision: The share of accepted pairs that is relevant; None if nothing is accepted.
+        recall: The share of relevant pairs that is accepted, in [0, 1].
+        f1: The harmonic mean of precision and recall, in [0, 1].
     """
 
     threshold: float
@@ -52,15 +52,15 @@ class CalibrationReport:
     """A calibration and how far to trust it.
 
     Attributes:
-        calibration: To be saved.
-        table: Over round thresholds and the chosen one, ascending.
-        average_precision: Area below the precision-recall curve, in [0, 1].
-        reliability: Calibration errors before and after the mapping.
-        accepted: Labelled pairs from the threshold on.
-        precision_low: Lower end of the precision's exact 95 % interval (Clopper and Pearson), which takes pairs as
+        calibration: The calibration, to be saved.
+        table: What round thresholds and the chosen one do, in ascending order.
+        average_precision: The area below the precision-recall curve, in [0, 1].
+        reliability: The calibration errors before and after the mapping.
+        accepted: How many labelled pairs have a score from the threshold on.
+        precision_low: The lower end of the precision's exact 95 % interval (Clopper and Pearson), which takes pairs as
             independent.
-        unreachable: Share of the bootstrap's resamples in which no threshold reached the target.
-        pairs_for_half_width: Labelled pairs that an interval half as wide would need, about.
+        unreachable: The share of the bootstrap's resamples in which no threshold reached the target.
+        pairs_for_half_width: About how many labelled pairs an interval half as wide would need.
         doubts: What is wrong with the evidence.
         notes: What the client had to say about the calls.
     """
@@ -112,12 +112,12 @@ def make_report(
     """Find the threshold for a target and everything that a calibration file records.
 
     Args:
-        scored: Labelled pairs with their scores.
+        scored: The labelled pairs with their scores.
         target: What the threshold is to reach.
         mapping: How scores become probabilities.
-        review_band: Mark for review what lies between the interval's lower end and the threshold.
-        resamples: Of the bootstrap, from MIN_RESAMPLES to MAX_RESAMPLES.
-        seed: Of everything random; the same seed gives the same report.
+        review_band: Whether what lies between the interval's lower end and the threshold is marked for review.
+        resamples: How many resamples the bootstrap draws, from MIN_RESAMPLES to MAX_RESAMPLES.
+        seed: The seed of every random choice; the same seed gives the same report.
 
     Raises:
         ConfigurationError: An option cannot be used.
@@ -175,8 +175,8 @@ def draw_report(report: CalibrationReport, scored: PairScores) -> bytes:
     """Draw a report as a PNG; see `draw_calibration`.
 
     Args:
-        report: Of these pairs.
-        scored: What the report was made from.
+        report: The report that was made from these pairs.
+        scored: The pairs and scores that it was made from.
     """
     return draw_calibration(report.calibration, scored.scores, _labels(scored), report.average_precision)
 
@@ -185,7 +185,7 @@ def check_resamples(resamples: int) -> None:
     """Accept a useful number of resamples.
 
     Raises:
-        ConfigurationError: It is too small for the ends of an interval, or too large to wait for.
+        ConfigurationError: The number is too small for the ends of an interval, or too large to wait for.
     """
     if not MIN_RESAMPLES <= resamples <= MAX_RESAMPLES:
         raise ConfigurationError(f"bootstrap is {resamples}; expected a number from {MIN_RESAMPLES} to {MAX_RESAMPLES}")
@@ -223,8 +223,8 @@ def _find_doubts(report: CalibrationReport, truncated: int) -> tuple[Doubt, ...]
     """Return what to doubt about a report.
 
     Args:
-        report: But for its doubts.
-        truncated: Texts that were longer than the model reads.
+        report: The report, complete but for its doubts.
+        truncated: How many texts were longer than the model reads.
     """
     calibration, reliability, mapping = report.calibration, report.reliability, report.calibration.mapping
     after = reliability.after

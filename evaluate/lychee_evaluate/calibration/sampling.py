@@ -32,14 +32,14 @@ def choose_pairs(
     prefer queries that have few pairs in the choice.
 
     Args:
-        scores: Relevance scores, (pairs,), in [0, 1].
-        queries: Number of each pair's query, (pairs,), from 0.
-        count: How many; if there are fewer, all are taken.
+        scores: The relevance scores, (pairs,), in [0, 1].
+        queries: The number of each pair's query, (pairs,), from 0.
+        count: How many pairs to choose; if there are fewer, all are taken.
         threshold: The decision border, in [0, 1].
-        seed: Decides between equals.
+        seed: The seed of the draw that decides between equals.
 
     Returns:
-        Positions, ascending.
+        The positions of the chosen pairs, ascending.
 
     Raises:
         ConfigurationError: `count` or `threshold` cannot be used.
@@ -76,9 +76,9 @@ def format_label_sheet(pairs: Sequence[Pair], path: Path, kind: str) -> bytes:
     A score would sway whoever labels.
 
     Args:
-        pairs: To be labelled.
-        path: Where the sheet will lie: its paths of images are relative to that folder.
-        kind: "csv" or "jsonl".
+        pairs: The pairs to be labelled.
+        path: The path where the sheet will lie: its paths of images are relative to that folder.
+        kind: The format of the sheet: "csv" or "jsonl".
     """
     rows = [
         {

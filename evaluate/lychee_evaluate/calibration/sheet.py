@@ -30,8 +30,9 @@ class Row:
     """One row of a sheet.
 
     Attributes:
-        number: As a spreadsheet numbers rows, header included; in JSON lines the line's number. From 1.
-        cells: By column; a cell of a CSV file is a string.
+        number: The number of the row as a spreadsheet counts rows, header included; in JSON lines the number of the
+            line. Both start at 1.
+        cells: The cells by column; a cell of a CSV file is a string.
         problem: Why the row cannot be read, in which case `cells` is empty; otherwise None.
     """
 
@@ -58,7 +59,8 @@ def read_sheet(path: Path) -> list[Row]:
     """Read all rows that are not empty. A row that cannot be read is returned with its problem.
 
     Raises:
-        ConfigurationError: The file cannot be read, has another suffix, is not UTF-8, or has no usable header.
+        ConfigurationError: The file cannot be read, has another suffix, is not UTF-8, is not CSV, or has no usable
+            header.
     """
     sheet_format(path)  # before a large file of another kind is read
     try:
@@ -72,11 +74,13 @@ def parse_sheet(name: PurePath, data: bytes) -> list[Row]:
     """Do what `read_sheet` does with a file's content.
 
     Args:
-        name: Its suffix says what the content is, and messages name it; nothing of that name is opened.
-        data: The content.
+        name: The name of the file. Its suffix says what the content is, and messages name it; nothing of that name is
+            opened.
+        data: The content of the file.
 
     Raises:
-        ConfigurationError: As `read_sheet`.
+        ConfigurationError: The name has another suffix, or the content is not UTF-8, is not CSV, or has no usable
+            header.
     """
     kind = sheet_format(name)
     try:
@@ -93,9 +97,9 @@ def format_sheet(rows: Sequence[Mapping[str, str]], columns: Sequence[str], kind
     """Return the content of a file that `read_sheet` reads back, and that spreadsheets open rightly.
 
     Args:
-        rows: One mapping from column to text each; a missing column is an empty cell.
-        columns: In the order to write.
-        kind: "csv" or "jsonl".
+        rows: The rows, each a mapping from column to text; a missing column is an empty cell.
+        columns: The columns, in the order to write them.
+        kind: The format of the file: "csv" or "jsonl".
     """
     if kind == "jsonl":
         lines = [json.dumps({name: row.get(name, "") for name in columns}, ensure_ascii=False) + "\n" for row in rows]

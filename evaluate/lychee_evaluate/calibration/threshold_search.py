@@ -24,8 +24,8 @@ class Target:
     """What a threshold is to reach.
 
     Args:
-        measure: "precision", "recall" or "f1".
-        minimum: In (0, 1]; None for "f1", of which the best is wanted.
+        measure: What must be reached: "precision", "recall" or "f1".
+        minimum: The value to reach, in (0, 1]; None for "f1", of which the best is wanted.
     """
 
     measure: Measure
@@ -40,10 +40,10 @@ class Choice:
     """A threshold and what it does to the pairs that it was chosen on.
 
     Attributes:
-        threshold: On the relevance score, inclusive.
-        precision: Share of the accepted pairs that is relevant.
-        recall: Share of the relevant pairs that is accepted.
-        f1: Harmonic mean of the two.
+        threshold: The threshold on the relevance score, inclusive.
+        precision: The share of the accepted pairs that is relevant.
+        recall: The share of the relevant pairs that is accepted.
+        f1: The harmonic mean of precision and recall.
     """
 
     threshold: float
@@ -57,9 +57,10 @@ class Interval:
     """A confidence interval of the threshold.
 
     Attributes:
-        low: Lower end.
-        high: Upper end.
-        unreachable: Share of the resamples in which no threshold reached the target; they count as above every score.
+        low: The lower end of the interval.
+        high: The upper end of the interval.
+        unreachable: The share of the resamples in which no threshold reached the target; they count as above every
+            score.
     """
 
     low: float
@@ -97,9 +98,9 @@ def choose_threshold(scores: Array, labels: Array, target: Target) -> Choice:
     another machine's rounding does not turn a pair from one side to the other.
 
     Args:
-        scores: Relevance scores, (pairs,), in [0, 1].
-        labels: 0 or 1, (pairs,).
-        target: What to reach.
+        scores: The relevance scores, (pairs,), in [0, 1].
+        labels: The labels, 0 or 1, (pairs,).
+        target: The target that the threshold must reach.
 
     Raises:
         InvalidInputError: No threshold reaches the target; the message says what can be reached.
@@ -141,13 +142,13 @@ def bootstrap_interval(
     are, and give too narrow an interval.
 
     Args:
-        scores: Relevance scores, (pairs,), in [0, 1].
-        labels: 0 or 1, (pairs,).
-        queries: Number of each pair's query, (pairs,), from 0 without gaps.
-        target: What to reach.
-        resamples: How many.
-        confidence: In (0, 1), for example 0.95.
-        seed: Of the random draws.
+        scores: The relevance scores, (pairs,), in [0, 1].
+        labels: The labels, 0 or 1, (pairs,).
+        queries: The number of each pair's query, (pairs,), from 0 without gaps.
+        target: The target that the threshold must reach.
+        resamples: How many resamples to draw.
+        confidence: The confidence level, in (0, 1), for example 0.95.
+        seed: The seed of the random draws.
     """
     random = np.random.default_rng(seed)
     count = int(queries.max()) + 1
@@ -170,16 +171,16 @@ class _Curve:
     but takes more than a millisecond for it, and an interval needs thousands.
 
     Args:
-        scores: (pairs,).
-        labels: 0 or 1, (pairs,).
+        scores: The relevance scores, (pairs,).
+        labels: The labels, 0 or 1, (pairs,).
         weights: How often each pair counts, (weightings, pairs).
 
     Attributes:
         candidates: The distinct scores, ascending, (candidates,).
         drawn: Whether a candidate belongs to a pair that counts, (weightings, candidates).
-        precisions: Of accepting everything from a candidate on, (weightings, candidates).
-        recalls: The same.
-        f1s: The same.
+        precisions: The precision of accepting everything from a candidate on, (weightings, candidates).
+        recalls: The recall of accepting the same, (weightings, candidates).
+        f1s: The F1 of accepting the same, (weightings, candidates).
     """
 
     def __init__(self, scores: Array, labels: Array, weights: npt.NDArray[Any]) -> None:

@@ -21,7 +21,7 @@ def score_with_progress(url: str | None, pairs: Sequence[Pair], instruction: str
     """Score pairs, with a progress bar if stderr is a terminal.
 
     Raises:
-        LycheeError: As `score_pairs`.
+        LycheeError: Whatever `score_pairs` raises.
     """
     progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     with LycheeClient(url) as client, progress, warnings.catch_warnings():

@@ -34,17 +34,20 @@ class MetricComparison:
     """One metric of the treatment against the control.
 
     Attributes:
-        metric: Which one.
-        control: Mean over the control's users.
-        treatment: Mean over the treatment's users.
-        difference: Treatment minus control.
-        low: Lower end of the interval of the difference, or None where nothing was tested.
-        high: Upper end.
-        confidence: Of the interval: at least 1 - alpha, and such that 0 lies outside exactly if there is a finding.
-        p_value: Of Welch's t test, before the correction for the number of metrics, or None.
+        metric: The name of the metric.
+        control: The mean over the control's users.
+        treatment: The mean over the treatment's users.
+        difference: The mean of the treatment minus that of the control.
+        low: The lower end of the interval of the difference, or None where nothing was tested.
+        high: The upper end of the interval, or None where nothing was tested.
+        confidence: The confidence level of the interval, or None where nothing was tested: at least 1 - alpha, and such
+            that 0 lies outside exactly if the test finds a difference.
+        p_value: The p value of Welch's t test, before the correction for the number of metrics, or None where nothing
+            was tested.
         finding: "higher" or "lower" where the treatment differs, "none", or "undecided" where the data cannot tell.
-        obstacle: Why it is undecided, or None.
-        users_needed: Users of both variants together that find the effect asked for with the power POWER, or None.
+        obstacle: Why the finding is "undecided", or None.
+        users_needed: How many users of both variants together find the effect asked for with the power POWER, or None
+            where no number can be given.
     """
 
     metric: Metric
@@ -65,16 +68,16 @@ class Comparison:
     """The outcome of an experiment.
 
     Attributes:
-        experiment: Its name.
-        control: Name of the variant that is compared with.
-        treatment: Name of the other one.
+        experiment: The name of the experiment.
+        control: The name of the variant that is compared with.
+        treatment: The name of the other variant.
         control_users: How many users the control has.
         treatment_users: How many the treatment has.
-        sample_ratio_p_value: Of the chi-squared test of the numbers of users against the planned split.
+        sample_ratio_p_value: The p value of the chi-squared test of the numbers of users against the planned split.
         sample_ratio_ok: False if the users cannot have been assigned as planned: then all findings are "undecided".
-        alpha: Chance of a finding in any metric where the variants do not differ.
-        effect: Relative difference that `users_needed` is about.
-        metrics: In the order of METRICS.
+        alpha: The chance of a finding in any metric where the variants do not differ.
+        effect: The relative difference that `users_needed` is about.
+        metrics: The comparisons, in the order of METRICS.
     """
 
     experiment: str
@@ -94,10 +97,10 @@ class WelchTest:
     """Welch's t test of the difference of two means; arrays where the samples were stacked.
 
     Attributes:
-        difference: Treatment minus control.
-        standard_error: Of the difference.
-        degrees_of_freedom: Of the t distribution; 1 where neither sample varies.
-        p_value: Two-sided.
+        difference: The mean of the treatment minus that of the control.
+        standard_error: The standard error of the difference.
+        degrees_of_freedom: The degrees of freedom of the t distribution; 1 where neither sample varies.
+        p_value: The two-sided p value.
     """
 
     difference: Array
@@ -117,8 +120,8 @@ def welch_test(control: Array, treatment: Array) -> WelchTest:
     """Compare means without the assumption of equal variances.
 
     Args:
-        control: float64, (..., users), at least 2 users.
-        treatment: float64, (..., other users), at least 2.
+        control: The values of the control's users: float64, (..., users), at least 2 users.
+        treatment: The values of the treatment's users: float64, (..., other users), at least 2.
 
     Returns:
         Arrays of shape (...).
@@ -144,8 +147,8 @@ def holm_levels(p_values: Array, alpha: float) -> Array:
     fails; the rest are tested at that one's level, and fail too.
 
     Args:
-        p_values: float64, (hypotheses,).
-        alpha: In (0, 1).
+        p_values: The p values, float64, (hypotheses,).
+        alpha: The chance of any false finding, in (0, 1).
 
     Returns:
         float64, (hypotheses,): a hypothesis is rejected exactly if its p value is at most its level.
@@ -178,13 +181,15 @@ def users_needed(control: Array, treatment: Array, effect: float, alpha: float) 
     """Return how many users both variants need together to find an effect with the power POWER.
 
     Args:
-        control: float64, (users,).
-        treatment: float64, (users,). The ratio of the two numbers of users is taken as it is.
-        effect: Relative to the control's mean, for example 0.05.
-        alpha: Level of the test.
+        control: The values of the control's users: float64, (users,).
+        treatment: The values of the treatment's users: float64, (users,). The ratio of the two numbers of users is
+            taken as it is.
+        effect: The effect relative to the control's mean, for example 0.05.
+        alpha: The level of the test.
 
     Returns:
-        None where a sample has a single user, or the control's mean is 0 and no relative effect exists.
+        The number of users; None where a sample has a single user, or the control's mean is 0 and no relative effect
+        exists.
     """
     from scipy import stats
 
@@ -210,9 +215,9 @@ def compare(
 
     Args:
         users: What `read_users` returns.
-        control: Which variant to compare with.
-        alpha: As in Comparison, in (0, 0.5).
-        effect: Relative difference for which to say how many users are needed, above 0.
+        control: The name of the variant to compare with.
+        alpha: The chance of a finding in any metric where the variants do not differ, in (0, 0.5).
+        effect: The relative difference for which to say how many users are needed, above 0.
 
     Raises:
         ConfigurationError: An option cannot be used.

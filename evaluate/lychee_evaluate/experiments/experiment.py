@@ -36,14 +36,15 @@ class ThresholdExperiment:
     """Two policies, and a rule that gives every user one of them or none.
 
     Args:
-        name: What the log calls the experiment.
-        policies: The control first, then the treatment, each a policy or the name of one, by the variant's name.
-        salt: Makes this experiment's variants independent of every other experiment's, and the users in the log
-            unreadable without it. Keep it secret and long, for example `secrets.token_hex(16)`, and never change it
-            while the experiment runs.
-        traffic_share: Share of all users that take part, above 0 and at most 1. It may be changed while the
+        name: The name by which the log calls the experiment.
+        policies: The policies by the variant's name, the control first, then the treatment; each is a policy or the
+            name of one.
+        salt: What makes this experiment's variants independent of every other experiment's, and the users in the log
+            unreadable to those who do not know it. Keep it secret and long, for example `secrets.token_hex(16)`, and
+            never change it while the experiment runs.
+        traffic_share: The share of all users that take part, above 0 and at most 1. It may be changed while the
             experiment runs: nobody changes sides.
-        split: Share of those taking part that get the treatment, between 0 and 1. With 0.5 the fewest users are
+        split: The share of those taking part that get the treatment, between 0 and 1. With 0.5 the fewest users are
             needed. Changing it moves users from one variant to the other and spoils the experiment.
 
     Raises:
@@ -126,8 +127,8 @@ class ExperimentLog:
     not logged. Usable as a context manager.
 
     Args:
-        experiment: Whose users these are.
-        path: Made if it is missing, for its owner and group to read.
+        experiment: The experiment whose users these are.
+        path: The file to append to; if it is missing it is made, for its owner and group to read.
 
     Raises:
         ConfigurationError: The file cannot be opened for writing.
@@ -150,8 +151,8 @@ class ExperimentLog:
         """Record what a user was given.
 
         Args:
-            user_key: As for `ThresholdExperiment.variant`.
-            response: Of a call with the user's policy.
+            user_key: See `ThresholdExperiment.variant`.
+            response: The response to a call with the user's policy.
             impressions: How many documents the user was shown. None counts those that were accepted, marked for
                 review, or kept by `min_results`.
 
@@ -199,8 +200,9 @@ class ExperimentLog:
         """Record what a user did.
 
         Args:
-            user_key: As for `ThresholdExperiment.variant`.
-            kind: "click", "dwell" (reading a document) or "conversion" (buying, subscribing, solving the problem).
+            user_key: See `ThresholdExperiment.variant`.
+            kind: What the user did: "click", "dwell" (reading a document) or "conversion" (buying, subscribing, solving
+                the problem).
             value: How many clicks or conversions, None meaning one; for "dwell" the seconds, which must be given.
 
         Returns:

@@ -26,8 +26,8 @@ class VariantUsers:
 
     Attributes:
         share: The planned share of this variant among all users of the experiment.
-        values: By metric, float64, (users,), in one order for all metrics: documents shown, clicks, seconds of
-            reading, and 1.0 for a user who converted at least once.
+        values: The values by metric, float64, (users,), in one order for all metrics: documents shown, clicks, seconds
+            of reading, and 1.0 for a user who converted at least once.
     """
 
     share: float
@@ -35,7 +35,7 @@ class VariantUsers:
 
     @property
     def count(self) -> int:
-        """How many users."""
+        """The number of users."""
         return len(self.values["impressions"])
 
 
@@ -44,9 +44,9 @@ class ExperimentUsers:
     """Everything that the comparison of two variants needs.
 
     Attributes:
-        experiment: Name of the experiment.
-        variants: By name.
-        damaged: Lines that were skipped: "FILE:LINE: reason".
+        experiment: The name of the experiment.
+        variants: The users of each variant, by its name.
+        damaged: The lines that were skipped: "FILE:LINE: reason".
         notes: What makes the comparison doubtful, for people.
     """
 
@@ -73,8 +73,8 @@ def read_users(paths: Sequence[Path], experiment: str | None = None) -> Experime
     Damaged lines are skipped. Users without a decision, and users who got both variants, are left out with a note.
 
     Args:
-        paths: Files that `ExperimentLog` wrote, each once.
-        experiment: Which experiment, where the files hold several.
+        paths: The files that `ExperimentLog` wrote, each once.
+        experiment: The experiment to read, where the files hold several.
 
     Raises:
         ConfigurationError: A file cannot be read or is given twice, or the experiment is not in the files, or is not

@@ -30,8 +30,8 @@ def download(model_id: str, revision: str | None, *, weights: bool) -> Path:
 
     Args:
         model_id: "owner/name".
-        revision: Branch, tag or commit. None: the main branch.
-        weights: False: config and tokenizer alone.
+        revision: The branch, tag or commit. None takes the main branch.
+        weights: Whether to download the weights too; otherwise config and tokenizer alone.
 
     Returns:
         The snapshot's folder; its name is the commit.

@@ -66,8 +66,8 @@ class CalibrationData:
     """What a deployment reads, or something like it.
 
     Args:
-        texts: Queries and documents, of several lengths.
-        images: None: the family's own sample images.
+        texts: The queries and documents, of several lengths.
+        images: The images; None takes the family's own sample images.
     """
 
     texts: tuple[str, ...]
@@ -113,8 +113,8 @@ def augment(images: NDArray[np.uint8], count: int) -> Iterator[NDArray[np.uint8]
     """Yield the images, and then crops of them, enlarged, mirrored, darker and brighter, up to a number of images.
 
     Args:
-        images: uint8, (num_images, 3, height, width).
-        count: Of all.
+        images: The images, uint8, (num_images, 3, height, width).
+        count: How many images to yield in all, the given ones included.
 
     Yields:
         uint8, (3, height, width).

@@ -37,8 +37,8 @@ class CheckpointSource:
 
     Args:
         model_id: The name users know.
-        revision: Identifies the weights.
-        folder: Holds config.json, weights and tokenizer.
+        revision: The name that identifies the weights.
+        folder: The folder that holds config.json, weights and tokenizer.
         config: The content of config.json.
         weights: Whether they are on this machine and wanted; if not, models are built without values.
     """
@@ -53,7 +53,7 @@ class CheckpointSource:
         """Download the weights if they are the hub's; name their revision if they lie in a folder.
 
         Raises:
-            CheckpointError: There are none, or they cannot be downloaded.
+            CheckpointError: There are no weights, or they cannot be downloaded.
         """
         if self.revision == _UNREAD_REVISION:
             digest = hash_files(weight_files(self.folder))
@@ -118,7 +118,7 @@ class CheckpointSource:
         """Load the tokenizer: a ``PreTrainedTokenizerFast``, whose ``backend_tokenizer`` is what the client gets.
 
         Raises:
-            CheckpointError: There is none, or it cannot be read.
+            CheckpointError: There is no tokenizer, or it cannot be read.
         """
         try:
             with _quiet():
@@ -156,10 +156,10 @@ def find_checkpoint(checkpoint: str, revision: str | None = None) -> CheckpointS
 
     Args:
         checkpoint: "lychee-mini", a path, or "owner/name".
-        revision: Branch, tag or commit on the hub. None: its main branch.
+        revision: The branch, tag or commit on the hub. None takes its main branch.
 
     Raises:
-        CheckpointError: There is none, or its config.json cannot be read.
+        CheckpointError: There is no such checkpoint, or its config.json cannot be read.
     """
     bundled = _BUNDLED / checkpoint.replace("-", "_")
     folder = Path(checkpoint)

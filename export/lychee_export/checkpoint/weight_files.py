@@ -21,7 +21,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     """List the weight files that transformers would read.
 
     Raises:
-        CheckpointError: There are none, or an index names a shard that is not there.
+        CheckpointError: There are no weight files, or an index names a shard that is not there.
     """
     for name in _SINGLE:
         if (folder / name).is_file():

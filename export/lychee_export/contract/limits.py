@@ -13,12 +13,12 @@ class Limits:
     """Bounds of one export. A family whose checkpoint has a smaller bound of its own keeps that.
 
     Args:
-        max_tokens: Longest sequence, the tokens of images included.
-        max_images: Most images of one query-document pair.
-        max_img_size: Most pixels of one image, as the side of a square; for models that read images in their own
+        max_tokens: The length of the longest sequence in tokens, those of images included.
+        max_images: The most images of one query-document pair.
+        max_img_size: The most pixels of one image, as the side of a square; for models that read images in their own
             aspect ratio.
-        text_batch: Most rows of one request without images.
-        image_batch: Most rows of one request with images.
+        text_batch: The most rows of one request without images.
+        image_batch: The most rows of one request with images.
     """
 
     max_tokens: int = 2048

@@ -29,8 +29,8 @@ class Axis:
 
     Args:
         name: The axis' name in the ONNX file; axes of one name have one size within a request.
-        buckets: Ascending sizes to which the client pads, so that the server can merge requests.
-        multiple: Every size is a multiple of this.
+        buckets: The sizes to which the client pads, ascending, so that the server can merge requests.
+        multiple: The number that every size is a multiple of.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Axis:
 
     @property
     def maximum(self) -> int:
-        """Largest size."""
+        """The largest size."""
         return self.buckets[-1]
 
 
@@ -54,10 +54,10 @@ class TensorSpec:
 
     Args:
         name: The tensor's name in the ONNX file, in ``config.pbtxt`` and on the wire.
-        dtype: Element type.
-        shape: Sizes without the batch axis.
+        dtype: The type of the elements.
+        shape: The sizes without the batch axis.
         pad_value: What fills a variable axis up to the next bucket.
-        maximum: Largest value of an integer input, where a larger one has no meaning; values start at 0.
+        maximum: The largest value of an integer input, where a larger one has no meaning; values start at 0.
     """
 
     name: str
@@ -73,7 +73,7 @@ class TensorSpec:
 
     @property
     def triton_dims(self) -> tuple[int, ...]:
-        """Sizes as Triton writes them: -1 for an axis of variable size."""
+        """The sizes as Triton writes them: -1 for an axis of variable size."""
         return tuple(size if isinstance(size, int) else -1 for size in self.shape)
 
 
@@ -90,13 +90,13 @@ class ModelSignature:
 
     Args:
         name: The model's folder and its name on the wire.
-        inputs: Input tensors, in the ONNX file's order.
-        outputs: Output tensors, in the ONNX file's order.
-        max_batch_size: Most rows in one request; 0 for a model without a batch axis.
-        steps: For an ensemble, its models in order; empty for a model with a file of its own.
+        inputs: The input tensors, in the ONNX file's order.
+        outputs: The output tensors, in the ONNX file's order.
+        max_batch_size: The most rows in one request; 0 for a model without a batch axis.
+        steps: The models of an ensemble in order; empty for a model with a file of its own.
         encoder: Whether the model does the heavy work: it runs on the accelerator and its answers are cached.
-        max_run_elements: Most elements of the largest input in one run on a CPU; a larger batch runs in slices, which
-            bounds the memory for activations. None: no bound.
+        max_run_elements: The most elements of the largest input in one run on a CPU; a larger batch runs in slices,
+            which bounds the memory for activations. None sets no bound.
         accelerated: Whether an encoder may run on the openvino accelerator. False where that computes something else,
             or compiles anew for every shape.
     """

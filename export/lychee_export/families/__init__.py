@@ -29,11 +29,12 @@ def load_checkpoint(
     """Load a checkpoint into torch modules that are ready to export.
 
     Args:
-        checkpoint: Name of a bundled checkpoint ("lychee-mini"), path of a checkpoint folder, or "owner/name" of a
-            model on the Hugging Face hub.
-        limits: What the deployment admits. None: the default limits.
-        revision: Branch, tag or commit on the hub. None: the main branch.
-        weights: False: the modules have shapes and no values, and nothing large is downloaded or read.
+        checkpoint: The name of a bundled checkpoint ("lychee-mini"), the path of a checkpoint folder, or "owner/name"
+            of a model on the Hugging Face hub.
+        limits: What the deployment admits. None takes the default limits.
+        revision: The branch, tag or commit on the hub. None takes the main branch.
+        weights: Whether to load the weights. Otherwise the modules have shapes and no values, and nothing large is
+            downloaded or read.
 
     Raises:
         CheckpointError: The folder or a file is missing or damaged, or the family is unknown.

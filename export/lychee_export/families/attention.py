@@ -15,9 +15,9 @@ def attention_bias(attention_mask: Tensor, dtype: torch.dtype, *, causal: bool =
     """Turn a padding mask into a bias, in the form that transformers' models take as it is.
 
     Args:
-        attention_mask: int64, (batch_size, sequence_length), 1 for a token, 0 for padding.
-        dtype: Of the model.
-        causal: Whether a token reads itself and what stands before it only.
+        attention_mask: The padding mask: int64, (batch_size, sequence_length), 1 for a token, 0 for padding.
+        dtype: The dtype of the model; the bias gets it.
+        causal: Whether a token reads only itself and what stands before it.
 
     Returns:
         dtype, (batch_size, 1, sequence_length, sequence_length): 0 where a token reads another one.

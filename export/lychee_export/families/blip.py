@@ -42,8 +42,8 @@ class VisionEncoder(nn.Module):
     """Encode images, patch by patch.
 
     Args:
-        model: Of transformers; shared, not copied.
-        normalization: Of its image processor.
+        model: The transformers model; its weights are shared, not copied.
+        normalization: The normalization that the checkpoint's image processor does.
     """
 
     def __init__(self, model: BlipForImageTextRetrieval, normalization: Normalization) -> None:
@@ -68,7 +68,7 @@ class TextEncoder(nn.Module):
     """Encode a text that attends to an image.
 
     Args:
-        model: Of transformers; shared, not copied.
+        model: The transformers model; its weights are shared, not copied.
     """
 
     def __init__(self, model: BlipForImageTextRetrieval) -> None:
@@ -84,7 +84,7 @@ class TextEncoder(nn.Module):
             image_embeds: float32, (batch_size, num_patches + 1, hidden_size of the vision encoder).
 
         Returns:
-            float32, (batch_size, hidden_size): of the first token.
+            The states of the first tokens, float32, (batch_size, hidden_size).
         """
         dtype = self.text_encoder.embeddings.word_embeddings.weight.dtype
         hidden: Tensor = self.text_encoder(
@@ -99,7 +99,8 @@ class ScoringHead(nn.Module):
     """Score pairs: the difference of the head's two rows, whose sigmoid is the two-way softmax.
 
     Args:
-        itm_head: Of transformers; two outputs.
+        itm_head: The matching head of the transformers model, which has two outputs; the module keeps only their
+            difference.
     """
 
     def __init__(self, itm_head: nn.Linear) -> None:

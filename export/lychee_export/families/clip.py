@@ -45,7 +45,7 @@ class TextEncoder(nn.Module):
     """Embed texts with CLIP: the feature of the end token, projected.
 
     Args:
-        model: Of transformers; shared, not copied.
+        model: The transformers model; its weights are shared, not copied.
     """
 
     def __init__(self, model: CLIPModel) -> None:
@@ -72,7 +72,7 @@ class ChineseTextEncoder(nn.Module):
     """Embed texts with Chinese-CLIP: the hidden state of the first token, projected.
 
     Args:
-        model: Of transformers; shared, not copied.
+        model: The transformers model; its weights are shared, not copied.
     """
 
     def __init__(self, model: ChineseCLIPModel) -> None:
@@ -91,8 +91,8 @@ class VisionEncoder(nn.Module):
     """Embed images with either of them.
 
     Args:
-        model: Of transformers; shared, not copied.
-        normalization: Of its image processor.
+        model: The transformers model; its weights are shared, not copied.
+        normalization: The normalization that the checkpoint's image processor does.
     """
 
     def __init__(self, model: CLIPModel | ChineseCLIPModel, normalization: Normalization) -> None:

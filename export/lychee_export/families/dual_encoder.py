@@ -41,10 +41,10 @@ class DualEncoder:
     """The parts of a dual encoder.
 
     Args:
-        text_encoder: ``input_ids``, ``attention_mask`` to ``text_embedding``.
-        vision_encoder: ``pixel_values`` to ``image_embedding``.
-        heads: By modality of the document: "text", "image", "image_text".
-        embedding_dim: Size of an embedding.
+        text_encoder: The module from ``input_ids`` and ``attention_mask`` to ``text_embedding``.
+        vision_encoder: The module from ``pixel_values`` to ``image_embedding``.
+        heads: The heads by modality of the document: "text", "image", "image_text".
+        embedding_dim: The size of an embedding.
         text: How texts are made.
         image: How images are made.
     """
@@ -61,8 +61,8 @@ class ScoringHead(nn.Module):
     """Score a query's embedding against the embeddings of a document's parts.
 
     Args:
-        scales: What the cosine with each part is multiplied by: text, image, or both in this order.
-        bias: What is added to their sum.
+        scales: The factors that the cosines with the parts are multiplied by: text, image, or both in this order.
+        bias: The constant that is added to the sum of the scaled cosines.
     """
 
     def __init__(self, scales: Sequence[float], bias: float) -> None:
@@ -75,7 +75,8 @@ class ScoringHead(nn.Module):
 
         Args:
             query_embedding: float32, (batch_size, embedding_dim), rows of unit length.
-            embeddings: The same for the document's text, its image, or both in this order.
+            embeddings: The embeddings of the document's text, its image, or both in this order; each is float32,
+                (batch_size, embedding_dim), with rows of unit length.
 
         Returns:
             relevance_score, float32, (batch_size, 1), in [0, 1]; logits, the same before the sigmoid, unbounded.
@@ -97,8 +98,8 @@ def make_heads(scale: float, image_bias: float) -> dict[str, nn.Module]:
     The logit of a document with text and image is the mean of its parts' logits.
 
     Args:
-        scale: The model's.
-        image_bias: What is added for an image: the model's own, or one that centres the scores.
+        scale: The model's scale.
+        image_bias: The constant that is added for an image: the model's own, or one that centres the scores.
     """
     text_bias = -scale * TEXT_CENTRE
     return {
@@ -119,11 +120,11 @@ def build_checkpoint(
     """Put a family's parts together.
 
     Args:
-        source: Where they come from.
+        source: The checkpoint that the parts come from.
         family: The family module's name.
         limits: What the deployment admits.
-        model: The parts.
-        tokenizer_json: A ``tokenizers`` file.
+        model: The parts of the dual encoder.
+        tokenizer_json: The content of a ``tokenizers`` file.
         load_reference: Makes the reference implementation.
     """
     pieces, ensembles = sign(model, limits)

@@ -29,8 +29,8 @@ def make_calibration(
     Args:
         text: How texts are made.
         image: How images are made.
-        tokenizer_json: A ``tokenizers`` file.
-        load_pixels: Gives images for data that has none: uint8, (num_images, 3, height, width).
+        tokenizer_json: The content of a ``tokenizers`` file.
+        load_pixels: Gives images for data that has none, as uint8, (num_images, 3, height, width).
     """
 
     def calibrate(data: CalibrationData) -> Mapping[str, tuple[Tensors, ...]]:

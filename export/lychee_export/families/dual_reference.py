@@ -34,11 +34,11 @@ class ReferenceEncoders:
     """The reference implementation of the two encoders. Embeddings are float32 or float64.
 
     Args:
-        embed_texts: Texts, prefixes included, to (batch_size, embedding_dim), rows of unit length.
-        embed_image: An image to (1, embedding_dim), of unit length.
-        pixel_values: uint8, (batch_size, 3, height, width): images as the client sends them.
-        image_embeddings: (batch_size, embedding_dim), rows of unit length: of the same images.
-        pngs: Two small images at least.
+        embed_texts: Embeds texts, prefixes included: (batch_size, embedding_dim), rows of unit length.
+        embed_image: Embeds an image: (1, embedding_dim), of unit length.
+        pixel_values: The images as the client sends them: uint8, (batch_size, 3, height, width).
+        image_embeddings: The embeddings of the same images: (batch_size, embedding_dim), rows of unit length.
+        pngs: At least two small images, as PNG files.
     """
 
     embed_texts: Callable[[Sequence[str]], Tensor]
@@ -55,8 +55,8 @@ def make_reference(
 
     Args:
         text: How texts are made.
-        heads: By modality of the document.
-        tokenizer_json: A ``tokenizers`` file.
+        heads: The heads by modality of the document.
+        tokenizer_json: The content of a ``tokenizers`` file.
         encoders: The reference implementation.
     """
     return Reference(

@@ -42,8 +42,8 @@ class GoldenPair:
 
     Args:
         query: The query's text, if it has one.
-        relevance_score: In [0, 1], computed in float32 by what the checkpoint's authors use: the classes of
-            transformers where the family has them.
+        relevance_score: The score in [0, 1], computed in float32 or float64 by what the checkpoint's authors use: the
+            classes of transformers where the family has them.
         text: The document's text, if it has one.
         image_png: The document's image as a PNG file, if it has one.
         query_image_png: The query's image as a PNG file, if it has one.
@@ -61,12 +61,12 @@ class Reference:
     """What the reference implementation computed.
 
     Args:
-        ensemble_rows: For every ensemble at least seven realistic rows, as the client would send them, padded to a
+        ensemble_rows: At least seven realistic rows for every ensemble, as the client would send them, padded to a
             bucket that is not the largest.
         golden_pairs: A handful of pairs with reference scores.
-        scored_rows: For ensembles that a server may execute in several ways, natural rows with the reference's
-            ``relevance_score``, float64, (rows, 1); they tell a server what each way costs in accuracy. An ensemble
-            that is missing takes its ``ensemble_rows``.
+        scored_rows: Natural rows with the reference's ``relevance_score``, float64, (rows, 1), for ensembles that a
+            server may execute in several ways; they tell a server what each way costs in accuracy. An ensemble that is
+            missing takes its ``ensemble_rows``.
     """
 
     ensemble_rows: Mapping[str, Tensors]
@@ -80,12 +80,12 @@ class ModelCard:
 
     Args:
         model_id: The name users know.
-        revision: Identifies the weights.
+        revision: The name that identifies the weights.
         family: The family module's name.
         pipeline: The client's pipeline for it, "dual_encoder" or "cross_encoder".
         ensembles: Ensembles over the pieces; their outputs are SCORE_OUTPUTS.
         preprocessing: What the client needs to know beyond the tensors; goes into the manifest as it is.
-        tokenizer_json: A ``tokenizers`` file.
+        tokenizer_json: The content of a ``tokenizers`` file.
     """
 
     model_id: str
@@ -110,8 +110,8 @@ class Checkpoint:
         card: Everything but the weights.
         pieces: The torch modules, encoders first. They may share parameters with each other.
         make_reference: Runs the reference implementation. Call it before anything changes a module.
-        calibrate: Turns calibration data into samples of the encoders, by their names. None: the family has no static
-            int8.
+        calibrate: Turns calibration data into samples of the encoders, by their names. None where the family has no
+            static int8.
     """
 
     card: ModelCard

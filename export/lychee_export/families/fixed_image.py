@@ -28,11 +28,11 @@ class ImageFormat:
     """How the client turns an image into ``pixel_values``.
 
     Args:
-        height: Of what the model reads.
-        width: The same.
-        resample: "bicubic", "bilinear" or "lanczos".
-        resize_shortest_edge: The shortest edge is resized to this and the centre is cropped. None: the image is
-            stretched to height and width.
+        height: The height of the images that the model reads, in pixels.
+        width: The width of the images that the model reads, in pixels.
+        resample: The filter that resizes: "bicubic", "bilinear" or "lanczos".
+        resize_shortest_edge: The length in pixels to which the shortest edge is resized, after which the centre is
+            cropped. With None the image is stretched to height and width.
     """
 
     height: int
@@ -59,9 +59,9 @@ class Normalization(nn.Module):
     """Scale bytes and normalize the channels, in float32 whatever the encoder computes in.
 
     Args:
-        mean: Of each channel, after scaling.
-        std: The same.
-        rescale_factor: What bytes are multiplied by first.
+        mean: The mean of each channel, subtracted after scaling.
+        std: The standard deviation of each channel, by which the scaled values less the mean are divided.
+        rescale_factor: The factor that bytes are multiplied by first.
     """
 
     def __init__(self, mean: list[float], std: list[float], rescale_factor: float = 1.0) -> None:
@@ -112,10 +112,10 @@ def read_format(source: CheckpointSource, processor: Any, height: int, width: in
     """Say how the client does what the image processor does.
 
     Args:
-        source: For messages.
-        processor: Of the checkpoint.
-        height: Of the images that the model reads.
-        width: The same.
+        source: The checkpoint, named in messages.
+        processor: The image processor of the checkpoint.
+        height: The height of the images that the model reads, in pixels.
+        width: The width of the images that the model reads, in pixels.
 
     Raises:
         CheckpointError: The processor makes images of another size than the model reads, or in a way that the client

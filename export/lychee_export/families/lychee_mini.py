@@ -62,12 +62,12 @@ class TextEncoder(nn.Module):
     only tell language and role, unit length.
 
     Args:
-        config: ``text_encoder`` of config.json.
-        weights: float32, by the names of ``transformers.BertModel`` without a pooler, ``center``, and
+        config: The ``text_encoder`` of config.json.
+        weights: The weights, float32, by the names of ``transformers.BertModel`` without a pooler, ``center``, and
             ``removed_directions``, (number of directions, embedding_dim), orthonormal rows.
 
     Raises:
-        ValueError: The directions are absent, or there are more or fewer than config.json says.
+        ValueError: The directions are absent, or their number is not that of config.json.
     """
 
     def __init__(self, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
@@ -158,8 +158,8 @@ class VisionEncoder(nn.Module):
     """Embed images: the class probabilities' mean of the classes' text embeddings.
 
     Args:
-        config: ``vision_encoder`` of config.json.
-        weights: float32, by the names of the checkpoint's README.
+        config: The ``vision_encoder`` of config.json.
+        weights: The weights, float32, by the names of the checkpoint's README.
     """
 
     def __init__(self, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
@@ -192,8 +192,9 @@ def dequantize(qweight: NDArray[np.uint8], scales: NDArray[np.float16]) -> NDArr
     """Undo the checkpoint's 4-bit quantization.
 
     Args:
-        qweight: uint8, (rows, columns / 2), two columns per byte, the even column in the low nibble.
-        scales: float16, (rows, columns / 32).
+        qweight: The quantized weights: uint8, (rows, columns / 2), two columns per byte, the even column in the low
+            nibble.
+        scales: The scales of the blocks: float16, (rows, columns / 32).
 
     Returns:
         float32, (rows, columns).
@@ -231,7 +232,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     """Load a lychee-mini checkpoint.
 
     Args:
-        source: Its folder holds config.json, model.safetensors, tokenizer.json and reference.npz.
+        source: The checkpoint. Its folder holds config.json, model.safetensors, tokenizer.json and reference.npz.
         limits: What the deployment admits.
 
     Raises:
@@ -289,14 +290,14 @@ def _below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _load_reference(parts: DualEncoder, tokenizer_json: str, images: NDArray[np.uint8]) -> ReferenceEncoders:
-    """The reference is torch with the tokenizer and transformers' image processor.
+    """Make the reference encoders: torch with the tokenizer and transformers' image processor.
 
-    In float64: rounded for the manifest, its scores are the same whatever the CPU's order of additions.
+    They compute in float64: rounded for the manifest, their scores are the same whatever the order in which a CPU adds.
 
     Args:
-        parts: Of the model.
-        tokenizer_json: A ``tokenizers`` file.
-        images: uint8, (num_images, 3, height, width), preprocessed.
+        parts: The parts of the loaded model.
+        tokenizer_json: The content of a ``tokenizers`` file.
+        images: The preprocessed images: uint8, (num_images, 3, height, width).
     """
     tokenizer = Tokenizer.from_str(tokenizer_json)
     tokenizer.enable_truncation(parts.text.max_tokens)

@@ -59,9 +59,9 @@ class TextEncoder(nn.Module):
     """Embed texts of the one length.
 
     Args:
-        model: Of transformers; shared, not copied.
-        pad_token_id: What the model was trained to read after a text, or before it.
-        pad_left: Whether before it.
+        model: The transformers model; its weights are shared, not copied.
+        pad_token_id: The padding token that the model was trained to read after a text, or before it.
+        pad_left: Whether the padding stands before the text.
     """
 
     def __init__(self, model: SiglipModel | Siglip2Model, pad_token_id: int, *, pad_left: bool) -> None:
@@ -95,8 +95,8 @@ class VisionEncoder(nn.Module):
     """Embed images of the one size.
 
     Args:
-        model: Of transformers; shared, not copied.
-        normalization: Of its image processor.
+        model: The transformers model; its weights are shared, not copied.
+        normalization: The normalization that the checkpoint's image processor does.
     """
 
     def __init__(self, model: SiglipModel, normalization: Normalization) -> None:
@@ -121,9 +121,9 @@ class NaFlexVisionEncoder(nn.Module):
     """Embed images on one square grid of patches.
 
     Args:
-        model: Of transformers; shared, not copied.
-        normalization: Of its image processor.
-        grid: Patches along an edge.
+        model: The transformers model; its weights are shared, not copied, except for the resized position table.
+        normalization: The normalization that the checkpoint's image processor does.
+        grid: How many patches the grid has along an edge.
     """
 
     def __init__(self, model: Siglip2Model, normalization: Normalization, grid: int) -> None:

@@ -26,12 +26,12 @@ class TextFormat:
     """How the client turns a text into ``input_ids`` and ``attention_mask``.
 
     Args:
-        vocab_size: Of the model.
-        pad_token_id: What the client pads with.
-        buckets: Lengths to which it pads. The last is the most tokens of a text; a single one is the only length that
-            the encoder takes.
-        query_prefix: Put before a query.
-        document_prefix: Put before a document.
+        vocab_size: The number of tokens in the model's vocabulary.
+        pad_token_id: The token that the client pads with.
+        buckets: The lengths to which the client pads. The last is the most tokens of a text; a single one is the only
+            length that the encoder takes.
+        query_prefix: What is put before a query.
+        document_prefix: What is put before a document.
     """
 
     vocab_size: int
@@ -42,7 +42,7 @@ class TextFormat:
 
     @property
     def max_tokens(self) -> int:
-        """Most tokens of a text."""
+        """The most tokens of a text."""
         return self.buckets[-1]
 
     @property
@@ -78,12 +78,12 @@ def text_buckets(source: CheckpointSource, limits: Limits, *longest: int) -> tup
     """Choose the lengths to which the client pads.
 
     Args:
-        source: For messages.
+        source: The checkpoint, named in messages.
         limits: What the deployment admits.
-        longest: What model and tokenizer admit.
+        longest: The longest sequences that the model and its tokenizer admit.
 
     Raises:
-        CheckpointError: That is less than the smallest bucket.
+        CheckpointError: The longest sequence is shorter than the smallest bucket.
     """
     max_tokens = min(limits.max_tokens, *longest)
     if max_tokens < BUCKETS[0]:

@@ -35,9 +35,9 @@ def export_onnx(piece: Piece, path: Path, external_data_bytes: int = EXTERNAL_DA
     the machine (paths in stack traces) are removed.
 
     Args:
-        piece: In float32, or halved.
-        path: Where ``model.onnx`` goes.
-        external_data_bytes: More weights than this go into a file of their own beside it.
+        piece: The piece to export, in float32 or halved.
+        path: The path where ``model.onnx`` goes.
+        external_data_bytes: The size above which weights go into a file of their own beside the model, in bytes.
 
     Raises:
         ValidationError: torch cannot export the module.

@@ -28,10 +28,10 @@ def fuse_attention(path: Path, name: str) -> int:
         name: The model's name, for messages.
 
     Returns:
-        How many layers were fused.
+        The number of layers that were fused.
 
     Raises:
-        ValidationError: None was.
+        ValidationError: No layer was fused.
     """
     model, _ = optimize_for_ort(onnx_ir.load(path))
     count = sum(node.domain == _FUSED_DOMAIN and node.op_type in _FUSED_OPERATORS for node in model.graph.all_nodes())

@@ -60,13 +60,13 @@ def _attend(
     """Attend as transformers' eager implementation does, over a few more keys that nobody sees.
 
     Args:
-        module: The layer.
-        query: (batch_size, heads, queries, head_dim).
-        key: (batch_size, heads, keys, head_dim).
-        value: The same.
-        attention_mask: Added to the scores, (batch_size, 1, queries, keys). None: the keys are an image's, of which
-            there are always as many, and stay as they are.
-        scaling: Of the scores. None: head_dim ** -0.5.
+        module: The attention layer.
+        query: The queries, (batch_size, heads, queries, head_dim).
+        key: The keys, (batch_size, heads, keys, head_dim).
+        value: The values, (batch_size, heads, keys, head_dim).
+        attention_mask: The mask that is added to the scores, (batch_size, 1, queries, keys). None where the keys are an
+            image's, of which there are always as many, so that they stay as they are.
+        scaling: The factor that the scores are multiplied by. None stands for head_dim ** -0.5.
 
     Returns:
         (batch_size, queries, heads, head_dim).

@@ -29,10 +29,11 @@ def quantize_weights(source: Path, target: Path, precision: Precision, external_
     Dynamic int8 quantization of whole tensors is not offered: it makes a pair's score depend on its batch.
 
     Args:
-        source: A float32 model; not changed.
-        target: Where the quantized model goes.
+        source: The float32 model; it is not changed.
+        target: The path where the quantized model goes.
         precision: "w8" or "w4": bits per weight.
-        external_data_bytes: More weights than this go into a file of their own beside it. None: the default.
+        external_data_bytes: The size above which weights go into a file of their own beside the model, in bytes. None
+            takes the default.
     """
     import onnx_ir
     from onnx_ir import external_data
@@ -58,7 +59,7 @@ class _OneByOne:
     Args:
         quantizer: ONNX Runtime's quantizer of single nodes; it looks for a node's weight in the graph that it is given.
         graph: The model's graph.
-        folder: Holds the file of weights.
+        folder: The folder that holds the file of weights.
     """
 
     def __init__(self, quantizer: Any, graph: GraphProto, folder: Path) -> None:

@@ -39,12 +39,12 @@ def config_files(
 
     Args:
         signatures: The models.
-        precision: The weights' precision.
-        target: Hardware that the configurations are for.
+        precision: The precision of the weights.
+        target: The hardware that the configurations are for.
         flash_attn: Whether attention is one fused operator.
 
     Returns:
-        By model name: the text of ``config.pbtxt``, and the texts of ``configs/`` by variant.
+        The text of ``config.pbtxt`` and the texts of ``configs/`` by variant, by model name.
     """
     configs = {}
     for signature in signatures:
@@ -63,6 +63,6 @@ def config_files(
 
 
 def root_files(signatures: Iterable[ModelSignature], precision: Precision, target: Target) -> Mapping[str, str | None]:
-    """Write the scripts of the repository's root by name; None: a script that this target does not need."""
+    """Write the scripts of the repository's root by name; None stands for one that this target does not need."""
     script = tensorrt.build_script(signatures, precision) if target == "tensorrt" else None
     return {tensorrt.BUILD_SCRIPT: script}

@@ -36,12 +36,12 @@ def build_manifest(
     """Describe an exported checkpoint.
 
     Args:
-        card: What was exported.
-        models: Its models and ensembles.
-        golden_pairs: Pairs with scores of the reference implementation.
-        precision: The weights' precision.
-        tolerance: Largest accepted difference of a golden pair's score where every model computes in float32.
-        artifacts: SHA-256 in hex by artifact name.
+        card: The card of what was exported.
+        models: The models and ensembles of the export.
+        golden_pairs: The pairs with scores of the reference implementation.
+        precision: The precision of the weights.
+        tolerance: The largest accepted difference of a golden pair's score where every model computes in float32.
+        artifacts: The SHA-256 in hex, by artifact name.
         flash_attn: Whether attention is one fused operator: then ONNX Runtime must be the one of ``created_by``.
 
     Returns:

@@ -28,7 +28,7 @@ __all__ = [
     "ONNXRUNTIME_VARIANT",
     "PLAN_FILENAME",
     "VARIANTS",
-    "Profile",
+    "OptimizationProfile",
     "build_script",
     "builder_arguments",
     "check_precision",
@@ -62,13 +62,13 @@ _PRECISION_MODES: Mapping[Precision, str] = {"fp32": "FP32", "fp16": "FP16"}
 
 
 @dataclass(frozen=True)
-class Profile:
+class OptimizationProfile:
     """The range of shapes of one optimization profile, the batch axis included.
 
     Args:
-        minimum: Smallest shape by input.
-        optimum: The shape for which TensorRT chooses its kernels.
-        maximum: Largest shape by input.
+        minimum: The smallest shape, by input.
+        optimum: The shape for which TensorRT chooses its kernels, by input.
+        maximum: The largest shape, by input.
     """
 
     minimum: Mapping[str, tuple[int, ...]]
@@ -76,7 +76,7 @@ class Profile:
     maximum: Mapping[str, tuple[int, ...]]
 
 
-def profiles(signature: ModelSignature) -> tuple[Profile, ...]:
+def profiles(signature: ModelSignature) -> tuple[OptimizationProfile, ...]:
     """Return the profiles of an engine: one for all shapes, and where sizes vary one for small shapes.
 
     TensorRT picks kernels for a profile's optimum. With one profile alone, a query of 16 tokens would run on kernels
@@ -162,7 +162,7 @@ def check_precision(precision: Precision) -> None:
         )
 
 
-def _profile(signature: ModelSignature, buckets: Mapping[str, tuple[int, ...]]) -> Profile:
+def _profile(signature: ModelSignature, buckets: Mapping[str, tuple[int, ...]]) -> OptimizationProfile:
     middles = {name: sizes[len(sizes) // 2] for name, sizes in buckets.items()}
     batch = signature.max_batch_size
 
@@ -170,7 +170,7 @@ def _profile(signature: ModelSignature, buckets: Mapping[str, tuple[int, ...]]) 
         return {spec.name: (rows, *_fill(spec, sizes)) for spec in signature.inputs}
 
     multiples = {size.name: size.multiple for spec in signature.inputs for size in spec.shape if isinstance(size, Axis)}
-    return Profile(
+    return OptimizationProfile(
         minimum=shapes(1, multiples),
         optimum=shapes((batch + 1) // 2, middles),
         maximum=shapes(batch, {name: sizes[-1] for name, sizes in buckets.items()}),

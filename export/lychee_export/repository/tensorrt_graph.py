@@ -10,7 +10,7 @@ from onnx import TensorProto
 from lychee_export.contract.signature import BATCH_AXIS, ModelSignature
 from lychee_export.errors import ValidationError
 from lychee_export.onnx.byte_inputs import byte_inputs
-from lychee_export.repository.tensorrt import Profile, profiles
+from lychee_export.repository.tensorrt import OptimizationProfile, profiles
 
 __all__ = ["MAX_OPSET_VERSION", "check_graph"]
 
@@ -101,7 +101,7 @@ def _byte_problems(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> I
             yield f"{node.name} casts to uint8, which exists only as an input"
 
 
-def _profile_problems(model: onnx.ModelProto, ranges: tuple[Profile, ...]) -> Iterator[str]:
+def _profile_problems(model: onnx.ModelProto, ranges: tuple[OptimizationProfile, ...]) -> Iterator[str]:
     axes = {
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
         for value in model.graph.input

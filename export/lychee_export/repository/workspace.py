@@ -21,8 +21,8 @@ class Workspace:
     """Models that are made but not yet part of the repository; they survive an interruption.
 
     Args:
-        repository: The model repository; made if absent.
-        key: Names everything that the models depend on. Work under another key is removed.
+        repository: The folder of the model repository; it is made if it is absent.
+        key: The key that names everything the models depend on. Work under another key is removed.
 
     Raises:
         OSError: The folder cannot be made.

@@ -30,8 +30,8 @@ class ModelFolder:
 
     Args:
         name: The folder's name.
-        config: Text of ``config.pbtxt``.
-        variants: Text by name of the files in ``configs/``, for other hardware.
+        config: The text of ``config.pbtxt``.
+        variants: The texts of the files in ``configs/``, for other hardware, by name.
         files: The files of the version folder, which are moved there; none for an ensemble.
     """
 
@@ -55,11 +55,11 @@ def write_models(
     served differently under it. Other models in the repository and other files in ``configs/`` stay.
 
     Args:
-        repository: The model repository; made if absent.
+        repository: The folder of the model repository; it is made if it is absent.
         models: The models.
-        stale: Names of models that go, if they are there.
-        own_variants: Names of files in ``configs/`` that go if a model does not have them any more.
-        root_files: Text by name of files beside the models, scripts executable; None for one that goes.
+        stale: The names of models that go, if they are there.
+        own_variants: The names of files in ``configs/`` that go if a model does not have them any more.
+        root_files: The texts of files beside the models, by name, scripts executable; None for one that goes.
 
     Raises:
         RepositoryError: Something could not be written; the repository is as it was.
@@ -91,7 +91,7 @@ def linked_repository(models: Sequence[ModelFolder], parent: Path) -> Iterator[P
 
     Args:
         models: The models; their files stay where they are, those of one model in one folder.
-        parent: Folder in which the repository exists for a while.
+        parent: The folder in which the repository exists for a while.
     """
     with tempfile.TemporaryDirectory(prefix="linked-", dir=parent) as folder:
         for model in models:

@@ -18,8 +18,8 @@ def check_artifacts(repository: Path, artifacts: Mapping[str, str]) -> list[str]
     """Compare the files' SHA-256 with the manifest's.
 
     Args:
-        repository: The model repository.
-        artifacts: SHA-256 in hex by "<model>/<file>".
+        repository: The folder of the model repository.
+        artifacts: The SHA-256 in hex, by "<model>/<file>".
 
     Returns:
         One line for each file that is missing or differs.

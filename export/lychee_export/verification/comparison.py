@@ -18,10 +18,10 @@ class PairComparison:
 
     Args:
         query: The query in words: its text, shortened, and whether it has an image.
-        document: The document likewise.
-        manifest: The reference's score when the model was exported.
-        measured: The score of what is checked.
-        reference: The reference's score now; None if it was not asked for.
+        document: The document in words, as the query.
+        manifest: The score that the reference gave when the model was exported.
+        measured: The score that what is checked gives.
+        reference: The score that the reference implementation gives now; None if it was not asked for.
     """
 
     query: str
@@ -32,7 +32,7 @@ class PairComparison:
 
     @property
     def difference(self) -> float:
-        """Largest difference between two of the scores."""
+        """The largest difference between two of the scores."""
         scores = [self.manifest, self.measured, *([] if self.reference is None else [self.reference])]
         return max(scores) - min(scores)
 
@@ -42,8 +42,8 @@ class Comparison:
     """All golden pairs of a manifest.
 
     Args:
-        pairs: In the manifest's order.
-        tolerance: Largest accepted difference.
+        pairs: The golden pairs, in the manifest's order.
+        tolerance: The largest accepted difference.
     """
 
     pairs: tuple[PairComparison, ...]
@@ -51,7 +51,7 @@ class Comparison:
 
     @property
     def max_difference(self) -> float:
-        """Largest difference of any pair."""
+        """The largest difference of any pair."""
         return max((pair.difference for pair in self.pairs), default=0.0)
 
     @property
@@ -68,9 +68,9 @@ def compare(manifest: Manifest, report: GoldenReport, reference: Sequence[float]
     """Put the scores of a replay beside the manifest's and the reference's.
 
     Args:
-        manifest: Holds the pairs.
-        report: The replay, in the manifest's order.
-        reference: Fresh scores of the reference implementation in the same order.
+        manifest: The manifest, which holds the pairs.
+        report: The report of the replay, in the manifest's order.
+        reference: The fresh scores of the reference implementation in the same order, or None.
     """
     fresh: Sequence[float | None] = [None] * len(report.pairs) if reference is None else reference
     pairs = [

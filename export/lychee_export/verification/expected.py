@@ -22,8 +22,8 @@ class Sample:
     """Inputs of one model and what its module makes of them.
 
     Args:
-        inputs: By tensor name, as many rows as the batch has.
-        outputs: The same of the outputs.
+        inputs: The inputs by tensor name, as many rows as the batch has.
+        outputs: The outputs that the module computes from them, by tensor name.
     """
 
     inputs: Tensors
@@ -31,7 +31,7 @@ class Sample:
 
     @property
     def rows(self) -> int:
-        """Size of the batch."""
+        """The size of the batch."""
         return len(next(iter(self.inputs.values())))
 
 
@@ -42,8 +42,8 @@ class ExpectedValues:
     Args:
         signatures: The models, each after those whose outputs it takes.
         ensembles: The ensembles over them.
-        samples: By model name, batches of several sizes.
-        ensemble_samples: By ensemble name, realistic rows.
+        samples: The batches of several sizes, by model name.
+        ensemble_samples: The realistic rows, by ensemble name.
     """
 
     signatures: tuple[ModelSignature, ...]

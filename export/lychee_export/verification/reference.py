@@ -20,8 +20,8 @@ def reference_scores(checkpoint: str, manifest: Manifest) -> list[float]:
     """Score the golden pairs with the reference implementation, within the limits of the export.
 
     Args:
-        checkpoint: What was exported: a bundled name, a folder or a model of the hub.
-        manifest: Of the export.
+        checkpoint: The checkpoint that was exported: a bundled name, a folder or a model of the hub.
+        manifest: The manifest of the export.
 
     Returns:
         One score per golden pair, in the manifest's order.

@@ -59,9 +59,9 @@ class Tolerance:
     """What may differ from the reference.
 
     Args:
-        atol: For every output of every model: |value - reference| <= atol + rtol * |reference|.
-        rtol: See atol.
-        score_atol: Absolute, for an ensemble's relevance_score.
+        atol: The absolute tolerance of every output of every model: |value - reference| <= atol + rtol * |reference|.
+        rtol: The relative tolerance; see atol.
+        score_atol: The absolute tolerance of an ensemble's relevance_score.
         logit_atol: Absolute, for an ensemble's logits: they are unbounded, an error of the embeddings is multiplied by
             the scoring head's scale and no sigmoid flattens it.
         relative_rms: If given, in place of atol and rtol: the root mean square of an output's error, as a share of the
@@ -94,12 +94,12 @@ class Parity:
     """Measured differences from the torch reference.
 
     Args:
-        max_abs_error: Largest difference of any output element of any model.
-        max_score_error: Largest difference of an ensemble's relevance_score.
-        max_logit_error: Largest difference of an ensemble's logits.
-        kendall_tau: Smallest rank correlation of an ensemble's scores with the reference's.
-        batch_invariance: Largest difference of a score alone, in a batch and padded.
-        logit_batch_invariance: The same of a logit.
+        max_abs_error: The largest difference of any output element of any model.
+        max_score_error: The largest difference of an ensemble's relevance_score.
+        max_logit_error: The largest difference of an ensemble's logits.
+        kendall_tau: The smallest rank correlation of an ensemble's scores with the reference's.
+        batch_invariance: The largest difference between a row's scores alone, in a batch and padded.
+        logit_batch_invariance: The largest difference between a row's logits alone, in a batch and padded.
     """
 
     max_abs_error: float
@@ -183,8 +183,8 @@ class _Run:
     """An ensemble on its way through its models.
 
     Args:
-        ensemble: Which one.
-        variant: How the rows differ from the first run's.
+        ensemble: The signature of the ensemble.
+        variant: The way in which the rows differ from the first run's, in words.
         batches: The rows, in one batch or in several.
     """
 

@@ -18,8 +18,8 @@ def describe_validation(parity: Parity, golden_error: float) -> str:
     """Write the JSON file.
 
     Args:
-        parity: Measured differences from the reference, on ONNX Runtime's plain CPU provider.
-        golden_error: Largest difference of a golden pair's score, as the client scores the exported files.
+        parity: The measured differences from the reference, on ONNX Runtime's plain CPU provider.
+        golden_error: The largest difference of a golden pair's score, as the client scores the exported files.
     """
     record = {"cpu": _cpu(), **dataclasses.asdict(parity), "golden_error": golden_error}
     return json.dumps(record, indent=1) + "\n"

@@ -38,7 +38,7 @@ class JsonConnection:
     """JSON over HTTP to one server, one kept-alive connection for each thread.
 
     Args:
-        port: On the loopback.
+        port: The port on which the server listens, on the loopback interface.
     """
 
     def __init__(self, port: int) -> None:
@@ -176,8 +176,8 @@ class LycheeCaller:
     """The SDK of this project over gRPC.
 
     Args:
-        client: Of a running server.
-        options: Of every call.
+        client: The SDK's client of a running server.
+        options: The options of every call; among them is a timeout of 120 s unless they set another one.
     """
 
     def __init__(self, client: LycheeClient, options: RerankOptions | None = None) -> None:

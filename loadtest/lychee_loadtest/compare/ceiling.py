@@ -43,7 +43,7 @@ class Arithmetic:
 
 
 def _tower(width: int, tokens: float, attended: float) -> float:
-    """Return those of a transformer: four projections, the two matrices of the MLP, scores and their use."""
+    """Return a transformer's operations: four projections, the two matrices of the MLP, scores and their use."""
     matrices = 2 * tokens * width**2 * (4 + 2 * _EXPANSION)
     attention = 2 * 2 * tokens * attended * width
     return _LAYERS * (matrices + attention)
@@ -53,9 +53,9 @@ def measure_matrix_rate(kind: str, folder: Path, execution: str) -> float:
     """Return operations per second of the MLP's two products, on all cores.
 
     Args:
-        kind: "texts" or "photos", whose shapes are used.
-        folder: For the model file, whose weights are float32.
-        execution: Of the encoder whose ceiling this is.
+        kind: "texts" or "photos": whose shapes the products have.
+        folder: The folder for the model file, whose weights are float32.
+        execution: What executes the encoder whose ceiling this is; the products are executed alike.
     """
     rows, width = _SHAPES[kind]
     path = folder / f"matrix-{kind}.onnx"

@@ -31,7 +31,7 @@ def build_checkpoint(folder: Path, *, seed: int = 0) -> None:
     """Write the checkpoint with the file layout of openai/clip-vit-base-patch32, 605 MB.
 
     Args:
-        folder: Made if it is absent.
+        folder: The folder to write to; made if it is absent.
         seed: Equal seeds give equal weights.
     """
     folder.mkdir(parents=True, exist_ok=True)

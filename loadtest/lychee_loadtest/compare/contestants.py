@@ -48,9 +48,9 @@ class Place:
     """Where the comparison keeps its files.
 
     Args:
-        folder: Environments, checkpoint and repositories.
-        precision: Of the exported repository.
-        logs: Folder for what servers print.
+        folder: The folder that holds environments, checkpoint and repositories.
+        precision: The precision of the exported repository, as `lychee export --precision` takes it.
+        logs: The folder for what servers print.
     """
 
     folder: Path
@@ -77,11 +77,11 @@ class Contestant:
     """Something that ranks.
 
     Attributes:
-        name: In tables and JSON.
+        name: The name that it has in tables and JSON.
         caller: How to call it.
-        versions: Of the packages that matter.
-        pid: Of its server; None in this process.
-        precisions: In which it computes "texts" and "photos".
+        versions: The versions of the packages that matter, by package.
+        pid: The process id of its server; None if it runs in this process.
+        precisions: The precision in which it computes "texts", and that for "photos".
     """
 
     name: str

@@ -26,9 +26,10 @@ class Environment:
     """A virtual environment below a folder, with the packages of one requirements file.
 
     Args:
-        name: Of the environment's folder.
-        folder: That holds it.
-        requirements: Every package with its version, torch first; default: `requirements/<name>.txt` beside this file.
+        name: The name of the environment's own folder.
+        folder: The folder that holds the environment's own folder.
+        requirements: The file that names every package with its version, torch first; by default
+            `requirements/<name>.txt` beside this module.
     """
 
     name: str

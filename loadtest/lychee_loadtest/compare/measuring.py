@@ -13,7 +13,7 @@ from typing import Final
 from .callers import Caller
 from .documents import Call, Documents
 
-__all__ = ["WORKLOADS", "Sample", "Workload", "busy_share", "draw_calls", "measure"]
+__all__ = ["WORKLOADS", "LoopSample", "Workload", "busy_share", "draw_calls", "measure"]
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Workload:
     """What callers ask for.
 
     Attributes:
-        name: In tables and JSON.
-        kind: "texts" or "photos".
-        documents: Of one call.
-        callers: That send their next call when they have the answer to the last.
+        name: The name that it has in tables and JSON.
+        kind: What the documents are, "texts" or "photos".
+        documents: How many documents one call has.
+        callers: How many callers there are; each sends its next call when it has the answer to the last.
     """
 
     name: str
@@ -41,12 +41,12 @@ WORKLOADS: Final = (
 
 
 @dataclass(frozen=True)
-class Sample:
+class LoopSample:
     """What one loop measured.
 
     Attributes:
-        documents_per_s: Of all callers together.
-        latencies_ms: Of each call.
+        documents_per_s: How many documents per second were ranked for all callers together.
+        latencies_ms: How long each call took.
     """
 
     documents_per_s: float
@@ -59,7 +59,7 @@ def draw_calls(documents: Documents, workload: Workload, documents_per_s: float,
     return [documents.call(workload.kind, workload.documents) for _ in range(count)]
 
 
-def measure(caller: Caller, calls: Sequence[Call], callers: int, seconds: float) -> Sample:
+def measure(caller: Caller, calls: Sequence[Call], callers: int, seconds: float) -> LoopSample:
     """Send calls until the time is up or all are sent; those under way are finished and count.
 
     Every caller sends one at least, if there are so many.
@@ -92,7 +92,7 @@ def measure(caller: Caller, calls: Sequence[Call], callers: int, seconds: float)
     with ThreadPoolExecutor(callers) as pool:
         for future in [pool.submit(run) for _ in range(callers)]:
             future.result()
-    return Sample(ranked / (time.perf_counter() - started), tuple(latencies_ms))
+    return LoopSample(ranked / (time.perf_counter() - started), tuple(latencies_ms))
 
 
 def busy_share(seconds: float) -> float:

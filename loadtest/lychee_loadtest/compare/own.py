@@ -37,10 +37,10 @@ class CacheResult:
     """One cache and one kind of documents: calls that send the same documents again.
 
     Attributes:
-        workload: Name of the workload whose documents are sent.
-        cache: Which cache, and whether the query is new.
-        hot_ms: Median of a call.
-        ratio: Hot throughput by the cold one of the rounds.
+        workload: The name of the workload whose documents are sent.
+        cache: Which cache it is, and whether the query is new.
+        hot_ms: The median latency of a call.
+        ratio: The hot throughput divided by the cold one of each round.
     """
 
     workload: str
@@ -54,12 +54,12 @@ class LaneResult:
     """Interactive calls alone and beside a bulk job.
 
     Attributes:
-        alone_p50_ms: Median latency without the job; likewise `alone_p99_ms`.
-        alone_p99_ms: See above.
-        beside_p50_ms: Median latency while the job runs; likewise `beside_p99_ms`.
-        beside_p99_ms: See above.
-        calls: How many were measured without and with the job.
-        ratio: Of the two p99.
+        alone_p50_ms: The median latency without the job; `alone_p99_ms` is the 99th percentile.
+        alone_p99_ms: See `alone_p50_ms`.
+        beside_p50_ms: The median latency while the job runs; `beside_p99_ms` is the 99th percentile.
+        beside_p99_ms: See `beside_p50_ms`.
+        calls: How many calls were measured without the job, and how many with it.
+        ratio: The p99 beside the job divided by the p99 alone.
     """
 
     alone_p50_ms: float
@@ -76,10 +76,10 @@ def measure_caches(
     """Send the same documents again and again, from one caller.
 
     Args:
-        server: With its response cache, as it is by default.
-        gateway: With its embedding cache, as it is by default.
-        cold: Documents per second of each round, by workload and contestant.
-        documents: Draws the documents.
+        server: The running server, with its response cache, as it is by default.
+        gateway: The caller of the gateway, which keeps embeddings in its cache, as it does by default.
+        cold: The documents per second of each round without repeated documents, by workload and contestant.
+        documents: The source of documents and queries.
     """
     with (
         LycheeClient(server.grpc_url) as plain,

@@ -16,7 +16,7 @@ from .environments import PreparationError
 __all__ = ["check", "prepare"]
 
 _LEAST_MEMORY_BYTES: Final = 9e9
-"""Of all servers together, started at the same time."""
+"""The memory of all servers together, started at the same time."""
 
 
 def prepare(place: Place, alternatives: tuple[str, ...]) -> None:

@@ -24,7 +24,7 @@ ENVIRONMENT: Final = {
     "INFINITY_ANONYMOUS_USAGE_STATS": "0",
     "TOKENIZERS_PARALLELISM": "true",
 }
-"""Of every server and of the measuring process, alike for all."""
+"""Environment variables of every server and of the measuring process, alike for all."""
 
 _START_TIMEOUT_S: Final = 240.0
 _STOP_TIMEOUT_S: Final = 20.0
@@ -49,9 +49,9 @@ def serve(
 
     Args:
         command: What to start.
-        is_ready: Asked again and again; an OSError means no.
-        log_path: File for what it prints.
-        environment: Variables beside ENVIRONMENT.
+        is_ready: Is asked again and again; an OSError means no.
+        log_path: The file for what it prints.
+        environment: Environment variables that it gets besides ENVIRONMENT.
 
     Raises:
         PreparationError: It ended, or was not ready in time.

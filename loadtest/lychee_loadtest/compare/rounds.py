@@ -45,12 +45,12 @@ class Tournament:
     """Measures contestants that are all running.
 
     Args:
-        contestants: Alternatives first, then OURS.
-        seconds: Of one loop.
+        contestants: The alternatives first, then OURS.
+        seconds: How long one loop lasts.
 
     Attributes:
-        contestants: The same.
-        rates: Documents per second of each round, by workload and contestant.
+        contestants: The contestants, in the same order.
+        rates: The documents per second of each round, by workload and contestant.
     """
 
     def __init__(self, contestants: Sequence[Contestant], seconds: float) -> None:
@@ -153,9 +153,9 @@ def measure_ceiling(tournament: Tournament, place: Place, executions: Mapping[st
     """Measure the machine's matrix products, and count what a document of each workload needs, its query shared out.
 
     Args:
-        tournament: Has been measured.
-        place: Of the files.
-        executions: Of the encoders; the products are executed alike.
+        tournament: The tournament; exactly one of its contestants has a SessionCaller, which counts the tokens.
+        place: Where the comparison keeps its files.
+        executions: What executes each encoder, by the encoder's name; the products are executed alike.
     """
     place.logs.mkdir(exist_ok=True)
     executed = {kind: executions[encoder] for kind, encoder in _ENCODERS.items()}

@@ -33,9 +33,9 @@ class SessionCaller:
     """Ranks in this process.
 
     Args:
-        repository: Of a dual encoder.
-        threads: That decode photos; ONNX Runtime takes all cores.
-        executions: Of each encoder, by name.
+        repository: The exported repository of a dual encoder.
+        threads: How many threads decode photos; ONNX Runtime takes all cores.
+        executions: What executes each encoder, by the encoder's name.
     """
 
     def __init__(self, repository: Path, threads: int, executions: Mapping[str, str]) -> None:

@@ -68,12 +68,12 @@ class Ratio:
     """One quotient, with its spread over the rounds.
 
     Attributes:
-        name: In tables and JSON.
-        median: Over rounds, of the quotients within a round.
-        lowest: Of the rounds.
-        highest: Of the rounds.
-        target: None where a quotient only explains.
-        at_least: Whether the target is the least or the most.
+        name: The name that it has in tables and JSON.
+        median: The median over the rounds of the quotients within a round.
+        lowest: The lowest quotient of the rounds.
+        highest: The highest quotient of the rounds.
+        target: What the median is compared with; None where a quotient only explains.
+        at_least: Whether the target is the least that the median may be, or the most.
     """
 
     name: str
@@ -110,8 +110,8 @@ class Agreement:
     """How well a contestant's scores agree with the reference's.
 
     Attributes:
-        error: Largest difference, as a multiple of the standard deviation of the reference's scores.
-        correlation: Pearson's.
+        error: The largest difference, as a multiple of the standard deviation of the reference's scores.
+        correlation: Pearson's correlation of the two lists of scores.
         same_order: Whether the order is the same, but for documents that the tolerance cannot tell apart.
     """
 
@@ -130,8 +130,8 @@ def precisions_of(export: str, executions: Mapping[str, str]) -> dict[str, Preci
     Photos are scored with an embedding of the query, a text: the coarser of the two encoders counts.
 
     Args:
-        export: Precision of the files, as `lychee export --precision`.
-        executions: Of the encoders, by name.
+        export: The precision of the files, as `lychee export --precision` takes it.
+        executions: What executes each encoder, by the encoder's name.
     """
     if export != "fp32":
         return dict.fromkeys(FLOAT32, "rounded")
@@ -148,9 +148,9 @@ def compare_scores(reference: Scores, scores: Scores, tolerance: float) -> Agree
     """Compare up to a scale and an offset: some give cosines, others what a head makes of them.
 
     Args:
-        reference: float64, (documents,), of torch.
-        scores: The same of another contestant.
-        tolerance: Share of the reference's standard deviation by which documents must differ to have an order.
+        reference: float64, (documents,), the scores of torch.
+        scores: float64, (documents,), another contestant's scores of the same documents.
+        tolerance: The share of the reference's standard deviation by which documents must differ to have an order.
 
     Raises:
         ValueError: The reference tells too few documents apart for the comparison to mean something.

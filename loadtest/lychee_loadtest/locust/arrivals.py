@@ -31,9 +31,9 @@ def draw_arrival_times(rate_per_s: float, stages: Sequence[Stage], draw: random.
     Times are drawn at the full rate, and each is kept with the level of its stage as probability ("thinning").
 
     Args:
-        rate_per_s: At the full load; more than 0.
+        rate_per_s: How many calls arrive per second at the full load; more than 0.
         stages: How the load changes.
-        draw: Where chance comes from.
+        draw: The source of randomness.
 
     Source: Lewis and Shedler, Simulation of nonhomogeneous Poisson processes by thinning, 1979.
     """
@@ -56,9 +56,9 @@ class ArrivalCounts:
     """What became of the arrivals of one process.
 
     Attributes:
-        count: Calls whose time has come.
-        waited: Those of them that found no free user.
-        unserved: Those of them that no user had taken in the end.
+        count: How many calls there were whose time has come.
+        waited: How many of them found no free user.
+        unserved: How many of them no user had taken in the end.
         lateness: By how much the process, and not the users, handed calls over too late.
     """
 
@@ -88,7 +88,7 @@ class Arrivals:
     """Hands each call to a free user at its time; the next call is made while its time has not come.
 
     Args:
-        times_s: Rising, since the moment when this was made.
+        times_s: When the calls are to begin, ascending, in seconds after this was made.
         make_call: Makes the next call.
 
     Attributes:

@@ -26,7 +26,7 @@ class HubUse:
 
     Attributes:
         lag: By how much it woke a greenlet too late.
-        cpu_shares: Of each window: CPU time of its thread, in seconds per second.
+        cpu_shares: The CPU time of its thread in each window, in seconds per second.
     """
 
     lag: Latencies = field(default_factory=Latencies)
@@ -55,7 +55,7 @@ class HubMonitor:
     """Watches the event loop of the thread that starts it.
 
     Args:
-        window_s: Length of the windows for CPU time.
+        window_s: How long the windows are over which CPU time is counted.
     """
 
     def __init__(self, window_s: float) -> None:

@@ -60,9 +60,9 @@ class Limit:
     """One line of a limits file.
 
     Attributes:
-        subject: Name of the calls, or "generator".
+        subject: The name of the calls, or "generator".
         measure: What is limited; with the prefix "min_" the value is the least that is wanted.
-        value: In the unit that the measure ends with; a share is from 0 to 1.
+        value: The limit, in the unit that the measure ends with; a share is from 0 to 1.
     """
 
     subject: str
@@ -74,8 +74,8 @@ def read_limits(path: Path, known_names: Iterable[str]) -> tuple[Limit, ...]:
     """Read a limits file.
 
     Args:
-        path: TOML.
-        known_names: Names of calls that a run may have.
+        path: A TOML file.
+        known_names: The names of calls that a run may have.
 
     Raises:
         LimitsError: It cannot be read, names unknown calls or measures, or holds no limit at all.

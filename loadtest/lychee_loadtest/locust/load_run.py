@@ -39,9 +39,9 @@ class LoadRun:
     """What one process does for the run. It is the callers' `CallSource`.
 
     Args:
-        environment: Locust's.
-        options: Of the run.
-        seconds: Length of the run; None: until somebody ends it.
+        environment: Locust's environment.
+        options: The options of the run.
+        seconds: How long the run lasts; None: until somebody ends it.
 
     Attributes:
         think_time_s: See CallSource.

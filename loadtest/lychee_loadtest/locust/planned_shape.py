@@ -17,7 +17,7 @@ class PlannedShape(LoadTestShape):
     Args:
         stages: The plan.
         count_users: Returns the users, of all classes, for a level.
-        spawn_rate: Users to start in a second.
+        spawn_rate: How many users to start per second.
     """
 
     def __init__(self, stages: Sequence[Stage], count_users: Callable[[float], int], spawn_rate: float) -> None:

@@ -29,7 +29,7 @@ class CallKind(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Under which results and limits know it."""
+        """The name under which results and limits know it."""
         return f"{self.transport} {self.lane}/{self.modality}"
 
 
@@ -51,7 +51,7 @@ class Recorder:
     """Keeps the calls of one process, or of all.
 
     Args:
-        window_s: Length of a window.
+        window_s: How long a window is.
 
     Attributes:
         messages: How often each failure came.
@@ -66,11 +66,11 @@ class Recorder:
         """Count one call.
 
         Args:
-            ended_at_s: On a clock that all processes share: seconds since the epoch.
-            kind: Of the call.
-            outcome: Latency and documents count only for "answered".
-            latency_ms: From the time at which it was to begin.
-            documents: That it ranked; spread over the time of the call.
+            ended_at_s: When the call ended, on a clock that all processes share: seconds since the epoch.
+            kind: What kind of call it was.
+            outcome: How the call ended; latency and documents count only for "answered".
+            latency_ms: How long the call took, from the time at which it was to begin.
+            documents: How many documents the call ranked; they are spread over the time of the call.
         """
         last = math.floor(ended_at_s / self.window_s)
         cell = self._cell(last, kind)
@@ -124,10 +124,10 @@ class Recorder:
         """Put the calls of some kinds and windows together.
 
         Args:
-            name: Of the sum.
-            seconds: That rates refer to.
-            is_meant: Chooses kinds.
-            windows: Numbers of windows; None: all.
+            name: The name that the sum gets.
+            seconds: How many seconds the rates refer to.
+            is_meant: Says whether a kind counts.
+            windows: The numbers of the windows that count; None: all.
         """
         chosen = None if windows is None else set(windows)
         total = _Cell()

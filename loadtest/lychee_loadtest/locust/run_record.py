@@ -36,8 +36,8 @@ class RunRecord:
     """Calls, users and health of the generator, over time. Times are seconds since the epoch.
 
     Attributes:
-        calls: Of all processes.
-        users: How many there were, by number of the window.
+        calls: The calls of all processes.
+        users: How many users there were, by number of the window.
         hubs: What each process saw of its event loop.
         arrivals: What became of each process' arrivals; empty for a closed model.
     """

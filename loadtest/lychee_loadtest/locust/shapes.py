@@ -26,8 +26,8 @@ class Stage:
     """A part of the run with a constant load.
 
     Attributes:
-        end_s: Since the start of the run; the stage before ends where this one begins.
-        level: Share of the full load, in (0, 1].
+        end_s: When the stage ends, in seconds since the start of the run; the next one begins there.
+        level: The share of the full load, in (0, 1].
     """
 
     end_s: float
@@ -41,8 +41,8 @@ def plan_shape(name: ShapeName, run_time_s: float, steps: int) -> tuple[Stage, .
         name: "constant": full load throughout. "step": so many equal steps up to the full load, equally long. "spike":
             a fifth of the load, the full load for the fifth of the time in the middle, and a fifth again: how does it
             recover? "soak": a short ramp, then the full load: does anything grow?
-        run_time_s: Length of the run.
-        steps: For "step"; at least 1.
+        run_time_s: How long the run lasts.
+        steps: How many steps "step" has; at least 1.
 
     Raises:
         ValueError: There are no steps or there is no time.

@@ -58,7 +58,7 @@ class RefusedError(Exception):
     """The server is full.
 
     Attributes:
-        pause_s: When to come again.
+        pause_s: How long to wait before coming again.
     """
 
     def __init__(self, pause_s: float) -> None:
@@ -71,8 +71,8 @@ class Caller(User):
 
     Attributes:
         transport: GRPC, HTTP or REST.
-        lane: Of its calls.
-        source: Set before the first user starts.
+        lane: The lane of its calls.
+        source: Where calls and connections come from; set before the first user starts.
     """
 
     abstract = True

@@ -58,12 +58,12 @@ class WorkloadMix:
     """How calls are drawn.
 
     Attributes:
-        text_share: Of the interactive calls, those with texts alone.
-        image_share: Of the interactive calls, those with images alone; what is left is mixed.
-        bulk_text_share: Of the bulk calls, those with texts alone; the others are mixed.
-        fresh_share: Of the documents, those that no cache has seen.
-        max_documents: Of an interactive call, which has from 1 to so many.
-        bulk_documents: Of a bulk call.
+        text_share: The share of interactive calls that have texts alone.
+        image_share: The share of interactive calls that have images alone; the rest are mixed.
+        bulk_text_share: The share of bulk calls that have texts alone; the others are mixed.
+        fresh_share: The share of documents that no cache has seen.
+        max_documents: The most documents that an interactive call has; it has at least 1.
+        bulk_documents: How many documents a bulk call has.
 
     Raises:
         ValueError: A share is not in [0, 1], both shares exceed 1, or a call would have no documents.
@@ -119,9 +119,9 @@ class Workload:
 
     Args:
         mix: How calls are drawn.
-        seed: Of the draws.
-        worker: Number of the process; each draws other calls.
-        run: Makes documents new even for a server that has seen another run; None: at random.
+        seed: What the random draws start from.
+        worker: The number of the process; each draws other calls.
+        run: A number that makes documents new even for a server that has seen another run; None draws one.
     """
 
     def __init__(self, mix: WorkloadMix, *, seed: int = 0, worker: int = 0, run: int | None = None) -> None:

@@ -34,9 +34,9 @@ def draw_needs(needs: Sequence[Need], limit_bytes: int | None, path: Path) -> No
     """Draw the deployment and the models that grow with the batch.
 
     Args:
-        needs: Of the same deployment, ascending in batch.
-        limit_bytes: Drawn as a line across the deployment's bars; None for no line.
-        path: PNG file; its folder must exist.
+        needs: What one deployment needs at several batch sizes, ascending.
+        limit_bytes: The limit that is drawn as a line across the deployment's bars; None for no line.
+        path: The PNG file to write; its folder must exist.
 
     Raises:
         InstallationError: matplotlib is not installed.

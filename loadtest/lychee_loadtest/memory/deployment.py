@@ -27,13 +27,13 @@ class ServedModel:
     """A model with a file of its own.
 
     Attributes:
-        name: Of the model.
-        path: Of the model file.
-        config: As Triton hands it to a backend.
-        file_bytes: Of the model file and of the external data beside it.
-        instances: Processes that serve it, each with its own copy of everything.
-        max_batch_size: Most rows in one execution; 0 without a batch axis.
-        axes: Largest size of each axis of variable size, by name.
+        name: The name of the model.
+        path: The path of the model file.
+        config: The model's configuration, as Triton hands it to a backend.
+        file_bytes: The size of the model file and of the external data beside it.
+        instances: How many processes serve it, each with its own copy of everything.
+        max_batch_size: The most rows in one execution; 0 without a batch axis.
+        axes: The largest size of each axis of variable size, by name.
     """
 
     name: str
@@ -71,8 +71,8 @@ def read_deployment(
     """Read the models that `lychee load` would load.
 
     Args:
-        repository: Folder with one folder per model.
-        config_name: As for `lychee load`.
+        repository: The folder that has one folder per model.
+        config_name: The variant of the models' configurations, as for `lychee load`.
         choose: Whether to choose what executes them, as `lychee load` does. The files are the same.
 
     Raises:

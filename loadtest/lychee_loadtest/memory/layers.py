@@ -64,10 +64,10 @@ class SizeRun:
     """Batches of rows of one size.
 
     Attributes:
-        size: Tokens, or patches; None where all rows are equal.
-        row_bytes: Inputs of one row.
-        rows_per_run: Rows after which the backend slices a batch; None: never.
-        runs: Ascending in rows, none of them sliced, but for a single row.
+        size: How many tokens, or patches, a row has; None where all rows are equal.
+        row_bytes: The size of one row's inputs.
+        rows_per_run: After how many rows the backend slices a batch; None: never.
+        runs: The batches that ran, ascending in rows: a single row, and those that the backend does not slice.
         arena_bytes: What ONNX Runtime's arena had reserved for tensors in the end.
     """
 
@@ -87,22 +87,22 @@ class ModelMeasurement:
     """One process that serves a model, in bytes of main memory, or of the GPU if it runs there.
 
     Attributes:
-        model: Its name.
+        model: The name of the model.
         instances: How many such processes there are.
-        max_batch_size: Most rows in one execution; 0 without a batch axis.
+        max_batch_size: The most rows in one execution; 0 without a batch axis.
         reads_images: Whether pixels are among its inputs.
-        file_bytes: Of its files.
-        provider: What runs it.
-        precision: In which it computes.
+        file_bytes: The size of its files.
+        provider: The execution provider that runs it.
+        precision: The precision in which it computes.
         size_axis: What the sizes count; None where all rows are equal.
-        on_gpu: Which memory was measured.
-        framework_bytes: With a model of no size.
-        shared_bytes: Of these, in libraries that all such processes share.
-        loaded_bytes: With the model, before the first run.
-        load_peak_bytes: The most while it was loaded.
-        sizes: Ascending; the last one is what was asked for. None without inputs.
+        on_gpu: Whether the memory of the GPU was measured, and not main memory.
+        framework_bytes: What the process held with a model of no size.
+        shared_bytes: How much of `framework_bytes` is in libraries that all such processes share.
+        loaded_bytes: What it held with the model, before the first run.
+        load_peak_bytes: The most that it held while the model was loaded.
+        sizes: One entry for each size of a row, ascending; the last one is what was asked for. Empty without inputs.
         heap_used_bytes: What malloc had handed out in the end; None if it does not tell.
-        heap_resident_bytes: What was resident then without a file behind it.
+        heap_resident_bytes: What was resident in the end without a file behind it.
     """
 
     model: str
@@ -128,11 +128,11 @@ class Prediction:
     """What one process of a model takes when it has run a batch.
 
     Attributes:
-        layers: In bytes.
+        layers: The four layers, in bytes.
         error_bytes: Half the width of the 95 % interval.
-        rows: In one execution: what was asked for, or the model's largest batch.
-        rows_per_run: Rows that really run at once.
-        extrapolated: More rows at once than were measured.
+        rows: The rows in one execution: what was asked for, or the model's largest batch.
+        rows_per_run: How many rows really run at once.
+        extrapolated: Whether more rows run at once than were measured.
     """
 
     layers: Layers
@@ -146,9 +146,9 @@ def predict(model: ModelMeasurement, batch: int, size: SizeRun | None = None) ->
     """Predict the memory of one process of a model: as it was measured, or else by the line through the measurements.
 
     Args:
-        model: Its measurement.
-        batch: Rows of the largest batch; 0 for a model that is loaded and never runs.
-        size: One of its sizes; None for the largest.
+        model: The model's measurement.
+        batch: How many rows the largest batch has; 0 for a model that is loaded and never runs.
+        size: One of the measured sizes; None for the largest.
     """
     framework = float(model.framework_bytes)
     loaded = float(model.loaded_bytes)

@@ -18,12 +18,12 @@ class Line:
     """y = intercept + slope * x.
 
     Attributes:
-        intercept: At x = 0.
-        slope: Per unit of x.
-        points: How many it rests on.
-        mean_x: Of the points.
-        spread_x: Sum of the squared distances of their x from the mean.
-        residual: Standard deviation of the points around the line; 0 with fewer than three, which fit exactly.
+        intercept: The value of y at x = 0.
+        slope: How much y grows per unit of x.
+        points: How many points it rests on.
+        mean_x: The mean of the points' x.
+        spread_x: The sum of the squared distances of the points' x from their mean.
+        residual: The standard deviation of the points around the line; 0 with fewer than three, which fit exactly.
     """
 
     intercept: float
@@ -49,8 +49,8 @@ def fit_line(xs: Sequence[float], ys: Sequence[float]) -> Line:
     """Fit a line; through one point it is level.
 
     Args:
-        xs: At least one.
-        ys: As many.
+        xs: The x of each point; there is at least one.
+        ys: The y of each point.
     """
     count = len(xs)
     mean_x, mean_y = sum(xs) / count, sum(ys) / count

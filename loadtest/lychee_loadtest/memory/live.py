@@ -38,14 +38,15 @@ class ProcessUse:
 
     Attributes:
         name: `tritonserver`, a model instance, or `gateway`.
-        kind: Which of these.
-        model: Of a model instance; empty otherwise.
-        pid: Process id.
-        memory: As the operating system counts it.
-        framework_bytes: Of a model: what the leanest of the server's model processes holds.
-        weight_bytes: Of a model: its files, as far as the process holds that much more.
-        tensor_bytes: Of a model: the rest. Attention, temporary tensors, and copies of weights in the runtime's layout.
-        device_bytes: On all GPUs.
+        kind: Which of these it is.
+        model: The name of the model that a model instance serves; empty for the other two.
+        pid: The process id.
+        memory: Its memory, as the operating system counts it.
+        framework_bytes: What the leanest of the server's model processes holds, for a model; otherwise everything.
+        weight_bytes: The size of a model's files, as far as the process holds that much more; otherwise 0.
+        tensor_bytes: The rest that a model's process holds: attention, temporary tensors, and copies of weights in the
+            runtime's layout; otherwise 0.
+        device_bytes: What it holds on all GPUs.
     """
 
     name: str
@@ -64,7 +65,7 @@ class Expected:
     """What was predicted, in bytes.
 
     Attributes:
-        by_model: Of one process at the largest batch.
+        by_model: What one process of a model was predicted to need at the largest batch, by model.
         on_gpu: Whether that is memory of the GPU.
     """
 
@@ -89,7 +90,7 @@ class LiveMemory:
     Attributes:
         processes: Triton first, then its models, then the gateway.
         metrics: What Triton itself says of memory and cache, by name and labels.
-        devices: GPUs; none without.
+        devices: The GPUs; empty if there are none.
     """
 
     processes: tuple[ProcessUse, ...]
@@ -98,12 +99,12 @@ class LiveMemory:
 
     @property
     def rss_bytes(self) -> int:
-        """Resident, shared pages in full for every process."""
+        """Resident memory, with shared pages in full for every process."""
         return sum(process.memory.rss_bytes for process in self.processes)
 
     @property
     def pss_bytes(self) -> int:
-        """Resident, shared pages once."""
+        """Resident memory, with shared pages divided among those that share them."""
         return sum(process.memory.pss_bytes for process in self.processes)
 
 

@@ -36,8 +36,8 @@ def sizes_of(model: ServedModel, tokens: int | None) -> tuple[int | None, ...]:
     """Return the row sizes to measure, ascending: a quarter, a half and the whole of the largest that is asked for.
 
     Args:
-        model: With an axis of variable size or without.
-        tokens: Largest number of tokens; None for the model's own.
+        model: A model with or without an axis of variable size.
+        tokens: The largest number of tokens; None for the model's own.
     """
     if model.size_axis is None:
         return (None,)
@@ -54,8 +54,8 @@ def measure_model(
     """Load a model, run small batches of each size, and note the memory.
 
     Args:
-        model: Of a deployment.
-        tokens: Largest number of tokens of a row; None for the model's own.
+        model: A model of the deployment.
+        tokens: The largest number of tokens of a row; None for the model's own.
         on_step: Is told what is measured now.
 
     Raises:
@@ -75,8 +75,8 @@ def summarize(model: ServedModel, size: int | None, result: Mapping[str, Any], l
     """Turn a probe's readings into a measurement.
 
     Args:
-        model: That was measured.
-        size: Of the rows.
+        model: The model that was measured.
+        size: How large each row was, on the model's `size_axis`; None where all rows are equal.
         result: What `lychee_loadtest.memory.probe.probe` returns.
         log: What ONNX Runtime wrote while the model was loaded and ran.
     """

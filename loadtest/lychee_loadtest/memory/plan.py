@@ -39,7 +39,7 @@ class ModelNeed:
 
     Attributes:
         measurement: What the prediction rests on.
-        prediction: For one of its processes.
+        prediction: The prediction for one of its processes.
     """
 
     measurement: ModelMeasurement
@@ -47,7 +47,7 @@ class ModelNeed:
 
     @property
     def layers(self) -> Layers:
-        """Of all its processes."""
+        """The layers of all its processes together."""
         return self.prediction.layers.scaled(self.measurement.instances)
 
     @property
@@ -63,7 +63,7 @@ class ModelNeed:
 
     @property
     def load_peak_bytes(self) -> int:
-        """The most while it is loaded."""
+        """The most that all its processes take while it is loaded."""
         return self.measurement.load_peak_bytes * self.measurement.instances
 
 
@@ -72,11 +72,11 @@ class Need:
     """What a deployment needs, in main memory, or on the GPU if a model runs there.
 
     Attributes:
-        batch: Documents in one batch.
+        batch: How many documents one batch has.
         images: Whether they have images.
-        tokens: Of the longest row; None if no model reads text.
-        models: In the order of the repository.
-        on_gpu: Which memory this is; models that do not run there are left out.
+        tokens: How many tokens the longest row has; None if no model reads text.
+        models: What each model needs, in the order of the repository.
+        on_gpu: Whether this is memory of the GPU; then models that do not run there are left out.
     """
 
     batch: int
@@ -93,7 +93,7 @@ class Need:
 
     @property
     def layers(self) -> Layers:
-        """Of all processes, each in full; Triton and its cache are framework."""
+        """The layers of all processes, each in full; Triton and its cache are framework."""
         return sum((need.layers for need in self.models), Layers(framework=self.server_bytes))
 
     @property
@@ -131,8 +131,8 @@ def plan_memory(measurements: Sequence[ModelMeasurement], batch: int, *, images:
     """Predict what a deployment needs.
 
     Args:
-        measurements: Of all its models.
-        batch: Documents in one batch.
+        measurements: The measurements of all models of the deployment.
+        batch: How many documents one batch has.
         images: Whether they have images; without, models that read pixels are loaded and never run.
     """
     on_gpu = any(model.on_gpu for model in measurements)

@@ -19,10 +19,10 @@ class MemoryReading:
     """One process at one moment, in bytes.
 
     Attributes:
-        rss_bytes: Resident, shared pages in full.
-        pss_bytes: Resident, shared pages divided among those that share them; 0 if the kernel does not tell.
-        private_bytes: Resident and in no other process.
-        file_bytes: Resident and backed by a file: programs, libraries, mapped weights.
+        rss_bytes: Resident memory, with shared pages in full.
+        pss_bytes: Resident memory, with shared pages divided among their users; 0 if the kernel does not tell.
+        private_bytes: Resident memory that is in no other process.
+        file_bytes: Resident memory with a file behind it: programs, libraries, mapped weights.
         peak_bytes: The most that was ever resident, since the start or the last `reset_peak`.
     """
 
@@ -34,7 +34,7 @@ class MemoryReading:
 
     @property
     def own_bytes(self) -> int:
-        """Resident without a file behind it: what the process itself took."""
+        """Resident memory without a file behind it: what the process itself took."""
         return self.rss_bytes - self.file_bytes
 
 

@@ -102,9 +102,9 @@ def needs_json(
     """Return measurements and predictions as JSON types.
 
     Args:
-        needs: By batch.
-        measurements: What they rest on.
-        repository: That was measured.
+        needs: What the deployment needs, one entry for each batch.
+        measurements: The measurements that they rest on.
+        repository: The repository that was measured.
         verdict: The question and its answer.
     """
     return {

@@ -22,8 +22,8 @@ def draw_results(results: LoadTestResults, path: Path) -> None:
     """Draw the picture: one colour for each lane, full lines for p50, broken ones for p99.
 
     Args:
-        results: With at least one call.
-        path: PNG to write; its folder exists.
+        results: The results of a run with at least one call.
+        path: The PNG file to write; its folder exists.
 
     Raises:
         InstallationError: matplotlib is not installed.

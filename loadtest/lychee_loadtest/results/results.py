@@ -35,16 +35,16 @@ class CallStatistics:
 
     Attributes:
         name: "gRPC interactive/text" (transport, lane, modality), or a sum: "gRPC interactive", "interactive", "all".
-        calls: Answered with scores. Rates and latencies are theirs.
-        failures: Ended in an error or with a wrong answer.
-        overloads: Refused because the server was full, which is no failure.
-        documents: Scored in `calls`.
-        calls_per_s: Calls in a second.
-        documents_per_s: Documents in a second.
-        p50_ms: Half of the calls took at most so long; at most 1 % too high. None without calls, as the others.
+        calls: How many calls were answered with scores. Rates and latencies are theirs.
+        failures: How many calls ended in an error or with a wrong answer.
+        overloads: How many calls were refused because the server was full, which is no failure.
+        documents: How many documents were scored in `calls`.
+        calls_per_s: How many calls were answered per second.
+        documents_per_s: How many documents were scored per second.
+        p50_ms: Half of the calls took at most so long; at most 1 % too high. All latencies are None without calls.
         p90_ms: See `p50_ms`.
         p99_ms: See `p50_ms`.
-        max_ms: The longest call.
+        max_ms: How long the longest call took.
     """
 
     name: str
@@ -70,10 +70,10 @@ class Period:
     """A part of the run: a short window, or a step of the shape.
 
     Attributes:
-        start_s: Since the start of the test.
-        duration_s: Of the part.
-        users: Callers that existed, in the middle of it.
-        arrival_rate_per_s: Calls that were to begin in a second; None for a closed model.
+        start_s: When the part began, in seconds since the start of the test.
+        duration_s: How long the part lasted.
+        users: How many callers there were in the middle of it.
+        arrival_rate_per_s: How many calls were to begin per second; None for a closed model.
         lanes: The statistics of each lane that had calls.
     """
 
@@ -89,19 +89,20 @@ class GeneratorHealth:
     """Whether the load generator itself kept up.
 
     Attributes:
-        processes: That generated load.
+        processes: How many processes generated load.
         hub_lag_p50_ms: By how much gevent's event loop woke a greenlet too late; likewise p99 and max.
-        hub_lag_p99_ms: See above.
-        hub_lag_max_ms: See above.
-        cpu_share_mean: Of one core, what the event loop's thread used; 1.0 is all that it can. Of the busiest process.
-        cpu_share_max: The same in the worst window.
-        arrivals: Calls of an open model.
-        arrivals_waited: Those that found all users busy: the latency has their waiting time, but more users would
+        hub_lag_p99_ms: See `hub_lag_p50_ms`.
+        hub_lag_max_ms: See `hub_lag_p50_ms`.
+        cpu_share_mean: How much of one core the event loop's thread used on average, in the busiest process; 1.0 is all
+            that it can.
+        cpu_share_max: The same in the worst window of any process.
+        arrivals: How many calls of an open model there were whose time has come.
+        arrivals_waited: How many of them found all users busy: the latency has their waiting time, but more users would
             have sent them earlier.
-        arrivals_unserved: Those that no user had taken when the run was over.
+        arrivals_unserved: How many of them no user had taken when the run was over.
         lateness_p50_ms: By how much the generator began arrivals too late; None for a closed model. Likewise p99, max.
-        lateness_p99_ms: See above.
-        lateness_max_ms: See above.
+        lateness_p99_ms: See `lateness_p50_ms`.
+        lateness_max_ms: See `lateness_p50_ms`.
     """
 
     processes: int
@@ -123,10 +124,10 @@ class Verdict:
     """One service-level limit and what came of it.
 
     Attributes:
-        subject: Name of the calls, or "generator".
+        subject: The name of the calls, or "generator".
         measure: What was limited, such as "p99_ms".
-        limit: From the limits file.
-        measured: None where nothing was measured; the limit is broken then.
+        limit: The value in the limits file.
+        measured: What was measured; None where nothing was, and then the limit is broken.
         at_least: Whether the limit is the least that is wanted, not the most that is allowed.
         met: Whether it held.
     """
@@ -145,8 +146,8 @@ class LoadTestResults:
 
     Attributes:
         machine: Where the load generator ran; see `lychee_loadtest.machine`.
-        started_at: ISO 8601, UTC.
-        duration_s: From the start to the moment when the users were told to stop.
+        started_at: When the run began, as ISO 8601 in UTC.
+        duration_s: How long it lasted, from the start to the moment when the users were told to stop.
         settings: Options of the run by name.
         names: One entry for each transport, lane and modality.
         sums: The same over modalities, over transports, and over everything.

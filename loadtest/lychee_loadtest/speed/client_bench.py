@@ -42,8 +42,8 @@ def measure_client(grpc_url: str, http_url: str) -> Iterator[Measurement]:
     """Measure everything that this module knows, on a running server.
 
     Args:
-        grpc_url: "HOST:PORT".
-        http_url: The same of the HTTP port.
+        grpc_url: The address of the gRPC port, "HOST:PORT".
+        http_url: The address of the HTTP port, likewise.
     """
     urls = {"gRPC": grpc_url, "HTTP": f"http://{http_url}"}
     yield from measure_transports(urls, grpc_url)

@@ -41,7 +41,7 @@ OK, BUSY = 200, 429
 
 
 @dataclass
-class Outcome:
+class LoadOutcome:
     """What the callers saw. Latencies are those of answers with status 200."""
 
     statuses: Counter[int] = field(default_factory=Counter)
@@ -102,7 +102,7 @@ def run_gateway() -> Iterator[Gateway]:
 
 
 async def call_until(
-    ends_at_s: float, session: aiohttp.ClientSession, payloads: Payloads, numbers: Iterator[int], outcome: Outcome
+    ends_at_s: float, session: aiohttp.ClientSession, payloads: Payloads, numbers: Iterator[int], outcome: LoadOutcome
 ) -> None:
     """Be one caller until the time is up."""
     while time.monotonic() < ends_at_s:
@@ -126,9 +126,11 @@ async def call_until(
             outcome.problems[str(answer.get("type"))] += 1
 
 
-async def load(gateway: Gateway, clients: int, seconds: float, payloads: Payloads, numbers: Iterator[int]) -> Outcome:
+async def load(
+    gateway: Gateway, clients: int, seconds: float, payloads: Payloads, numbers: Iterator[int]
+) -> LoadOutcome:
     """Run so many callers for so long."""
-    outcome = Outcome()
+    outcome = LoadOutcome()
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(gateway.url, connector=connector, timeout=aiohttp.ClientTimeout(120)) as session:
         ends_at_s = time.monotonic() + seconds

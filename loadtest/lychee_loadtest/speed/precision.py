@@ -73,14 +73,14 @@ class Quality:
     """How far scores are from those of float32, on the labelled pairs.
 
     Args:
-        max_score_error: Largest difference of a score.
-        min_cosine: Smallest cosine of an embedding with float32's.
-        batch_move: Largest difference of an embedding's element, alone and in a batch.
-        kendall_tau: Mean over the queries with at least three documents.
-        average_precision: Of all pairs.
-        change: In points of average precision.
-        change_low: Lower end of its 95 % interval, queries resampled.
-        change_high: Upper end.
+        max_score_error: The largest difference of a score.
+        min_cosine: The smallest cosine of an embedding with float32's.
+        batch_move: The largest difference that an element of an embedding shows between a row alone and in a batch.
+        kendall_tau: Kendall's tau with float32's order, as the mean over the queries with at least three documents.
+        average_precision: The average precision over all pairs.
+        change: How far that is from float32's average precision, in points.
+        change_low: The lower end of the 95 % interval of `change`, queries resampled.
+        change_high: The upper end of that interval.
     """
 
     max_score_error: float

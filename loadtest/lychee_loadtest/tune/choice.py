@@ -16,7 +16,7 @@ from typing import Final
 from lychee_server.defaults import MIB
 from lychee_server.errors import LycheeServerError
 
-__all__ = ["MIN_GAIN", "Gain", "Limits", "NoChoiceError", "Point", "choose", "compare"]
+__all__ = ["MIN_GAIN", "Bounds", "Gain", "NoChoiceError", "Point", "choose", "compare"]
 
 MIN_GAIN: Final = 0.05
 
@@ -30,11 +30,11 @@ class Point:
     """What was measured of one setting.
 
     Attributes:
-        name: Of the setting, in words.
-        rows: Documents per request.
-        rows_per_s: By round.
-        latencies_ms: Of all requests of all rounds.
-        memory_bytes: Of the model's processes afterwards; 0 where it could not be read.
+        name: The name of the setting, in words.
+        rows: How many documents one request has; with several kinds of requests, one of the last kind.
+        rows_per_s: How many rows per second were computed in each round.
+        latencies_ms: The latencies of all requests of all rounds; with several kinds of requests, of the first kind.
+        memory_bytes: The memory of the model's processes after warming up; 0 where it could not be read.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Gain:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Bounds:
     """What the user does not want exceeded; None: no limit."""
 
     latency_ms: float | None = None
@@ -106,11 +106,11 @@ def compare(point: Point, other: Point) -> Gain:
     return Gain(statistics.median(ratios), min(ratios), max(ratios))
 
 
-def choose(points: Sequence[Point], limits: Limits) -> Point:
+def choose(points: Sequence[Point], limits: Bounds) -> Point:
     """Return the first point, of those within the limits, that the fastest of them does not really beat.
 
     Args:
-        points: The simplest first.
+        points: The points to choose from, the simplest first.
         limits: Points that exceed one are not chosen.
 
     Raises:

@@ -52,14 +52,14 @@ def tune(
     from lychee_server.errors import LycheeServerError
     from lychee_server.termination import raise_on_sigterm
 
-    from lychee_loadtest.tune.choice import Limits
+    from lychee_loadtest.tune.choice import Bounds
     from lychee_loadtest.tune.command import Target, apply_profile
     from lychee_loadtest.tune.command import tune as run
     from lychee_loadtest.tune.study import FULL, QUICK
     from lychee_loadtest.tune.workloads import MODELS
 
     target = Target(repository, name, tuple(MODELS) if modality == "both" else (modality,), force)
-    limits = Limits(latency_limit_ms, None if max_memory_mb is None else max_memory_mb * defaults.MIB)
+    limits = Bounds(latency_limit_ms, None if max_memory_mb is None else max_memory_mb * defaults.MIB)
     try:
         if profile is not None:
             apply_profile(target, profile, report=typer.echo)

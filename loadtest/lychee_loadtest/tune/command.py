@@ -21,7 +21,7 @@ from tritonclient.grpc import model_config_pb2
 from lychee_loadtest.charts import require_charts
 from lychee_loadtest.machine import describe_machine
 from lychee_loadtest.tune.chart import draw_studies
-from lychee_loadtest.tune.choice import Limits
+from lychee_loadtest.tune.choice import Bounds
 from lychee_loadtest.tune.profiles import ORIGIN, find_profile, profile_settings
 from lychee_loadtest.tune.progress import Progress
 from lychee_loadtest.tune.report import study_lines, to_json
@@ -53,7 +53,7 @@ class Target:
 def tune(
     target: Target,
     effort: Effort,
-    limits: Limits,
+    limits: Bounds,
     output: Path,
     *,
     say: Callable[[str], None],
@@ -65,9 +65,9 @@ def tune(
 
     Args:
         target: What to tune.
-        effort: How thoroughly.
-        limits: Not to be exceeded by a choice.
-        output: Folder for `<name>.json` and `<name>.png`; made if it is missing.
+        effort: How thoroughly to measure.
+        limits: What a choice may not exceed.
+        output: The folder for `<name>.json` and `<name>.png`; made if it is missing.
         say: Shows progress.
         report: Shows results.
 

@@ -18,7 +18,7 @@ from lychee_server.status import read_memory
 from lychee_server.triton import TritonServer
 from tritonclient.grpc import InferenceServerClient
 
-from lychee_loadtest.tune.load import Request, Sample, Stream, make_requests, run_load
+from lychee_loadtest.tune.load import LoadSample, Request, Stream, make_requests, run_load
 from lychee_loadtest.tune.progress import START_S, Progress
 from lychee_loadtest.tune.settings import current_settings
 from lychee_loadtest.tune.workloads import Subject
@@ -50,8 +50,8 @@ class Fleet:
 
         Args:
             subject: The model.
-            candidates: ModelConfig message by candidate.
-            progress: Told of every start.
+            candidates: The ModelConfig message of each candidate, by its name.
+            progress: Is told of every start.
         """
         self._subject = subject
         self._candidates = candidates
@@ -67,7 +67,7 @@ class Fleet:
         """Tell whether the running server has the candidate, so that using it starts nothing."""
         return candidate in self._group
 
-    def measure(self, candidate: str, streams: tuple[Stream, ...], window_s: float) -> Sample:
+    def measure(self, candidate: str, streams: tuple[Stream, ...], window_s: float) -> LoadSample:
         """Put load on a candidate.
 
         Raises:

@@ -15,7 +15,7 @@ from tritonclient.utils import np_to_triton_dtype
 
 from lychee_loadtest.tune.workloads import Workload, make_inputs
 
-__all__ = ["Sample", "Stream", "make_requests", "run_load"]
+__all__ = ["LoadSample", "Stream", "make_requests", "run_load"]
 
 Request: TypeAlias = list[Any]
 DIFFERENT_REQUESTS: Final = 4  # the response cache is off, so these few serve for all
@@ -32,7 +32,7 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class LoadSample:
     """What one window of load gave: rows per second of all streams, latencies of the first stream's requests."""
 
     rows_per_s: float
@@ -58,7 +58,7 @@ def run_load(
     model: str,
     streams: Sequence[tuple[Stream, Sequence[Request]]],
     window_s: float,
-) -> Sample:
+) -> LoadSample:
     """Keep every stream's requests in flight until the time is up; each caller finishes what it began.
 
     Raises:
@@ -86,4 +86,4 @@ def run_load(
     everything = [call for stream_calls in calls for call in stream_calls]
     elapsed_s = max(ended for ended, *_ in everything) - started
     rows = sum(count for _, count, _ in everything)
-    return Sample(rows / elapsed_s, tuple(latency_ms for *_, latency_ms in calls[0]))
+    return LoadSample(rows / elapsed_s, tuple(latency_ms for *_, latency_ms in calls[0]))

@@ -16,14 +16,14 @@ from lychee_server.errors import SettingsError
 from lychee_loadtest.tune.settings import Settings
 from lychee_loadtest.tune.workloads import Modality
 
-__all__ = ["ORIGIN", "PROFILES", "Profile", "find_profile", "profile_settings"]
+__all__ = ["ORIGIN", "PROFILES", "HardwareProfile", "find_profile", "profile_settings"]
 
 ORIGIN: Final = "a starting point from the literature, not measured here"
 IMAGE_SHARE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class HardwareProfile:
     """Batch sizes for one kind of hardware."""
 
     hardware: str
@@ -39,17 +39,17 @@ class Profile:
         return self.text_batch if modality == "text" else self.image_batch
 
 
-PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
+PROFILES: Final[Mapping[str, HardwareProfile]] = MappingProxyType(
     {
-        "rtx-3060": Profile("NVIDIA RTX 3060, 12 GB", 8),
-        "rtx-3090": Profile("NVIDIA RTX 3090, 24 GB", 24),
-        "a10": Profile("NVIDIA A10, 24 GB", 32),
-        "jetson-orin-8gb": Profile("NVIDIA Jetson Orin, 8 GB", 4),
+        "rtx-3060": HardwareProfile("NVIDIA RTX 3060, 12 GB", 8),
+        "rtx-3090": HardwareProfile("NVIDIA RTX 3090, 24 GB", 24),
+        "a10": HardwareProfile("NVIDIA A10, 24 GB", 32),
+        "jetson-orin-8gb": HardwareProfile("NVIDIA Jetson Orin, 8 GB", 4),
     }
 )
 
 
-def find_profile(name: str) -> Profile:
+def find_profile(name: str) -> HardwareProfile:
     """Return the profile of this name.
 
     Raises:
@@ -60,12 +60,12 @@ def find_profile(name: str) -> Profile:
     return PROFILES[name]
 
 
-def profile_settings(profile: Profile, modality: Modality, current: Settings, largest: int) -> Settings:
+def profile_settings(profile: HardwareProfile, modality: Modality, current: Settings, largest: int) -> Settings:
     """Return a model's settings with the profile's batch.
 
     Args:
         profile: One of PROFILES.
-        modality: Of the model.
+        modality: What the model reads, "text" or "image".
         current: What its configuration says now.
         largest: The model's `max_batch_size`, which the batch may not exceed.
     """

@@ -18,8 +18,8 @@ class Progress:
 
         Args:
             say: Shows a line.
-            measuring_s: Planned seconds of load.
-            starts: Of Triton.
+            measuring_s: How many seconds of load are planned.
+            starts: How many starts of Triton are planned.
         """
         self._say = say
         self._measuring_s = measuring_s

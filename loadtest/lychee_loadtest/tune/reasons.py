@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lychee_loadtest.tune.choice import Gain, Limits, Point, compare
+from lychee_loadtest.tune.choice import Bounds, Gain, Point, compare
 
 __all__ = ["describe_choice", "explain_batch", "explain_other"]
 
 
-def explain_batch(points: Sequence[Point], chosen: Point, limits: Limits) -> str:
+def explain_batch(points: Sequence[Point], chosen: Point, limits: Bounds) -> str:
     """Say what the chosen batch gains over the smallest, and what the next larger one would add.
 
     Args:
-        points: Ascending in their rows.
-        chosen: One of them.
-        limits: Those of the choice.
+        points: The points that were measured, ascending in their rows.
+        chosen: The point that was chosen.
+        limits: The limits that the choice had to meet.
 
     Returns:
         Such as "8 is 1.9x the throughput of 1 at 1.3x the latency; 16 adds 2 %".
@@ -35,7 +35,7 @@ def explain_batch(points: Sequence[Point], chosen: Point, limits: Limits) -> str
     return "; ".join(parts)
 
 
-def explain_other(points: Sequence[Point], chosen: Point, limits: Limits) -> str:
+def explain_other(points: Sequence[Point], chosen: Point, limits: Bounds) -> str:
     """Say what the alternatives would have changed, each in a few words."""
     parts = []
     for point in points:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from lychee_server.defaults import MIB
 
-from lychee_loadtest.tune.choice import MIN_GAIN, Limits, Point
+from lychee_loadtest.tune.choice import MIN_GAIN, Bounds, Point
 from lychee_loadtest.tune.study import Curve, Effort, Study
 
 __all__ = ["FORMAT", "describe_point", "study_lines", "to_json"]
@@ -18,7 +18,7 @@ LOUD: Final = 0.2  # above, differences of the size that matters disappear
 
 
 def to_json(
-    studies: Sequence[Study], machine: Mapping[str, Any], name: str, model_id: str, effort: Effort, limits: Limits
+    studies: Sequence[Study], machine: Mapping[str, Any], name: str, model_id: str, effort: Effort, limits: Bounds
 ) -> dict[str, Any]:
     """Return everything that was measured; numbers have their unit in the key."""
     return {

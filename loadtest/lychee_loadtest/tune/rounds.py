@@ -14,7 +14,7 @@ from lychee_loadtest.tune.fleet import Fleet, NotLoadedError
 from lychee_loadtest.tune.load import Stream
 from lychee_loadtest.tune.progress import Progress
 
-__all__ = ["Outcome", "Schedule", "Task", "run_rounds"]
+__all__ = ["Schedule", "StageResult", "Task", "run_rounds"]
 
 LEAST_WINDOW_S: Final = 0.1
 LEAST_ROUNDS: Final = 3
@@ -42,7 +42,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StageResult:
     """What a stage found: the points by task in the order of the tasks, and why other tasks have none."""
 
     points: dict[Task, Point]
@@ -56,7 +56,7 @@ class _Series:
     memory_bytes: int = 0
 
 
-def run_rounds(fleet: Fleet, tasks: Sequence[Task], schedule: Schedule, progress: Progress) -> Outcome:
+def run_rounds(fleet: Fleet, tasks: Sequence[Task], schedule: Schedule, progress: Progress) -> StageResult:
     """Measure all tasks in every round.
 
     A task that fails, or is too slow for the schedule, is left out from then on, and with it the later tasks of its
@@ -79,7 +79,7 @@ def run_rounds(fleet: Fleet, tasks: Sequence[Task], schedule: Schedule, progress
                 _measure(fleet, task, series[task], failures, tasks, window_s)
         progress.measured(schedule.seconds / schedule.rounds)
     points = {task: _point(task, series[task]) for task in tasks if task not in failures}
-    return Outcome(points, failures)
+    return StageResult(points, failures)
 
 
 def _warm_up(

@@ -21,10 +21,10 @@ class Settings:
     the manifest.
 
     Attributes:
-        batches: Batch sizes that Triton makes where it can (`preferred_batch_size`), ascending; empty: whatever waits.
-        max_run_elements: Most elements of an input that run at once, which also cuts requests of more rows; 0: any.
-        instances: Copies of the model, each in its own process.
-        threads: Of each instance; 0: all cores.
+        batches: The batch sizes that Triton makes where it can (`preferred_batch_size`), ascending; empty: any batch.
+        max_run_elements: The most elements of an input that run at once, which also cuts requests of more rows; 0: any.
+        instances: How many copies of the model there are, each in its own process.
+        threads: How many threads each instance has; 0: all cores.
         delay_us: How long Triton waits for a batch to fill.
     """
 

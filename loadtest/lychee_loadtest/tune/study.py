@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from lychee_loadtest.tune.choice import Limits, NoChoiceError, Point, choose, compare
+from lychee_loadtest.tune.choice import Bounds, NoChoiceError, Point, choose, compare
 from lychee_loadtest.tune.fleet import Fleet
 from lychee_loadtest.tune.load import Stream
 from lychee_loadtest.tune.progress import Progress
 from lychee_loadtest.tune.reasons import describe_choice, explain_batch, explain_other
-from lychee_loadtest.tune.rounds import Outcome, Schedule, Task, run_rounds
+from lychee_loadtest.tune.rounds import Schedule, StageResult, Task, run_rounds
 from lychee_loadtest.tune.settings import Settings, current_settings, with_settings, without_batching
 from lychee_loadtest.tune.workloads import Subject, Workload
 
@@ -34,9 +34,9 @@ class Effort:
     """How thoroughly one model is measured.
 
     Attributes:
-        seconds: Of load.
-        rounds: Of every comparison.
-        delays_us: Queue delays to try, ascending from 0.
+        seconds: How many seconds of load one model gets.
+        rounds: How many rounds every comparison has, unless they take too long.
+        delays_us: The queue delays to try, ascending from 0.
     """
 
     seconds: float
@@ -65,12 +65,12 @@ class Study:
 
     Attributes:
         subject: The model.
-        curves: One per input shape.
-        instances: Points of instances and threads, the simplest first.
-        delays: Points of queue delays under a mixed load, ascending; latencies are those of single rows.
+        curves: One curve for each input shape.
+        instances: The points of instances and threads, the simplest first.
+        delays: The points of queue delays under a mixed load, ascending; latencies are those of single rows.
         current: The unchanged configuration under the same mixed load.
-        settings: The choice.
-        reasons: In words, one line each.
+        settings: The settings that were chosen.
+        reasons: Why they were chosen, in words, one line each.
     """
 
     subject: Subject
@@ -88,7 +88,7 @@ class Study:
         return statistics.median(point.spread for point in points)
 
 
-def study_model(subject: Subject, effort: Effort, limits: Limits, progress: Progress) -> Study:
+def study_model(subject: Subject, effort: Effort, limits: Bounds, progress: Progress) -> Study:
     """Measure one model, and choose its settings.
 
     Raises:
@@ -147,7 +147,7 @@ def _grid_name(count: int, threads: int) -> str:
 
 
 def _measure_batches(
-    fleet: Fleet, candidate: str, subject: Subject, effort: Effort, limits: Limits, progress: Progress
+    fleet: Fleet, candidate: str, subject: Subject, effort: Effort, limits: Bounds, progress: Progress
 ) -> tuple[Curve, ...]:
     tasks = [
         Task(str(rows), candidate, (Stream(workload, rows, 2),), group=workload.name)
@@ -160,7 +160,7 @@ def _measure_batches(
     return tuple(_curve(workload, outcome, limits) for workload in subject.workloads)
 
 
-def _curve(workload: Workload, outcome: Outcome, limits: Limits) -> Curve:
+def _curve(workload: Workload, outcome: StageResult, limits: Bounds) -> Curve:
     points = [point for task, point in outcome.points.items() if task.group == workload.name]
     failed = {task.name: reason for task, reason in outcome.failures.items() if task.group == workload.name}
     left_out = tuple(f"{name}: {reason}" for name, reason in failed.items())
@@ -178,7 +178,7 @@ def _measure_grid(
     subject: Subject,
     curves: Sequence[Curve],
     effort: Effort,
-    limits: Limits,
+    limits: Bounds,
     progress: Progress,
 ) -> tuple[tuple[Point, ...], tuple[int, int], str]:
     """Return the points, the chosen pair, and why."""
@@ -205,7 +205,7 @@ def _measure_delays(
     instances: tuple[Point, ...],
     reasons: Sequence[str],
     effort: Effort,
-    limits: Limits,
+    limits: Bounds,
     progress: Progress,
 ) -> Study:
     """Try queue delays, and the unchanged configuration beside them, under interactive callers and a bulk job."""
@@ -224,7 +224,7 @@ def _measure_delays(
         outcome = run_rounds(fleet, tasks, schedule, progress)
     current = outcome.points.get(tasks[0])
     points = [point for task, point in outcome.points.items() if task is not tasks[0]]
-    memory_only = Limits(memory_bytes=limits.memory_bytes)  # so many callers queue longer than the user's one would
+    memory_only = Bounds(memory_bytes=limits.memory_bytes)  # so many callers queue longer than the user's one would
     chosen = choose(points, memory_only)
     lines = [*reasons, f"queue delay: {chosen.name}; {explain_other(points, chosen, memory_only)}"]
     found = by_name[chosen.name]

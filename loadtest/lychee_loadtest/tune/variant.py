@@ -70,7 +70,7 @@ def variant_text(config: Any, source: str, notes: Sequence[str]) -> str:
     """Write a configuration with its header.
 
     Args:
-        config: ModelConfig message.
+        config: The ModelConfig message.
         source: When, where and how the values were found; ends the first sentence.
         notes: More lines, such as the reasons.
     """
@@ -88,9 +88,9 @@ def whole_view(repository: Path, name: str, texts: Mapping[str, str]) -> Iterato
     """Make a temporary copy of a repository out of links, in which the variants exist already.
 
     Args:
-        repository: The user's.
-        name: Of the variant.
-        texts: Of the variants by model.
+        repository: The user's repository.
+        name: The name of the variant.
+        texts: The text of each variant, by model.
     """
     with TemporaryDirectory(prefix="lychee-tune-") as folder:
         view = Path(folder)

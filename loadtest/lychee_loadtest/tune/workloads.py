@@ -38,10 +38,10 @@ class Workload:
     """One shape of a model's inputs.
 
     Attributes:
-        name: In words, such as "64 tokens".
-        shapes: Each input with the shape of a row.
-        grid: Height and width of the image in patches, for models that read patches; else None.
-        row_elements: Of the largest input: what `max_run_elements` counts.
+        name: The name in words, such as "64 tokens".
+        shapes: The shape of a row for each input, with the input's name.
+        grid: The height and width of the image in patches, for models that read patches; else None.
+        row_elements: How many elements the largest input of a row has: what `max_run_elements` counts.
     """
 
     name: str
@@ -60,9 +60,9 @@ class Subject:
 
     Attributes:
         modality: What its documents are.
-        folder: Of the model in the user's repository.
-        config: ModelConfig message of `config.pbtxt`.
-        workloads: Least work first.
+        folder: The folder of the model in the user's repository.
+        config: The ModelConfig message of `config.pbtxt`.
+        workloads: The shapes of inputs to measure, those of the least work first.
     """
 
     modality: Modality
@@ -112,13 +112,13 @@ def make_inputs(config: Any, workload: Workload, rows: int, rng: np.random.Gener
     """Make up the inputs of one request.
 
     Args:
-        config: ModelConfig message.
-        workload: Shapes of a row.
-        rows: At least 1.
-        rng: Source of the values: different for every request.
+        config: The ModelConfig message.
+        workload: Says which shapes a row has.
+        rows: How many rows the request has; at least 1.
+        rng: The source of the values: different for every request.
 
     Returns:
-        By name: (rows, *shape), values within the configuration's `maximum.*`.
+        The tensors by name: (rows, *shape), values within the configuration's `maximum.*`.
     """
     tensors: Tensors = {}
     shapes = dict(workload.shapes)

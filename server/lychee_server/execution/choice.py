@@ -31,7 +31,7 @@ def choose(measured: Mapping[str, Mapping[str, Measurement]], error_budget: floa
     """Choose for all models at once: a score passes through several, and their errors add up.
 
     Args:
-        measured: By model and execution; the plain CPU provider is among them.
+        measured: What was measured, by model and execution; the plain CPU provider is among them.
         error_budget: How far a score may be from what it is on the plain CPU provider. How far that is from the
             reference, because of weights of few bits, is the export's affair.
     """

@@ -15,8 +15,8 @@ class ModelTask:
     """A model to measure.
 
     Attributes:
-        path: Its ONNX file.
-        threads: As its configuration has them; 0: all CPUs.
+        path: The path of its ONNX file.
+        threads: How many threads it gets, as its configuration says; 0: all CPUs.
         choose: Whether to measure it; otherwise it only takes part in the scores of others.
     """
 
@@ -31,8 +31,8 @@ class Task:
 
     Attributes:
         rows_path: The reference rows.
-        models: By name.
-        ensembles: Their steps, by name.
+        models: The models, by name.
+        ensembles: The steps of each ensemble, by the ensemble's name.
         error_budget: How far a score may be off, from 0; with 0 only executions in float32 are tried.
         cache_dir: Where OpenVINO keeps compiled networks.
     """
@@ -63,7 +63,7 @@ class Measurement:
     Attributes:
         error: Largest distance of a score from what it is on the plain CPU provider, with this execution of this model
             alone; for the plain CPU provider itself, from the reference's.
-        move: Largest distance that a score moved when its row was alone or padded.
+        move: The largest distance that a score moved when its row was alone or padded.
         speed: How many times as fast as the plain CPU provider, for one row and a small batch; None: not measured.
         problem: Why it cannot be used; None if it can.
     """
@@ -79,7 +79,7 @@ class Measurements:
     """What was measured.
 
     Attributes:
-        models: By model and execution. The plain CPU provider is always among them.
+        models: What was measured, by model and execution. The plain CPU provider is always among them.
         seconds: How long it took.
         complete: Whether there was time for everything.
     """

@@ -99,7 +99,7 @@ def _measure_one(
         scorer: Computes the scores.
         model: The model.
         session: Takes the place of its own.
-        rows: Those in which the model has a part, with the scores that the plain CPU provider gives them.
+        rows: The rows in which the model has a part, with the scores that the plain CPU provider gives them.
         error_budget: What is further off is not worth timing.
     """
     instead = {model: session}

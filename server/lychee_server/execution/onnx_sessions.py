@@ -36,7 +36,7 @@ EXECUTIONS: Mapping[str, Execution] = {
     "openvino-fp32": Execution(OPENVINO_PROVIDER, "fp32"),
     "cuda-fp32": Execution(CUDA_PROVIDER, "fp32"),
 }
-"""By the name that `config.pbtxt` has in its parameter `execution`; the most exact and most common one first."""
+"""Executions by the name in the parameter `execution` of `config.pbtxt`; the most exact and most common one first."""
 
 
 class UnusableExecutionError(Exception):
@@ -85,7 +85,7 @@ def open_session(path: Path, execution: str, options: Any, cache_dir: str | None
         path: The ONNX file.
         execution: A name of EXECUTIONS.
         options: ONNX Runtime's SessionOptions; OpenVINO optimizes graphs itself, whatever they say of that.
-        cache_dir: Folder for networks that OpenVINO has compiled; None keeps none.
+        cache_dir: The folder for networks that OpenVINO has compiled; None keeps none.
 
     Returns:
         ONNX Runtime's InferenceSession.

@@ -28,7 +28,7 @@ class Step:
     """One model of an ensemble.
 
     Attributes:
-        model: Its name.
+        model: The name of the model.
         inputs: The ensemble's tensors by the model's inputs.
         outputs: The ensemble's tensors by the model's outputs.
     """
@@ -54,7 +54,7 @@ class EnsembleRows:
         steps: The models in order; the query's encoder first, where the ensemble takes an embedding.
         inputs: Arrays by tensor, the rows on the first axis.
         padded: The same for those that a client may pad, padded further; empty if there is none.
-        scores: float64, (rows,): the reference's.
+        scores: float64, (rows,), the reference's scores.
     """
 
     steps: tuple[Step, ...]
@@ -116,10 +116,10 @@ class Scorer:
         """Return the rows' scores, float64, (rows,).
 
         Args:
-            rows: Of one ensemble.
-            instead: Sessions by model that take the place of their own.
+            rows: The rows of one ensemble.
+            instead: The sessions that take the place of the models' own, by model.
             padded: Whether to take the padded inputs where there are some.
-            only: So many of the first rows, each alone in its batch; 0: all together.
+            only: How many of the first rows to score, each alone in its batch; 0: all rows together.
         """
         if only:
             singles = [{name: value[[row]] for name, value in rows.inputs.items()} for row in range(only)]

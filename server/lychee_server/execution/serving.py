@@ -38,7 +38,7 @@ class Served:
 
     Attributes:
         path: The repository for Triton.
-        choices: By model, of those for which something was chosen.
+        choices: What was chosen, by model, for the models for which something was chosen.
         note: What is worth a line about how they were chosen; empty if there is nothing to choose.
     """
 
@@ -55,7 +55,7 @@ def serve(repository: Path, config_name: str | None, error_budget: float, cache_
 
     Args:
         repository: The exported repository; only read.
-        config_name: Variant of the models' configurations, or None.
+        config_name: The variant of the models' configurations, or None.
         error_budget: How far a score may be from the reference's, from 0; 0 admits float32 alone.
         cache_dir: Keeps choices, links and compiled networks.
     """

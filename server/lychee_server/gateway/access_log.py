@@ -51,9 +51,9 @@ class AccessLog:
     and probes that fail at WARNING, our own errors at ERROR, everything else at INFO.
 
     Args:
-        app: The next one.
-        metrics: Count the requests.
-        content: Log the texts of calls.
+        app: The next application.
+        metrics: Where requests are counted.
+        content: Whether to log the texts of calls.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, content: bool) -> None:

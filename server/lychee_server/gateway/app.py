@@ -33,8 +33,8 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
     """Make the application; `app.state.service` is its service.
 
     Args:
-        settings: Of the gateway.
-        service: In place of one that connects to `settings.triton_url`; the app starts and closes it.
+        settings: The settings of the gateway.
+        service: A service in place of one that connects to `settings.triton_url`; the app starts and closes it.
 
     Raises:
         SettingsError: A setting cannot be used, or the page is asked for and gradio is missing.

@@ -24,10 +24,10 @@ class BodyLimit:
     """Refuses bodies that are too large (413), too slow (408), or too many at the same time (429).
 
     Args:
-        app: The next one.
-        max_request_mb: Largest body in 2**20 bytes.
-        metrics: Count the refusals.
-        timeout_s: Seconds that a body may take to arrive.
+        app: The next application.
+        max_request_mb: The size of the largest body, in 2**20 bytes.
+        metrics: Where refusals are counted.
+        timeout_s: How many seconds a body may take to arrive.
     """
 
     def __init__(

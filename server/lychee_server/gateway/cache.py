@@ -46,13 +46,13 @@ class CacheStatistics:
 
     Attributes:
         backend: "memory" or "redis".
-        entries: Embeddings in it; None where others put some there too.
-        bytes: What they take; the same.
-        max_bytes: What they may take; the same.
-        hits: Embeddings that were found, since the start.
-        misses: Embeddings that were not.
-        evictions: Those that went because others needed their place.
-        failures: Times that Redis did not do what it was asked.
+        entries: How many embeddings are in it; None where others put some there too.
+        bytes: How many bytes they take; None in the same case.
+        max_bytes: How many bytes they may take; None in the same case.
+        hits: How many embeddings were found since the start.
+        misses: How many embeddings were not found.
+        evictions: How many embeddings went because others needed their place.
+        failures: How many times Redis did not do what it was asked.
     """
 
     backend: str
@@ -69,7 +69,7 @@ class MemoryEmbeddingCache:
     """Keeps what was used last; see EmbeddingCache.
 
     Args:
-        max_bytes: For all entries together, with what Python needs to keep them.
+        max_bytes: How many bytes all entries together may take, with what Python needs to keep them.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -138,10 +138,10 @@ class RedisEmbeddingCache:
     Args:
         url: redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], rediss:// with TLS, unix:///PATH. After rediss://
             may come redis-py's options ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_cert_reqs and ssl_check_hostname.
-        max_bytes_per_entry: Larger ones are not kept.
+        max_bytes_per_entry: The size of the largest embedding that is kept.
         ttl_s: An entry is forgotten so many seconds after it was put there.
-        prefix: Of every key in Redis; the key itself follows in hex.
-        clock: Seconds from any beginning.
+        prefix: What every key in Redis begins with; the key itself follows in hex.
+        clock: Tells the seconds since any moment.
 
     Raises:
         SettingsError: The URL cannot be used, or redis-py is not installed.

@@ -19,10 +19,10 @@ class CallNotes:
 
     Attributes:
         documents: How many the caller sent.
-        modality: "text", "image", "image_text" or "mixed": of the documents; None: the request is no call.
-        model: That scored.
+        modality: What the documents are: "text", "image", "image_text" or "mixed"; None: the request is no call.
+        model: The id of the model that scored.
         errors: How many documents could not be ranked.
-        error_type: Class of the error that the caller got.
+        error_type: The class of the error that the caller got.
         texts: Query and documents, in the log only where the settings ask for it; never images or keys.
     """
 
@@ -41,7 +41,7 @@ class CallNotes:
         """Return what is known as fields of a log line.
 
         Args:
-            content: With the texts.
+            content: Whether to include the texts.
         """
         known = {
             "documents": self.documents,

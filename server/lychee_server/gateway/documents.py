@@ -38,7 +38,7 @@ class Parts:
     """What a query or document is made of, at least one of them.
 
     Attributes:
-        text: As the model reads it.
+        text: The text, as the model reads it.
         image: A data URL or an http(s) URL.
     """
 
@@ -99,8 +99,8 @@ class DocumentReader:
     """Turns JSON into queries and documents.
 
     Args:
-        fetcher: Of images by URL; None: only data URLs are read.
-        max_fetched_bytes: Most bytes of all fetched images of one request.
+        fetcher: Fetches images by URL; None: only data URLs are read.
+        max_fetched_bytes: The most bytes that the fetched images of one request may have together.
     """
 
     def __init__(self, fetcher: Fetcher | None, max_fetched_bytes: int) -> None:
@@ -127,9 +127,9 @@ class DocumentReader:
         """Fetch an image.
 
         Args:
-            parts: With a URL as image.
-            left: One number: bytes that the request may still fetch.
-            room: Of the request, so that what is fetched beyond the limit is little.
+            parts: The parts, whose image is a URL.
+            left: A list of one number: how many bytes the request may still fetch.
+            room: A semaphore that a request's images share, so that what is fetched beyond the limit is little.
         """
         assert isinstance(parts, Parts)
         assert parts.image is not None

@@ -23,7 +23,7 @@ class Drain:
     the metrics know how many of those there are.
 
     Args:
-        metrics: Know the calls; count the refusals.
+        metrics: Tell which calls are in flight, and count the refusals.
 
     Attributes:
         stopping: True once the gateway stops.
@@ -92,8 +92,8 @@ class DrainMiddleware:
     """Hands the requests to a Drain.
 
     Args:
-        app: The next one.
-        drain: Lives as long as the gateway.
+        app: The next application.
+        drain: The gateway's Drain, which lives as long as the gateway.
     """
 
     def __init__(self, app: ASGIApp, *, drain: Drain) -> None:

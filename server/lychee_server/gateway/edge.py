@@ -47,9 +47,9 @@ class KeyCheck:
     probes are open; Prometheus reads `/metrics` with a key of its own.
 
     Args:
-        app: The next one.
-        keys: The valid ones.
-        metrics: Count the refusals.
+        app: The next application.
+        keys: The valid keys.
+        metrics: Where refusals are counted.
     """
 
     def __init__(self, app: ASGIApp, *, keys: ApiKeys, metrics: Metrics) -> None:

@@ -39,9 +39,9 @@ class RequestValueError(ConfigurationError):
     """A value of the request cannot be used.
 
     Attributes:
-        param: Name of the field.
-        status: Of the answer.
-        kind: For programs.
+        param: The name of the field.
+        status: The HTTP status of the answer.
+        kind: What kind of error it is, for programs.
     """
 
     def __init__(self, message: str, param: str, *, status: int = 400, kind: str = "invalid_request") -> None:
@@ -56,9 +56,9 @@ class Fault:
     """How an error is answered.
 
     Attributes:
-        status: Of the answer.
-        kind: For programs.
-        message: For people; None: the error's own, which names nothing inside.
+        status: The HTTP status of the answer.
+        kind: What kind of error it is, for programs.
+        message: What people read; None: the error's own message, which names nothing inside.
         retry: Whether the caller is told to come again.
     """
 

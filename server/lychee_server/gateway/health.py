@@ -66,14 +66,14 @@ class Health:
 
     Args:
         connect: Makes a client without a cache.
-        url: Of Triton, for messages.
+        url: The URL of Triton, for messages.
         metrics: Are told of every change.
         latency_limit_ms: A scored pair that takes longer makes the status "degraded".
         on_model: Awaited with the manifest before a server counts as ready.
 
     Attributes:
         state: "starting" before the first check ended, "degraded" while the golden pairs do not match.
-        reason: Of a state other than "ready", for people.
+        reason: Why the state is not "ready", for people; None when it is.
         golden: The last replay of the golden pairs; None before the first.
         golden_checked_at: When that was, in seconds since 1970; None before the first.
     """

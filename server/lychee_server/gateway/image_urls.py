@@ -40,13 +40,13 @@ class ImageFetcher:
     """Fetches images from allowed hosts; to be used on one event loop.
 
     Args:
-        hosts: Names; "*.example.org" means every subdomain of example.org, not example.org itself.
-        metrics: Count the URLs that are refused.
-        resolver: Asked for addresses; None: the system's. For tests.
+        hosts: The allowed hosts; "*.example.org" means every subdomain of example.org, not example.org itself.
+        metrics: Where refused URLs are counted.
+        resolver: Is asked for addresses; None: the system's. For tests.
         is_allowed_address: Says where a connection may lead. For tests.
-        max_image_bytes: Largest image.
-        timeout_s: Seconds for one image, redirects included.
-        max_parallel: Images at the same time; further ones wait.
+        max_image_bytes: The size of the largest image.
+        timeout_s: How many seconds one image may take, redirects included.
+        max_parallel: How many images are fetched at the same time; further ones wait.
     """
 
     def __init__(

@@ -23,8 +23,8 @@ class ApiKeys:
     """The keys that open a gateway, held as SHA-256 digests.
 
     Args:
-        keys: Of the settings.
-        path: File with one key per line; empty lines and lines that begin with # count for nothing.
+        keys: The keys that the settings name.
+        path: A file with one key per line; empty lines and lines that begin with # count for nothing.
         clock: Tells the seconds; for tests.
 
     Raises:

@@ -47,11 +47,11 @@ class ConcurrencyLimit:
     a row of them. With a single slot there is no half: then only the order of arrival counts.
 
     Args:
-        max_running: Slots.
-        max_waiting: Calls that may wait for one.
+        max_running: How many slots there are.
+        max_waiting: How many calls may wait for one.
 
     Attributes:
-        running: Calls that hold a slot.
+        running: How many calls hold a slot.
         peak: The most that ever held one at the same time.
     """
 
@@ -76,8 +76,8 @@ class ConcurrencyLimit:
         """Hold a slot for the body.
 
         Args:
-            timeout_s: Seconds to wait for it at most; None waits as long as it takes.
-            bulk: The call yields to interactive ones.
+            timeout_s: How many seconds to wait for it at most; None waits as long as it takes.
+            bulk: Whether the call yields to interactive ones.
 
         Raises:
             TooBusyError: Too many wait already, or no slot got free in time.

@@ -32,7 +32,7 @@ class JsonFormatter(logging.Formatter):
     """Writes a record as one JSON object on one line. `extra={"fields": {...}}` adds fields.
 
     Args:
-        content: Messages of foreign exceptions too; they may quote texts of callers.
+        content: Whether to write the messages of foreign exceptions too; they may quote texts of callers.
     """
 
     def __init__(self, *, content: bool = False) -> None:
@@ -67,8 +67,8 @@ def describe_exception(error: BaseException, *, content: bool = False) -> str:
     """Return traceback and type of an exception and of what led to it.
 
     Args:
-        error: To be described.
-        content: With every message. Otherwise only with those that cannot quote what a caller sent.
+        error: The exception to describe.
+        content: Whether to include every message; otherwise only those that cannot quote what a caller sent.
     """
     parts: list[str] = []
     seen: set[int] = set()

@@ -39,7 +39,7 @@ class CountingCache(Protocol):
     """An embedding cache that tells how it is used."""
 
     def statistics(self) -> CacheStatistics:
-        """Return them."""
+        """Return how the cache is used."""
         ...
 
 
@@ -103,11 +103,11 @@ class Metrics:
         """Count a request: the middleware for HTTP, the service for calls of the page (route "web").
 
         Args:
-            route: Its template, such as "/v1/rerank", never the path that was sent.
-            status: Of the answer.
-            modality: Of a call's documents: "text", "image", "image_text", "mixed"; None where it is no call.
-            seconds: Wall time.
-            method: HTTP's.
+            route: The route's template, such as "/v1/rerank", never the path that was sent.
+            status: The HTTP status of the answer.
+            modality: What a call's documents are: "text", "image", "image_text" or "mixed"; None where it is no call.
+            seconds: How long the request took, as wall time.
+            method: The HTTP method.
         """
         method = method if method in METHODS else OTHER
         kind = NONE if modality is None else modality if modality in MODALITIES else OTHER
@@ -122,9 +122,9 @@ class Metrics:
         """Count what a call answered.
 
         Args:
-            route: As in `observe_request`.
-            response: Of the client.
-            policy_name: Of the policy that decided; every name but those of POLICIES counts as "custom".
+            route: The route's template, as in `observe_request`.
+            response: The client's response.
+            policy_name: The name of the policy that decided; every name but those of POLICIES counts as "custom".
             documents: How many the caller sent. None: as many as the response tells of.
         """
         count = len(response.results) + len(response.errors) if documents is None else documents

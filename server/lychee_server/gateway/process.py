@@ -29,11 +29,11 @@ class GatewayChoice:
     """What `lychee load` decides about its gateway. Everything else comes from LYCHEE_GATEWAY_* variables.
 
     Attributes:
-        host: Address to listen on.
-        port: 0 picks a free port.
-        web: Serve the page.
+        host: The address to listen on.
+        port: The port to listen on; 0 picks a free one.
+        web: Whether to serve the page.
         max_img_size: See GatewaySettings.
-        log_level: Of Triton; the gateway's own levels have the same names, but for VERBOSE.
+        log_level: The log level of Triton; the gateway's own levels have the same names, but for VERBOSE.
     """
 
     host: str
@@ -48,10 +48,10 @@ class GatewayProcess:
 
     Args:
         choice: What is particular about it.
-        detached: It lives on when this process ends. Otherwise it ends with it.
+        detached: Whether it lives on when this process ends. Otherwise it ends with it.
 
     Attributes:
-        log_path: File with its JSON log.
+        log_path: The file with its JSON log.
         port: Where it listens; chosen at the start.
     """
 

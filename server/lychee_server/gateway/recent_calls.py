@@ -25,10 +25,10 @@ class RecentSummary:
     """The last minute and the last calls.
 
     Attributes:
-        calls_per_s: Over the last minute.
-        documents_per_s: Over the last minute.
-        p50_ms: Of the last thousand calls, or None before the first.
-        p99_ms: Likewise.
+        calls_per_s: How many calls there were per second in the last minute.
+        documents_per_s: How many documents there were per second in the last minute.
+        p50_ms: The median latency of the last thousand calls; None before the first.
+        p99_ms: The 99th percentile of the same latencies; None before the first call.
     """
 
     calls_per_s: float

@@ -19,12 +19,12 @@ async def refuse(
     """Answer a request with an error.
 
     Args:
-        send: Of the request.
-        status: HTTP's.
-        kind: For programs, such as "unauthorized".
-        message: For people: what happened and what to do.
-        headers: Besides the content's type and length.
-        close: End the connection afterwards, because the rest of the request stays unread.
+        send: The ASGI function that sends the answer to the request.
+        status: The HTTP status of the answer.
+        kind: What kind of error it is, for programs, such as "unauthorized".
+        message: What people read: what happened and what to do.
+        headers: Further headers, besides the content's type and length.
+        close: Whether to end the connection afterwards, because the rest of the request stays unread.
     """
     body = {"message": message, "type": kind, "param": None, "request_id": current_request_id()}
     content = json.dumps(body, ensure_ascii=False).encode()

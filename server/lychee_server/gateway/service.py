@@ -63,9 +63,9 @@ class Usage:
     """How much one call had the model read, of all its documents, whichever results were asked for.
 
     Attributes:
-        tokens: Of the documents as the model read them.
-        images: Documents with an image.
-        documents: Documents that were scored.
+        tokens: How many tokens the documents have, as the model read them.
+        images: How many documents have an image.
+        documents: How many documents were scored.
     """
 
     tokens: int = 0
@@ -78,8 +78,8 @@ class ServiceAnswer:
     """The outcome of one call.
 
     Attributes:
-        response: Of the client, with the documents that were refused before they reached it among the errors.
-        request_id: Under which the logs of the gateway and of Triton know the call.
+        response: The client's response; its errors include the documents that were refused before they reached it.
+        request_id: The id under which the logs of the gateway and of Triton know the call.
         usage: What it cost.
     """
 
@@ -92,17 +92,17 @@ class Service:
     """The model behind the gateway, shared by all routes and the page; to be used on one event loop.
 
     Args:
-        settings: Of the gateway.
-        transport: In place of a connection to `settings.triton_url`; stays open when the service is closed.
+        settings: The settings of the gateway.
+        transport: A transport in place of a connection to `settings.triton_url`; stays open when the service is closed.
         cache: Keeps the documents' embeddings; None: nothing does.
         metrics: Are told of every call; None: the service makes its own.
 
     Attributes:
-        settings: The same.
-        metrics: The same, or the service's own.
-        cache: The same.
+        settings: The settings that were given.
+        metrics: The metrics that were given, or the service's own.
+        cache: The cache that was given.
         health: Whether the model can be trusted.
-        limit: Of the calls at the same time.
+        limit: Limits how many calls are computed at the same time, and how many wait.
 
     Raises:
         SettingsError: The URL, the calibration or another setting cannot be used.
@@ -182,11 +182,11 @@ class Service:
         """Rank documents; see LycheeClient.rerank.
 
         Args:
-            query: Of the call.
-            documents: What has been refused already stands here as the error that says why.
-            options: Of the client; `timeout_s` includes waiting for a slot and is at most the settings'.
-            request_id: For the logs; None: the service makes one.
-            route: For the metrics.
+            query: The query of the call.
+            documents: The documents; one that has been refused already is the error that says why.
+            options: The client's options; `timeout_s` includes waiting for a slot and is at most the settings'.
+            request_id: The id of the call in the logs; None: the service makes one.
+            route: The name under which the metrics count the call.
 
         Raises:
             TooBusyError: Too many calls run and wait.

@@ -32,31 +32,31 @@ class GatewaySettings:
     """Checked settings of one gateway.
 
     Args:
-        triton_url: Of the Triton server, as LycheeClient takes it.
-        triton_metrics_url: Of its Prometheus metrics, for the page's status tab; None leaves out what they tell.
-        host: Address to listen on.
-        port: To listen on; 0 picks a free one.
-        web: Serve the page too.
+        triton_url: The URL of the Triton server, as LycheeClient takes it.
+        triton_metrics_url: The URL of its Prometheus metrics; nothing reads it at present.
+        host: The address to listen on.
+        port: The port to listen on; 0 picks a free one.
+        web: Whether to serve the page too.
         max_img_size: See LycheeClient.
-        policy: Name of the policy that decides where a request names none.
-        calibration_path: File of `lychee calibrate` that decides instead; `policy` is ignored then.
-        timeout_s: Seconds for one call where a request names none, and the most that it may name.
-        api_keys: Keys that open the gateway. Empty: it is open to everyone who reaches it.
-        api_keys_path: File with one key per line, beside `api_keys`.
-        image_hosts: Hosts whose http(s) image URLs are fetched; "*.example.org" means every subdomain. Empty: none,
+        policy: The name of the policy that decides where a request names none.
+        calibration_path: The file of `lychee calibrate` that decides instead; `policy` is ignored then.
+        timeout_s: How many seconds a call may take where a request names no timeout, and the most that it may name.
+        api_keys: The keys that open the gateway. Empty, without a file of keys: it is open to everyone who reaches it.
+        api_keys_path: A file with one key per line, beside `api_keys`.
+        image_hosts: The hosts whose http(s) image URLs are fetched; "*.example.org" means every subdomain. Empty: none,
             only data URLs are read.
-        max_request_mb: Largest body of a request in 2**20 bytes.
-        max_documents: Most documents of one request.
-        max_concurrency: Calls that are computed at the same time.
-        max_waiting: Calls that may wait for their turn; what comes on top is answered with 429.
-        cache_mb: Size of the embedding cache in 2**20 bytes; 0 switches it off.
-        redis_url: Of a Redis that keeps the embeddings, shared by several gateways, instead of this process's memory.
+        max_request_mb: The largest body of a request, in 2**20 bytes.
+        max_documents: The most documents of one request.
+        max_concurrency: How many calls are computed at the same time.
+        max_waiting: How many calls may wait for their turn; what comes on top is answered with 429.
+        cache_mb: The size of the embedding cache in 2**20 bytes; 0 switches it off.
+        redis_url: The URL of a Redis, shared by several gateways, that keeps the embeddings; None: this process does.
         health_latency_ms: A scored pair that takes longer makes the gateway `degraded`.
-        drain_timeout_s: Seconds that calls in flight get to finish when the gateway stops.
+        drain_timeout_s: How many seconds calls in flight get to finish when the gateway stops.
         log_level: What is logged, as JSON lines on standard output.
-        error_log_path: File that gets the errors too, for shipping; None: standard error.
-        log_content: Write texts into the logs. Images and keys never are.
-        root_path: Path under which a proxy serves the gateway, for example "/rerank".
+        error_log_path: A file that gets the errors too, for shipping; None: standard error.
+        log_content: Whether to write texts into the logs. Images and keys are never written.
+        root_path: The path under which a proxy serves the gateway, for example "/rerank".
 
     Raises:
         SettingsError: One of them cannot be used.

@@ -37,9 +37,9 @@ class Job:
 
     Attributes:
         upload: The labelled pairs; None takes the example.
-        target: As `lychee calibrate --target` takes it.
-        instruction: As `--instruction`; None or blank: that of the pairs.
-        use_scores: Take the pairs' column `relevance_score` for scores of the served model.
+        target: The target, as `lychee calibrate --target` takes it.
+        instruction: The instruction, as `--instruction` takes it; None or blank: that of the pairs.
+        use_scores: Whether to take the pairs' column `relevance_score` for scores of the served model.
     """
 
     upload: Upload | None
@@ -63,8 +63,8 @@ class Outcome:
     Attributes:
         report: All figures.
         skipped: Rows that do not count, by row.
-        calibration: Content of the calibration file.
-        picture: PNG.
+        calibration: The content of the calibration file.
+        picture: The content of a PNG file.
     """
 
     report: CalibrationReport

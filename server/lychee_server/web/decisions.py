@@ -38,9 +38,9 @@ def choose_policy(service: Service, name: str, policies: Mapping[str, Policy]) -
     """Return what a call is given for the user's choice.
 
     Args:
-        service: Of the gateway.
-        name: The choice.
-        policies: By name, see `page_policies`.
+        service: The gateway's service.
+        name: The name that the user chose.
+        policies: The policies by name; see `page_policies`.
 
     Raises:
         PageError: There is no such choice.
@@ -59,10 +59,10 @@ def policy_radio(service: Service, words: Words, *, custom: bool = False, elem_i
     """Make the choice between the policies.
 
     Args:
-        service: Of the gateway.
-        words: Of the page.
-        custom: Add the choice that stands for thresholds that were moved by hand.
-        elem_id: Of the component.
+        service: The gateway's service.
+        words: The texts of the page.
+        custom: Whether to add the choice that stands for thresholds that were moved by hand.
+        elem_id: The id that the component gets in the page.
     """
     names = [*page_policies(service), *([CUSTOM] if custom else [])]
     choices = [(f"page.policy_{name}", name) for name in names]

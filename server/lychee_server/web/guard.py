@@ -59,10 +59,10 @@ class PageGuard:
     """Wraps Gradio's application.
 
     Args:
-        app: Gradio's.
-        words: Of the page.
-        script: JavaScript that the page needs before anything else.
-        icon: SVG for the browser's tab.
+        app: Gradio's application.
+        words: The texts of the page.
+        script: The JavaScript that the page needs before anything else.
+        icon: The SVG for the browser's tab.
     """
 
     def __init__(self, app: ASGIApp, words: Words, script: str, icon: str) -> None:

@@ -106,10 +106,10 @@ def make_items(texts: Sequence[str], images: Sequence[Upload], paired: bool, max
     """Return the documents in the order in which they were entered.
 
     Args:
-        texts: Of the documents.
-        images: Of the documents.
-        paired: Text i and image i are one document. False: every text and every image is one.
-        max_documents: Most that one call may have.
+        texts: The texts that were entered.
+        images: The images that were uploaded.
+        paired: Whether text i and image i are one document. False: every text and every image is one.
+        max_documents: The most documents that one call may have.
 
     Raises:
         PageError: There are none, too many, or not as many texts as images although they are pairs.
@@ -134,8 +134,8 @@ class Loaded:
 
     Attributes:
         item: The item.
-        value: The same for the SDK.
-        thumbnail: Small picture as a data URL, or None without an image, or where it cannot be read.
+        value: The item as the SDK takes it.
+        thumbnail: A small picture as a data URL, or None without an image, or where it cannot be read.
     """
 
     item: Item
@@ -148,7 +148,7 @@ def load_items(items: Sequence[Item], most_mb: int) -> list[Loaded]:
 
     Args:
         items: What the user entered.
-        most_mb: Most of all images together, in 2**20 bytes.
+        most_mb: The most that all images may take together, in 2**20 bytes.
 
     Raises:
         PageError: An image is no longer there, or they are too large.

@@ -22,8 +22,8 @@ def instruction_field(service: Service, words: Words, *, elem_id: str) -> gr.Tex
 
     Args:
         service: Tells whether the model reads an instruction.
-        words: Of the page.
-        elem_id: Of the field; "-preset" and "-note" are appended for what belongs to it.
+        words: The texts of the page.
+        elem_id: The id of the field in the page; "-group", "-preset" and "-note" are appended for what belongs to it.
 
     Returns:
         The text box; empty stands for the model's own default.

@@ -33,7 +33,7 @@ class Binding:
 
     Attributes:
         component: The component, or a layout block such as a tab.
-        prop: Name of the property.
+        prop: The name of the property.
         values: What it becomes, by language.
     """
 
@@ -65,7 +65,7 @@ class Words:
         """Return a text as plain text.
 
         Args:
-            key: Name of the text, for example "score.submit".
+            key: The name of the text, for example "score.submit".
             language: "zh" or "en"; anything else reads English.
             values: What its {placeholders} stand for.
 
@@ -87,8 +87,8 @@ class Words:
 
         Args:
             component: A component, or a layout block such as a tab.
-            key: Of the text, which is the property's value.
-            prop: Name of the property: "label", "info", "placeholder", "value" (of a button), ...
+            key: The name of the text that the property shows.
+            prop: The name of the property: "label", "info", "placeholder", "value" (of a button), ...
             values: See `say`.
         """
         self._bind(component, prop, {language: self.say(key, language, **values) for language in LANGUAGES})
@@ -97,7 +97,7 @@ class Words:
         """Change the labels of a radio group, a checkbox group or a dropdown when the language changes.
 
         Args:
-            component: Made with `choices=words.choices(choices)`.
+            component: The component, made with `choices=words.choices(choices)`.
             choices: Key of the label and value of each choice.
         """
         self._bind(component, "choices", {language: self.choices(choices, language) for language in LANGUAGES})

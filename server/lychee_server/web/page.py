@@ -33,8 +33,8 @@ def mount_page(app: FastAPI, service: Service) -> FastAPI:
     """Serve the page at "/", for everything that no earlier route answers.
 
     Args:
-        app: Its routes must be there already.
-        service: What the page calls.
+        app: The gateway's application, whose routes must be there already.
+        service: The service that the page calls.
 
     Returns:
         The same app.

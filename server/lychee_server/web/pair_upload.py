@@ -49,8 +49,8 @@ def read_upload(name: str, data: bytes, folder: Path) -> PairSheet:
 
     Args:
         name: What the user calls the file. Its suffix says what it is.
-        data: Its content.
-        folder: An empty one, for images; must outlive the pairs.
+        data: The content of the file.
+        folder: An empty folder for the images; must outlive the pairs.
 
     Raises:
         PageError: It is no table, too large, or a zip that cannot be unpacked safely.
@@ -137,7 +137,7 @@ class Archive:
     """A zip in memory of which only plain files are read, and never more of them than allowed.
 
     Args:
-        data: Of the zip.
+        data: The content of the zip.
 
     Raises:
         PageError: It is none, or holds too much.
@@ -172,8 +172,8 @@ class Archive:
         """Return the member that a name means, or None. The name is compared, and never opened.
 
         Args:
-            base: Folder in the zip that the name is relative to.
-            name: With slashes or backslashes between folders.
+            base: The folder in the zip that the name is relative to.
+            name: The member's name, with slashes or backslashes between folders.
         """
         wanted = posixpath.normpath(posixpath.join(base, _normalize(name)))
         return wanted if wanted in self._entries else None
@@ -182,8 +182,8 @@ class Archive:
         """Return the content of a member.
 
         Args:
-            name: As `find_table` or `resolve` returned it.
-            limit: Most bytes.
+            name: The member's name, as `find_table` or `resolve` returned it.
+            limit: The most bytes that it may have.
 
         Raises:
             UnpackError: It has more, or is damaged.

@@ -42,7 +42,7 @@ class PageError(Exception):
     """The user has to change something; nothing was sent.
 
     Args:
-        key: Of the text that says what.
+        key: The name of the text that says what to change.
         values: What its {placeholders} stand for.
     """
 

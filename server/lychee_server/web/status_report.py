@@ -60,19 +60,19 @@ class StatusReport:
     """Everything that the tab shows.
 
     Attributes:
-        taken_at: Seconds since 1970.
-        uptime_s: Of the gateway.
-        state: Of the gateway's health.
-        reason: Of a state other than "ready".
+        taken_at: When the report was made, in seconds since 1970.
+        uptime_s: How long the gateway has been running.
+        state: The state of the gateway's health.
+        reason: Why the state is not "ready"; None when it is.
         triton: What the server says about itself; not live where it does not answer.
-        manifest: Of the served model; None before it was read.
+        manifest: The manifest of the served model; None where the server does not answer.
         models: What Triton counted, by model; empty where it does not answer.
         traffic: See Metrics.snapshot.
-        memory: Of gateway and Triton.
+        memory: The memory that gateway and Triton take.
         golden: The last replay of the golden pairs; None before the first.
         golden_checked_at: When that was, in seconds since 1970.
-        settings: By name; of those that may hold secrets only whether they are set.
-        versions: By distribution, and Triton's.
+        settings: The settings by name; of those that may hold secrets only whether they are set.
+        versions: The versions of the installed distributions by name, and Triton's.
     """
 
     taken_at: float

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpc
 from lychee_server import TritonServer
-from lychee_server.status import ModelStatus, read_models
+from lychee_server.status import ServedModelState, read_models
 from tritonclient.utils import InferenceServerException
 
 pytestmark = pytest.mark.triton
@@ -26,7 +26,7 @@ def look_up(client: Any, *ids: int, model: str = "lookup") -> float:
     return float(infer(client, model, "ids", np.array([ids])).item())
 
 
-def read_model(server: TritonServer, name: str) -> ModelStatus:
+def read_model(server: TritonServer, name: str) -> ServedModelState:
     models = read_models(server.host, server.http_port, server.metrics_port)
     return next(model for model in models if model.name == name)
 

@@ -16,13 +16,13 @@ from lychee_client import (
     ServerOverloadedError,
 )
 from lychee_client._retry import FIRST_CEILING_S, MAX_CEILING_S, RetryPolicy
-from lychee_client.transports.base import ControlRequest, Doubt, InferRequest, Request, TransportError
+from lychee_client.transports.base import Ambiguity, ControlRequest, InferRequest, Request, TransportError
 
 
 class Failing:
     """Fails the first requests to a model, and answers probes as told."""
 
-    def __init__(self, kind: type[LycheeError] | Doubt, failures: int, probe: bool = True) -> None:
+    def __init__(self, kind: type[LycheeError] | Ambiguity, failures: int, probe: bool = True) -> None:
         self.kind, self.failures, self.probe = kind, failures, probe
         self.attempts = 0
 
@@ -41,8 +41,8 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lychee_client._retry.FIRST_CEILING_S", 0.0)
 
 
-@pytest.mark.parametrize("kind", [ConnectionFailedError, Doubt.OVERLOADED_OR_GONE])
-def test_what_may_pass_is_sent_again(kind: type[LycheeError] | Doubt) -> None:
+@pytest.mark.parametrize("kind", [ConnectionFailedError, Ambiguity.OVERLOADED_OR_GONE])
+def test_what_may_pass_is_sent_again(kind: type[LycheeError] | Ambiguity) -> None:
     failing = Failing(kind, failures=2)
     with LycheeClient(transport=FakeTransport(failing)) as client:
         assert len(client.rerank("q", ["a"]).results) == 1
@@ -52,15 +52,15 @@ def test_what_may_pass_is_sent_again(kind: type[LycheeError] | Doubt) -> None:
 @pytest.mark.parametrize(
     ("kind", "probe", "expected", "attempts"),
     [
-        (Doubt.OVERLOADED_OR_GONE, True, ServerOverloadedError, 3),
-        (Doubt.OVERLOADED_OR_GONE, False, ConnectionFailedError, 3),
+        (Ambiguity.OVERLOADED_OR_GONE, True, ServerOverloadedError, 3),
+        (Ambiguity.OVERLOADED_OR_GONE, False, ConnectionFailedError, 3),
         (ConnectionFailedError, True, ConnectionFailedError, 3),
-        (Doubt.REJECTED_OR_NOT_READY, False, ModelNotReadyError, 1),
+        (Ambiguity.REJECTED_OR_NOT_READY, False, ModelNotReadyError, 1),
         (DeadlineExceededError, True, DeadlineExceededError, 1),
     ],
 )
 def test_retries_end_with_the_exception_that_the_probe_settles(
-    kind: type[LycheeError] | Doubt, probe: bool, expected: type[LycheeError], attempts: int
+    kind: type[LycheeError] | Ambiguity, probe: bool, expected: type[LycheeError], attempts: int
 ) -> None:
     failing = Failing(kind, failures=99, probe=probe)
     with LycheeClient(transport=FakeTransport(failing)) as client, pytest.raises(LycheeError) as caught:
@@ -72,9 +72,9 @@ def test_retries_end_with_the_exception_that_the_probe_settles(
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [(Doubt.REJECTED_OR_NOT_READY, RequestRejectedError), (InferenceError, InferenceError)]
+    ("kind", "expected"), [(Ambiguity.REJECTED_OR_NOT_READY, RequestRejectedError), (InferenceError, InferenceError)]
 )
-def test_what_concerns_one_document_is_not_sent_again(kind: type[LycheeError] | Doubt, expected: type) -> None:
+def test_what_concerns_one_document_is_not_sent_again(kind: type[LycheeError] | Ambiguity, expected: type) -> None:
     failing = Failing(kind, failures=99)
     with LycheeClient(transport=FakeTransport(failing)) as client:
         (failed,) = client.rerank("q", ["a"]).errors

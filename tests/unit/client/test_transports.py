@@ -25,7 +25,7 @@ from lychee_client import (
 )
 from lychee_client._config import load_config
 from lychee_client._connect import connect
-from lychee_client.transports.base import ControlRequest, Doubt, InferRequest, Transport, TransportError
+from lychee_client.transports.base import Ambiguity, ControlRequest, InferRequest, Transport, TransportError
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 REQUEST = InferRequest(
@@ -247,9 +247,9 @@ def test_failure_names_the_id_that_the_request_brought(script: Script, transport
 @pytest.mark.parametrize(
     ("statuses", "kind"),
     [
-        ((grpc.StatusCode.UNAVAILABLE, 503), Doubt.OVERLOADED_OR_GONE),
-        ((grpc.StatusCode.INVALID_ARGUMENT, 400), Doubt.REJECTED_OR_NOT_READY),
-        ((grpc.StatusCode.NOT_FOUND, 404), Doubt.REJECTED_OR_NOT_READY),
+        ((grpc.StatusCode.UNAVAILABLE, 503), Ambiguity.OVERLOADED_OR_GONE),
+        ((grpc.StatusCode.INVALID_ARGUMENT, 400), Ambiguity.REJECTED_OR_NOT_READY),
+        ((grpc.StatusCode.NOT_FOUND, 404), Ambiguity.REJECTED_OR_NOT_READY),
         ((grpc.StatusCode.RESOURCE_EXHAUSTED, 413), RequestRejectedError),
         ((grpc.StatusCode.INTERNAL, 500), InferenceError),
         ((grpc.StatusCode.UNKNOWN, 500), InferenceError),
@@ -265,7 +265,7 @@ def test_same_fault_is_the_same_kind(
     transport: Transport,
     protocol: str,
     statuses: tuple[grpc.StatusCode, int],
-    kind: type[LycheeError] | Doubt,
+    kind: type[LycheeError] | Ambiguity,
 ) -> None:
     script.answer = lambda: statuses[protocol == "http"]
     with pytest.raises(TransportError) as caught:
@@ -298,7 +298,7 @@ def test_nobody_listening_is_a_failed_connection(protocol: str) -> None:
                 transport.send(REQUEST, 10).result()
         finally:
             transport.close()
-    assert caught.value.kind in (ConnectionFailedError, Doubt.OVERLOADED_OR_GONE)
+    assert caught.value.kind in (ConnectionFailedError, Ambiguity.OVERLOADED_OR_GONE)
     assert address.partition(":")[2] in caught.value.details
 
 

@@ -28,18 +28,18 @@ class Contract:
     """Signatures of the models, and what their axes hold.
 
     Args:
-        max_tokens: Longest sequence.
-        tokens: Axis of ``input_ids``.
-        patches: Axis of ``pixel_values``.
-        image_tokens: Axis of ``image_embeds``.
+        max_tokens: The length of the longest sequence.
+        tokens: The axis of ``input_ids``.
+        patches: The axis of ``pixel_values``.
+        image_tokens: The axis of ``image_embeds``.
         images: How images become patches.
-        embedding_dim: Width of ``image_embeds``.
-        hidden_dim: Width of ``hidden``.
-        vision_encoder: Signature of the vision encoder.
-        text_encoder: Signature of the text encoder.
-        scoring_head: Signature of the scoring head.
-        ensembles: Those that the model's prompt has a use for.
-        image_token_id: Token that stands for a block of patches.
+        embedding_dim: The width of ``image_embeds``.
+        hidden_dim: The width of ``hidden``.
+        vision_encoder: The signature of the vision encoder.
+        text_encoder: The signature of the text encoder.
+        scoring_head: The signature of the scoring head.
+        ensembles: The ensembles that the model's prompt has a use for.
+        image_token_id: The token that stands for a block of patches.
     """
 
     max_tokens: int
@@ -119,12 +119,12 @@ def sign(
         images: How images become patches.
         template: The prompt.
         limits: What the deployment admits.
-        max_tokens: Longest sequence.
-        embedding_dim: Width of ``image_embeds``.
-        hidden_dim: Width of ``hidden``.
-        image_token_id: Token that stands for a block of patches.
-        pad_token_id: Token that fills a sequence up to its bucket.
-        vocab_size: Number of tokens.
+        max_tokens: The length of the longest sequence.
+        embedding_dim: The width of ``image_embeds``.
+        hidden_dim: The width of ``hidden``.
+        image_token_id: The token that stands for a block of patches.
+        pad_token_id: The token that fills a sequence up to its bucket.
+        vocab_size: The number of tokens.
     """
     block = images.merge_size**2
     tokens = Axis("sequence_length", _buckets(max_tokens))

@@ -47,9 +47,9 @@ class LabelHead(nn.Module):
     """Compare two answers: sigmoid of the difference of their logits is the softmax over the two.
 
     Args:
-        lm_head: Weights of all tokens, (vocabulary, embedding_dim).
-        positive_id: Token of the answer for a relevant document.
-        negative_id: Token of the other answer.
+        lm_head: The weights of all tokens, (vocabulary, embedding_dim).
+        positive_id: The token of the answer for a relevant document.
+        negative_id: The token of the other answer.
     """
 
     def __init__(self, lm_head: Tensor, positive_id: int, negative_id: int) -> None:
@@ -74,8 +74,8 @@ class ScoreHead(nn.Module):
     """Score by layers of the checkpoint.
 
     Args:
-        score: Linear, ReLU, Linear; shared, not copied.
-        bias: Added to the logit.
+        score: The layers Linear, ReLU, Linear; they are shared, not copied.
+        bias: The constant that is added to the logit.
     """
 
     def __init__(self, score: nn.Sequential, bias: float) -> None:

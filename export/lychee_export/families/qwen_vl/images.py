@@ -32,14 +32,14 @@ class ImageSettings:
     """How images become patches.
 
     Args:
-        patch_size: Pixels on a patch's side.
-        merge_size: Patches on the side of a block, which becomes one token.
-        min_pixels: Least pixels of an image after resizing.
-        max_pixels: Most pixels of an image after resizing, but see ``max_blocks``.
-        resample: "bicubic", "bilinear" or "lanczos".
-        image_mean: Mean of each channel, of pixels in [0, 1].
-        image_std: Standard deviation of each channel.
-        max_images: Most images of one pair.
+        patch_size: How many pixels a patch has on each side.
+        merge_size: How many patches a block, which becomes one token, has on each side.
+        min_pixels: The fewest pixels of an image after resizing.
+        max_pixels: The most pixels of an image after resizing, but see ``max_blocks``.
+        resample: The filter that resizes: "bicubic", "bilinear" or "lanczos".
+        image_mean: The mean of each channel, of pixels in [0, 1].
+        image_std: The standard deviation of each channel.
+        max_images: The most images of one pair.
         max_img_size: The export's limit, as the side of a square.
     """
 
@@ -55,12 +55,12 @@ class ImageSettings:
 
     @property
     def patch_bytes(self) -> int:
-        """Bytes of one patch: one frame, three channels."""
+        """The number of bytes of one patch: one frame, three channels."""
         return 3 * self.patch_size**2
 
     @property
     def max_blocks(self) -> int:
-        """Most blocks of one image.
+        """The most blocks of one image.
 
         Smart resize keeps to ``max_pixels``, except that it leaves a long strip one block high, and except that it
         rounds up what has less than ``min_pixels``.
@@ -73,7 +73,7 @@ class ImageSettings:
 
     @property
     def max_patches(self) -> int:
-        """Most patches of one pair."""
+        """The most patches of one pair."""
         return self.max_blocks * self.merge_size**2 * self.max_images
 
     def make_processor(self) -> Qwen2VLImageProcessorPil:

@@ -17,11 +17,11 @@ class PatchLayout:
     A patch beyond the pair's images is padding: its image is ``max_images`` and its place has no meaning.
 
     Args:
-        image: Index of the patch's image within the pair.
-        height: Patches in a column of that image.
-        width: Patches in a row of that image.
-        row: Row of the patch in its image.
-        column: Column of the patch in its image.
+        image: The index of the patch's image within the pair.
+        height: How many patches a column of that image has.
+        width: How many patches a row of that image has.
+        row: The row of the patch in its image.
+        column: The column of the patch in its image.
     """
 
     image: Tensor
@@ -43,8 +43,8 @@ def lay_out_patches(image_grid_thw: Tensor, num_patches: int, merge_size: int) -
     Args:
         image_grid_thw: int64, (batch_size, max_images, 3): frames, height and width in patches of still images,
             which have one frame; zeros for no image.
-        num_patches: Patches per row, padding included.
-        merge_size: Patches on the side of a block.
+        num_patches: The number of patches per row, padding included.
+        merge_size: How many patches a block has on each side.
     """
     starts, ends = (bound[:, None] for bound in count_patches(image_grid_thw))  # (batch_size, 1, max_images)
     place = torch.arange(num_patches, device=image_grid_thw.device)[:, None]  # (num_patches, 1)

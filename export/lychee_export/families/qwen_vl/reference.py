@@ -35,7 +35,7 @@ class Part:
 
     @property
     def modality(self) -> str:
-        """Its name in the prompt files."""
+        """The name of the modality in the prompt files."""
         return "_".join(name for name, part in (("image", self.image), ("text", self.text)) if part is not None)
 
 
@@ -43,10 +43,10 @@ class ReferenceModel:
     """Scores pairs as the checkpoint's authors do.
 
     Args:
-        model: Of transformers, float32, in evaluation mode.
-        processor: Of transformers, with the export's image settings.
+        model: The transformers model, float32, in evaluation mode.
+        processor: The transformers processor, with the export's image settings.
         template: The prompt.
-        label_ids: Tokens whose logits are compared; None for a model with a score head.
+        label_ids: The token ids whose logits are compared; None for a model with a score head.
     """
 
     def __init__(self, model: Any, processor: Any, template: Template, label_ids: tuple[int, int] | None) -> None:
@@ -100,9 +100,9 @@ class ReferenceModel:
         """Make an ensemble's inputs as the client sends them, padded on the right to a common bucket.
 
         Args:
-            pairs: Queries and documents.
-            contract: The buckets.
-            images: Whether for ``rerank_image``; the other ensemble takes a zero row of image embeddings.
+            pairs: The queries and documents.
+            contract: The contract, which gives the buckets.
+            images: Whether the rows are for ``rerank_image``; the other ensemble takes a zero row of image embeddings.
         """
         texts = [self.read(*pair)["input_ids"][0].numpy() for pair in pairs]
         length = _choose_bucket(contract.tokens, max(map(len, texts)))
@@ -208,7 +208,7 @@ def _choose_bucket(axis: Axis, size: int) -> int:
     """Return the smallest bucket for the rows that leaves a larger one for the check of padding.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: No bucket holds the rows and leaves a larger one.
     """
     for bucket in axis.buckets[:-1]:
         if bucket >= size:

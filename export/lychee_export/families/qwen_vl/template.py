@@ -23,16 +23,16 @@ class Template:
     """One file of ``prompts/``.
 
     Args:
-        source: Where the words and numbers come from.
-        architectures: Values of ``architectures`` in config.json that it belongs to.
-        checkpoints: Names that users know.
-        labels: The answers whose logits are compared, the positive one first. None: the model has a score head.
-        logit_bias: Added to the logit before the sigmoid.
-        max_tokens: Longest sequence that the model was trained with, if that is known.
-        min_pixels: Least pixels of an image; None: what preprocessor_config.json says.
-        max_pixels: Most pixels of an image; preprocessor_config.json may say fewer.
-        instruction: The default instruction; None: the prompt has none.
-        prompt: Goes into the manifest as it is.
+        source: The place where the words and numbers come from.
+        architectures: The values of ``architectures`` in config.json that it belongs to.
+        checkpoints: The names that users know.
+        labels: The answers whose logits are compared, the positive one first. None where the model has a score head.
+        logit_bias: The constant that is added to the logit before the sigmoid.
+        max_tokens: The length of the longest sequence that the model was trained with, if that is known.
+        min_pixels: The fewest pixels of an image. None takes what preprocessor_config.json says.
+        max_pixels: The most pixels of an image; preprocessor_config.json may say fewer.
+        instruction: The default instruction; None where the prompt has none.
+        prompt: The prompt, which goes into the manifest as it is.
     """
 
     source: str
@@ -72,7 +72,7 @@ def find_template(config: Mapping[str, Any]) -> Template:
     """Choose the template by the first entry of ``architectures`` in config.json.
 
     Raises:
-        CheckpointError: There is none, or no template belongs to it.
+        CheckpointError: config.json names no architecture, or no template belongs to it.
     """
     architecture = next(iter(config.get("architectures") or ()), None)
     for template in templates():

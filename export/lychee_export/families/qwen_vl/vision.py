@@ -29,12 +29,12 @@ class VisionEncoder(nn.Module):
     Args:
         model: A ``Qwen2VLForConditionalGeneration``, ``Qwen2_5_VLForConditionalGeneration`` or
             ``Qwen3VLForConditionalGeneration``; its parameters are shared, not copied.
-        image_mean: Mean of each channel, of pixels in [0, 1].
-        image_std: Standard deviation of each channel.
+        image_mean: The mean of each channel, of pixels in [0, 1].
+        image_std: The standard deviation of each channel.
 
     Attributes:
-        full_attention: By block, whether a patch sees its whole image; otherwise it sees its window.
-        deepstack: By block, the index of the merger that reads it for the text encoder's early layers, or None.
+        full_attention: Whether a patch sees its whole image, by block; otherwise it sees its window.
+        deepstack: The index of the merger that reads the block for the text encoder's early layers, or None, by block.
     """
 
     def __init__(self, model: Any, image_mean: Sequence[float], image_std: Sequence[float]) -> None:
@@ -140,7 +140,7 @@ def _mask(group: Tensor, dtype: torch.dtype) -> Tensor:
     No row is masked as a whole, padding sees padding: softmax of nothing but -inf is NaN in ONNX Runtime.
 
     Args:
-        group: int64, (batch_size, num_patches).
+        group: The number of each patch's group: int64, (batch_size, num_patches).
         dtype: The scores' dtype; the mask's depth fits it.
     """
     same = group[:, None, :, None] == group[:, None, None, :]  # (batch_size, 1, num_patches, num_patches)

@@ -27,9 +27,9 @@ class Activations:
     """One tensor over all samples.
 
     Args:
-        minimum: float32, (channels,).
-        maximum: The same.
-        kept: float32, (rows, channels), or (images, channels, height, width): a part of the values.
+        minimum: The smallest value of each channel, float32, (channels,).
+        maximum: The largest value of each channel, float32, (channels,).
+        kept: A part of the values: float32, (rows, channels), or (images, channels, height, width).
         pooled: Whether there is one row for each text or image, as after pooling.
     """
 
@@ -45,10 +45,10 @@ def record_activations(
     """Compute samples with a model and record tensors inside.
 
     Args:
-        path: A float32 model.
-        channel_axes: Axis of the channels, -1 or 1, by the tensors' names.
-        samples: Inputs of the model; each is one batch.
-        rng: Chooses the rows that are kept.
+        path: The float32 model.
+        channel_axes: The axis of the channels, -1 or 1, by the tensors' names.
+        samples: The inputs of the model; each is one batch.
+        rng: The generator that chooses the rows that are kept.
     """
     names = list(channel_axes)
     session = _open(path, names)

@@ -24,10 +24,10 @@ class Product:
     """One matrix product or convolution.
 
     Args:
-        node: In the graph.
-        weight: float32, as the file holds it.
-        output_axis: Of the weight: one scale for each index.
-        input_axis: Of the weight: the activations' channels. None where smoothing is not defined.
+        node: The node of the graph.
+        weight: The weight, float32, as the file holds it.
+        output_axis: The axis of the weight whose every index gets a scale of its own.
+        input_axis: The axis of the weight that meets the activations' channels. None where smoothing is not defined.
     """
 
     node: onnx.NodeProto
@@ -37,20 +37,20 @@ class Product:
 
     @property
     def name(self) -> str:
-        """Name of the node."""
+        """The name of the node."""
         return str(self.node.name)
 
     @property
     def channel_axis(self) -> int:
-        """Axis of the activations that holds their channels."""
+        """The axis of the activations that holds their channels."""
         return 1 if self.node.op_type == "Conv" else -1
 
     def compute(self, activations: Array, weight: Array) -> Array:
         """Multiply, without the bias.
 
         Args:
-            activations: float32, (rows, channels), or (images, channels, height, width).
-            weight: float32, of the shape of this product's.
+            activations: The activations: float32, (rows, channels), or (images, channels, height, width).
+            weight: The weight to multiply with: float32, of the shape of this product's.
         """
         if self.node.op_type != "Conv":
             return np.asarray(activations @ (weight.T if self.output_axis == 0 else weight), np.float32)
@@ -71,8 +71,8 @@ def find_products(model: onnx.ModelProto, folder: Path) -> Iterator[Product]:
     """Yield the products whose second factor is constant, in the order of execution.
 
     Args:
-        model: Its weights may lie in a file of their own.
-        folder: Holds that file.
+        model: The ONNX model; its weights may lie in a file of their own.
+        folder: The folder that holds that file.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:

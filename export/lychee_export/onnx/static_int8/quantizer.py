@@ -34,9 +34,10 @@ class StaticReport:
     """What became of the products.
 
     Args:
-        products: How many there are.
-        errors: By name of the node, of those that may compute in 8 bits: the error of the output, as a share of it.
-        kept: Names of all that stay in float32.
+        products: How many products there are.
+        errors: The error of the output of each product that may compute in 8 bits, as a share of the output, by name of
+            the node.
+        kept: The names of all products that stay in float32.
     """
 
     products: int
@@ -55,9 +56,9 @@ def quantize_static(
     error out; and a product whose output 8 bits would move by more than ``max_error``.
 
     Args:
-        source: A float32 model; not changed.
-        samples: Inputs as they are served, from which ranges are taken.
-        max_error: Largest accepted error of a product's output, as a share of the output.
+        source: The float32 model; it is not changed.
+        samples: The inputs as they are served, from which ranges are taken.
+        max_error: The largest accepted error of a product's output, as a share of the output.
 
     Returns:
         The model, and what became of its products.
@@ -96,9 +97,9 @@ def write_static_int8(source: Path, target: Path, samples: Sequence[Tensors]) ->
     """Quantize a file, as `quantize_static` does, into another one; many weights go into a file of their own.
 
     Args:
-        source: A float32 model; not changed.
-        target: Where the quantized model goes.
-        samples: Inputs as they are served.
+        source: The float32 model; it is not changed.
+        target: The path where the quantized model goes.
+        samples: The inputs as they are served.
     """
     quantized, report = quantize_static(source, samples)
     model = onnx_ir.from_proto(quantized)
@@ -118,9 +119,9 @@ class _Rewriting:
         """Let products read 8-bit activations and 8-bit weights.
 
         Args:
-            name: The tensor that they read.
-            products: They may be none.
-            scale: Of the tensor.
+            name: The name of the tensor that the products read.
+            products: The products that read it; there may be none.
+            scale: The way in which the tensor becomes 8-bit numbers.
         """
         if not products:
             return

@@ -30,10 +30,10 @@ class InputScale:
     """How a tensor becomes unsigned 8-bit: round(value / smoothing / scale) + zero_point.
 
     Args:
-        scale: Above 0.
-        zero_point: From 0 to 255.
-        smoothing: float32, (channels,): what each channel is divided by, and the weights' rows are multiplied with.
-            None: nothing.
+        scale: The scale, above 0.
+        zero_point: The 8-bit number that stands for 0, from 0 to 255.
+        smoothing: The factors by which each channel is divided, and the weights' rows are multiplied, float32,
+            (channels,). None leaves both as they are.
     """
 
     scale: float

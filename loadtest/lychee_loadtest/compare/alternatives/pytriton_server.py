@@ -29,7 +29,7 @@ class Encoders:
     """The two inference functions.
 
     Args:
-        checkpoint: Folder of a CLIP model.
+        checkpoint: The folder of a CLIP model.
     """
 
     def __init__(self, checkpoint: str) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from lychee_loadtest.tune.choice import Limits, NoChoiceError, Point, choose, compare
+from lychee_loadtest.tune.choice import Bounds, NoChoiceError, Point, choose, compare
 from lychee_loadtest.tune.reasons import explain_batch, explain_other
 
-NO_LIMITS = Limits()
+NO_LIMITS = Bounds()
 
 
 def make_point(rows: int, *rows_per_s: float, p50: float = 10.0, p99: float | None = None, memory: int = 0) -> Point:
@@ -55,17 +55,17 @@ def test_the_latency_limit_takes_the_largest_throughput_below_it() -> None:
         make_point(4, 100, p99=40),
         make_point(8, 120, p99=80),
     ]
-    assert choose(points, Limits(latency_ms=40)).rows == 4
+    assert choose(points, Bounds(latency_ms=40)).rows == 4
 
 
 def test_the_memory_limit_excludes_a_batch() -> None:
     points = [make_point(1, 50, memory=100), make_point(2, 80, memory=200)]
-    assert choose(points, Limits(memory_bytes=199)).rows == 1
+    assert choose(points, Bounds(memory_bytes=199)).rows == 1
 
 
 def test_limits_that_nothing_meets_are_an_error_with_the_numbers() -> None:
     with pytest.raises(NoChoiceError, match="1: its p99 of 12 ms is above 5 ms"):
-        choose([make_point(1, 50, p99=12)], Limits(latency_ms=5))
+        choose([make_point(1, 50, p99=12)], Bounds(latency_ms=5))
 
 
 def test_nothing_measured_is_an_error() -> None:
@@ -92,7 +92,7 @@ def test_the_reason_says_when_a_difference_is_noise() -> None:
 
 def test_the_reason_says_what_a_limit_excluded() -> None:
     points = [make_point(1, 100, p99=10), make_point(2, 200, p99=30)]
-    reason = explain_batch(points, points[0], Limits(latency_ms=20))
+    reason = explain_batch(points, points[0], Bounds(latency_ms=20))
     assert reason.endswith("2 is out: its p99 of 30 ms is above 20 ms")
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from lychee_loadtest.tune.load import Sample, Stream, make_requests, run_load
+from lychee_loadtest.tune.load import LoadSample, Stream, make_requests, run_load
 from lychee_loadtest.tune.workloads import Workload, read_subject
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
@@ -51,7 +51,7 @@ def test_rows_per_second_count_until_the_last_answer(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(time, "perf_counter", lambda: next(times))
     client = cast(InferenceServerClient, Waiting(callers=1))
     sample = run_load(client, "text_encoder", [(Stream(WORK, 8, 1), [["bulk"]])], 1.0)
-    assert sample == Sample(rows_per_s=4.0, latencies_ms=(2000.0,))
+    assert sample == LoadSample(rows_per_s=4.0, latencies_ms=(2000.0,))
 
 
 def test_a_refused_request_is_an_error() -> None:

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 from lychee_loadtest.tune.fleet import Fleet, NotLoadedError
-from lychee_loadtest.tune.load import Sample, Stream
+from lychee_loadtest.tune.load import LoadSample, Stream
 from lychee_loadtest.tune.progress import Progress
-from lychee_loadtest.tune.rounds import Outcome, Schedule, Task, run_rounds
+from lychee_loadtest.tune.rounds import Schedule, StageResult, Task, run_rounds
 from lychee_loadtest.tune.study import batch_sizes, instance_grid
 from lychee_loadtest.tune.workloads import Workload
 from tritonclient.utils import InferenceServerException
@@ -29,12 +29,12 @@ class ScriptedFleet:
     def is_served(self, candidate: str) -> bool:
         return True
 
-    def measure(self, candidate: str, streams: tuple[Stream, ...], window_s: float) -> Sample:
+    def measure(self, candidate: str, streams: tuple[Stream, ...], window_s: float) -> LoadSample:
         rows = streams[-1].rows
         self.calls.append((candidate, rows, window_s))
         if rows in self.errors:
             raise self.errors[rows]
-        return Sample(100.0 * rows, (self.latency_ms.get(rows, 1.0),))
+        return LoadSample(100.0 * rows, (self.latency_ms.get(rows, 1.0),))
 
     def read_memory_bytes(self, candidate: str) -> int:
         return 1000 + self.calls[-1][1]
@@ -44,7 +44,7 @@ def make_tasks(*rows: int) -> list[Task]:
     return [Task(str(count), "one", (Stream(WORK, count, 2),), group="16 tokens") for count in rows]
 
 
-def run(fleet: ScriptedFleet, tasks: list[Task], says: list[str] | None = None) -> Outcome:
+def run(fleet: ScriptedFleet, tasks: list[Task], says: list[str] | None = None) -> StageResult:
     progress = Progress((says if says is not None else []).append, measuring_s=8, starts=0)
     return run_rounds(cast(Fleet, fleet), tasks, SCHEDULE, progress)
 
@@ -90,10 +90,10 @@ def test_one_that_fails_in_a_later_round_has_no_numbers() -> None:
     tasks = make_tasks(1, 2)
     original: Any = fleet.measure
 
-    def fail_late(candidate: str, streams: tuple[Stream, ...], window_s: float) -> Sample:
+    def fail_late(candidate: str, streams: tuple[Stream, ...], window_s: float) -> LoadSample:
         if streams[0].rows == 2 and len(fleet.calls) > 8:
             raise InferenceServerException("it went away")
-        return cast(Sample, original(candidate, streams, window_s))
+        return cast(LoadSample, original(candidate, streams, window_s))
 
     fleet.measure = fail_late  # type: ignore[method-assign]
     assert list(run(fleet, tasks).points) == tasks[:1]

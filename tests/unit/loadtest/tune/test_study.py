@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import pytest
 from lychee_loadtest.tune import study
-from lychee_loadtest.tune.choice import Limits, NoChoiceError
-from lychee_loadtest.tune.load import Sample, Stream
+from lychee_loadtest.tune.choice import Bounds, NoChoiceError
+from lychee_loadtest.tune.load import LoadSample, Stream
 from lychee_loadtest.tune.progress import Progress
 from lychee_loadtest.tune.report import study_lines, to_json
 from lychee_loadtest.tune.settings import Settings, current_settings
@@ -34,9 +34,9 @@ class KnownFleet:
     def is_served(self, candidate: str) -> bool:
         return True
 
-    def measure(self, candidate: str, streams: tuple[Stream, ...], window_s: float) -> Sample:
+    def measure(self, candidate: str, streams: tuple[Stream, ...], window_s: float) -> LoadSample:
         rate = type(self).speed(current_settings(self.candidates[candidate]), streams[-1])
-        return Sample(rate, (1000 * streams[0].rows / rate,))
+        return LoadSample(rate, (1000 * streams[0].rows / rate,))
 
     def read_memory_bytes(self, candidate: str) -> int:
         return 2**20
@@ -51,7 +51,7 @@ class KnownFleet:
 
 
 def run(
-    repository: Path, monkeypatch: pytest.MonkeyPatch, speed: Speed, cores: int = 4, limits: Limits | None = None
+    repository: Path, monkeypatch: pytest.MonkeyPatch, speed: Speed, cores: int = 4, limits: Bounds | None = None
 ) -> Study:
     fleet = type("Fleet", (KnownFleet,), {"speed": staticmethod(speed), "served": []})
     monkeypatch.setattr(study, "Fleet", fleet)
@@ -59,7 +59,7 @@ def run(
     subject = read_subject(repository, "text")
     assert subject is not None
     progress = Progress(lambda line: None, measuring_s=8, starts=2)
-    return study_model(subject, EFFORT, limits or Limits(), progress)
+    return study_model(subject, EFFORT, limits or Bounds(), progress)
 
 
 def saturating(settings: Settings, stream: Stream) -> float:
@@ -99,7 +99,7 @@ def test_one_core_has_nothing_to_share(dual_repository: Path, monkeypatch: pytes
 
 def test_limits_that_no_batch_meets_name_the_shape(dual_repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NoChoiceError, match=r"No batch size of 16 tokens .*its 1 MiB are above 0 MiB"):
-        run(dual_repository, monkeypatch, saturating, limits=Limits(memory_bytes=1))
+        run(dual_repository, monkeypatch, saturating, limits=Bounds(memory_bytes=1))
 
 
 def test_the_report_has_every_point_and_marks_the_choice(
@@ -109,7 +109,7 @@ def test_the_report_has_every_point_and_marks_the_choice(
     lines = study_lines(found)
     assert [line.split()[:2] for line in lines if line.endswith("<")] == [["batch", "16"], ["batch", "8"]]
     assert lines[-1] == "  noise: 0% between the rounds of a setting"
-    content = to_json([found], {"cores": 4}, "tuned", "tiny", EFFORT, Limits(latency_ms=50))
+    content = to_json([found], {"cores": 4}, "tuned", "tiny", EFFORT, Bounds(latency_ms=50))
     assert content["format"] == 1
     assert content["latency_limit_ms"] == 50
     (model,) = content["models"]
