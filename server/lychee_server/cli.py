@@ -12,12 +12,13 @@ from typing import Annotated, Literal
 
 import typer
 from lychee_client import ConfigurationError, LycheeClient, LycheeError, Manifest
+from lychee_client.manifest import DEFAULT_ERROR_BUDGET
 from lychee_client.repository import ASSETS_MODEL
 
 from lychee_server import defaults, load_report, processes, state
 from lychee_server.defaults import MIB
 from lychee_server.errors import AlreadyRunningError, LycheeServerError
-from lychee_server.execution import DEFAULT_ERROR_BUDGET, format_budget, parse_budget
+from lychee_server.execution import format_budget, parse_budget
 from lychee_server.gateway.cli import gateway as gateway_command
 from lychee_server.gateway.process import GatewayChoice, GatewayProcess
 from lychee_server.gateway.settings import DEFAULT_HOST, DEFAULT_PORT

@@ -13,10 +13,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import psutil
+from lychee_client.manifest import DEFAULT_ERROR_BUDGET
 
 from lychee_server import defaults
 from lychee_server.errors import LycheeServerError, ServerStartError
-from lychee_server.execution import DEFAULT_ERROR_BUDGET, Choice, Served, serve
+from lychee_server.execution import Choice, Served, serve
 from lychee_server.installation import TritonInstallation, assemble_backends
 from lychee_server.processes import (
     StopReport,

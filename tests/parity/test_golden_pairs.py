@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from lychee_client import Image
+from lychee_client.manifest import DEFAULT_ERROR_BUDGET
 from lychee_client.manifest.image_spec import parse_image_spec
 from lychee_export.families import Checkpoint
-from lychee_server.execution import DEFAULT_ERROR_BUDGET
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 

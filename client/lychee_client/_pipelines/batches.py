@@ -77,7 +77,7 @@ class Batches(Generic[K]):
         self, model_name: str, outputs: tuple[str, ...], tensors: Mapping[str, Tensor], items: Sequence[K]
     ) -> None:
         """Send these items together."""
-        request = InferRequest(model_name, tensors, outputs, self._lane.priority)
+        request = InferRequest(model_name, tensors, outputs)
         handle = await Send(request, self._lane.max_rows_in_flight)
         self._sent.append((handle, model_name, outputs, items))
 

@@ -13,13 +13,11 @@ class Lane:
     """How much of the server one call may take.
 
     Attributes:
-        priority: Triton's priority level, for servers whose models have levels; 1 goes first.
         is_patient: Whether the call sends one request after the other, each of few texts, so that others' requests come
             in between (see Pace). Otherwise each request holds as many texts as fit.
         max_rows_in_flight: The most texts, images or pairs that have been sent and are not yet answered.
     """
 
-    priority: int
     is_patient: bool
     max_rows_in_flight: int
 
@@ -28,6 +26,6 @@ class Lane:
 # and be computed in vain when the call is cancelled. Bulk: one small request at a time, so that an interactive request
 # that comes in between waits for little work. Measured: see docs/benchmarks/comparison.md.
 LANES: Final[dict[Priority, Lane]] = {
-    "interactive": Lane(priority=1, is_patient=False, max_rows_in_flight=64),
-    "bulk": Lane(priority=2, is_patient=True, max_rows_in_flight=1),
+    "interactive": Lane(is_patient=False, max_rows_in_flight=64),
+    "bulk": Lane(is_patient=True, max_rows_in_flight=1),
 }

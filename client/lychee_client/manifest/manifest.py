@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from lychee_client._errors import ContractError
-from lychee_client._execution import FLOAT32, Execution
+from lychee_client.manifest.execution import EXACT_TOLERANCE, FLOAT32, Execution
 from lychee_client.manifest.fields import get_ascending, get_positive, get_value
 from lychee_client.manifest.image_spec import ImageSpec, PatchSpec, parse_image_spec
 from lychee_client.manifest.prompt_spec import PromptSpec, parse_prompt_spec
 
 FORMAT_VERSION: Final = 2
-EXACT_TOLERANCE: Final = 1e-4
-"""Of a golden pair whose model has float32 weights and computes in float32."""
 
 Pipeline: TypeAlias = Literal["dual_encoder", "cross_encoder"]
 PIPELINES: Final[tuple[str, ...]] = get_args(Pipeline)

@@ -26,7 +26,6 @@ class InferRequest:
         model_name: The name of the model or ensemble.
         inputs: The input tensors by name, batch axis included.
         outputs: The names of the tensors to send back.
-        priority: Triton's priority level: 1 is the highest, 0 is the model's default.
         inline: Whether the tensors travel in the request itself, even where there is shared memory.
         request_id: The id under which the server shall know the request. With None the transport makes one up.
     """
@@ -34,7 +33,6 @@ class InferRequest:
     model_name: str
     inputs: Mapping[str, Tensor]
     outputs: tuple[str, ...]
-    priority: int = 0
     inline: bool = False
     request_id: str | None = None
 

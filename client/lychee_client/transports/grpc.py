@@ -184,8 +184,6 @@ def to_message(
 ) -> Any:
     """Return the protobuf message of a request."""
     message = service_pb2.ModelInferRequest(model_name=request.model_name, id=request_id)
-    if request.priority:
-        message.parameters["priority"].uint64_param = request.priority
     if timeout_s is not None:
         message.parameters["timeout"].int64_param = queue_timeout_us(timeout_s)
     for name, tensor in request.inputs.items():

@@ -205,8 +205,6 @@ def to_body(
 ) -> tuple[bytes, int]:
     """Return the body of a request, and how many of its bytes are JSON."""
     parameters: dict[str, int] = {}
-    if request.priority:
-        parameters["priority"] = request.priority
     if timeout_s is not None:
         parameters["timeout"] = queue_timeout_us(timeout_s)
     contents = {name: tensor.tobytes() for name, tensor in request.inputs.items() if name not in slots}

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import Any
 
+from lychee_client.manifest import EXACT_TOLERANCE, FORMAT_VERSION
+
 from lychee_export.contract.signature import ModelSignature
 from lychee_export.families import GoldenPair, ModelCard
 from lychee_export.onnx.quantization import Precision
 
-__all__ = ["FORMAT_VERSION", "build_manifest", "created_by", "golden_tolerance"]
+__all__ = ["build_manifest", "created_by", "golden_tolerance"]
 
-FORMAT_VERSION = 2
-_GOLDEN_TOLERANCES = (1e-4, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2)
+_GOLDEN_TOLERANCES = (EXACT_TOLERANCE, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2)
 """How far a live server's score of a golden pair may be from the reference's where every model computes in float32. The
 first for weights in float32; for weights of fewer bits the smallest that leaves _ROOM."""
 _ROOM = 1.25

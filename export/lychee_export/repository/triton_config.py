@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from google.protobuf import text_format
+from lychee_client.manifest import UNCHOSEN
 from lychee_client.repository import MODEL_FILENAME
 from tritonclient.grpc import model_config_pb2
 
@@ -79,7 +80,7 @@ def _add_backend(config: model_config_pb2.ModelConfig, signature: ModelSignature
     else:
         config.parameters["intra_op_thread_count"].string_value = "1"
     if device == "auto":
-        config.parameters["execution"].string_value = "auto"
+        config.parameters["execution"].string_value = UNCHOSEN
     if device == "openvino":
         accelerator = config.optimization.execution_accelerators.cpu_execution_accelerator.add(name="openvino")
         accelerator.parameters["precision"] = _ACCELERATOR_PRECISION

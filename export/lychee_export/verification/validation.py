@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from lychee_client.manifest import EXACT_TOLERANCE
 from numpy.typing import NDArray
 from onnx import TensorProto
 
@@ -36,7 +37,7 @@ __all__ = [
     "validate_values",
 ]
 
-BATCH_INVARIANCE_ATOL: Mapping[str, float] = {"relevance_score": 1e-4, "logits": 4e-4}
+BATCH_INVARIANCE_ATOL: Mapping[str, float] = {"relevance_score": EXACT_TOLERANCE, "logits": 4e-4}
 """How far an output may move with its batch neighbours or its padding. The logit's move is the one that moves a score
 of 0.5 as far as allowed; scores near 0 and 1 hide it."""
 
@@ -76,7 +77,7 @@ class Tolerance:
 
 
 TOLERANCES: Mapping[Precision, Tolerance] = {
-    "fp32": Tolerance(atol=2e-5, rtol=1e-4, score_atol=1e-4, logit_atol=4e-4),
+    "fp32": Tolerance(atol=2e-5, rtol=1e-4, score_atol=EXACT_TOLERANCE, logit_atol=4e-4),
     "fp16": Tolerance(atol=1e-2, rtol=1e-2, score_atol=5e-3, logit_atol=5e-2),
     "s8": Tolerance(atol=0.0, rtol=0.0, score_atol=0.15, logit_atol=1.0, relative_rms=0.3),
     "w8": Tolerance(atol=0.0, rtol=0.0, score_atol=3e-2, logit_atol=0.2, relative_rms=0.05),

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from google.protobuf import json_format, text_format
+from lychee_client.manifest import DEFAULT_ERROR_BUDGET
 from lychee_client.repository import EXTERNAL_DATA_SUFFIX
 from lychee_server import defaults
-from lychee_server.execution import DEFAULT_ERROR_BUDGET, serve
+from lychee_server.execution import serve
 from lychee_server.repository import check_repository, model_path
 from tritonclient.grpc import model_config_pb2
 

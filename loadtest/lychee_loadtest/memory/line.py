@@ -9,8 +9,7 @@ from typing import Final
 
 __all__ = ["Line", "fit_line"]
 
-# Two-sided 95 % points of Student's t, by degrees of freedom; the last one for all larger ones.
-_T_95: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447)
+_CONFIDENCE: Final = 0.95
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,9 @@ class Line:
         """Return half the width of the 95 % prediction interval for one more measurement at x."""
         if self.points < 3 or not self.spread_x:
             return 0.0
-        t = _T_95[min(self.points - 2, len(_T_95)) - 1]
+        from scipy import stats  # slow to import, and most commands that import this module draw no line
+
+        t = float(stats.t.ppf((1 + _CONFIDENCE) / 2, self.points - 2))
         return t * self.residual * math.sqrt(1 + 1 / self.points + (x - self.mean_x) ** 2 / self.spread_x)
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from lychee_client import LycheeClient, LycheeError
 from lychee_client.files import write_atomically
+from lychee_client.manifest import DEFAULT_ERROR_BUDGET
 from lychee_client.repository import ASSETS_MODEL
 from lychee_server import defaults, state
 from lychee_server.errors import LycheeServerError, RepositoryError
-from lychee_server.execution import DEFAULT_ERROR_BUDGET, serve, with_choice, without_choice
+from lychee_server.execution import serve, with_choice, without_choice
 from lychee_server.repository import check_repository
 from lychee_server.triton import TritonServer
 from tritonclient.grpc import model_config_pb2

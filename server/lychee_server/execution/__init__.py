@@ -6,12 +6,11 @@ this machine has, in a process of its own; it remembers the outcome, and gives T
 each configuration says what was chosen, and why.
 """
 
-from lychee_server.execution.budget import DEFAULT_ERROR_BUDGET, format_budget, parse_budget
+from lychee_server.execution.budget import format_budget, parse_budget
 from lychee_server.execution.choice import Choice
 from lychee_server.execution.serving import Served, serve, with_choice, without_choice
 
 __all__ = [
-    "DEFAULT_ERROR_BUDGET",
     "Choice",
     "Served",
     "format_budget",

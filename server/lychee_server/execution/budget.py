@@ -3,7 +3,6 @@
 from lychee_server.errors import SettingsError
 
 EXACT = 0.0
-DEFAULT_ERROR_BUDGET = 0.01
 LARGEST_ERROR_BUDGET = 0.1
 _EXACT_NAME = "exact"
 

@@ -4,14 +4,14 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lychee_client.manifest import EXACT_TOLERANCE
+
 from lychee_server.execution.budget import EXACT
-from lychee_server.execution.measurement import INVARIANCE_ATOL, Measurement
+from lychee_server.execution.measurement import Measurement
 from lychee_server.execution.onnx_sessions import EXECUTIONS, PLAIN_CPU
 
 WORTH_IT = 1.05
 """How many times as fast as the plain CPU provider another one must be: below, it is noise."""
-EXACT_ATOL = 1e-4
-"""How far a score may be off in float32."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def choose(measured: Mapping[str, Mapping[str, Measurement]], error_budget: floa
         for model, own in measured.items()
     }
     combinations = [dict(zip(usable, names, strict=True)) for names in itertools.product(*usable.values())]
-    within = [each for each in combinations if _added_error(measured, each) <= max(error_budget, EXACT_ATOL)]
+    within = [each for each in combinations if _added_error(measured, each) <= max(error_budget, EXACT_TOLERANCE)]
     best = max(within, key=lambda each: sum(measured[model][name].speed or 0.0 for model, name in each.items()))
     return {model: Choice(name, _explain(name, measured[model], error_budget)) for model, name in best.items()}
 
@@ -54,11 +54,11 @@ def _problem(found: Measurement, error_budget: float) -> str:
     """Say why an execution cannot be chosen; empty if it can."""
     if found.problem is not None:
         return found.problem
-    allowed = max(error_budget, EXACT_ATOL)
+    allowed = max(error_budget, EXACT_TOLERANCE)
     if found.error > allowed:
         return f"moves a score by {found.error:.4f}, {allowed:g} is allowed"
-    if found.move > INVARIANCE_ATOL:
-        return f"moves a score by {found.move:.4f} with its batch or padding, {INVARIANCE_ATOL:g} is allowed"
+    if found.move > EXACT_TOLERANCE:
+        return f"moves a score by {found.move:.4f} with its batch or padding, {EXACT_TOLERANCE:g} is allowed"
     if found.speed is not None and found.speed < WORTH_IT:
         return f"is {found.speed:.2f} times as fast"
     return ""

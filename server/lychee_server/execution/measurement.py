@@ -6,9 +6,6 @@ from dataclasses import asdict, dataclass, field
 
 from lychee_server.execution.reference_rows import Step
 
-INVARIANCE_ATOL = 1e-4
-"""How far a score may move with its batch neighbours or its padding."""
-
 
 @dataclass(frozen=True)
 class ModelTask:

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+from lychee_client.manifest import EXACT_TOLERANCE
 
-from lychee_server.execution.measurement import INVARIANCE_ATOL, Measurement, Measurements, Task
+from lychee_server.execution.measurement import Measurement, Measurements, Task
 from lychee_server.execution.onnx_sessions import (
     EXECUTIONS,
     PLAIN_CPU,
@@ -83,7 +84,7 @@ def _is_settled(measured: Mapping[str, Measurement], error_budget: float) -> boo
     best = measured.get("openvino-bf16")
     if best is None or best.speed is None:
         return False
-    return best.speed > 1 and best.error <= error_budget and best.move <= INVARIANCE_ATOL
+    return best.speed > 1 and best.error <= error_budget and best.move <= EXACT_TOLERANCE
 
 
 def _measure_one(
@@ -107,7 +108,7 @@ def _measure_one(
     if not all(np.isfinite(each).all() for each in scores):
         return Measurement(problem="gives scores that are not finite")
     error = max(_distance(found, plain) for found, (_, plain) in zip(scores, rows, strict=True))
-    if error > max(error_budget, INVARIANCE_ATOL):
+    if error > max(error_budget, EXACT_TOLERANCE):
         return Measurement(error)
     move = _measure_move(scorer, rows[0][0], instead, scores[0])
     return Measurement(error, move, _compare_speed(session, scorer.own_session(model), scorer.feeds[model]))

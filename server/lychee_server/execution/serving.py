@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
+from lychee_client.manifest import EXACT_TOLERANCE
 from lychee_client.repository import ASSETS_MODEL, newest_version, read_manifest, version_folders
 from tritonclient.grpc import model_config_pb2
 
 from lychee_server.errors import RepositoryError
 from lychee_server.execution.budget import format_budget
-from lychee_server.execution.choice import EXACT_ATOL, Choice, choose
+from lychee_server.execution.choice import Choice, choose
 from lychee_server.execution.measurement import Measurements, ModelTask, Task
 from lychee_server.execution.onnx_sessions import PLAIN_CPU, UNCHOSEN
 from lychee_server.execution.reference_rows import Step
@@ -97,7 +98,7 @@ def _choose(
     if isinstance(found, str):
         return plain(found)
     error = max(measured[PLAIN_CPU].error for measured in found.models.values())
-    if read_manifest(repository).get("precision") == "fp32" and error > EXACT_ATOL:
+    if read_manifest(repository).get("precision") == "fp32" and error > EXACT_TOLERANCE:
         return plain(f"{PLAIN_CPU} itself is off by {error:.2g} on the reference rows; run `lychee verify`")
     choices = choose(found.models, error_budget)
     failure = "there was not enough time"

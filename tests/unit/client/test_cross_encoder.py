@@ -294,7 +294,6 @@ def test_failed_image_is_an_error_of_its_document() -> None:
 def test_bulk_sends_one_text_at_a_time(rerank: Rerank, transport: FakeTransport) -> None:
     rerank("q", ["a", "bb", "ccc"], priority="bulk")
     assert [request.rows for request in sent(transport, "rerank_text")] == [1, 1, 1]
-    assert {request.priority for request in sent(transport, "rerank_text")} == {2}
 
 
 def test_missing_ensemble_is_a_contract_error() -> None:

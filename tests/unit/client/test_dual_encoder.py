@@ -128,7 +128,6 @@ def test_query_of_a_bulk_call_travels_alone() -> None:
     assert texts_sent(transport)[0] == (1, 16)
     (first,) = requests_to(transport, "text_encoder")[0].inputs["attention_mask"]
     assert first.sum() == 10
-    assert {request.priority for request in requests_to(transport, *MANIFEST["max_batch_size"])} == {2}
 
 
 def test_documents_of_one_modality_are_scored_together() -> None:

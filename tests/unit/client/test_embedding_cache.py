@@ -169,7 +169,6 @@ def test_lanes_limit_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
         sent = requests_to(transport, "text_encoder")[1:]
         shapes[priority] = [request.inputs["input_ids"].shape for request in sent]
         assert [request.rows for request in requests_to(transport, "scoring_head_text")] == [4, 4, 4, 4]
-        assert {request.priority for request in sent} == {1 if priority == "interactive" else 2}
     assert shapes["interactive"] == [(4, 16), (4, 16), (4, 64), (4, 64)]
     assert shapes["bulk"] == [(4, 16), (4, 16), *[(1, 64)] * 8]
 

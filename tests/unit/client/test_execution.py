@@ -10,8 +10,8 @@ from fakes.dual_encoder import FakeTransport
 from lychee_client import LycheeClient, ModelNotReadyError
 from lychee_client._embedding_cache import EmbeddingKeys
 from lychee_client._errors import ServerError
-from lychee_client._execution import UNKNOWN, Execution, read_execution
 from lychee_client.manifest import Manifest
+from lychee_client.manifest.execution import UNKNOWN, Execution, read_execution
 from lychee_client.transports.base import ControlRequest, TransportError
 
 CPU_GROUP = {"instance_group": [{"kind": "KIND_CPU", "count": 1}]}

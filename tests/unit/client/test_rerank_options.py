@@ -131,11 +131,6 @@ def test_bulk_sends_little_at_a_time_and_scores_the_same(call: Call, monkeypatch
     assert [ids.shape for ids in texts_sent(interactive, "text_encoder")] == [(4, 16), (4, 32), (2, 64)]
     shapes = [(1, 16), (4, 16), (2, 32), (1, 32), (1, 64), (1, 64)]  # the query comes first, alone
     assert [ids.shape for ids in texts_sent(bulk, "text_encoder")] == shapes
-    levels = [
-        {request.priority for request in transport.requests if isinstance(request, InferRequest) and request.inputs}
-        for transport in (interactive, bulk)
-    ]
-    assert levels == [{1}, {2}]
 
 
 def test_bulk_waits_for_each_answer_and_learns_from_its_time(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

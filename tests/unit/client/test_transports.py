@@ -32,7 +32,6 @@ REQUEST = InferRequest(
     "model",
     {"input_ids": np.arange(6, dtype=np.int64).reshape(2, 3), "pixel_values": np.full((2, 1), 200, np.uint8)},
     ("relevance_score",),
-    priority=2,
 )
 STATISTICS = {"model_stats": [{"name": "model", "inference_stats": {"queue": {"count": 3, "ns": 5}}}]}
 
@@ -217,7 +216,7 @@ def test_tensors_travel_both_ways(script: Script, transport: Transport) -> None:
         ("pixel_values", "UINT8", [2, 1], REQUEST.inputs["pixel_values"].tobytes()),
     ]
     assert received.outputs == ["relevance_score"]
-    assert received.parameters == {"priority": 2, "timeout": 10_000_000}
+    assert received.parameters == {"timeout": 10_000_000}
     assert received.headers["x-tenant"] == "blue"
 
 

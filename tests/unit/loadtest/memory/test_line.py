@@ -14,10 +14,10 @@ def test_a_line_goes_through_points_that_lie_on_one() -> None:
 
 
 def test_the_error_is_the_prediction_interval_of_the_regression() -> None:
-    # By hand: residual^2 = 0.2 / 2, mean 2.5, spread 5, t(2 degrees of freedom) = 4.303.
+    # By hand: residual^2 = 0.2 / 2, mean 2.5, spread 5, t(2 degrees of freedom) = 4.302653.
     line = fit_line([1, 2, 3, 4], [1.1, 1.9, 3.1, 3.9])
     residual = (sum((y - line.at(x)) ** 2 for x, y in zip([1, 2, 3, 4], [1.1, 1.9, 3.1, 3.9], strict=True)) / 2) ** 0.5
-    assert line.error_at(8) == pytest.approx(4.303 * residual * (1 + 1 / 4 + 5.5**2 / 5) ** 0.5)
+    assert line.error_at(8) == pytest.approx(4.302653 * residual * (1 + 1 / 4 + 5.5**2 / 5) ** 0.5)
     assert line.error_at(8) > line.error_at(3)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from lychee_client.manifest import DEFAULT_ERROR_BUDGET
 from lychee_server.errors import SettingsError
-from lychee_server.execution import DEFAULT_ERROR_BUDGET, format_budget, parse_budget
+from lychee_server.execution import format_budget, parse_budget
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from lychee_client.manifest import UNCHOSEN
+from lychee_server.execution import onnx_sessions
 from lychee_server.execution.choice import choose
 from lychee_server.execution.measurement import Measurement
 
@@ -76,3 +78,7 @@ def test_what_rounded_weights_cost_is_no_part_of_the_budget() -> None:
 def test_a_machine_with_nothing_else_says_so() -> None:
     assert reason() == "nothing else executes it on this machine"
     assert reason(0.0) == "only float32 is exact"
+
+
+def test_export_and_backend_name_an_open_choice_alike() -> None:
+    assert UNCHOSEN == onnx_sessions.UNCHOSEN  # that file stands alone, and cannot import it
