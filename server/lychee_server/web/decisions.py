@@ -1,24 +1,18 @@
-"""Scores and decisions as HTML: bars with the thresholds on them, and the decision as symbol and word.
-
-Every element that has a `data-score` stands below one that has class "decided"; page.js sets the `data-decision` of
-each again when a threshold moves, and the style sheet shows the badge that fits.
-"""
+"""The choice between the policies, which make scores decisions."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final
 
 import gradio as gr
-from lychee_client import POLICIES, Calibration, Decision, Policy
+from lychee_client import POLICIES, Calibration, Policy
 
 from lychee_server.gateway.service import Service
 from lychee_server.web.language import Words
 from lychee_server.web.problems import PageError
 
-SYMBOLS: Final[Mapping[Decision, str]] = MappingProxyType({"accept": "✓", "review": "?", "reject": "✕"})
 CALIBRATED: Final = "calibrated"
 CUSTOM: Final = "custom"
 
@@ -77,29 +71,3 @@ def policy_radio(service: Service, words: Words, *, custom: bool = False, elem_i
     words.bind(radio, "page.policy_info", "info")
     words.bind_choices(radio, choices)
     return radio
-
-
-def render_badge(words: Words) -> str:
-    """Return all three badges of a decision; the style sheet shows the one that fits."""
-    return "".join(
-        f'<span class="badge badge-{decision}"><span aria-hidden="true">{symbol}</span> '
-        f"{words.both(f'page.{decision}')}</span>"
-        for decision, symbol in SYMBOLS.items()
-    )
-
-
-def render_bar(score: float) -> str:
-    """Return a bar for a score in [0, 1], with marks where the thresholds are."""
-    return (
-        '<span class="bar" aria-hidden="true">'
-        f'<span class="fill" style="width:{100 * score:.2f}%"></span>'
-        '<span class="mark mark-review"></span><span class="mark mark-accept"></span></span>'
-    )
-
-
-def thresholds_attributes(policy: Policy) -> str:
-    """Return the attributes of an element with class "decided" that tell where the thresholds are."""
-    return (
-        f'style="--accept:{policy.accept};--review:{policy.review}" '
-        f'data-accept="{policy.accept}" data-review="{policy.review}"'
-    )

@@ -8,7 +8,6 @@ the one that the document's `lang` names. Neither needs a request, and neither t
 from __future__ import annotations
 
 import functools
-import html
 import json
 import string
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 import gradio as gr
 from gradio.blocks import Block
+from markupsafe import Markup, escape
 
 Language: TypeAlias = Literal["en", "zh"]
 
@@ -74,13 +74,21 @@ class Words:
         """
         return load_texts()["zh" if language == "zh" else "en"][key].format(**values)
 
-    def both(self, key: str, **values: object) -> str:
+    def both(self, key: str, **values: object) -> Markup:
         """Return a text as HTML in both languages, of which the page shows one. Everything is escaped.
 
         Raises:
             KeyError: See `say`.
         """
         return both({language: self.say(key, language, **values) for language in LANGUAGES})
+
+    def joined(self, key: str, **values: object) -> str:
+        """Return a text in both languages as plain text, for an attribute, where one language cannot be hidden.
+
+        Raises:
+            KeyError: See `say`.
+        """
+        return " · ".join(self.say(key, language, **values) for language in LANGUAGES)
 
     def bind(self, component: Block, key: str, prop: str = "label", **values: object) -> None:
         """Change a component's property when the language changes.
@@ -148,11 +156,10 @@ class Words:
             by_id[self.language._id]["props"]["value"] = language
 
 
-def both(texts: Mapping[Language, str]) -> str:
+def both(texts: Mapping[Language, str]) -> Markup:
     """Return HTML with a text in each language, of which the style sheet shows one. The texts are escaped."""
-    return "".join(
-        f'<span class="in-{language}" lang="{language}">{html.escape(text)}</span>' for language, text in texts.items()
-    )
+    spans = (f'<span class="in-{language}" lang="{language}">{escape(text)}</span>' for language, text in texts.items())
+    return Markup("".join(spans))
 
 
 def choose_language(query_language: str | None, accept_language: str) -> Language:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import logging
 from typing import Final
 
@@ -20,6 +19,7 @@ from lychee_client import (
 
 from lychee_server.gateway.limits import TooBusyError
 from lychee_server.web.language import Words
+from lychee_server.web.markup import render
 
 # The first class that fits names the text.
 ERROR_KEYS: Final[tuple[tuple[type[LycheeError], str], ...]] = (
@@ -55,18 +55,12 @@ class PageError(Exception):
 def render_alert(words: Words, error: Exception) -> str:
     """Return HTML that tells about an error, in both languages. What nobody expected is logged with its traceback."""
     if isinstance(error, PageError):
-        return _render(words.both(error.key, **error.values), "")
+        return render("alert", words, key=error.key, values=error.values, detail="")
     for kind, key in ERROR_KEYS:
         if isinstance(error, kind):
             wait_s = max(1, round(getattr(error, "retry_after_s", 1)))
-            return _render(words.both(key, wait_s=wait_s), str(error))
+            return render("alert", words, key=key, values={"wait_s": wait_s}, detail=str(error))
     if isinstance(error, LycheeError):
-        return _render(words.both(UNKNOWN_KEY), str(error))
+        return render("alert", words, key=UNKNOWN_KEY, values={}, detail=str(error))
     _log.error("a handler of the page failed", exc_info=error)
-    return _render(words.both(UNKNOWN_KEY), "")
-
-
-def _render(message: str, detail: str) -> str:
-    more = f'<p class="detail" lang="en">{html.escape(detail)}</p>' if detail else ""
-    symbol = '<span class="symbol" aria-hidden="true">!</span>'
-    return f'<div class="alert" role="alert">{symbol}<div><p>{message}</p>{more}</div></div>'
+    return render("alert", words, key=UNKNOWN_KEY, values={}, detail="")

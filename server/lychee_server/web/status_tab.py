@@ -12,6 +12,7 @@ from gradio.context import Context
 
 from lychee_server.gateway.service import Service
 from lychee_server.web.language import Words
+from lychee_server.web.markup import render
 from lychee_server.web.problems import render_alert
 from lychee_server.web.status_report import collect_status
 from lychee_server.web.status_result import render_status
@@ -28,7 +29,7 @@ def build(service: Service, words: Words) -> None:
     tabs = tab.parent
     assert isinstance(tabs, gr.Tabs)
     result = gr.HTML(
-        f'<div class="empty"><p>{words.both("status.waiting")}</p></div>',
+        render("empty", words, key="status.waiting", is_announced=False),
         css_template=STYLE,
         js_on_load=None,
         elem_id="status-result",
