@@ -13,9 +13,9 @@ def render(name: str, words: Words, /, **values: object) -> str:
     """Return HTML.
 
     Args:
-        name: Of the file, without ".html.jinja".
-        words: Of the page.
-        values: What else the template names.
+        name: The name of the template's file, without ".html.jinja".
+        words: The texts of the page.
+        values: The values of the other names in the template.
 
     Raises:
         jinja2.UndefinedError: The template names something that is not there.
