@@ -23,6 +23,8 @@ def describe_circumstances(task: Task) -> dict[str, str]:
     models = {
         name: (each.path, each.threads, each.choose, _stamp(Path(each.path))) for name, each in task.models.items()
     }
+    ensembles = {name: [asdict(step) for step in steps] for name, steps in task.ensembles.items()}
+    export = {"models": models, "ensembles": ensembles, "rows": _stamp(Path(task.rows_path))}
     own_code = sorted(Path(__file__).parent.glob("*.py"))
     return {
         "CPU": _hash(_cpu_lines()),
@@ -30,7 +32,7 @@ def describe_circumstances(task: Task) -> dict[str, str]:
         ISA_VARIABLE: os.environ.get(ISA_VARIABLE, ""),
         "version of ONNX Runtime": ", ".join(_versions()),
         "version of this server": _hash("".join(path.read_text(encoding="utf-8") for path in own_code)),
-        "export": _hash(repr((models, task.ensembles, _stamp(Path(task.rows_path))))),
+        "export": _hash(json.dumps(export, sort_keys=True)),  # protobuf's maps have another order in every process
     }
 
 
