@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from datetime import date
-from pathlib import Path
+
+from lychee_server.execution.onnx_sessions import available_cpus, lacks_bfloat16, read_cpuinfo
 
 __all__ = ["describe_machine"]
 
 
 def describe_machine() -> dict[str, str | int | bool]:
     """Return the CPU's name, the cores this process may use, whether they compute bfloat16, and today's date."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    values = {key.strip(): value.strip() for key, value in fields.items()}
-    flags = values.get("flags", "").split()
+    cpuinfo = read_cpuinfo()
+    named = (line.partition(":") for line in cpuinfo.splitlines())
+    values = {name.strip(): value.strip() for name, _, value in named}
     return {
         "cpu": values.get("model name") or platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "bfloat16": "avx512_bf16" in flags or "amx_bf16" in flags,
+        "cores": available_cpus(),
+        "bfloat16": not lacks_bfloat16(cpuinfo),
         "system": platform.platform(terse=True),
         "date": date.today().isoformat(),
     }
