@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from lychee_client.repository import MANIFEST_FILENAME, MODEL_FILENAME
 
 from lychee_export.checkpoint.range_data import CalibrationData, bundled_data, read_data
 from lychee_export.checkpoint.weight_files import hash_files
 from lychee_export.contract.limits import Limits
-from lychee_export.contract.signature import ModelSignature, Tensors
-from lychee_export.errors import CheckpointError, ExportError, RepositoryError, ValidationError
+from lychee_export.contract.signature import ModelSignature, Tensors, hash_tensors
+from lychee_export.errors import CheckpointError, ExportError, RepositoryError
 from lychee_export.estimate import check_disk_space, estimate_pieces
 from lychee_export.families import Checkpoint, ModelCard, Piece, Reference, load_checkpoint
+from lychee_export.families.weights import release_weights, return_memory
 from lychee_export.onnx.export import export_onnx
 from lychee_export.onnx.float16 import check_range
 from lychee_export.onnx.fusion import fuse_attention
@@ -43,7 +41,7 @@ from lychee_export.repository.writing import (
     write_models,
 )
 from lychee_export.verification.expected import ExpectedValues, compute_expected
-from lychee_export.verification.in_process import check_golden_pairs_in_process
+from lychee_export.verification.in_process import measure_golden_error
 from lychee_export.verification.reference_rows import REFERENCE_ROWS_FILENAME, write_reference_rows
 from lychee_export.verification.validation import TOLERANCES, Parity, validate_contract, validate_values
 from lychee_export.verification.validation_record import VALIDATION_FILENAME, describe_validation
@@ -144,9 +142,9 @@ def export_checkpoint(
         progress("running the reference")
         reference, expected = _run_reference(loaded, plan)
         _export_pieces(loaded.pieces, workspace, plan)
-        _release_weights(loaded.pieces)
+        release_weights(loaded.pieces)
         del loaded
-        _return_memory()
+        return_memory()
         _quantize_pieces(expected.signatures, workspace, plan, samples)
         parity = _validate(expected, workspace, plan)
         return _write(card, reference, expected, parity, workspace, plan)
@@ -180,21 +178,12 @@ def _make_samples(checkpoint: Checkpoint, data: CalibrationData) -> Mapping[str,
     return checkpoint.calibrate(data)
 
 
-def _hash_samples(samples: Mapping[str, tuple[Tensors, ...]]) -> str:
-    digest = hashlib.sha256()
-    for batches in samples.values():
-        for tensors in batches:
-            for array in tensors.values():
-                digest.update(repr((array.shape, array.dtype)).encode() + array.tobytes())
-    return digest.hexdigest()
-
-
 def _key(checkpoint: Checkpoint, plan: _Plan, samples: Mapping[str, tuple[Tensors, ...]]) -> str:
     """Name everything that the exported files depend on."""
     signatures = [piece.signature for piece in checkpoint.pieces]
     card = checkpoint.card
     own_code = hash_files(sorted(Path(__file__).parent.rglob("*.py")))
-    choice = (plan.precision, plan.target, plan.flash_attn, _hash_samples(samples))
+    choice = (plan.precision, plan.target, plan.flash_attn, hash_tensors(samples))
     parts = (card.family, card.model_id, card.revision, choice, signatures, created_by(), own_code)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:_KEY_DIGITS]
 
@@ -218,24 +207,6 @@ def _export_pieces(pieces: tuple[Piece, ...], workspace: Workspace, plan: _Plan)
         if precision == "fp16":
             piece.module.half()
         workspace.make(name, partial(_export_piece, piece, plan))
-
-
-def _release_weights(pieces: tuple[Piece, ...]) -> None:
-    """Free the weights, which are on the disk now: what follows needs the memory.
-
-    Forgetting the modules is not enough: onnxscript's rewrite rules keep parts of the last graph, tensors included.
-    """
-    for piece in pieces:
-        for weight in (*piece.module.parameters(), *piece.module.buffers()):
-            weight.data = torch.empty(0, dtype=weight.dtype)
-
-
-def _return_memory() -> None:
-    """Give freed memory back to the system; glibc would keep gigabytes."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _export_piece(piece: Piece, plan: _Plan, folder: Path) -> None:
@@ -273,7 +244,7 @@ def _quantize_pieces(
             quantize = partial(_quantize_weights, source, precision)
         workspace.make(signature.name, quantize)
         workspace.discard(source.parent.name)
-        _return_memory()
+        return_memory()
 
 
 def _quantize_weights(source: Path, precision: Precision, folder: Path) -> None:
@@ -295,7 +266,7 @@ def _validate(expected: ExpectedValues, workspace: Workspace, plan: _Plan) -> Pa
         return open_session(workspace.folder / signature.name / MODEL_FILENAME)
 
     parity = validate_values(expected, open_model, TOLERANCES[plan.precision])
-    _return_memory()
+    return_memory()
     return parity
 
 
@@ -332,7 +303,8 @@ def _write(
         return [ModelFolder(name, *texts, files=own.get(name, ())) for name, texts in configs.items()]
 
     accepted = TOLERANCES[plan.precision].score_atol
-    golden_error = _measure_golden_error(make_folders(describe(accepted)), workspace, accepted)
+    with linked_repository(make_folders(describe(accepted)), workspace.folder) as linked:
+        golden_error = measure_golden_error(linked, accepted)
     manifest = describe(golden_tolerance(golden_error))
     write_models(
         plan.repository,
@@ -361,22 +333,6 @@ def _write_reference_rows(
     path = assets / REFERENCE_ROWS_FILENAME
     write_reference_rows(path, ensembles, reference, expected)
     return (path,)
-
-
-def _measure_golden_error(models: Sequence[ModelFolder], workspace: Workspace, accepted: float) -> float:
-    """Score the golden pairs as the client does, with its own preprocessing: the torch modules never saw that.
-
-    Raises:
-        ValidationError: A score is off by more than is accepted.
-    """
-    with linked_repository(models, workspace.folder) as repository:
-        error = check_golden_pairs_in_process(repository).max_abs_error
-    if not error <= accepted:
-        raise ValidationError(
-            f"with the client's preprocessing, a golden pair's score differs from the reference by {error:.3g}; "
-            f"accepted is {accepted:g}. With fewer bits per weight, choose a precision with more"
-        )
-    return error
 
 
 def _write_assets(folder: Path, manifest: Mapping[str, Any], tokenizer_json: str) -> tuple[Path, Path]:

@@ -16,13 +16,13 @@ from lychee_client.manifest import DEFAULT_ERROR_BUDGET
 from lychee_client.repository import ASSETS_MODEL
 
 from lychee_server import defaults, load_report, processes, state
-from lychee_server.defaults import MIB
 from lychee_server.errors import AlreadyRunningError, LycheeServerError
 from lychee_server.execution import format_budget, parse_budget
 from lychee_server.gateway.cli import gateway as gateway_command
 from lychee_server.gateway.process import GatewayChoice, GatewayProcess
 from lychee_server.gateway.settings import DEFAULT_HOST, DEFAULT_PORT
-from lychee_server.status import LocalServer, read_models, read_status
+from lychee_server.status import read_models, read_status
+from lychee_server.status_text import describe_server
 from lychee_server.termination import raise_on_sigterm
 from lychee_server.triton import TritonServer
 
@@ -317,39 +317,9 @@ def status(
     if as_json:
         typer.echo(json.dumps({"running": True, **asdict(current)}, indent=2))
     else:
-        _print_status(current)
+        typer.echo("\n".join(describe_server(current)))
     if not current.healthy:
         raise typer.Exit(EXIT_UNHEALTHY)
-
-
-def _print_status(current: LocalServer) -> None:
-    typer.echo(f"{'Ready' if current.healthy else 'Not ready'}: pid {current.pid}, up {current.uptime_s:.0f} s")
-    if current.gateway is not None:
-        problem = f"  not ready: {current.gateway.problem}" if current.gateway.problem else ""
-        typer.echo(f"  {'gateway':8} {current.gateway.url}{problem}")
-    for label, value in (
-        ("gRPC", current.grpc_url),
-        ("HTTP", f"http://{current.http_url}"),
-        ("metrics", current.metrics_url),
-        ("models", current.repository),
-        ("log", current.log_path),
-    ):
-        typer.echo(f"  {label:8} {value}")
-    for model in current.models:
-        line = f"  {model.name:24} {model.version:>3}  {model.state}"
-        if model.provider is not None:
-            line += f"  {model.provider}, {model.precision}"
-        if model.precision_reason:
-            line += f" ({model.precision_reason})"
-        if model.cache_hits or model.cache_misses:
-            line += f"  cache {model.cache_hits} hits, {model.cache_misses} misses"
-        typer.echo(f"{line}  {model.reason}".rstrip())
-    typer.echo(f"  memory: {current.rss_bytes // MIB} MiB resident, {current.pss_bytes // MIB} MiB without sharing")
-    for process in current.processes:
-        typer.echo(
-            f"    {process.name:28} pid {process.pid:<8} {process.rss_bytes // MIB:5} MiB resident, "
-            f"{process.pss_bytes // MIB:5} MiB without sharing"
-        )
 
 
 @contextlib.contextmanager

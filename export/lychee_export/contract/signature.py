@@ -6,13 +6,15 @@ is tested against it.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BATCH_AXIS", "SCORE_OUTPUTS", "Axis", "Dtype", "ModelSignature", "TensorSpec", "Tensors"]
+__all__ = ["BATCH_AXIS", "SCORE_OUTPUTS", "Axis", "Dtype", "ModelSignature", "TensorSpec", "Tensors", "hash_tensors"]
 
 Dtype = Literal["float32", "int64", "string", "uint8"]
 
@@ -122,3 +124,13 @@ class ModelSignature:
                     f"{self.name}: an ensemble's max_batch_size may not exceed that of a step, got "
                     f"{self.max_batch_size} with {step.max_batch_size} of {step.name}"
                 )
+
+
+def hash_tensors(samples: Mapping[str, tuple[Tensors, ...]]) -> str:
+    """Return the SHA-256, 64 hex digits, of what the tensors of some models hold."""
+    digest = hashlib.sha256()
+    for batches in samples.values():
+        for tensors in batches:
+            for array in tensors.values():
+                digest.update(repr((array.shape, array.dtype)).encode() + array.tobytes())
+    return digest.hexdigest()

@@ -22,11 +22,11 @@ from lychee_client.repository import MODEL_FILENAME, newest_version
 from lychee_client.transports.base import ControlRequest, InferResponse, Request, Tensor
 from tritonclient.grpc import model_config_pb2
 
-from lychee_export.errors import RepositoryError
+from lychee_export.errors import RepositoryError, ValidationError
 from lychee_export.onnx.runtime import open_session
 from lychee_export.verification.model_files import read_config
 
-__all__ = ["InProcessTransport", "check_golden_pairs_in_process", "in_process_client"]
+__all__ = ["InProcessTransport", "check_golden_pairs_in_process", "in_process_client", "measure_golden_error"]
 
 _ADDRESS = "grpc://in-process:1"
 """Stands where the client names the server in its messages; nothing connects to it."""
@@ -157,3 +157,25 @@ def _to_wire(tensor: Tensor) -> Tensor:
         return tensor
     encoded = [item.encode() if isinstance(item, str) else item for item in tensor.ravel()]
     return np.array(encoded, dtype=object).reshape(tensor.shape)
+
+
+def measure_golden_error(repository: Path, accepted: float) -> float:
+    """Score the golden pairs as the client does, with its own preprocessing: the torch modules never saw that.
+
+    Args:
+        repository: The repository to check.
+        accepted: How far a score may be from the reference's.
+
+    Returns:
+        The largest absolute difference of a score.
+
+    Raises:
+        ValidationError: A score is off by more than is accepted.
+    """
+    error = check_golden_pairs_in_process(repository).max_abs_error
+    if not error <= accepted:
+        raise ValidationError(
+            f"with the client's preprocessing, a golden pair's score differs from the reference by {error:.3g}; "
+            f"accepted is {accepted:g}. With fewer bits per weight, choose a precision with more"
+        )
+    return error

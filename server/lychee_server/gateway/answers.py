@@ -9,7 +9,7 @@ from typing import Any, Final
 from lychee_client import RerankResult
 
 from lychee_server.gateway.schemas import FailedDocument, RankedDocument, RerankAnswer, RerankRequest, ScoreAnswer
-from lychee_server.gateway.service import ServiceAnswer
+from lychee_server.gateway.service_answer import ServiceAnswer
 
 META: Final[dict[str, Any]] = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
 IGNORED: Final = ("rank_fields", "max_tokens_per_doc", "max_chunks_per_doc")

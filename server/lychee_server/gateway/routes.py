@@ -37,7 +37,8 @@ from lychee_server.gateway.schemas import (
     ScoreAnswer,
     ScoreRequest,
 )
-from lychee_server.gateway.service import Service, ServiceAnswer
+from lychee_server.gateway.service import Service
+from lychee_server.gateway.service_answer import ServiceAnswer
 
 CALL_PATHS: Final = ("/v1/rerank", "/v2/rerank", "/v1/score")
 OTHER_METHODS: Final = ["GET", "PUT", "PATCH", "DELETE"]

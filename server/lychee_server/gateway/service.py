@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from typing import Final
 
@@ -47,6 +47,7 @@ from lychee_server.gateway.limits import ConcurrencyLimit, TooBusyError
 from lychee_server.gateway.metrics import Metrics
 from lychee_server.gateway.model_client import LentTransport, SharedClient
 from lychee_server.gateway.request_ids import make_request_id, use_request_id
+from lychee_server.gateway.service_answer import ServiceAnswer, Usage
 from lychee_server.gateway.settings import GatewaySettings
 
 DISTRIBUTION: Final = "lychee-rerank-server"
@@ -56,36 +57,6 @@ CALIBRATION_POLICY: Final = "calibration"
 _DOUBTFUL: Final = (ConnectionFailedError, ModelNotReadyError, ContractError, RequestRejectedError)
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """How much one call had the model read, of all its documents, whichever results were asked for.
-
-    Attributes:
-        tokens: How many tokens the documents have, as the model read them.
-        images: How many documents have an image.
-        documents: How many documents were scored.
-    """
-
-    tokens: int = 0
-    images: int = 0
-    documents: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceAnswer:
-    """The outcome of one call.
-
-    Attributes:
-        response: The client's response; its errors include the documents that were refused before they reached it.
-        request_id: The id under which the logs of the gateway and of Triton know the call.
-        usage: What it cost.
-    """
-
-    response: RerankResponse
-    request_id: str
-    usage: Usage = Usage()
 
 
 class Service:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from lychee_client import Policy
 
-from lychee_server.gateway.service import ServiceAnswer
+from lychee_server.gateway.service_answer import ServiceAnswer
 from lychee_server.web.inputs import Item, Loaded
 from lychee_server.web.language import Words
 from lychee_server.web.markup import render

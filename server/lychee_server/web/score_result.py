@@ -6,7 +6,7 @@ from typing import Final
 
 from lychee_client import Policy
 
-from lychee_server.gateway.service import ServiceAnswer
+from lychee_server.gateway.service_answer import ServiceAnswer
 from lychee_server.web.language import Words
 from lychee_server.web.markup import render
 

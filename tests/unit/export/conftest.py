@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,6 +97,5 @@ def weighted(toy: Checkpoint) -> Checkpoint:
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[Checkpoint], None]:
     """Choose what every checkpoint name loads; the toys' manifests say nothing to a client."""
-    passed = SimpleNamespace(max_abs_error=0.0)
-    monkeypatch.setattr(exporter, "check_golden_pairs_in_process", lambda _: passed)
+    monkeypatch.setattr(exporter, "measure_golden_error", lambda repository, accepted: 0.0)
     return lambda checkpoint: monkeypatch.setattr(exporter, "load_checkpoint", lambda *_: checkpoint)

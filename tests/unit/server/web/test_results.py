@@ -19,7 +19,7 @@ from lychee_client import (
     Timings,
 )
 from lychee_server.gateway.limits import TooBusyError
-from lychee_server.gateway.service import ServiceAnswer
+from lychee_server.gateway.service_answer import ServiceAnswer
 from lychee_server.web.inputs import Item, Loaded
 from lychee_server.web.language import Words
 from lychee_server.web.problems import PageError, render_alert

@@ -1,0 +1,41 @@
+"""How a running server is, as lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lychee_server.defaults import MIB
+from lychee_server.status import LocalServer
+
+__all__ = ["describe_server"]
+
+
+def describe_server(current: LocalServer) -> Iterator[str]:
+    """Yield the lines of `lychee status`."""
+    yield f"{'Ready' if current.healthy else 'Not ready'}: pid {current.pid}, up {current.uptime_s:.0f} s"
+    if current.gateway is not None:
+        problem = f"  not ready: {current.gateway.problem}" if current.gateway.problem else ""
+        yield f"  {'gateway':8} {current.gateway.url}{problem}"
+    for label, value in (
+        ("gRPC", current.grpc_url),
+        ("HTTP", f"http://{current.http_url}"),
+        ("metrics", current.metrics_url),
+        ("models", current.repository),
+        ("log", current.log_path),
+    ):
+        yield f"  {label:8} {value}"
+    for model in current.models:
+        line = f"  {model.name:24} {model.version:>3}  {model.state}"
+        if model.provider is not None:
+            line += f"  {model.provider}, {model.precision}"
+        if model.precision_reason:
+            line += f" ({model.precision_reason})"
+        if model.cache_hits or model.cache_misses:
+            line += f"  cache {model.cache_hits} hits, {model.cache_misses} misses"
+        yield f"{line}  {model.reason}".rstrip()
+    yield f"  memory: {current.rss_bytes // MIB} MiB resident, {current.pss_bytes // MIB} MiB without sharing"
+    for process in current.processes:
+        yield (
+            f"    {process.name:28} pid {process.pid:<8} {process.rss_bytes // MIB:5} MiB resident, "
+            f"{process.pss_bytes // MIB:5} MiB without sharing"
+        )
