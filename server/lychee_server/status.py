@@ -14,8 +14,9 @@ from lychee_server.state import GatewayState, ServerState
 from lychee_server.triton import clean_reason, fetch, reachable_host, read_repository_index
 
 EXECUTION_METRIC = "lychee_model_execution"
-CACHE_HITS_METRIC = "nv_cache_num_hits_per_model"
-CACHE_MISSES_METRIC = "nv_cache_num_misses_per_model"
+# Triton leaves out the ending that Prometheus' parser gives to the samples of every counter.
+CACHE_HITS_METRIC = "nv_cache_num_hits_per_model_total"
+CACHE_MISSES_METRIC = "nv_cache_num_misses_per_model_total"
 
 
 @dataclass(frozen=True)
@@ -151,5 +152,5 @@ def read_memory(marker: str) -> tuple[ProcessMemory, ...]:
 
 
 def parse_metrics(text: str) -> list[Sample]:
-    """Return the samples of Prometheus text, each with its name, labels and value."""
+    """Return the samples of Prometheus text, with name, labels and value; the names of counters end with "_total"."""
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]

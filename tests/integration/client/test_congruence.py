@@ -92,10 +92,14 @@ def test_four_clients_see_one_server(callers: dict[str, Call]) -> None:
 
 def test_server_timings_name_what_was_computed(callers: dict[str, Call]) -> None:
     for name, call in callers.items():
-        text = f"a text that only {name} sends"
-        first = call("rerank", "a query", [text], server_timings=True).timings
-        again = call("rerank", "a query", [text], server_timings=True).timings
-        assert first.server is not None
+        # Triton counts a request when it lets go of it: on a busy machine, that may come after the whole call.
+        for attempt in range(5):
+            text = f"a text that only {name} sends, {attempt}"
+            first = call("rerank", "a query", [text], server_timings=True).timings
+            again = call("rerank", "a query", [text], server_timings=True).timings
+            assert first.server is not None
+            if first.server.keys() == again.server.keys() >= {"text_encoder"}:
+                break
         encoder = first.server["text_encoder"]
         assert encoder.requests == 1
         assert encoder.compute_ms > 0

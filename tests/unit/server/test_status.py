@@ -11,8 +11,13 @@ from lychee_server.state import ServerState
 METRICS = """# HELP lychee_model_execution What runs a model
 # TYPE lychee_model_execution gauge
 lychee_model_execution{model="a",precision="fp32",provider="CPU",reason="says \\"no\\", {in} C:\\\\n",version="1"} 1
+# HELP nv_cache_num_hits_per_model Number of cache hits per model
+# TYPE nv_cache_num_hits_per_model counter
 nv_cache_num_hits_per_model{model="a",version="1"} 3
+# HELP nv_cache_num_misses_per_model Number of cache misses per model
+# TYPE nv_cache_num_misses_per_model counter
 nv_cache_num_misses_per_model{model="a",version="1"} 5.000000
+# TYPE nv_cpu_utilization gauge
 nv_cpu_utilization 0.25
 """
 INDEX = [
