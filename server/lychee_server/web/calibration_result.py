@@ -29,7 +29,7 @@ def render_progress(words: Words, progress: Progress | None) -> str:
     """Return a bar that says how far a job is.
 
     Args:
-        words: Of the page.
+        words: The texts of the page.
         progress: None while the upload is read.
     """
     return render("calibration_progress", words, progress=progress)

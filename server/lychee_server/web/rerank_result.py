@@ -25,8 +25,8 @@ def render_ranking(
     """Return a ranking. The data of the downloads is in the attribute `data-results`, as JSON.
 
     Args:
-        words: Of the page.
-        answer: Of the service.
+        words: The texts of the page.
+        answer: The answer of the service.
         query: What was asked.
         documents: In the order of the call.
         policy: Whose thresholds decide at first.

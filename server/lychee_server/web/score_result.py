@@ -22,7 +22,7 @@ def render_result(words: Words, answer: ServiceAnswer, policy: Policy) -> str:
     """Return the score with its decision, why it is so, and what the model read.
 
     Args:
-        words: Of the page.
+        words: The texts of the page.
         answer: Document 0 is the pair; 1 and 2, where there, its text alone and its image alone.
         policy: Whose thresholds decide.
     """

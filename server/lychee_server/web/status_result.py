@@ -15,7 +15,7 @@ def render_status(words: Words, report: StatusReport, refresh_s: int) -> str:
     """Return the whole report.
 
     Args:
-        words: Of the page.
+        words: The texts of the page.
         report: What to show.
         refresh_s: How often it is made anew.
     """
