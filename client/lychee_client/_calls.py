@@ -207,7 +207,7 @@ class Calls:
             await self._wait_for_model(model_name)
 
     async def _wait_for_model(self, model_name: str) -> None:
-        while not (await self._is_ready(ControlRequest("model_ready", model_name))):
+        while not await self._is_ready(ControlRequest("model_ready", model_name)):
             await Sleep(POLL_INTERVAL_S, f"{model_name} on {self.config.url} to be ready")
 
     async def _is_ready(self, request: ControlRequest) -> bool:
@@ -229,7 +229,7 @@ class Calls:
 
     async def server_status(self) -> ServerStatus:
         """See LycheeClient.server_status."""
-        if not (await self._is_ready(ControlRequest("live"))):
+        if not await self._is_ready(ControlRequest("live")):
             return ServerStatus(live=False)
         ready = await self._is_ready(ControlRequest("ready"))
         metadata = await ask(ControlRequest("metadata"))

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from google.protobuf import json_format, text_format
+from google.protobuf import json_format
 from lychee_client.manifest import DEFAULT_ERROR_BUDGET
 from lychee_client.repository import EXTERNAL_DATA_SUFFIX
 from lychee_server import defaults
 from lychee_server.execution import serve
-from lychee_server.repository import check_repository, model_path
-from tritonclient.grpc import model_config_pb2
+from lychee_server.repository import check_repository, model_path, read_config
 
 __all__ = ["IMAGE_INPUT", "TOKEN_AXIS", "ServedModel", "read_deployment"]
 
@@ -89,9 +88,7 @@ def read_deployment(
 
 def _read_model(folder: Path, config_name: str | None) -> ServedModel | None:
     """Return a model, or None for an ensemble, which holds no memory of its own."""
-    variant = folder / "configs" / f"{config_name}.pbtxt"
-    path = variant if config_name is not None and variant.is_file() else folder / "config.pbtxt"
-    message = text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
+    message = read_config(folder, config_name)
     if message.backend != "onnxruntime":
         return None
     file = model_path(folder, message)

@@ -10,9 +10,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf import text_format
 from lychee_client.repository import read_manifest
 from lychee_server.errors import RepositoryError
+from lychee_server.repository import read_config
 from tritonclient.grpc import model_config_pb2
 
 __all__ = ["MODELS", "Modality", "Subject", "Workload", "make_inputs", "read_model_id", "read_subject"]
@@ -86,11 +86,7 @@ def read_subject(repository: Path, modality: Modality) -> Subject | None:
     path = folder / "config.pbtxt"
     if not path.is_file():
         return None
-    config = model_config_pb2.ModelConfig()
-    try:
-        text_format.Parse(path.read_text(encoding="utf-8"), config)
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise RepositoryError(f"{path} is not a Triton model configuration: {error}.") from error
+    config = read_config(folder)
     if config.max_batch_size < 1:
         raise RepositoryError(
             f"{path} has max_batch_size {config.max_batch_size}; expected at least 1 to tune batches."
