@@ -79,8 +79,8 @@ def tune(
 
 
 def _print_profiles() -> None:
-    from lychee_loadtest.tune.profiles import ORIGIN, PROFILES
+    from lychee_loadtest.tune.profiles import ORIGIN, read_profiles
 
     typer.echo(f"Batch sizes, {ORIGIN}:")
-    for name, profile in PROFILES.items():
-        typer.echo(f"  {name:16} texts {profile.text_batch:3}, images {profile.image_batch:3}  {profile.hardware}")
+    for name, (hardware, batches) in read_profiles().items():
+        typer.echo(f"  {name:16} texts {batches['text']:3}, images {batches['image']:3}  {hardware}")

@@ -13,7 +13,7 @@ from lychee_client.files import write_atomically
 from lychee_client.manifest import DEFAULT_ERROR_BUDGET
 from lychee_client.repository import ASSETS_MODEL
 from lychee_server import defaults, state
-from lychee_server.errors import LycheeServerError, RepositoryError
+from lychee_server.errors import LycheeServerError, RepositoryError, SettingsError
 from lychee_server.execution import serve, with_choice, without_choice
 from lychee_server.repository import check_repository
 from lychee_server.triton import TritonServer
@@ -23,7 +23,7 @@ from lychee_loadtest.charts import require_charts
 from lychee_loadtest.machine import describe_machine
 from lychee_loadtest.tune.chart import draw_studies
 from lychee_loadtest.tune.choice import Bounds
-from lychee_loadtest.tune.profiles import ORIGIN, find_profile, profile_settings
+from lychee_loadtest.tune.profiles import ORIGIN, read_profiles
 from lychee_loadtest.tune.progress import Progress
 from lychee_loadtest.tune.report import study_lines, to_json
 from lychee_loadtest.tune.settings import current_settings, with_settings
@@ -31,7 +31,6 @@ from lychee_loadtest.tune.study import STARTS, Effort, study_model
 from lychee_loadtest.tune.variant import (
     check_name,
     check_writable,
-    lint_variants,
     variant_text,
     whole_view,
     write_variants,
@@ -107,7 +106,6 @@ def tune(
     }
     progress.step(f"checking the whole repository with --config-name {target.name}")
     with whole_view(target.repository, target.name, texts) as view:
-        lint_variants(view, target.name)
         _try(view, target.name)
     model_id = read_model_id(target.repository)
     content = to_json(studies, machine, target.name, model_id, effort, limits)
@@ -126,23 +124,22 @@ def apply_profile(target: Target, profile_name: str, *, report: Callable[[str], 
         LycheeServerError: There is no such profile, or a file is missing or not writable.
         ConfigurationError: A file cannot be written.
     """
-    profile = find_profile(profile_name)
+    profiles = read_profiles()
+    if profile_name not in profiles:
+        raise SettingsError(f"--profile is {profile_name!r}; expected one of {', '.join(profiles)}")
+    profile = profiles[profile_name]
     texts = {}
     for subject in _read_subjects(target):
-        largest = subject.config.max_batch_size
-        settings = profile_settings(profile, subject.modality, current_settings(subject.config), largest)
+        batch, largest = profile.batches[subject.modality], subject.config.max_batch_size
+        settings = replace(current_settings(subject.config), batches=(min(batch, largest),))
         notes = [f"This is {ORIGIN}.", f"It sets {settings.describe()}."]
-        if profile.batch(subject.modality) > largest:
-            notes.append(
-                f"The profile's {profile.batch(subject.modality)} is above the model's max_batch_size {largest}."
-            )
+        if batch > largest:
+            notes.append(f"The profile's {batch} is above the model's max_batch_size {largest}.")
         report(f"{subject.name}: {profile.hardware}: {settings.describe()}: {ORIGIN}")
         source = f"from the profile {profile_name} ({profile.hardware})."
         texts[subject.name] = variant_text(with_settings(subject.config, settings), source, notes)
         if not _runs_on_gpu(subject):
             report(f"{subject.name} runs on a CPU here; for {profile.hardware}, export with --target cuda first")
-    with whole_view(target.repository, target.name, texts) as view:
-        lint_variants(view, target.name)
     for path in write_variants(target.repository, target.name, texts):
         report(f"wrote {path}")
     report(_next_step(target))

@@ -13,13 +13,11 @@ from typing import Any, Final
 
 from google.protobuf import text_format
 from lychee_client.files import write_atomically
-from lychee_server.config_lint import lint_repository
-from lychee_server.errors import LycheeServerError, SettingsError
+from lychee_server.errors import SettingsError
 
 __all__ = [
     "check_name",
     "check_writable",
-    "lint_variants",
     "variant_path",
     "variant_text",
     "whole_view",
@@ -108,20 +106,6 @@ def whole_view(repository: Path, name: str, texts: Mapping[str, str]) -> Iterato
             if model.name in texts:
                 (configs / f"{name}.pbtxt").write_text(texts[model.name], encoding="utf-8")
         yield view
-
-
-def lint_variants(view: Path, name: str) -> None:
-    """Check the variants of this name with the rules of `lychee doctor`.
-
-    Raises:
-        LycheeServerError: Triton would refuse one.
-    """
-    _, problems = lint_repository(view, gpu_count=0)
-    errors = [problem for problem in problems if problem.path.name == f"{name}.pbtxt" and problem.severity == "error"]
-    if errors:
-        first = errors[0]
-        where = f"{first.path.relative_to(view)}, line {first.line}, {first.key}"
-        raise LycheeServerError(f"The configuration would not load: {where}: {first.seen}; {first.advice}.")
 
 
 def write_variants(repository: Path, name: str, texts: Mapping[str, str]) -> list[Path]:

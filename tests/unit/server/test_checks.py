@@ -34,7 +34,6 @@ def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(checks.processes, "SHARED_MEMORY", shared_memory)
     monkeypatch.setattr(checks, "CGROUP", tmp_path / "no-cgroup")
     monkeypatch.setattr(gateway_checks, "find_listeners", dict)
-    monkeypatch.setattr(file_checks, "DEVICES", tmp_path / "no-devices")
     monkeypatch.chdir(tmp_path)
     return shared_memory
 
@@ -345,24 +344,15 @@ def test_a_sound_configuration_passes(repository: Path) -> None:
 
 def test_each_problem_of_a_configuration_is_one_line(repository: Path) -> None:
     path = repository / "tiny" / "config.pbtxt"
-    path.write_text(
-        CONFIG + 'name: "tinny"\nparameters { key: "threads" value { string_value: "1" } }\n', encoding="utf-8"
-    )
-    error, warning = file_checks.check_config(make_context(repository))
-    assert (error.verdict, warning.verdict) == ("failed", "warning")
-    assert error.seen == f"{path}:5: name: is tinny, but the model's folder is tiny"
-    assert warning.seen.startswith(f"{path}:6: parameters[threads].key: ")
+    path.write_text(CONFIG + 'parameters { key: "threads" }\n', encoding="utf-8")
+    (path.parent / "configs").mkdir()
+    (path.parent / "configs" / "cpu.pbtxt").write_text(CONFIG + "batching: 1\n", encoding="utf-8")
+    warning, error = file_checks.check_config(make_context(repository))
+    assert (warning.verdict, error.verdict) == ("warning", "failed")
+    assert warning.seen.startswith(f"{path}: parameters[threads]: ")
+    assert "5:1 : " in error.seen
 
 
 def test_a_folder_without_models_fails(tmp_path: Path) -> None:
     result = only(file_checks.check_config(make_context(tmp_path / "shm")))
     assert (result.verdict, "lychee export" in result.advice) == ("failed", True)
-
-
-def test_gpus_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert file_checks.count_gpus() == 0
-    (tmp_path / "devices").mkdir()
-    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
-        (tmp_path / "devices" / name).touch()
-    monkeypatch.setattr(file_checks, "DEVICES", tmp_path / "devices")
-    assert file_checks.count_gpus() == 2

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 from lychee_loadtest.tune.cli import register
-from lychee_loadtest.tune.profiles import PROFILES
+from lychee_loadtest.tune.profiles import read_profiles
 from lychee_loadtest.tune.settings import current_settings
 from lychee_loadtest.tune.variant import variant_path
 from typer.testing import CliRunner
@@ -57,12 +57,15 @@ def test_a_profile_keeps_to_the_models_largest_batch(
     assert not variant_path(cross_repository / "vision_encoder", "tuned").exists()
 
 
-def test_profiles_are_listed_as_not_measured(app: typer.Typer) -> None:
+def test_profiles_are_listed_as_not_measured_and_documented(app: typer.Typer, root: Path) -> None:
     result = RUNNER.invoke(app, ["--list-profiles"])
     assert result.exit_code == 0
     assert "not measured here" in result.stdout
-    for name, profile in PROFILES.items():
-        assert re.search(rf"{name} +texts +{profile.text_batch}, images +{profile.image_batch}\b", result.stdout)
+    page = (root / "docs" / "how-to" / "tune.md").read_text(encoding="utf-8")
+    for name, profile in read_profiles().items():
+        texts, images = profile.batches["text"], profile.batches["image"]
+        assert re.search(rf"{name} +texts +{texts}, images +{images}\b", result.stdout)
+        assert f"| `{name}` | {texts} | {images} |" in page
 
 
 def test_an_unknown_profile_names_those_that_there_are(app: typer.Typer, dual_repository: Path) -> None:

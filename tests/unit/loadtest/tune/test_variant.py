@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lychee_loadtest.tune.settings import Settings, current_settings, with_settings
 from lychee_loadtest.tune.variant import (
     check_name,
     check_writable,
-    lint_variants,
     variant_path,
     variant_text,
     whole_view,
     write_variants,
 )
-from lychee_server.errors import LycheeServerError, SettingsError
+from lychee_server.errors import SettingsError
 
 
 @pytest.fixture
@@ -66,12 +64,3 @@ def test_the_view_shows_the_variant_before_the_repository_has_it(dual_repository
         assert not variant_path(dual_repository / "text_encoder", "tuned").exists()
     assert not view.exists()
     assert set(before) <= set(dual_repository.rglob("*"))
-
-
-def test_a_variant_that_triton_would_refuse_is_named_by_file_and_key(dual_repository: Path, config: Any) -> None:
-    wrong = with_settings(config, Settings(batches=(64,), max_run_elements=current_settings(config).max_run_elements))
-    with (
-        whole_view(dual_repository, "tuned", {"text_encoder": variant_text(wrong, "x", [])}) as view,
-        pytest.raises(LycheeServerError, match=r"text_encoder/configs/tuned\.pbtxt, line \d+, .*is 64, above"),
-    ):
-        lint_variants(view, "tuned")
