@@ -24,12 +24,12 @@ from lychee_export.families.weights import release_weights, return_memory
 from lychee_export.onnx.export import export_onnx
 from lychee_export.onnx.float16 import check_range
 from lychee_export.onnx.fusion import fuse_attention
-from lychee_export.onnx.model_file import model_files, read_graph
+from lychee_export.onnx.model_file import model_files
 from lychee_export.onnx.padded_keys import has_varying_length, padded_keys
 from lychee_export.onnx.quantization import QUANTIZED, Precision, quantize_weights
 from lychee_export.onnx.runtime import open_session
 from lychee_export.onnx.static_int8 import write_static_int8
-from lychee_export.repository import tensorrt, tensorrt_graph
+from lychee_export.repository import tensorrt
 from lychee_export.repository.assets import CLIENT_ASSETS, build_client_assets
 from lychee_export.repository.deployment import OWN_VARIANTS, Target, can_choose, config_files, root_files
 from lychee_export.repository.manifest import build_manifest, created_by, golden_tolerance
@@ -219,8 +219,6 @@ def _export_piece(piece: Piece, plan: _Plan, folder: Path) -> None:
     validate_contract(path, signature)
     if not signature.encoder:
         return
-    if plan.target == "tensorrt":
-        tensorrt_graph.check_graph(read_graph(path), piece.signature)
     if plan.flash_attn:
         plan.progress(f"fused {fuse_attention(path, piece.signature.name)} attention layers of {piece.signature.name}")
 

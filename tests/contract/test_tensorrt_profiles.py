@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from checkpoints.exports import LIMITS, build_once, export_once
 from google.protobuf import text_format
-from lychee_export.contract.signature import ModelSignature
+from lychee_export.contract.signature import BATCH_AXIS, ModelSignature
 from lychee_export.families import Checkpoint, load_checkpoint
+from lychee_export.onnx.byte_inputs import byte_inputs
 from lychee_export.onnx.model_file import read_graph
 from lychee_export.repository.tensorrt import VARIANTS, OptimizationProfile, profiles, variants
-from lychee_export.repository.tensorrt_graph import check_graph
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 SLOW = ("qwen2_5_vl", "qwen3_vl", "clip", "siglip", "blip")
@@ -47,11 +47,40 @@ def admits(profile: OptimizationProfile, name: str, shape: tuple[int, ...]) -> b
     return all(low <= size <= high for low, size, high in ends)
 
 
-def test_tensorrt_reads_every_encoder_and_the_profiles_fit_its_inputs(export: tuple[Path, Checkpoint]) -> None:
+def fits(shape: tuple[int, ...], axes: Sequence[Any]) -> bool:
+    """Whether a shape has the graph's rank, its batch axis first and its fixed sizes."""
+    return (
+        len(shape) == len(axes)
+        and axes[0].dim_param == BATCH_AXIS
+        and all(axis.dim_param or axis.dim_value == size for size, axis in zip(shape, axes, strict=True))
+    )
+
+
+def test_the_profiles_fit_the_inputs_of_the_graph(export: tuple[Path, Checkpoint]) -> None:
     repository, checkpoint = export
     for signature in encoders(checkpoint):
         (path,) = (repository / signature.name).glob("*/model.onnx")
-        check_graph(read_graph(path), signature)
+        axes = {value.name: value.type.tensor_type.shape.dim for value in read_graph(path).graph.input}
+        for profile in profiles(signature):
+            for shapes in (profile.minimum, profile.optimum, profile.maximum):
+                assert set(shapes) == set(axes)
+                assert [name for name, shape in shapes.items() if not fits(shape, axes[name])] == []
+            for name, shape in profile.optimum.items():
+                assert admits(profile, name, shape)
+
+
+def test_graphs_hold_what_tensorrt_reads(export: tuple[Path, Checkpoint]) -> None:
+    """Operators of ONNX alone, of an opset that TensorRT 10 knows; bytes are read by a cast and nothing else.
+
+    Source: https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md for TensorRT 10.0.
+    """
+    repository, checkpoint = export
+    for signature in encoders(checkpoint):
+        (path,) = (repository / signature.name).glob("*/model.onnx")
+        model = read_graph(path)
+        assert {opset.domain: opset.version <= 20 for opset in model.opset_import} == {"": True}
+        bytes_in = set(byte_inputs(model))
+        assert {node.op_type for node in model.graph.node if bytes_in & set(node.input)} <= {"Cast"}
 
 
 def test_variants_differ_from_the_served_configuration_in_the_backend_alone(export: tuple[Path, Checkpoint]) -> None:

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 from google.protobuf import text_format
 from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, TensorSpec
-from lychee_export.errors import CheckpointError, ValidationError
+from lychee_export.errors import CheckpointError
 from lychee_export.onnx.byte_inputs import take_shapes_after_casts
 from lychee_export.repository.tensorrt import (
     NATIVE_VARIANT,
@@ -24,7 +24,6 @@ from lychee_export.repository.tensorrt import (
     profiles,
     variants,
 )
-from lychee_export.repository.tensorrt_graph import check_graph
 from onnx import TensorProto, helper
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
@@ -148,79 +147,27 @@ def test_quantized_weights_are_refused(precision: str) -> None:
 # What TensorRT reads.
 
 
-def make_graph(*nodes: onnx.NodeProto, opset: int = 18, initializers: tuple[str, ...] = ()) -> onnx.ModelProto:
-    graph = helper.make_graph(
-        list(nodes),
-        "vision_encoder",
-        [helper.make_tensor_value_info("pixel_values", TensorProto.UINT8, ["batch_size", 3, 224, 224])],
-        [helper.make_tensor_value_info("image_embedding", TensorProto.FLOAT, ["batch_size", 3])],
-        [helper.make_tensor(name, TensorProto.INT64, [2], [2, 3]) for name in initializers],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-
-
-CAST = helper.make_node("Cast", ["pixel_values"], ["pixels"], "cast", to=TensorProto.FLOAT)
-MEAN = helper.make_node("ReduceMean", ["pixels", "axes"], ["image_embedding"], "mean", keepdims=0)
-
-
-def test_a_plain_graph_passes() -> None:
-    check_graph(make_graph(CAST, MEAN, initializers=("axes",)), VISION)
-
-
-@pytest.mark.parametrize(
-    ("nodes", "initializers", "reason"),
-    [
-        ([helper.make_node("Identity", ["pixel_values"], ["pixels"]), MEAN], ("axes",), "goes into Identity"),
-        ([CAST, helper.make_node("Shape", ["pixel_values"], ["axes"]), MEAN], (), "goes into Shape"),
-        ([CAST, helper.make_node("Shape", ["pixels"], ["axes"]), MEAN], (), "ReduceMean .* must be a constant"),
-        ([CAST, helper.make_node("Det", ["pixels"], ["d"]), MEAN], ("axes",), "no operator Det"),
-        (
-            [CAST, helper.make_node("MatMulNBits", ["pixels"], ["d"], domain="com.microsoft"), MEAN],
-            ("axes",),
-            "no operator com.microsoft.MatMulNBits",
-        ),
-        (
-            [CAST, helper.make_node("Cast", ["pixels"], ["d"], "back", to=TensorProto.UINT8), MEAN],
-            ("axes",),
-            "back casts to uint8",
-        ),
-    ],
-)
-def test_a_graph_that_tensorrt_cannot_read_is_refused(
-    nodes: list[onnx.NodeProto], initializers: tuple[str, ...], reason: str
-) -> None:
-    with pytest.raises(ValidationError, match=reason):
-        check_graph(make_graph(*nodes, initializers=initializers), VISION)
-
-
-def test_a_newer_opset_is_refused() -> None:
-    with pytest.raises(ValidationError, match="opset 21 is above 20"):
-        check_graph(make_graph(CAST, MEAN, initializers=("axes",), opset=21), VISION)
-
-
-def test_a_profile_that_does_not_fit_the_graph_is_refused() -> None:
-    model = make_graph(CAST, MEAN, initializers=("axes",))
-    model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 256
-    with pytest.raises(ValidationError, match=r"\(1, 3, 224, 224\) of pixel_values does not fit"):
-        check_graph(model, VISION)
-    with pytest.raises(ValidationError, match="profile 0 is for the inputs"):
-        check_graph(model, TEXT)
-
-
 def test_shapes_are_taken_after_the_cast_and_values_stay() -> None:
     shape = helper.make_node("Shape", ["pixel_values"], ["size"], "size")
     rows = helper.make_node("Slice", ["size", "first", "second"], ["rows"])
     target = helper.make_node("Concat", ["rows", "three"], ["target"], axis=0)
     pooled = helper.make_node("ReduceMean", ["pixels", "axes"], ["pooled"], keepdims=0)
     reshaped = helper.make_node("Reshape", ["pooled", "target"], ["image_embedding"])
-    model = make_graph(shape, rows, target, CAST, pooled, reshaped, initializers=("axes",))
-    for name, value in (("first", 0), ("second", 1), ("three", 3)):
-        model.graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [1], [value]))
+    cast = helper.make_node("Cast", ["pixel_values"], ["pixels"], "cast", to=TensorProto.FLOAT)
+    constants = {"first": [0], "second": [1], "three": [3], "axes": [2, 3]}
+    graph = helper.make_graph(
+        [shape, rows, target, cast, pooled, reshaped],
+        "vision_encoder",
+        [helper.make_tensor_value_info("pixel_values", TensorProto.UINT8, ["batch_size", 3, 224, 224])],
+        [helper.make_tensor_value_info("image_embedding", TensorProto.FLOAT, ["batch_size", 3])],
+        [helper.make_tensor(name, TensorProto.INT64, [len(value)], value) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 224, 224), dtype=np.uint8)
     before = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"pixel_values": pixels})
     take_shapes_after_casts(model)
     onnx.checker.check_model(model)
-    check_graph(model, VISION)
+    assert [node.op_type for node in model.graph.node if "pixel_values" in node.input] == ["Cast"]
     after = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"pixel_values": pixels})
     assert np.array_equal(before[0], after[0])
 
