@@ -1,4 +1,4 @@
-"""The layout of a Triton model repository: what the export writes, and the server and the load tests read."""
+"""A Triton model repository: its layout, which export, server and load tests share, and what serving a file takes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ __all__ = [
     "EXTERNAL_DATA_SUFFIX",
     "MANIFEST_FILENAME",
     "MODEL_FILENAME",
+    "TRITON_BYTES",
     "newest_version",
+    "process_bytes",
     "read_manifest",
     "version_folders",
 ]
@@ -22,6 +24,11 @@ MANIFEST_FILENAME: Final = "manifest.json"
 MODEL_FILENAME: Final = "model.onnx"
 EXTERNAL_DATA_SUFFIX: Final = ".data"
 """Ends the name of the file beside a model's that holds its weights, where they are too large for one file."""
+
+TRITON_BYTES: Final = 61_000_000
+"""Triton itself after some hundred requests, without its models' processes; measured, see docs/how-to/memory.md."""
+_WEIGHT_COPIES: Final = 2
+_PROCESS_BYTES: Final = 64 << 20
 
 _FIRST_VERSION: Final = 1
 
@@ -47,3 +54,12 @@ def read_manifest(repository: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
+
+
+def process_bytes(file_bytes: int) -> int:
+    """Estimate what the process of a model takes from its file alone, tensors of large batches aside.
+
+    Measured with lychee-mini on 2026-11-22: twice the file, as stored and as the runtime lays it out, and 15 to 64 MiB
+    more. `lychee memory` measures instead.
+    """
+    return _WEIGHT_COPIES * file_bytes + _PROCESS_BYTES

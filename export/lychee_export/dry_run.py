@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lychee_client.repository import TRITON_BYTES, process_bytes
+
 from lychee_export.checkpoint import hub
 from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import ModelSignature
 from lychee_export.estimate import PieceSize, estimate_pieces
 from lychee_export.families import load_checkpoint
 from lychee_export.onnx.quantization import Precision
-from lychee_export.serving_memory import SERVER_BYTES, activation_bytes, process_bytes
+from lychee_export.serving_memory import activation_bytes
 
 __all__ = ["DryRun", "PiecePlan", "plan_export"]
 
@@ -61,7 +63,7 @@ class DryRun:
             )
         yield f"ensembles, without files: {', '.join(ensemble.name for ensemble in self.ensembles)}; and client_assets"
         disk = sum(piece.size.served_bytes for piece in self.pieces)
-        memory = SERVER_BYTES + sum(piece.memory_bytes for piece in self.pieces)
+        memory = TRITON_BYTES + process_bytes(0) + sum(piece.memory_bytes for piece in self.pieces)
         yield (
             f"all: {disk / 1e6:,.1f} MB on disk; about {memory / 1e6:,.0f} MB of memory to serve on a CPU: weights, "
             "tensors of the largest request, the models' processes and Triton"
@@ -75,8 +77,8 @@ def plan_export(
 ) -> DryRun:
     """Estimate an export from the checkpoint's config alone.
 
-    The memory is an estimate for ONNX Runtime on a CPU: weights at their precision, the tensors of the largest run as
-    torch would hold them, and the process itself.
+    The memory is an estimate for ONNX Runtime on a CPU: weights at their precision, as stored and as the runtime lays
+    them out, the tensors of the largest run as torch would hold them, and the processes themselves.
 
     Args:
         checkpoint: The name of a bundled checkpoint, the path of a checkpoint folder, or "owner/name" on the hub.
@@ -94,7 +96,7 @@ def plan_export(
         model_id=loaded.card.model_id,
         family=loaded.card.family,
         pieces=tuple(
-            PiecePlan(size, size.served_bytes + activation_bytes(piece) + process_bytes(piece.signature))
+            PiecePlan(size, process_bytes(size.served_bytes) + activation_bytes(piece))
             for size, piece in zip(sizes, loaded.pieces, strict=True)
         ),
         ensembles=loaded.card.ensembles,

@@ -1,4 +1,4 @@
-"""How much memory serving a model takes, computed from shapes before anything is exported."""
+"""How much memory the tensors of a served model take, computed from shapes before anything is exported."""
 
 from __future__ import annotations
 
@@ -16,22 +16,9 @@ from torch.utils._pytree import tree_leaves
 from lychee_export.contract.signature import ModelSignature, TensorSpec
 from lychee_export.families import Piece
 
-__all__ = ["PROCESS_BYTES", "SERVER_BYTES", "activation_bytes", "process_bytes", "rows_per_run"]
-
-PROCESS_BYTES = 70_000_000
-"""The process of one model, weights and tensors aside. Measured: a scoring head's process is resident with 68 MB."""
-SERVER_BYTES = 115_000_000
-"""Triton itself (40 MB) and the process of ``client_assets`` (75 MB), measured the same way."""
-_ACCELERATOR_BYTES = 100_000_000
-"""What OpenVINO adds. Measured: 5 MB for lychee-mini's vision encoder, 140 MB for its text encoder."""
+__all__ = ["activation_bytes", "rows_per_run"]
 
 _DTYPES = {"float32": torch.float32, "int64": torch.int64, "uint8": torch.uint8}
-
-
-def process_bytes(signature: ModelSignature) -> int:
-    """Return what the process of a model takes before weights and tensors."""
-    accelerated = signature.encoder and signature.accelerated
-    return PROCESS_BYTES + (_ACCELERATOR_BYTES if accelerated else 0)
 
 
 def activation_bytes(piece: Piece) -> int:

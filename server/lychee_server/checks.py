@@ -10,6 +10,7 @@ from typing import Final
 
 import psutil
 from lychee_client.checks import Check, CheckContext, CheckResult, Verdict, existing_folder, run_checks
+from lychee_client.repository import process_bytes
 
 from lychee_server import defaults, processes, state
 from lychee_server.defaults import MIB
@@ -20,9 +21,6 @@ from lychee_server.status import read_memory
 from lychee_server.triton import reachable_host
 
 CGROUP: Final = Path("/sys/fs/cgroup")
-# Measured with lychee-mini, 2026-11-22: a process holds twice its model file, and 15 to 64 MiB more.
-MODEL_MEMORY_FACTOR: Final = 2
-MODEL_MEMORY_BYTES: Final = 64 * MIB
 SPARE_MEMORY_BYTES: Final = 256 * MIB
 SPARE_DISK_BYTES: Final = 64 * MIB
 SPARE_SHARED_MEMORY_BYTES: Final = 32 * MIB
@@ -127,7 +125,7 @@ def check_memory(context: CheckContext) -> Iterator[CheckResult]:
         seen = f"{available // MIB} MiB available, {needed // MIB} MiB should be; the server has {used // MIB} MiB"
     else:
         sizes = model_sizes(context)
-        needed = sum(MODEL_MEMORY_FACTOR * size + MODEL_MEMORY_BYTES for size in sizes) + SPARE_MEMORY_BYTES
+        needed = sum(map(process_bytes, sizes)) + SPARE_MEMORY_BYTES
         seen = f"{available // MIB} MiB available, about {needed // MIB} MiB needed for {len(sizes)} models"
     if available >= needed:
         yield CheckResult("memory", "ok", seen)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from lychee_client.repository import TRITON_BYTES
 from lychee_server import defaults
 
 from lychee_loadtest.memory.layers import Layers, ModelMeasurement, Prediction, predict, repeat_error
@@ -14,7 +15,6 @@ from lychee_loadtest.memory.layers import Layers, ModelMeasurement, Prediction, 
 __all__ = [
     "CACHE_BYTES",
     "STUB_BYTES",
-    "TRITON_BYTES",
     "Answer",
     "ModelNeed",
     "Need",
@@ -24,8 +24,6 @@ __all__ = [
 ]
 
 Verdict: TypeAlias = Literal["fits", "too close to call", "does not fit"]
-TRITON_BYTES: Final = 61_000_000
-"""Triton itself after some hundred requests, without its models' processes; measured, see docs/how-to/memory.md."""
 STUB_BYTES: Final = 5_000_000
 """What passing requests through shared memory adds to each model's process, which the probe does not do; measured."""
 CACHE_BYTES: Final = defaults.DEFAULT_CACHE_SIZE_MB * defaults.MIB

@@ -8,13 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from lychee_client.repository import TRITON_BYTES
 from lychee_server.errors import SettingsError
 from rich.table import Table
 
 from lychee_loadtest.machine import describe_machine
 from lychee_loadtest.memory.layers import LAYERS, Layers, ModelMeasurement
 from lychee_loadtest.memory.live import Expected, LiveMemory, Warned
-from lychee_loadtest.memory.plan import TRITON_BYTES, ModelNeed, Need
+from lychee_loadtest.memory.plan import ModelNeed, Need
 
 __all__ = ["FORMAT", "live_json", "live_table", "need_table", "needs_json", "read_expected", "reserved_warnings"]
 

@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from google.protobuf import text_format
+from lychee_client.repository import process_bytes
 from lychee_server import defaults
-from lychee_server.checks import MODEL_MEMORY_BYTES, MODEL_MEMORY_FACTOR, available_memory_bytes
+from lychee_server.checks import available_memory_bytes
 from lychee_server.errors import ServerStartError
 from lychee_server.status import read_memory
 from lychee_server.triton import TritonServer
@@ -154,7 +155,7 @@ def _write_model(folder: Path, original: Path, config: Any) -> None:
 def _split(subject: Subject, candidates: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Put candidates together that fit into memory at the same time, in order."""
     files = subject.folder.glob("[0-9]*/*")
-    instance_bytes = MODEL_MEMORY_FACTOR * sum(path.stat().st_size for path in files) + MODEL_MEMORY_BYTES
+    instance_bytes = process_bytes(sum(path.stat().st_size for path in files))
     budget = int(MEMORY_SHARE * available_memory_bytes())
     groups: list[tuple[str, ...]] = []
     used = budget

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from lychee_client.repository import TRITON_BYTES
 from lychee_loadtest.memory.layers import SizeRun
-from lychee_loadtest.memory.plan import CACHE_BYTES, STUB_BYTES, TRITON_BYTES, answer, notes, plan_memory
+from lychee_loadtest.memory.plan import CACHE_BYTES, STUB_BYTES, answer, notes, plan_memory
 
 MB = 1_000_000
 
