@@ -21,7 +21,7 @@ from lychee_export.families.family import Checkpoint, ModelCard, Piece
 from lychee_export.families.fixed_image import ImageFormat
 from lychee_export.families.text_format import TextFormat
 
-__all__ = ["TEXT_CENTRE", "DualEncoder", "ScoringHead", "at_least_float32", "build_checkpoint", "make_heads", "sign"]
+__all__ = ["TEXT_CENTRE", "DualEncoder", "ScoringHead", "at_least_float32", "build_checkpoint", "make_heads"]
 
 TEXT_CENTRE = 0.75
 """Cosine of two texts that scores 0.5, for models that were trained on image-text pairs alone.
@@ -127,7 +127,7 @@ def build_checkpoint(
         tokenizer_json: The content of a ``tokenizers`` file.
         load_reference: Makes the reference implementation.
     """
-    pieces, ensembles = sign(model, limits)
+    pieces, ensembles = _declare_models(model, limits)
     card = ModelCard(
         model_id=source.model_id,
         revision=source.revision,
@@ -149,7 +149,7 @@ def build_checkpoint(
     )
 
 
-def sign(model: DualEncoder, limits: Limits) -> tuple[tuple[Piece, ...], tuple[ModelSignature, ...]]:
+def _declare_models(model: DualEncoder, limits: Limits) -> tuple[tuple[Piece, ...], tuple[ModelSignature, ...]]:
     """Declare the tensor contract.
 
     Returns:

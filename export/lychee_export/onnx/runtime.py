@@ -1,8 +1,7 @@
-"""ONNX Runtime sessions on the plain CPU provider, in float32 on every machine, and ensembles run in process."""
+"""ONNX Runtime sessions on the plain CPU provider, in float32 on every machine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import onnxruntime
@@ -11,7 +10,7 @@ from onnx import TensorProto
 from lychee_export.contract.signature import ModelSignature, Tensors
 from lychee_export.onnx.model_file import read_graph
 
-__all__ = ["open_session", "run_ensemble", "run_model"]
+__all__ = ["open_session", "run_model"]
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
@@ -33,13 +32,3 @@ def run_model(session: onnxruntime.InferenceSession, signature: ModelSignature, 
         [spec.name for spec in signature.outputs], {spec.name: tensors[spec.name] for spec in signature.inputs}
     )
     return dict(zip((spec.name for spec in signature.outputs), outputs, strict=True))
-
-
-def run_ensemble(
-    sessions: Mapping[str, onnxruntime.InferenceSession], ensemble: ModelSignature, rows: Tensors
-) -> Tensors:
-    """Run an ensemble's models in order, tensors handed on by name, and return its outputs."""
-    tensors = dict(rows)
-    for step in ensemble.steps:
-        tensors |= run_model(sessions[step.name], step, tensors)
-    return {spec.name: tensors[spec.name] for spec in ensemble.outputs}

@@ -80,14 +80,12 @@ class Contestant:
         name: The name that it has in tables and JSON.
         caller: How to call it.
         versions: The versions of the packages that matter, by package.
-        pid: The process id of its server; None if it runs in this process.
         precisions: The precision in which it computes "texts", and that for "photos".
     """
 
     name: str
     caller: Caller
     versions: dict[str, str]
-    pid: int | None = None
     precisions: Mapping[str, Precision] = field(default_factory=lambda: FLOAT32)
 
 
@@ -97,7 +95,6 @@ class Server:
 
     grpc_url: str
     gateway_port: int
-    pid: int
     executions: Mapping[str, str]
 
 
@@ -125,9 +122,9 @@ def start(name: str, place: Place) -> Iterator[Contestant]:
         client = InferenceServerClient(f"127.0.0.1:{ports[1]}")
         # PyTriton's stub loads libpython: the one that belongs to the interpreter, not the system's.
         library = {"LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR"))}
-        with closing(client), serve(command, lambda: is_pytriton_ready(client), log, library) as pid:
+        with closing(client), serve(command, lambda: is_pytriton_ready(client), log, library):
             versions = read_versions(environment, "nvidia-pytriton", "torch", "transformers")
-            yield Contestant(name, PyTritonCaller(client, _PYTRITON_BATCH), versions, pid)
+            yield Contestant(name, PyTritonCaller(client, _PYTRITON_BATCH), versions)
         return
     (port,) = pick_ports(1)
     connection = JsonConnection(port)
@@ -143,28 +140,27 @@ def start(name: str, place: Place) -> Iterator[Contestant]:
         served = ["--model-id", checkpoint, "--served-model-name", "clip", "--engine", "torch", "--device", "cpu"]
         command = [infinity, "v2", *served, "--host", "127.0.0.1", "--port", str(port)]
         caller, packages = InfinityCaller(connection, "clip"), ("infinity-emb", "torch", "transformers")
-    with serve(command, lambda: connection.get("/health") == 200, log) as pid:
-        yield Contestant(name, caller, read_versions(environment, *packages), pid, precisions)
+    with serve(command, lambda: connection.get("/health") == 200, log):
+        yield Contestant(name, caller, read_versions(environment, *packages), precisions)
 
 
 def start_session(place: Place, executions: Mapping[str, str]) -> Contestant:
     """Open the exported files in this process, executed as a server executes them."""
     caller = SessionCaller(place.repository, len(os.sched_getaffinity(0)), executions)
     precisions = precisions_of(place.precision, executions)
-    return Contestant("session", caller, own_versions("onnxruntime-openvino"), precisions=precisions)
+    return Contestant("session", caller, own_versions("onnxruntime-openvino"), precisions)
 
 
 @contextmanager
 def run_lychee(place: Place) -> Iterator[Server]:
     """Run this project's server: Triton, and the gateway with its own defaults."""
     with TritonServer(place.repository, http_port=0, grpc_port=0, metrics_port=0, log_level="ERROR") as triton:
-        assert triton.pid is not None
         (port,) = pick_ports(1)
         connection = JsonConnection(port)
         command = [sys.executable, "-m", "lychee_server.gateway", "--triton-url", triton.grpc_url]
         command += ["--host", "127.0.0.1", "--port", str(port), "--no-web", "--log-level", "ERROR"]
         with serve(command, lambda: connection.get("/health/ready") == 200, place.logs / "gateway.log"):
-            yield Server(triton.grpc_url, port, triton.pid, read_executions(triton.grpc_url))
+            yield Server(triton.grpc_url, port, read_executions(triton.grpc_url))
 
 
 def own_contestants(place: Place, server: Server, client: LycheeClient) -> list[Contestant]:
@@ -173,8 +169,8 @@ def own_contestants(place: Place, server: Server, client: LycheeClient) -> list[
     gateway = GatewayCaller(JsonConnection(server.gateway_port))
     precisions = precisions_of(place.precision, server.executions)
     return [
-        Contestant("lychee", LycheeCaller(client), versions, server.pid, precisions),
-        Contestant("lychee gateway", gateway, versions, server.pid, precisions),
+        Contestant("lychee", LycheeCaller(client), versions, precisions),
+        Contestant("lychee gateway", gateway, versions, precisions),
     ]
 
 

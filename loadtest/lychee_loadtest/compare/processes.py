@@ -44,8 +44,8 @@ def pick_ports(count: int) -> list[int]:
 @contextmanager
 def serve(
     command: Sequence[str], is_ready: Callable[[], bool], log_path: Path, environment: dict[str, str] | None = None
-) -> Iterator[int]:
-    """Run a server, wait until it answers, yield its process id, stop it with all its processes.
+) -> Iterator[None]:
+    """Run a server, wait until it answers, yield, and stop it with all its processes.
 
     Args:
         command: What to start.
@@ -67,7 +67,7 @@ def serve(
         )
     try:
         _wait(process, is_ready, log_path)
-        yield process.pid
+        yield
     finally:
         _stop(process)
 

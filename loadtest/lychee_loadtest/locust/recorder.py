@@ -15,9 +15,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from lychee_loadtest.locust.latencies import Latencies
 from lychee_loadtest.results.results import CallStatistics
 
-__all__ = ["CallKind", "Outcome", "Recorder"]
+__all__ = ["CallKind", "CallResult", "Recorder"]
 
-Outcome: TypeAlias = Literal["answered", "failed", "overloaded"]
+CallResult: TypeAlias = Literal["answered", "failed", "overloaded"]
 
 
 class CallKind(NamedTuple):
@@ -62,7 +62,7 @@ class Recorder:
         self.messages: Counter[str] = Counter()
         self._cells: dict[tuple[int, CallKind], _Cell] = {}
 
-    def record(self, ended_at_s: float, kind: CallKind, outcome: Outcome, latency_ms: float, documents: int) -> None:
+    def record(self, ended_at_s: float, kind: CallKind, outcome: CallResult, latency_ms: float, documents: int) -> None:
         """Count one call.
 
         Args:

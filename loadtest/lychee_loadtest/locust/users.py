@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, Protocol
 from locust import FastHttpUser, User, task
 from lychee_client import Image, ImageText, LycheeClient, LycheeError, ServerOverloadedError
 
-from lychee_loadtest.locust.recorder import CallKind, Outcome
+from lychee_loadtest.locust.recorder import CallKind, CallResult
 from lychee_loadtest.locust.workload import GRPC, HTTP, REST, Call, Document, Lane, Ranked, find_problem
 from lychee_loadtest.payloads import to_data_url
 
@@ -95,7 +95,7 @@ class Caller(User):
         if next_call is None:
             return
         call, began_at_s = next_call
-        outcome: Outcome = "answered"
+        outcome: CallResult = "answered"
         failure: Exception | None = None
         self._pause_s = self.source.think_time_s
         try:

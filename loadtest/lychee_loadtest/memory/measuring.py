@@ -86,7 +86,6 @@ def summarize(model: ServedModel, size: int | None, result: Mapping[str, Any], l
     elements = result["row_elements"]
     bound = model.max_run_elements
     last = batches[-1] if batches else readings["loaded"]
-    heap = result["heap"]
     row = SizeRun(
         size=size,
         row_bytes=result["row_bytes"],
@@ -109,7 +108,7 @@ def summarize(model: ServedModel, size: int | None, result: Mapping[str, Any], l
         loaded_bytes=readings["loaded"][now],
         load_peak_bytes=readings["loaded"][peak],
         sizes=(row,) if batches else (),
-        heap_used_bytes=None if heap is None else heap["used_bytes"],
+        heap_used_bytes=result["heap_used_bytes"],
         heap_resident_bytes=last["rss_bytes"] - last["file_bytes"],
     )
 

@@ -80,14 +80,13 @@ def probe(task: Mapping[str, Any]) -> dict[str, Any]:
         for batch in task["batches"]:
             if batch == 1 or batch <= rows_per_run(task["config"], row_elements):
                 batches.append({"rows": batch, **_run_batch(runner, row, batch, on_gpu)})
-    heap = read_heap()
     return {
         "readings": readings,
         "execution": runner.execution,
         "batches": batches,
         "row_elements": row_elements,
         "row_bytes": row_bytes,
-        "heap": None if heap is None else asdict(heap),
+        "heap_used_bytes": read_heap(),
     }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["HeapBytes", "MemoryReading", "read_heap", "read_process", "reset_peak"]
+__all__ = ["MemoryReading", "read_heap", "read_process", "reset_peak"]
 
 _PROC: Final = Path("/proc")
 _RESET_PEAK: Final = "5"  # proc_pid_clear_refs(5)
@@ -31,19 +31,6 @@ class MemoryReading:
     private_bytes: int
     file_bytes: int
     peak_bytes: int
-
-    @property
-    def own_bytes(self) -> int:
-        """Resident memory without a file behind it: what the process itself took."""
-        return self.rss_bytes - self.file_bytes
-
-
-@dataclass(frozen=True)
-class HeapBytes:
-    """What malloc says of its own heap: taken by the program, and free but not given back."""
-
-    used_bytes: int
-    free_bytes: int
 
 
 class _Mallinfo2(ctypes.Structure):
@@ -85,14 +72,14 @@ def reset_peak() -> None:
         (_PROC / "self" / "clear_refs").write_text(_RESET_PEAK, encoding="ascii")
 
 
-def read_heap() -> HeapBytes | None:
-    """Return what malloc says of this process; None where it is not glibc's."""
+def read_heap() -> int | None:
+    """Return how many bytes malloc has handed out in this process; None where it is not glibc's."""
     mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
     if mallinfo is None:
         return None
     mallinfo.restype = _Mallinfo2
     info = mallinfo()
-    return HeapBytes(int(info.uordblks + info.hblkhd), int(info.fordblks))
+    return int(info.uordblks + info.hblkhd)
 
 
 def _read_table(path: Path) -> dict[str, int]:

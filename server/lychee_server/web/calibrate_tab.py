@@ -11,7 +11,7 @@ import gradio as gr
 from lychee_evaluate.calibration.threshold_search import DEFAULT_TARGET
 
 from lychee_server.gateway.service import Service
-from lychee_server.web.calibration_job import Job, Outcome, Progress, run_job
+from lychee_server.web.calibration_job import CalibrationOutcome, Job, Progress, run_job
 from lychee_server.web.calibration_result import (
     render_empty,
     render_failure,
@@ -139,7 +139,7 @@ async def _carry_out(service: Service, words: Words, job: Job) -> AsyncGenerator
             async for step in steps:
                 if isinstance(step, Progress):
                     yield render_progress(words, step), gr.skip(), gr.skip()
-                elif isinstance(step, Outcome):
+                elif isinstance(step, CalibrationOutcome):
                     yield render_outcome(words, step), "", gr.Button(visible=False)
     except Exception as error:
         yield render_empty(words), render_failure(words, error), gr.Button(visible=False)

@@ -57,7 +57,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CalibrationOutcome:
     """What a job ends with.
 
     Attributes:
@@ -85,7 +85,7 @@ class JobError(PageError):
         self.skipped = tuple(skipped)
 
 
-async def run_job(service: Service, job: Job) -> AsyncGenerator[Progress | Outcome, None]:
+async def run_job(service: Service, job: Job) -> AsyncGenerator[Progress | CalibrationOutcome, None]:
     """Yield the progress, and at the end the outcome. Closing the iterator ends the job.
 
     Raises:
@@ -114,7 +114,7 @@ async def run_job(service: Service, job: Job) -> AsyncGenerator[Progress | Outco
         report, picture = await asyncio.to_thread(_calibrate, scored, target)
     if job.use_scores:
         report = replace(report, doubts=(Doubt("scores_from_table", {}), *report.doubts))
-    yield Outcome(report, tuple(skipped), report.calibration.to_bytes(), picture)
+    yield CalibrationOutcome(report, tuple(skipped), report.calibration.to_bytes(), picture)
 
 
 def _check(job: Job) -> Target:

@@ -11,7 +11,7 @@ from lychee_evaluate.calibration.report import CalibrationReport
 from lychee_evaluate.calibration.threshold_search import format_threshold
 from markupsafe import Markup
 
-from lychee_server.web.calibration_job import JobError, Outcome, Progress
+from lychee_server.web.calibration_job import CalibrationOutcome, JobError, Progress
 from lychee_server.web.language import LANGUAGES, Words, both
 from lychee_server.web.markup import render
 from lychee_server.web.problems import render_alert
@@ -46,7 +46,7 @@ def render_failure(words: Words, error: Exception) -> str:
     return render_alert(words, error) + render("calibration_skipped", words, **_group(skipped), is_open=True)
 
 
-def render_outcome(words: Words, outcome: Outcome) -> str:
+def render_outcome(words: Words, outcome: CalibrationOutcome) -> str:
     """Return the threshold, how far to trust it, the picture, the downloads, and the rows that did not count."""
     return render(
         "calibration",

@@ -39,8 +39,6 @@ from lychee_server.web.rerank_result import render_empty, render_ranking
 
 SEPARATE: Final = "separate"
 PAIRS: Final = "pairs"
-OWN: Final = "own"
-EXAMPLES: Final = "examples"
 
 
 def build(service: Service, words: Words) -> None:

@@ -22,7 +22,7 @@ from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families.family import Checkpoint, Family, ModelCard, Piece, Reference
-from lychee_export.families.qwen_vl.contract import Contract, sign
+from lychee_export.families.qwen_vl.contract import Contract, declare_contract
 from lychee_export.families.qwen_vl.heads import JinaVLForRanking, LabelHead, ScoreHead, find_label_ids
 from lychee_export.families.qwen_vl.images import ImageSettings, read_image_settings
 from lychee_export.families.qwen_vl.reference import ReferenceModel, make_processor, make_reference
@@ -111,7 +111,7 @@ def _check_config(config: Any, tokenizer: Any, template: Template) -> None:
 def _sign(config: Any, images: ImageSettings, template: Template, limits: Limits, tokenizer: Any) -> Contract:
     text = config.text_config
     deepstack = len(getattr(config.vision_config, "deepstack_visual_indexes", None) or ())
-    return sign(
+    return declare_contract(
         images,
         template,
         limits,

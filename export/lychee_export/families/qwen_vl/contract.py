@@ -12,7 +12,7 @@ from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature
 from lychee_export.families.qwen_vl.images import ImageSettings
 from lychee_export.families.qwen_vl.template import Template
 
-__all__ = ["Contract", "sign"]
+__all__ = ["Contract", "declare_contract"]
 
 _BUCKET_UNIT = 64
 """Least bucket of tokens and of patches; the others are multiples of it."""
@@ -101,7 +101,7 @@ class Contract:
         return grids
 
 
-def sign(
+def declare_contract(
     images: ImageSettings,
     template: Template,
     limits: Limits,

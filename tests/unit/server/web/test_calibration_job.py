@@ -29,7 +29,7 @@ from lychee_server import examples
 from lychee_server.gateway.limits import TooBusyError
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
-from lychee_server.web.calibration_job import Job, JobError, Outcome, Progress, run_job
+from lychee_server.web.calibration_job import CalibrationOutcome, Job, JobError, Progress, run_job
 from lychee_server.web.calibration_result import render_failure, render_outcome, render_progress
 from lychee_server.web.inputs import Upload
 from lychee_server.web.language import LANGUAGES, Words, load_texts, placeholders
@@ -96,10 +96,10 @@ def carry_out(
     transport: FakeTransport | None = None,
     change: Callable[[Service], None] = lambda service: None,
     **settings: Any,
-) -> tuple[list[Progress], Outcome]:
+) -> tuple[list[Progress], CalibrationOutcome]:
     """Return what a job yields."""
 
-    async def collect() -> tuple[list[Progress], Outcome]:
+    async def collect() -> tuple[list[Progress], CalibrationOutcome]:
         service = Service(GatewaySettings(**settings), transport=transport or FakeTransport())
         await service.start()
         await service.health.require(5.0)
@@ -107,7 +107,7 @@ def carry_out(
         progress: list[Progress] = []
         try:
             async for step in run_job(service, job):
-                if isinstance(step, Outcome):
+                if isinstance(step, CalibrationOutcome):
                     return progress, step
                 progress.append(step)
             raise AssertionError("the job ended without an outcome")
