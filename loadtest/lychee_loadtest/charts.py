@@ -1,24 +1,22 @@
 """What all pictures of the commands share: size, colours, a light grid, and writing the file.
 
-matplotlib comes with an extra and is imported inside the functions. Figure and canvas are explicit: no window system,
+matplotlib is slow to import and is imported inside the functions. Figure and canvas are explicit: no window system,
 no pyplot, and nothing of the caller's matplotlib is read or changed for longer than a call.
 """
 
 from __future__ import annotations
 
 import io
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lychee_client.files import write_atomically
-from lychee_server.errors import InstallationError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLORS", "MARKERS", "new_chart", "require_charts", "save_chart"]
+__all__ = ["COLORS", "MARKERS", "new_chart", "save_chart"]
 
 WIDTH_PX: Final = 1600
 ROW_HEIGHT_PX: Final = 800
@@ -38,19 +36,6 @@ STYLE: Final[dict[Any, Any]] = {
 }
 
 
-def require_charts() -> None:
-    """Make sure that matplotlib is installed, without importing it: to be asked before a long measurement.
-
-    Raises:
-        InstallationError: It is not.
-    """
-    if find_spec("matplotlib") is None:
-        raise InstallationError(
-            "drawing a chart needs matplotlib, which is not installed here; "
-            "run: pip install 'lychee-rerank-server[charts]'"
-        )
-
-
 def new_chart(title: str, *, panels: int = 1) -> tuple[Figure, list[Axes]]:
     """Make an empty picture, WIDTH_PX wide: two panels side by side, an odd last one over the whole width.
 
@@ -60,11 +45,7 @@ def new_chart(title: str, *, panels: int = 1) -> tuple[Figure, list[Axes]]:
 
     Returns:
         The figure, and its axes in reading order, with the grid on.
-
-    Raises:
-        InstallationError: matplotlib is not installed.
     """
-    require_charts()
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -28,11 +28,17 @@ from lychee_export.families.attention import attention_bias
 from lychee_export.families.dual_encoder import DualEncoder, build_checkpoint, make_heads
 from lychee_export.families.dual_reference import ReferenceEncoders
 from lychee_export.families.family import Checkpoint, Family
-from lychee_export.families.fixed_image import Normalization, load_processor, prepare_image, read_format
+from lychee_export.families.fixed_image import (
+    Normalization,
+    PooledVisionEncoder,
+    load_processor,
+    prepare_image,
+    read_format,
+)
 from lychee_export.families.samples import encode, sample_images
 from lychee_export.families.text_format import TextFormat, plain_tokenizer, text_buckets
 
-__all__ = ["FAMILY", "IMAGE_CENTRE", "ChineseTextEncoder", "TextEncoder", "VisionEncoder", "load"]
+__all__ = ["FAMILY", "IMAGE_CENTRE", "ChineseTextEncoder", "TextEncoder", "load"]
 
 IMAGE_CENTRE = 0.25
 """Cosine of a text and an image that scores 0.5. Matching pairs of openai/clip-vit-base-patch32 lie around 0.3,
@@ -87,33 +93,6 @@ class ChineseTextEncoder(nn.Module):
         return functional.normalize(self.text_projection(hidden[:, 0]).float(), dim=-1)
 
 
-class VisionEncoder(nn.Module):
-    """Embed images with either of them.
-
-    Args:
-        model: The transformers model; its weights are shared, not copied.
-        normalization: The normalization that the checkpoint's image processor does.
-    """
-
-    def __init__(self, model: CLIPModel | ChineseCLIPModel, normalization: Normalization) -> None:
-        super().__init__()
-        self.normalization = normalization
-        self.vision_model = model.vision_model
-        self.visual_projection = model.visual_projection
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """Embed images.
-
-        Args:
-            pixel_values: uint8, (batch_size, 3, height, width), RGB.
-
-        Returns:
-            float32, (batch_size, embedding_dim), rows of unit length.
-        """
-        features = self.vision_model(pixel_values=self.normalization(pixel_values)).pooler_output
-        return functional.normalize(self.visual_projection(features).float(), dim=-1)
-
-
 def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     """Load a CLIP or Chinese-CLIP checkpoint.
 
@@ -136,7 +115,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     scale = float(model.logit_scale.detach().exp()) if source.weights else 1.0
     parts = DualEncoder(
         text_encoder=text_encoder,
-        vision_encoder=VisionEncoder(model, Normalization.of(processor)),
+        vision_encoder=PooledVisionEncoder(model.vision_model, Normalization.of(processor), model.visual_projection),
         heads=make_heads(scale, -scale * IMAGE_CENTRE),
         embedding_dim=model.config.projection_dim,
         text=TextFormat(

@@ -10,13 +10,22 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers.image_processing_backends import PilBackend
 
 from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.contract.signature import TensorSpec
 from lychee_export.errors import CheckpointError
 
-__all__ = ["ImageFormat", "Normalization", "load_processor", "prepare_image", "read_format", "read_resampling"]
+__all__ = [
+    "ImageFormat",
+    "Normalization",
+    "PooledVisionEncoder",
+    "load_processor",
+    "prepare_image",
+    "read_format",
+    "read_resampling",
+]
 
 _CONFIG_FILES = ("preprocessor_config.json", "processor_config.json")
 _RESAMPLING = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
@@ -92,6 +101,34 @@ class Normalization(nn.Module):
         if self.rescale_factor != 1:
             pixels = pixels * self.rescale_factor
         return (pixels - self.mean) / self.std
+
+
+class PooledVisionEncoder(nn.Module):
+    """Embed images of the one size by what the vision model pools.
+
+    Args:
+        vision_model: The vision model of a transformers model; its weights are shared, not copied.
+        normalization: The normalization that the checkpoint's image processor does.
+        projection: What follows pooling, shared too; None where nothing does.
+    """
+
+    def __init__(self, vision_model: nn.Module, normalization: Normalization, projection: nn.Module | None = None):
+        super().__init__()
+        self.normalization = normalization
+        self.vision_model = vision_model
+        self.visual_projection = projection or nn.Identity()
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Embed images.
+
+        Args:
+            pixel_values: uint8, (batch_size, 3, height, width), RGB.
+
+        Returns:
+            float32, (batch_size, embedding_dim), rows of unit length.
+        """
+        features = self.vision_model(pixel_values=self.normalization(pixel_values)).pooler_output
+        return functional.normalize(self.visual_projection(features).float(), dim=-1)
 
 
 def load_processor(source: CheckpointSource, processor_class: type[PilBackend]) -> Any:

@@ -40,6 +40,7 @@ from lychee_export.families.family import Checkpoint, Family
 from lychee_export.families.fixed_image import (
     ImageFormat,
     Normalization,
+    PooledVisionEncoder,
     load_processor,
     prepare_image,
     read_format,
@@ -49,7 +50,7 @@ from lychee_export.families.samples import encode, sample_images
 from lychee_export.families.siglip_tokenizer import canonical_tokenizer, is_canonical, lower_cased
 from lychee_export.families.text_format import TextFormat, plain_tokenizer
 
-__all__ = ["FAMILY", "NaFlexVisionEncoder", "TextEncoder", "VisionEncoder", "load"]
+__all__ = ["FAMILY", "NaFlexVisionEncoder", "TextEncoder", "load"]
 
 _NAFLEX = "siglip2"
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -91,32 +92,6 @@ class TextEncoder(nn.Module):
         return functional.normalize(features.float(), dim=-1)
 
 
-class VisionEncoder(nn.Module):
-    """Embed images of the one size.
-
-    Args:
-        model: The transformers model; its weights are shared, not copied.
-        normalization: The normalization that the checkpoint's image processor does.
-    """
-
-    def __init__(self, model: SiglipModel, normalization: Normalization) -> None:
-        super().__init__()
-        self.normalization = normalization
-        self.vision_model = model.vision_model
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """Embed images.
-
-        Args:
-            pixel_values: uint8, (batch_size, 3, height, width), RGB.
-
-        Returns:
-            float32, (batch_size, embedding_dim), rows of unit length.
-        """
-        features = self.vision_model(pixel_values=self.normalization(pixel_values)).pooler_output
-        return functional.normalize(features.float(), dim=-1)
-
-
 class NaFlexVisionEncoder(nn.Module):
     """Embed images on one square grid of patches.
 
@@ -146,7 +121,7 @@ class NaFlexVisionEncoder(nn.Module):
         self.positions = nn.Buffer(positions)  # (1, num_patches, hidden_size)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Embed images, as VisionEncoder does."""
+        """Embed images, as PooledVisionEncoder does."""
         edge, side = self.grid, self.patch_size
         pixels = self.normalization(pixel_values).reshape(-1, 3, edge, side, edge, side)
         patches = pixels.permute(0, 2, 4, 3, 5, 1).reshape(-1, edge * edge, side * side * 3)  # channels last
@@ -176,7 +151,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
         vision_encoder = NaFlexVisionEncoder(model, Normalization.of(processor), grid)
         image_format = ImageFormat(grid * side, grid * side, read_resampling(source, processor))
     else:
-        vision_encoder = VisionEncoder(model, Normalization.of(processor))
+        vision_encoder = PooledVisionEncoder(model.vision_model, Normalization.of(processor))
         image_format = read_format(source, processor, vision.image_size, vision.image_size)
     scale, bias = (1.0, 0.0)
     if source.weights:

@@ -39,7 +39,6 @@ def draw_needs(needs: Sequence[Need], limit_bytes: int | None, path: Path) -> No
         path: The PNG file to write; its folder must exist.
 
     Raises:
-        InstallationError: matplotlib is not installed.
         ConfigurationError: The file cannot be written.
     """
     growing = [

@@ -119,15 +119,12 @@ def _report_need(
     *,
     images: bool,
 ) -> None:
-    from lychee_loadtest.charts import require_charts
     from lychee_loadtest.memory.chart import draw_needs
     from lychee_loadtest.memory.plan import answer, describe_question, notes, plan_memory
     from lychee_loadtest.memory.report import need_table, needs_json, reserved_warnings
     from lychee_loadtest.memory.size_text import parse_size
 
     limit_bytes = None if limit is None else parse_size(limit)
-    if output is not None:
-        require_charts()
     measurements = _measure(repository, config_name, tokens)
     if images and not any(model.reads_images for model in measurements):
         raise LycheeServerError(f"--images: no model in {repository} reads images. Leave it out.")

@@ -50,11 +50,6 @@ class ServedModel:
         return any(entry["name"] == IMAGE_INPUT for entry in self.config.get("input", []))
 
     @property
-    def max_run_elements(self) -> int:
-        """Most elements of the largest input in one run, after which the backend slices a batch; 0: no bound."""
-        return int(self.config.get("parameters", {}).get("max_run_elements", {}).get("string_value", 0))
-
-    @property
     def wants_gpu(self) -> bool:
         """Whether an instance is to run on a GPU."""
         return any(group.get("kind") == "KIND_GPU" for group in self.config.get("instance_group", []))

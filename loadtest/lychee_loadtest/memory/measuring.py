@@ -83,13 +83,11 @@ def summarize(model: ServedModel, size: int | None, result: Mapping[str, Any], l
     readings, batches = result["readings"], result["batches"]
     on_gpu = readings["loaded"]["device_bytes"] > 0
     now, peak = ("device_bytes", "device_bytes") if on_gpu else ("rss_bytes", "peak_bytes")
-    elements = result["row_elements"]
-    bound = model.max_run_elements
     last = batches[-1] if batches else readings["loaded"]
     row = SizeRun(
         size=size,
         row_bytes=result["row_bytes"],
-        rows_per_run=max(1, bound // elements) if bound and elements else None,
+        rows_per_run=result["rows_per_run"],
         runs=tuple(BatchRun(entry["rows"], entry[peak]) for entry in batches),
         arena_bytes=_arena_bytes(log),
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -69,31 +68,31 @@ def probe(task: Mapping[str, Any]) -> dict[str, Any]:
     runner = _open(backend, Path(task["path"]), task["config"], on_gpu)
     readings["loaded"] = _reading(on_gpu)
     batches: list[dict[str, int]] = []
-    row_elements = row_bytes = 0
+    bound, row_bytes = None, 0
     if runner.inputs:
         smallest = {name: min(size, SMALLEST_SIZE) for name, size in task["axes"].items()}
         runner.run([runner.zeros(smallest)])
         readings["first"] = _reading(on_gpu)
         row = runner.zeros(task["axes"])
-        row_elements = max(array.size for array in row.values())
+        bound = rows_per_run(task["config"], max(array.size for array in row.values()))
         row_bytes = sum(array.nbytes for array in row.values())
         for batch in task["batches"]:
-            if batch == 1 or batch <= rows_per_run(task["config"], row_elements):
+            if bound is None or batch <= bound:
                 batches.append({"rows": batch, **_run_batch(runner, row, batch, on_gpu)})
     return {
         "readings": readings,
         "execution": runner.execution,
         "batches": batches,
-        "row_elements": row_elements,
+        "rows_per_run": bound,
         "row_bytes": row_bytes,
         "heap_used_bytes": read_heap(),
     }
 
 
-def rows_per_run(config: Mapping[str, Any], row_elements: int) -> float:
-    """Return after how many rows the backend slices a batch; infinity without such a bound."""
+def rows_per_run(config: Mapping[str, Any], row_elements: int) -> int | None:
+    """Return after how many rows the backend slices a batch; None without such a bound."""
     bound = int(config.get("parameters", {}).get("max_run_elements", {}).get("string_value", 0))
-    return max(1, bound // row_elements) if bound and row_elements else math.inf
+    return max(1, bound // row_elements) if bound and row_elements else None
 
 
 class Runner:

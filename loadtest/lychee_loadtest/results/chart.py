@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from lychee_loadtest.charts import COLORS, MARKERS, new_chart, save_chart
 from lychee_loadtest.results.results import CallStatistics, LoadTestResults, Period
 
 if TYPE_CHECKING:
@@ -26,12 +27,8 @@ def draw_results(results: LoadTestResults, path: Path) -> None:
         path: The PNG file to write; its folder exists.
 
     Raises:
-        InstallationError: matplotlib is not installed.
         ConfigurationError: The file cannot be written.
     """
-    from lychee_loadtest.charts import COLORS, MARKERS, new_chart, require_charts, save_chart
-
-    require_charts()
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     lanes = _lanes(results)

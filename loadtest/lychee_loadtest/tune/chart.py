@@ -19,7 +19,6 @@ def draw_studies(studies: Sequence[Study], machine: Mapping[str, Any], model_id:
     """Draw all curves, and write them as PNG.
 
     Raises:
-        InstallationError: matplotlib is not installed.
         ConfigurationError: The file cannot be written.
     """
     title = f"{model_id}: {machine['cpu']}, {machine['cores']} cores, {machine['date']}"

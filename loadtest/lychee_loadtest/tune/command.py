@@ -19,7 +19,6 @@ from lychee_server.repository import check_repository
 from lychee_server.triton import TritonServer
 from tritonclient.grpc import model_config_pb2
 
-from lychee_loadtest.charts import require_charts
 from lychee_loadtest.machine import describe_machine
 from lychee_loadtest.tune.chart import draw_studies
 from lychee_loadtest.tune.choice import Bounds
@@ -75,7 +74,6 @@ def tune(
         LycheeServerError: Something is missing, not writable, or no setting is within the limits.
         ConfigurationError: A file cannot be written.
     """
-    require_charts()
     subjects = _choose_executions(target, _read_subjects(target), say)
     for subject in subjects:
         if _runs_on_gpu(subject):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import struct
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import matplotlib as mpl
 import pytest
 from lychee_client import ConfigurationError
 from lychee_loadtest import charts
-from lychee_server.errors import InstallationError
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -44,10 +42,3 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     figure, _ = charts.new_chart("")
     with pytest.raises(ConfigurationError, match=r"absent/chart\.png cannot be written"):
         charts.save_chart(figure, tmp_path / "absent" / "chart.png")
-
-
-def test_without_matplotlib_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(charts, "find_spec", importlib.util.find_spec)
-    with pytest.raises(InstallationError, match=r"pip install 'lychee-rerank-server\[charts\]'"):
-        charts.new_chart("")

@@ -16,7 +16,6 @@ input {{ name: "input_ids" data_type: TYPE_INT64 dims: -1 }}
 input {{ name: "pixel_values" data_type: TYPE_UINT8 dims: -1 }}
 instance_group {{ count: {count} kind: KIND_CPU }}
 instance_group {{ count: 1 kind: {kind} }}
-parameters {{ key: "max_run_elements" value {{ string_value: "4096" }} }}
 parameters {{ key: "maximum.input_ids" value {{ string_value: "9" }} }}
 parameters {{ key: "maximum.num_patches" value {{ string_value: "960" }} }}
 parameters {{ key: "maximum.sequence_length" value {{ string_value: "1024" }} }}
@@ -43,7 +42,7 @@ def test_the_version_that_is_served_counts_with_its_external_data(models: Path) 
     (encoder,) = read_deployment(models)
     assert encoder.path == models / "encoder" / "3" / "model.onnx"
     assert encoder.file_bytes == len(b"graph" + b"weights")
-    assert (encoder.instances, encoder.max_batch_size, encoder.max_run_elements) == (3, 8, 4096)
+    assert (encoder.instances, encoder.max_batch_size) == (3, 8)
     assert encoder.reads_images
     assert not encoder.wants_gpu
 

@@ -10,6 +10,7 @@ import pytest
 from lychee_loadtest.memory import measuring
 from lychee_loadtest.memory.deployment import ServedModel
 from lychee_loadtest.memory.measuring import MeasurementError, measure_model, summarize
+from lychee_loadtest.memory.probe import rows_per_run
 
 MB = 1_000_000
 CONFIG: dict[str, Any] = {"name": "e", "parameters": {"max_run_elements": {"string_value": "2048"}}}
@@ -38,7 +39,7 @@ def result(device_mb: int = 0) -> dict[str, Any]:
     return {
         "readings": {"empty": empty, "loaded": loaded},
         "batches": [{"rows": 1, **reading(310, 320, device_mb=3 * device_mb)}],
-        "row_elements": 512,
+        "rows_per_run": rows_per_run(CONFIG, 512),
         "row_bytes": 8192,
         "execution": {"provider": "P", "precision": "fp32"},
         "heap_used_bytes": 200 * MB,
@@ -51,6 +52,10 @@ def test_readings_become_floor_peaks_and_what_bounds_a_run() -> None:
     assert (found.load_peak_bytes, found.heap_used_bytes, found.heap_resident_bytes) == (700 * MB, 200 * MB, 270 * MB)
     (size,) = found.sizes
     assert (size.size, size.row_bytes, size.rows_per_run, size.runs[0].peak_bytes) == (512, 8192, 4, 320 * MB)
+
+
+def test_no_bound_slices_no_batch_and_a_large_row_runs_alone() -> None:
+    assert (rows_per_run({}, 512), rows_per_run(CONFIG, 4096)) == (None, 1)
 
 
 def test_the_arena_is_what_it_reserved_without_the_weights_in_it() -> None:
