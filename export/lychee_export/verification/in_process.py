@@ -22,7 +22,7 @@ from lychee_client.repository import MODEL_FILENAME, newest_version
 from lychee_client.transports.base import ControlRequest, InferResponse, Request, Tensor
 from tritonclient.grpc import model_config_pb2
 
-from lychee_export.errors import RepositoryError, ValidationError
+from lychee_export.errors import RepositoryIOError, ValidationError
 from lychee_export.onnx.runtime import open_session
 from lychee_export.verification.model_files import read_config
 
@@ -90,7 +90,7 @@ class InProcessTransport:
         if name not in self._configs:
             try:
                 self._configs[name] = read_config(self._repository, name)
-            except RepositoryError as error:
+            except RepositoryIOError as error:
                 raise ModelNotReadyError(str(error), model_name=name) from error
         return self._configs[name]
 
@@ -113,13 +113,13 @@ def check_golden_pairs_in_process(repository: Path) -> GoldenReport:
     """Replay a repository's golden pairs with the client's own preprocessing and the repository's own files.
 
     Raises:
-        RepositoryError: The client cannot use the repository, or a pair cannot be scored.
+        RepositoryIOError: The client cannot use the repository, or a pair cannot be scored.
     """
     try:
         with in_process_client(repository) as client:
             return client.check_golden_pairs(timeout_s=None)
     except LycheeError as error:
-        raise RepositoryError(f"the client cannot use {repository}: {error}") from error
+        raise RepositoryIOError(f"the client cannot use {repository}: {error}") from error
 
 
 def _check_request(name: str, config: model_config_pb2.ModelConfig, inputs: Mapping[str, Tensor]) -> None:

@@ -16,7 +16,7 @@ import pytest
 import typer
 from lychee_export import estimate, exporter
 from lychee_export.cli import register
-from lychee_export.errors import RepositoryError
+from lychee_export.errors import RepositoryIOError
 from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint, Piece
 from lychee_export.repository.workspace import Workspace
@@ -114,7 +114,7 @@ def test_too_little_disk_space_is_found_out_first(
     load(weighted)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _: usage(10, 9, 1_000_000))
-    with pytest.raises(RepositoryError, match=r"needs 0\.00 GB in .*models, and 0\.00 GB are free"):
+    with pytest.raises(RepositoryIOError, match=r"needs 0\.00 GB in .*models, and 0\.00 GB are free"):
         export_checkpoint("toy", tmp_path / "models")
     assert not (tmp_path / "models").exists()
 
@@ -131,7 +131,7 @@ def test_full_disk_leaves_the_repository_untouched(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(exporter, "export_onnx", export)
-    with pytest.raises(RepositoryError, match="No space left on device; it is as it was"):
+    with pytest.raises(RepositoryIOError, match="No space left on device; it is as it was"):
         export_checkpoint("toy", tmp_path, "w8")
     assert snapshot(tmp_path) == before
 
@@ -139,7 +139,7 @@ def test_full_disk_leaves_the_repository_untouched(
 def test_repository_that_cannot_be_made_is_reported(tmp_path: Path, toy: Checkpoint, load: Load) -> None:
     load(toy)
     (tmp_path / "file").write_text("")
-    with pytest.raises(RepositoryError, match="cannot write the model repository"):
+    with pytest.raises(RepositoryIOError, match="cannot write the model repository"):
         export_checkpoint("toy", tmp_path / "file")
 
 

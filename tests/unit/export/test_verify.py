@@ -20,7 +20,7 @@ from lychee_client import Image, LycheeClient, ModelNotReadyError, RequestReject
 from lychee_client.cli import add_commands, app
 from lychee_client.transports.base import ControlRequest, InferRequest
 from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, TensorSpec
-from lychee_export.errors import RepositoryError
+from lychee_export.errors import RepositoryIOError
 from lychee_export.families import GoldenPair, Reference
 from lychee_export.repository.assets import CLIENT_ASSETS, build_client_assets
 from lychee_export.repository.triton_config import model_config
@@ -265,7 +265,7 @@ def test_only_the_tensors_that_were_asked_for_come_back(exported: Path) -> None:
 
 def test_a_file_that_is_no_model_is_a_repository_error(models: Path) -> None:
     (models / "text_encoder" / "1" / "model.onnx").write_bytes(b"no model")
-    with pytest.raises(RepositoryError, match=r"text_encoder cannot be loaded"):
+    with pytest.raises(RepositoryIOError, match=r"text_encoder cannot be loaded"):
         check_golden_pairs_in_process(models)
 
 
