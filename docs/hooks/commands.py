@@ -1,4 +1,4 @@
-"""What mkdocs does beside building pages: describe the commands of `lychee`, and refuse pages that call other sites."""
+"""What mkdocs does beside building pages: describe commands and settings, and refuse pages that call other sites."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from typing import Any
 import typer
 import typer.main
 from lychee_client.cli import add_commands, app
+from lychee_server.gateway.settings import GatewaySettings, variable_of
 from mkdocs.exceptions import PluginError
 from typer.cli import get_docs_for_click
 
 PAGE = "reference/cli.md"
 MARKER = "<!-- every command -->"
+SETTINGS_MARKER = "<!-- every setting of the gateway -->"
 EXTERNAL = re.compile(r"""<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//""")
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Put the description of every command in the place of the marker."""
+    """Put the descriptions of every command and of the gateway's settings in the places of the markers."""
     if page.file.src_uri != PAGE:
         return markdown
-    if MARKER not in markdown:
-        raise PluginError(f"docs/{PAGE} lacks the line {MARKER}")
+    for marker in (MARKER, SETTINGS_MARKER):
+        if marker not in markdown:
+            raise PluginError(f"docs/{PAGE} lacks the line {marker}")
     listed = set(re.findall(r"^\| `lychee ([\w-]+)", markdown, re.MULTILINE))
     text = describe_commands()
     described = set(re.findall(r"^### `lychee ([\w-]+)`", text, re.MULTILINE))
@@ -29,7 +32,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         raise PluginError(
             f"the table of docs/{PAGE} and the installed commands differ in {', '.join(sorted(listed ^ described))}"
         )
-    return markdown.replace(MARKER, text)
+    return markdown.replace(MARKER, text).replace(SETTINGS_MARKER, describe_settings())
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
@@ -53,6 +56,15 @@ def describe_commands() -> str:
     text = re.sub(r"^Example: (.*)$", r"```sh\n\1\n```", text, flags=re.MULTILINE)
     blocks = re.split(r"(^```.*?^```$)", text, flags=re.MULTILINE | re.DOTALL)
     return "".join(block if block.startswith("```") else _escape(block) for block in blocks)
+
+
+def describe_settings() -> str:
+    """Return a table in Markdown of every setting of the gateway: its variable, its default and what it means."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in GatewaySettings.model_fields.items():
+        default = "" if field.default in (None, (), "") else f"`{str(field.default).removesuffix('.0')}`"
+        rows.append(f"| `{variable_of(name)}` | {default} | {_escape(field.description or '')} |")
+    return "\n".join(rows)
 
 
 def _escape(text: str) -> str:

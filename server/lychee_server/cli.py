@@ -19,8 +19,9 @@ from lychee_server import defaults, load_report, processes, state
 from lychee_server.errors import AlreadyRunningError, LycheeServerError
 from lychee_server.execution import format_budget, parse_budget
 from lychee_server.gateway.cli import gateway as gateway_command
+from lychee_server.gateway.cli import setting
 from lychee_server.gateway.process import GatewayChoice, GatewayProcess
-from lychee_server.gateway.settings import DEFAULT_HOST, DEFAULT_PORT
+from lychee_server.gateway.settings import DEFAULT_HOST, DEFAULT_PORT, GatewaySettings
 from lychee_server.status import read_models, read_status
 from lychee_server.status_text import describe_server
 from lychee_server.termination import raise_on_sigterm
@@ -43,21 +44,11 @@ def load(
     repository: Annotated[
         Path, typer.Option(envvar="LYCHEE_REPOSITORY", help="Folder that `lychee export` wrote.")
     ] = Path("model_repository"),
-    host: Annotated[
-        str, typer.Option(envvar="LYCHEE_GATEWAY_HOST", help="Address of page and REST API; 0.0.0.0 for all.")
-    ] = DEFAULT_HOST,
-    port: Annotated[
-        int,
-        typer.Option(envvar="LYCHEE_GATEWAY_PORT", min=0, max=65535, help="Port of both; 0 picks a free one."),
-    ] = DEFAULT_PORT,
-    web: Annotated[
-        bool, typer.Option("--web/--no-web", envvar="LYCHEE_GATEWAY_WEB", help="Serve the page beside the REST API.")
-    ] = True,
+    host: Annotated[str, setting("host")] = DEFAULT_HOST,
+    port: Annotated[int, setting("port")] = DEFAULT_PORT,
+    web: Annotated[bool, setting("web")] = True,
     gateway: Annotated[bool, typer.Option("--gateway/--no-gateway", help="Without: Triton alone.")] = True,
-    max_img_size: Annotated[
-        int | None,
-        typer.Option(envvar="LYCHEE_GATEWAY_MAX_IMG_SIZE", min=1, help="Most pixels of an image, as a square's side."),
-    ] = None,
+    max_img_size: Annotated[int | None, setting("max_img_size")] = None,
     flash_attn: Annotated[bool, typer.Option("--flash-attn", help="Say what fused attention does here.")] = False,
     log_level: Annotated[
         Literal["ERROR", "WARNING", "INFO", "VERBOSE"],
@@ -99,6 +90,8 @@ def load(
     """
     with _report_errors():
         budget = parse_budget(error_budget)
+        if gateway:  # a variable that cannot be used is better found before Triton starts
+            GatewaySettings(host=host, port=port, web=web, max_img_size=max_img_size)
     server = TritonServer(
         repository,
         host=triton_host,

@@ -20,9 +20,7 @@ from deployment import (
     read_services,
     run_compose,
 )
-from lychee_server.gateway import cli
-from typer.main import get_command_from_info
-from typer.models import CommandInfo
+from lychee_server.gateway.settings import ENVIRONMENT_PREFIX, GatewaySettings, variable_of
 
 PROFILES = ("cache", "export", "gpu", "loadtest", "observability", "tensorrt")
 HARDENED = ("export", "gateway", "grafana", "locust", "prometheus", "redis")
@@ -131,15 +129,11 @@ def test_only_the_gateway_reaches_redis(services: dict[str, Any]) -> None:
     }
 
 
-def test_every_option_of_the_gateway_reaches_its_container(raw: dict[str, Any]) -> None:
-    command = get_command_from_info(
-        CommandInfo(name="gateway", callback=cli.gateway), pretty_exceptions_short=False, rich_markup_mode=None
-    )
-    variables = {str(parameter.envvar) for parameter in command.params if parameter.envvar}
-    variables |= {cli.KEYS_VARIABLE}
-    environment = set(raw["services"]["gateway"]["environment"])
-    expected = variables - {cli.ENVIRONMENT_PREFIX + name for name in NEEDS_A_MOUNT}
-    assert {name for name in environment if name.startswith(cli.ENVIRONMENT_PREFIX)} == expected
+def test_every_setting_of_the_gateway_reaches_its_container(raw: dict[str, Any]) -> None:
+    variables = {variable_of(name) for name in GatewaySettings.model_fields}
+    expected = variables - {ENVIRONMENT_PREFIX + name for name in NEEDS_A_MOUNT}
+    environment = raw["services"]["gateway"]["environment"]
+    assert {name for name in environment if name.startswith(ENVIRONMENT_PREFIX)} == expected
 
 
 def test_gateway_has_longer_to_stop_than_its_calls_to_end(services: dict[str, Any]) -> None:

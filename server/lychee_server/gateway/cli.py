@@ -2,99 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import re
-from pathlib import Path
-from typing import Annotated, Any, Final
+import inspect
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import typer
 
 from lychee_server.errors import LycheeServerError
-from lychee_server.gateway import settings as defaults
-from lychee_server.gateway.settings import GatewaySettings, LogLevel
+from lychee_server.gateway.settings import GatewaySettings, option_of, variable_of
 
-ENVIRONMENT_PREFIX: Final = "LYCHEE_GATEWAY_"
-KEYS_VARIABLE: Final = f"{ENVIRONMENT_PREFIX}API_KEYS"
 EXIT_FAILED: Final = 1
+VARIABLE_ONLY: Final = frozenset({"api_keys"})  # everyone on the machine can read the arguments of a process
 
 
-def _option(variable: str, help: str, *flags: str, **limits: Any) -> Any:
-    """Return an option that the environment variable LYCHEE_GATEWAY_<variable> can give too."""
-    return typer.Option(*flags, envvar=ENVIRONMENT_PREFIX + variable, help=help, **limits)
+def setting(name: str) -> Any:
+    """Return the option of a setting, for `Annotated`."""
+    field = GatewaySettings.model_fields[name]
+    flag = option_of(name)
+    flags = f"{flag}/--no-{flag.removeprefix('--')}" if field.annotation is bool else flag
+    return typer.Option(flags, envvar=variable_of(name), help=field.description, metavar=_metavar(field.annotation))
 
 
-def gateway(
-    triton_url: Annotated[
-        str, _option("TRITON_URL", "Triton: HOST:PORT for gRPC, http://HOST:PORT for HTTP.")
-    ] = defaults.DEFAULT_TRITON_URL,
-    triton_metrics_url: Annotated[
-        str | None, _option("TRITON_METRICS_URL", "Triton's metrics, for the page's status tab.")
-    ] = None,
-    host: Annotated[str, _option("HOST", "Address to listen on; 0.0.0.0 for all.")] = defaults.DEFAULT_HOST,
-    port: Annotated[
-        int, _option("PORT", "Port to listen on; 0 picks a free one.", min=0, max=65535)
-    ] = defaults.DEFAULT_PORT,
-    web: Annotated[bool, _option("WEB", "Serve the web page too.")] = True,
-    max_img_size: Annotated[
-        int | None, _option("MAX_IMG_SIZE", "Most pixels of one image, as the side of a square.", min=1)
-    ] = None,
-    policy: Annotated[
-        str, _option("POLICY", "Policy where a request names none: strict, balanced or exploratory.")
-    ] = defaults.DEFAULT_POLICY,
-    calibration_path: Annotated[
-        Path | None, _option("CALIBRATION", "File of `lychee calibrate` that decides instead.", "--calibration")
-    ] = None,
-    timeout_s: Annotated[
-        float, _option("TIMEOUT_S", "Seconds for one call, and the most that a request may name.")
-    ] = defaults.DEFAULT_TIMEOUT_S,
-    api_keys_path: Annotated[
-        Path | None,
-        _option("API_KEYS_FILE", f"File with one key per line; {KEYS_VARIABLE} works too.", "--api-keys-file"),
-    ] = None,
-    image_hosts: Annotated[
-        list[str] | None,
-        _option(
-            "IMAGE_HOSTS", "Host whose image URLs are fetched, *.example.org for subdomains. Repeat.", "--image-host"
-        ),
-    ] = None,
-    max_request_mb: Annotated[
-        int, _option("MAX_REQUEST_MB", "Largest request body in MiB.", min=1)
-    ] = defaults.DEFAULT_MAX_REQUEST_MB,
-    max_documents: Annotated[
-        int, _option("MAX_DOCUMENTS", "Most documents of one request.", min=1)
-    ] = defaults.DEFAULT_MAX_DOCUMENTS,
-    max_concurrency: Annotated[
-        int, _option("MAX_CONCURRENCY", "Calls computed at the same time.", min=1)
-    ] = defaults.DEFAULT_MAX_CONCURRENCY,
-    max_waiting: Annotated[
-        int, _option("MAX_WAITING", "Calls that may wait for their turn; more are answered with 429.", min=0)
-    ] = defaults.DEFAULT_MAX_WAITING,
-    cache_mb: Annotated[
-        int, _option("CACHE_MB", "Size of the embedding cache in MiB; 0 switches it off.", min=0)
-    ] = defaults.DEFAULT_CACHE_MB,
-    redis_url: Annotated[
-        str | None, _option("REDIS_URL", "Redis that keeps the embeddings instead, redis://HOST:PORT/0.")
-    ] = None,
-    health_latency_ms: Annotated[
-        float, _option("HEALTH_LATENCY_MS", "A pair that takes longer makes /health answer degraded.")
-    ] = defaults.DEFAULT_HEALTH_LATENCY_MS,
-    drain_timeout_s: Annotated[
-        float, _option("DRAIN_TIMEOUT_S", "Seconds that calls in flight get when the gateway stops.")
-    ] = defaults.DEFAULT_DRAIN_TIMEOUT_S,
-    log_level: Annotated[LogLevel, _option("LOG_LEVEL", "What is logged, as JSON lines.")] = "INFO",
-    error_log_path: Annotated[
-        Path | None, _option("ERROR_LOG", "File that gets the errors too; otherwise standard error.", "--error-log")
-    ] = None,
-    log_content: Annotated[bool, _option("LOG_CONTENT", "Write texts into the log.", "--log-content")] = False,
-    root_path: Annotated[
-        str, _option("ROOT_PATH", "Path under which a proxy serves the gateway, such as /rerank.")
-    ] = "",
-) -> None:
+def gateway(context: typer.Context, **options: Any) -> None:
     """Serve REST, health, metrics and the web page in front of a running Triton."""
-    options = {name: value for name, value in locals().items() if name != "image_hosts"}
-    keys = tuple(re.findall(r"[^\s,]+", os.environ.get(KEYS_VARIABLE, "")))
     try:
-        settings = GatewaySettings(api_keys=keys, image_hosts=tuple(image_hosts or ()), **options)
+        settings = GatewaySettings(**{name: value for name, value in options.items() if _is_argument(context, name)})
         from lychee_server.gateway.server import serve  # FastAPI and gradio take a while to import
 
         code = serve(settings)
@@ -102,3 +34,35 @@ def gateway(
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from error
     raise typer.Exit(code)
+
+
+def _is_argument(context: typer.Context, name: str) -> bool:
+    """Tell whether an option stands on the command line; the settings read variables and defaults themselves."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _metavar(annotation: Any) -> str | None:
+    """Return what `--help` calls a value."""
+    choices = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return f"<{'|'.join(choices)}>"
+    kind = choices[0] if choices else annotation
+    return None if kind is bool else f"<{kind.__name__.lower()}>"
+
+
+def _parameters() -> Iterator[inspect.Parameter]:
+    """Yield the parameters that Typer makes options from: all but switches as texts, for the settings to read."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    yield inspect.Parameter("context", kind, annotation=typer.Context)
+    for name, field in GatewaySettings.model_fields.items():
+        if name in VARIABLE_ONLY:
+            continue
+        read_as: Any = bool if field.annotation is bool else str | None
+        default = field.default if field.annotation is bool or field.default is None else str(field.default)
+        if field.default == ():  # an option that is repeated
+            read_as, default = list[str] | None, None
+        yield inspect.Parameter(name, kind, annotation=Annotated[read_as, setting(name)], default=default)
+
+
+gateway.__signature__ = inspect.Signature(list(_parameters()))  # type: ignore[attr-defined]

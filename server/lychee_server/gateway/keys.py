@@ -51,7 +51,7 @@ class ApiKeys:
         Raises:
             SettingsError: See the class.
         """
-        return cls(settings.api_keys, settings.api_keys_path)
+        return cls(settings.api_keys, settings.api_keys_file)
 
     @property
     def required(self) -> bool:

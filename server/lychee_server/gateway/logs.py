@@ -113,12 +113,12 @@ def configure_logging(settings: GatewaySettings) -> None:
 
 
 def _error_handler(settings: GatewaySettings) -> logging.Handler:
-    if settings.error_log_path is None:
+    if settings.error_log is None:
         return logging.StreamHandler(sys.stderr)
     try:
-        return WatchedFileHandler(settings.error_log_path, encoding="utf-8")
+        return WatchedFileHandler(settings.error_log, encoding="utf-8")
     except OSError as error:
         raise SettingsError(
-            f"--error-log is {settings.error_log_path}, which cannot be opened ({error.strerror}); expected a file in "
+            f"--error-log is {settings.error_log}, which cannot be opened ({error.strerror}); expected a file in "
             "a folder that exists and that this user may write"
         ) from error

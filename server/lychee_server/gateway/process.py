@@ -103,7 +103,7 @@ class GatewayProcess:
         """Start it; it waits for Triton itself."""
         choice = self._choice
         command = [sys.executable, "-m", "lychee_server.gateway", "--triton-url", server.grpc_url]
-        command += ["--triton-metrics-url", server.metrics_url, "--host", self.host, "--port", str(self.port)]
+        command += ["--host", self.host, "--port", str(self.port)]
         command += ["--log-level", LOG_LEVELS.get(choice.log_level, choice.log_level)]
         command.append("--web" if choice.web else "--no-web")
         if choice.max_img_size is not None:

@@ -98,7 +98,7 @@ class Service:
         self._idle.set()
         self._manifest: Manifest | None = None
         try:
-            path = settings.calibration_path
+            path = settings.calibration
             self.policy: str | Calibration = settings.policy if path is None else Calibration.load(path)
             self._clients = SharedClient(self._connect(cache))
             self.health = Health(

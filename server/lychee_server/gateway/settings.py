@@ -1,130 +1,155 @@
-"""What a gateway is configured with, checked before anything starts."""
+"""What a gateway is configured with: name, type, limits, default and meaning of every setting, in one place."""
 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from lychee_client import POLICIES
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from lychee_server.errors import SettingsError
 
-DEFAULT_TRITON_URL: Final = "localhost:8001"
+ENVIRONMENT_PREFIX: Final = "LYCHEE_GATEWAY_"
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 7860
-DEFAULT_POLICY: Final = "balanced"
-DEFAULT_TIMEOUT_S: Final = 30.0
-DEFAULT_MAX_REQUEST_MB: Final = 64
-DEFAULT_MAX_DOCUMENTS: Final = 1000
-DEFAULT_MAX_CONCURRENCY: Final = 8
-DEFAULT_MAX_WAITING: Final = 64
-DEFAULT_CACHE_MB: Final = 256
-DEFAULT_HEALTH_LATENCY_MS: Final = 5000.0
-DEFAULT_DRAIN_TIMEOUT_S: Final = 30.0
+_POSITIVE: Final = "a positive, finite number"
+# What a message says was expected, by the type of pydantic's error.
+_EXPECTED: Final = {
+    "bool_parsing": "true or false",
+    "finite_number": _POSITIVE,
+    "float_parsing": "a number",
+    "greater_than": _POSITIVE,
+    "greater_than_equal": "at least {ge}",
+    "int_parsing": "a whole number",
+    "less_than_equal": "at most {le}",
+    "literal_error": "one of {expected}",
+    "value_error": "{error}",
+}
 
 LogLevel = Literal["ERROR", "WARNING", "INFO", "DEBUG"]
 
 
-@dataclass(frozen=True, slots=True)
-class GatewaySettings:
-    """Checked settings of one gateway.
-
-    Args:
-        triton_url: The URL of the Triton server, as LycheeClient takes it.
-        triton_metrics_url: The URL of its Prometheus metrics; nothing reads it at present.
-        host: The address to listen on.
-        port: The port to listen on; 0 picks a free one.
-        web: Whether to serve the page too.
-        max_img_size: See LycheeClient.
-        policy: The name of the policy that decides where a request names none.
-        calibration_path: The file of `lychee calibrate` that decides instead; `policy` is ignored then.
-        timeout_s: How many seconds a call may take where a request names no timeout, and the most that it may name.
-        api_keys: The keys that open the gateway. Empty, without a file of keys: it is open to everyone who reaches it.
-        api_keys_path: A file with one key per line, beside `api_keys`.
-        image_hosts: The hosts whose http(s) image URLs are fetched; "*.example.org" means every subdomain. Empty: none,
-            only data URLs are read.
-        max_request_mb: The largest body of a request, in 2**20 bytes.
-        max_documents: The most documents of one request.
-        max_concurrency: How many calls are computed at the same time.
-        max_waiting: How many calls may wait for their turn; what comes on top is answered with 429.
-        cache_mb: The size of the embedding cache in 2**20 bytes; 0 switches it off.
-        redis_url: The URL of a Redis, shared by several gateways, that keeps the embeddings; None: this process does.
-        health_latency_ms: A scored pair that takes longer makes the gateway `degraded`.
-        drain_timeout_s: How many seconds calls in flight get to finish when the gateway stops.
-        log_level: What is logged, as JSON lines on standard output.
-        error_log_path: A file that gets the errors too, for shipping; None: standard error.
-        log_content: Whether to write texts into the logs. Images and keys are never written.
-        root_path: The path under which a proxy serves the gateway, for example "/rerank".
-
-    Raises:
-        SettingsError: One of them cannot be used.
-    """
-
-    triton_url: str = DEFAULT_TRITON_URL
-    triton_metrics_url: str | None = None
-    host: str = DEFAULT_HOST
-    port: int = DEFAULT_PORT
-    web: bool = True
-    max_img_size: int | None = None
-    policy: str = DEFAULT_POLICY
-    calibration_path: Path | None = None
-    timeout_s: float = DEFAULT_TIMEOUT_S
-    api_keys: tuple[str, ...] = ()
-    api_keys_path: Path | None = None
-    image_hosts: tuple[str, ...] = ()
-    max_request_mb: int = DEFAULT_MAX_REQUEST_MB
-    max_documents: int = DEFAULT_MAX_DOCUMENTS
-    max_concurrency: int = DEFAULT_MAX_CONCURRENCY
-    max_waiting: int = DEFAULT_MAX_WAITING
-    cache_mb: int = DEFAULT_CACHE_MB
-    redis_url: str | None = None
-    health_latency_ms: float = DEFAULT_HEALTH_LATENCY_MS
-    drain_timeout_s: float = DEFAULT_DRAIN_TIMEOUT_S
-    log_level: LogLevel = "INFO"
-    error_log_path: Path | None = None
-    log_content: bool = False
-    root_path: str = ""
-
-    def __post_init__(self) -> None:
-        if self.policy not in POLICIES:
-            raise SettingsError(f"--policy is {self.policy!r}; expected one of {', '.join(POLICIES)}")
-        for name, least in (
-            ("max_request_mb", 1),
-            ("max_documents", 1),
-            ("max_concurrency", 1),
-            ("max_waiting", 0),
-            ("cache_mb", 0),
-        ):
-            value = getattr(self, name)
-            if value < least:
-                raise SettingsError(f"--{name.replace('_', '-')} is {value}; expected at least {least}")
-        for name in ("timeout_s", "health_latency_ms", "drain_timeout_s"):
-            value = getattr(self, name)
-            if not 0 < value < float("inf"):
-                raise SettingsError(f"--{name.replace('_', '-')} is {value}; expected a positive, finite number")
-        for host in self.image_hosts:
-            _check_image_host(host)
-        if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
-            raise SettingsError(f"--root-path is {self.root_path!r}; expected a path such as /rerank")
+def _split(value: Any) -> Any:
+    """Return the words of an environment variable; they are separated by spaces or commas."""
+    return tuple(re.findall(r"[^\s,]+", value)) if isinstance(value, str) else value
 
 
-def _check_image_host(host: str) -> None:
-    """Accept a host name or `*.` and a domain.
+def _check_policy(name: str) -> str:
+    if name not in POLICIES:
+        raise ValueError(f"one of {', '.join(POLICIES)}")
+    return name
 
-    Raises:
-        SettingsError: It is a URL, an address, or a wildcard for everything.
-    """
+
+def _check_image_host(host: str) -> str:
+    """Accept a host name or `*.` and a domain; refuse a URL, an address, and a wildcard for everything."""
     name = host.removeprefix("*.")
     try:
         ipaddress.ip_address(name)
         is_address = True
     except ValueError:
         is_address = False
-    labels = name.split(".")
-    if is_address or not all(label and label.replace("-", "").isalnum() for label in labels):
-        raise SettingsError(
-            f"--image-host is {host!r}; expected a host name such as images.example.org, or *.example.org for every "
-            "subdomain, without scheme, port or path, and no address"
+    if is_address or not all(label and label.replace("-", "").isalnum() for label in name.split(".")):
+        raise ValueError(
+            "a host name such as images.example.org, or *.example.org for every subdomain, without scheme, port or "
+            "path, and no address"
         )
+    return host
+
+
+def _check_root_path(path: str) -> str:
+    if path and (not path.startswith("/") or path.endswith("/")):
+        raise ValueError("a path such as /rerank")
+    return path
+
+
+_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+_Hosts = Annotated[tuple[Annotated[str, AfterValidator(_check_image_host)], ...], NoDecode, BeforeValidator(_split)]
+
+
+class GatewaySettings(BaseSettings):
+    """Checked settings of one gateway.
+
+    What an argument does not say, the variable LYCHEE_GATEWAY_<NAME> does, and what neither says, the default. The
+    options of `lychee gateway` and the table of the documentation are made from these fields. A field with `repr=False`
+    may hold a secret or a path: neither messages nor the page show its value.
+
+    Raises:
+        SettingsError: One of them cannot be used.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True, frozen=True, hide_input_in_errors=True
+    )
+
+    triton_url: str = Field("localhost:8001", description="Triton: HOST:PORT for gRPC, http://HOST:PORT for HTTP.")
+    host: str = Field(DEFAULT_HOST, description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(DEFAULT_PORT, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    web: bool = Field(True, description="Serve the web page beside the REST API.")
+    max_img_size: int | None = Field(None, ge=1, description="Most pixels of one image, as the side of a square.")
+    policy: Annotated[str, AfterValidator(_check_policy)] = Field(
+        "balanced", description="Policy where a request names none: strict, balanced or exploratory."
+    )
+    calibration: Path | None = Field(
+        None, repr=False, description="File of `lychee calibrate` that decides instead of the policy."
+    )
+    timeout_s: _Seconds = Field(30.0, description="Seconds for one call, and the most that a request may name.")
+    api_keys: _Words = Field(
+        (), repr=False, description="Keys that open the gateway. Without any, it is open to everyone who reaches it."
+    )
+    api_keys_file: Path | None = Field(
+        None, repr=False, description=f"File with one key per line; {ENVIRONMENT_PREFIX}API_KEYS works too."
+    )
+    image_hosts: _Hosts = Field(
+        (), description="Host whose image URLs are fetched, *.example.org for subdomains. Repeat."
+    )
+    max_request_mb: int = Field(64, ge=1, description="Largest request body in MiB.")
+    max_documents: int = Field(1000, ge=1, description="Most documents of one request.")
+    max_concurrency: int = Field(8, ge=1, description="Calls computed at the same time.")
+    max_waiting: int = Field(64, ge=0, description="Calls that may wait for their turn; more are answered with 429.")
+    cache_mb: int = Field(256, ge=0, description="Size of the embedding cache in MiB; 0 switches it off.")
+    redis_url: str | None = Field(
+        None, repr=False, description="Redis that keeps the embeddings instead, redis://HOST:PORT/0."
+    )
+    health_latency_ms: _Seconds = Field(5000.0, description="A pair that takes longer makes /health answer degraded.")
+    drain_timeout_s: _Seconds = Field(30.0, description="Seconds that calls in flight get when the gateway stops.")
+    log_level: LogLevel = Field("INFO", description="What is logged, as JSON lines on standard output.")
+    error_log: Path | None = Field(
+        None, repr=False, description="File that gets the errors too; otherwise standard error."
+    )
+    log_content: bool = Field(False, description="Write texts into the log; images and keys are never written.")
+    root_path: Annotated[str, AfterValidator(_check_root_path)] = Field(
+        "", description="Path under which a proxy serves the gateway, such as /rerank."
+    )
+
+    def __init__(self, **arguments: Any) -> None:
+        try:
+            super().__init__(**arguments)
+        except ValidationError as error:
+            raise SettingsError("; ".join(_describe(problem, arguments) for problem in error.errors())) from error
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return ENVIRONMENT_PREFIX + name.upper()
+
+
+def option_of(name: str) -> str:
+    """Return the option of `lychee gateway` for a setting."""
+    return f"--{name.replace('_', '-')}" if name != "image_hosts" else "--image-host"  # is repeated
+
+
+def _describe(problem: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
+    """Say what is wrong with one setting, by the name under which it was given."""
+    name = str(problem["loc"][0])
+    field = GatewaySettings.model_fields.get(name)
+    if field is None:
+        return f"{name} is no setting; expected one of {', '.join(GatewaySettings.model_fields)}"
+    expected = _EXPECTED.get(problem["type"], problem["msg"]).format(**problem.get("ctx", {}))
+    seen = f"is {problem['input']!r}" if field.repr else "cannot be used"
+    return f"{option_of(name) if name in arguments else variable_of(name)} {seen}; expected {expected}"

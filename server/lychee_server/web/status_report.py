@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -22,28 +22,6 @@ from lychee_server.status import read_memory
 ANSWER_TIMEOUT_S: Final = 3.0
 DISTRIBUTIONS: Final = ("lychee-rerank-server", "lychee-rerank-client", "gradio", "fastapi", "tritonclient")
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-# Shown as they are; of the others only whether they are set, because they may hold keys, passwords or paths.
-PLAIN_SETTINGS: Final = (
-    "triton_url",
-    "host",
-    "port",
-    "policy",
-    "max_img_size",
-    "timeout_s",
-    "max_request_mb",
-    "max_documents",
-    "max_concurrency",
-    "max_waiting",
-    "cache_mb",
-    "health_latency_ms",
-    "drain_timeout_s",
-    "log_level",
-    "log_content",
-    "image_hosts",
-    "root_path",
-)
-HIDDEN_SETTINGS: Final = ("calibration_path", "redis_url", "error_log_path", "api_keys_path", "api_keys")
-
 SettingValue = str | int | float | bool | None
 
 
@@ -117,14 +95,13 @@ async def collect_status(service: Service) -> StatusReport:
 
 
 def describe_settings(settings: GatewaySettings) -> dict[str, SettingValue]:
-    """Return what may be shown of the settings, by their names in `lychee gateway --help`."""
-    values = asdict(settings)
+    """Return what may be shown of the settings: of those that may hold a secret or a path only whether they are set."""
     shown: dict[str, SettingValue] = {}
-    for name in PLAIN_SETTINGS:
-        value = values[name]
-        shown[name] = ", ".join(value) if isinstance(value, tuple | list) else value
-    for name in HIDDEN_SETTINGS:
-        shown[name] = bool(values[name])
+    for name, field in GatewaySettings.model_fields.items():
+        value = getattr(settings, name)
+        if not field.repr:
+            value = bool(value)
+        shown[name] = ", ".join(value) if isinstance(value, tuple) else value
     return shown
 
 

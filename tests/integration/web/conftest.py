@@ -72,8 +72,7 @@ class Gateway:
 @pytest.fixture(scope="session")
 def page_url(server: TritonServer) -> Iterator[str]:
     """Return the URL of a page whose gateway uses a real Triton."""
-    metrics_url = getattr(server, "metrics_url", None)
-    with Gateway(GatewaySettings(triton_url=server.grpc_url, triton_metrics_url=metrics_url)) as gateway:
+    with Gateway(GatewaySettings(triton_url=server.grpc_url)) as gateway:
         yield gateway.url
 
 

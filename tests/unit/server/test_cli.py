@@ -156,6 +156,16 @@ def test_load_names_a_missing_repository(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert "nowhere does not exist" in result.output
 
 
+def test_a_variable_of_the_gateway_that_cannot_be_used_is_found_before_triton_starts(
+    monkeypatch: pytest.MonkeyPatch, runner: Any
+) -> None:
+    monkeypatch.setenv("LYCHEE_GATEWAY_POLICY", "lenient")
+    result, server = runner("load")
+    assert result.exit_code == 1
+    assert "Error: LYCHEE_GATEWAY_POLICY is 'lenient'; expected one of strict" in result.output
+    assert server.pid is None
+
+
 @pytest.fixture
 def _right_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     set_golden_report(monkeypatch, passed=True, max_abs_error=0.001, tolerance=0.02)

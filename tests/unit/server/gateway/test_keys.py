@@ -32,7 +32,7 @@ def test_without_keys_none_is_required() -> None:
 def test_keys_come_from_settings_and_file(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text("# of the shop\nfrom-file\n\n  second-of-file  \r\n#disabled\n", encoding="utf-8")
-    api_keys = ApiKeys.load(GatewaySettings(api_keys=("from-settings",), api_keys_path=path))
+    api_keys = ApiKeys.load(GatewaySettings(api_keys=("from-settings",), api_keys_file=path))
     assert api_keys.required
     assert all(api_keys.accepts(key) for key in ("from-settings", "from-file", "second-of-file"))
     for wrong in (

@@ -122,7 +122,7 @@ from lychee_client import LycheeWarning
 from lychee_server.gateway.logs import configure_logging
 from lychee_server.gateway.settings import GatewaySettings
 path = Path(sys.argv[2]) if len(sys.argv) > 2 else None
-configure_logging(GatewaySettings(log_level=sys.argv[1], error_log_path=path))
+configure_logging(GatewaySettings(log_level=sys.argv[1], error_log=path))
 for name in ("lychee_server.access", "uvicorn.error", "PIL", "gradio", "asyncio"):
     for level in ("DEBUG", "INFO", "WARNING", "ERROR"):
         logging.getLogger(name).log(logging.getLevelName(level), f"{name} {level}")
@@ -176,4 +176,4 @@ def test_level_error_and_an_error_log_that_is_rotated(tmp_path: Path) -> None:
 
 def test_an_error_log_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"--error-log is .*absent/errors\.log, .* \(No such file"):
-        configure_logging(GatewaySettings(error_log_path=tmp_path / "absent" / "errors.log"))
+        configure_logging(GatewaySettings(error_log=tmp_path / "absent" / "errors.log"))

@@ -225,7 +225,7 @@ def test_statistics_and_status_come_from_the_server() -> None:
     run(ask)
 
 
-@pytest.mark.parametrize("settings", [{"triton_url": "nonsense"}, {"calibration_path": Path("missing.json")}])
+@pytest.mark.parametrize("settings", [{"triton_url": "nonsense"}, {"calibration": Path("missing.json")}])
 def test_settings_that_cannot_work_fail_at_the_start(settings: dict[str, Any]) -> None:
     with pytest.raises(SettingsError):
         Service(GatewaySettings(**settings))
