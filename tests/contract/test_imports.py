@@ -24,8 +24,8 @@ FOREIGN = {
     "evaluate/lychee_evaluate": "matplotlib numpy rich scipy sklearn typer",
     "export/lychee_export": "PIL google huggingface_hub numpy onnx onnx_ir onnxruntime onnxscript safetensors "
     "tokenizers torch transformers tritonclient typer",
-    "server/lychee_server": "PIL aiohttp fastapi google gradio jinja2 markupsafe numpy onnxruntime platformdirs "
-    "prometheus_client psutil pydantic pydantic_settings redis starlette tritonclient typer uvicorn yarl",
+    "server/lychee_server": "PIL aiohttp fastapi fastapi_offline google gradio jinja2 markupsafe numpy onnxruntime "
+    "platformdirs prometheus_client psutil pydantic pydantic_settings redis starlette tritonclient typer uvicorn yarl",
     "server/backends": f"numpy onnxruntime triton_python_backend_utils {BACKEND}",
     "loadtest/lychee_loadtest": "PIL aiohttp gevent google grpc locust matplotlib numpy onnx onnxruntime psutil "
     "pydantic pynvml rich scipy sklearn tokenizers torch transformers tritonclient typer",

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from importlib import metadata
 from typing import Final
 
-from fastapi import FastAPI
-from starlette.responses import HTMLResponse
+from fastapi import FastAPI, Security
+from fastapi.security import APIKeyHeader
+from fastapi_offline import FastAPIOffline
 
 from lychee_server.errors import SettingsError
-from lychee_server.gateway.api_page import render_api_page
 from lychee_server.gateway.cache import make_cache
 from lychee_server.gateway.edge import install_middleware
 from lychee_server.gateway.errors import install_error_handlers
@@ -25,7 +25,8 @@ from lychee_server.gateway.settings import GatewaySettings
 
 DESCRIPTION: Final = (
     "Score pairs of a query and a document (text, image, or both) from 0 to 1, rank documents, and decide. "
-    "Status 422 means that the JSON has another shape than shown here, 400 that a value cannot be used."
+    "Status 422 means that the JSON has another shape than shown here, 400 that a value cannot be used. "
+    "Where the gateway has API keys, every request sends `Authorization: Bearer KEY` or `x-api-key: KEY`."
 )
 
 
@@ -60,22 +61,21 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
             if cache is not None:
                 await asyncio.to_thread(cache.close)
 
-    app = FastAPI(
+    app = FastAPIOffline(  # with the page's scripts, which FastAPI would have browsers load from another host
         title="lychee-rerank",
         description=DESCRIPTION,
         version=metadata.version(DISTRIBUTION),
-        docs_url=None,  # FastAPI's own page loads its scripts from another host
+        static_url="/docs/static",
+        swagger_ui_parameters={"validatorUrl": None},  # or a button would send the description to another host
         redoc_url=None,
+        # Only for the page's button "Authorize": KeyCheck stands before all routes.
+        dependencies=[Security(APIKeyHeader(name="x-api-key", auto_error=False))] if keys.required else [],
         lifespan=lifespan,
     )
     app.state.service = service
     install_routes(app, service, fetcher)
     install_error_handlers(app)
     install_middleware(app, settings, service.metrics, keys)
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(render_api_page(app.openapi(), settings.root_path))
 
     if settings.web:
         return _mount_page(app, service)

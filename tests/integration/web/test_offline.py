@@ -1,4 +1,4 @@
-"""The page needs no other site: every request and websocket of the browser goes to the page's own origin."""
+"""Neither page needs another site: every request and websocket of the browser goes to the gateway's own origin."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from .conftest import Watched, choose_tab
+from .conftest import MakePage, Watched, choose_tab
 
 pytestmark = pytest.mark.triton
 
@@ -35,3 +35,20 @@ def test_the_policy_of_the_page_stops_what_would_leave_it(browser_page: Page, wa
     expect(browser_page.locator("#score-submit")).to_be_visible()
     assert [error for error in watched.console_errors if "Content Security Policy" in error]
     watched.console_errors.clear()
+
+
+def test_no_request_leaves_the_documentation_while_a_call_is_tried(
+    make_page: MakePage, watched: Watched, page_url: str
+) -> None:
+    page = make_page()
+    page.goto(f"{page_url}/docs")
+    call = page.locator(".opblock", has=page.get_by_text("/v1/rerank", exact=True))
+    call.locator(".opblock-summary-control").click()
+    call.get_by_role("button", name="Try it out").click()
+    call.get_by_role("button", name="Execute").click()
+    expect(call.locator(".live-responses-table .response-col_status").last).to_contain_text("200")
+    expect(call.locator(".live-responses-table")).to_contain_text("relevance_score")
+    page.wait_for_load_state("networkidle")
+    assert f"{page_url}/v1/rerank" in watched.urls
+    assert watched.elsewhere(page_url) == []
+    assert watched.console_errors == []
