@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from google.protobuf import text_format
 from lychee_client.manifest import EXACT_TOLERANCE
 from lychee_client.repository import ASSETS_MODEL, newest_version, read_manifest, version_folders
@@ -28,6 +30,7 @@ from lychee_server.repository import model_path, read_artifacts, read_config
 ROWS_FILENAME = "reference_rows.npz"
 MEASURING_TIMEOUT_S = 60.0
 FOLDER = "served"
+MOST_UNUSED = 8  # repositories that no server has now, but perhaps will again
 _DIGITS = 16
 
 Configs = dict[str, model_config_pb2.ModelConfig]
@@ -71,6 +74,8 @@ def serve(repository: Path, config_name: str | None, error_budget: float, cache_
         return Served(repository, {}, "")
     choices, note = _choose(folders, configs, error_budget, cache_dir)
     path = _link(folders, configs, choices, error_budget, cache_dir)
+    with contextlib.suppress(OSError):  # such as what another server's start has just removed
+        _remove_old(path)
     return Served(path, choices, note)
 
 
@@ -189,6 +194,18 @@ def _link(
             shutil.rmtree(target)
         new.rename(target)
     return target
+
+
+def _remove_old(current: Path) -> None:
+    """Keep the repositories that were asked for last, and those that a running server has, however old they are."""
+    os.utime(current)
+    in_use = " ".join(
+        argument for process in psutil.process_iter(["cmdline"]) for argument in process.info["cmdline"] or ()
+    )
+    unused = [path for path in current.parent.iterdir() if path != current and path.name not in in_use]
+    times = {path: path.stat().st_mtime_ns for path in unused}
+    for path in sorted(times, key=times.__getitem__, reverse=True)[MOST_UNUSED:]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def with_choice(config: model_config_pb2.ModelConfig, choice: Choice, error_budget: float) -> Any:

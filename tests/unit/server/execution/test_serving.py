@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +125,25 @@ def test_a_choice_is_measured_written_and_remembered(repository: Path, cache: Pa
     assert config.parameters["error_budget"].string_value == "0.01"
     again = serve(repository, None, 0.01, cache)
     assert (again.choices, again.note, again.path) == (first.choices, "remembered", first.path)
+
+
+def test_repositories_that_no_server_has_are_removed_but_for_the_last_ones(repository: Path, cache: Path) -> None:
+    current = serve(repository, None, 0.01, cache).path
+    others = [current.parent / f"{number:016x}" for number in range(serving.MOST_UNUSED + 2)]
+    for number, path in enumerate(others):
+        (path / "model").mkdir(parents=True)
+        (path / "model" / "1").symlink_to(repository / "vision_encoder" / "1")
+        os.utime(path, (number + 1, number + 1))
+    os.utime(current, (0, 0))
+    triton = [sys.executable, "-c", "input()", f"--model-repository={others[0]}"]
+    with subprocess.Popen(triton, stdin=subprocess.PIPE) as process:
+        assert serve(repository, None, 0.01, cache).path == current
+        assert set(current.parent.iterdir()) == {current, *others} - {others[1]}
+        process.communicate(b"\n")
+    os.utime(current, (0, 0))
+    serve(repository, None, 0.01, cache)
+    assert set(current.parent.iterdir()) == {current, *others[2:]}
+    assert (repository / "vision_encoder" / "1" / "model.onnx").is_file()
 
 
 def test_everything_else_is_served_as_it_was_exported(repository: Path, cache: Path) -> None:
