@@ -21,7 +21,7 @@ from lychee_server.execution import format_budget, parse_budget
 from lychee_server.gateway.cli import gateway as gateway_command
 from lychee_server.gateway.cli import setting
 from lychee_server.gateway.process import GatewayChoice, GatewayProcess
-from lychee_server.gateway.settings import DEFAULT_HOST, DEFAULT_PORT, GatewaySettings
+from lychee_server.gateway.settings import DEFAULT_PORT, GatewaySettings
 from lychee_server.status import read_models, read_status
 from lychee_server.status_text import describe_server
 from lychee_server.termination import raise_on_sigterm
@@ -44,7 +44,7 @@ def load(
     repository: Annotated[
         Path, typer.Option(envvar="LYCHEE_REPOSITORY", help="Folder that `lychee export` wrote.")
     ] = Path("model_repository"),
-    host: Annotated[str, setting("host")] = DEFAULT_HOST,
+    host: Annotated[str, setting("host")] = defaults.DEFAULT_HOST,
     port: Annotated[int, setting("port")] = DEFAULT_PORT,
     web: Annotated[bool, setting("web")] = True,
     gateway: Annotated[bool, typer.Option("--gateway/--no-gateway", help="Without: Triton alone.")] = True,

@@ -9,8 +9,9 @@ import psutil
 from lychee_client.checks import CheckContext, CheckResult, Verdict
 
 from lychee_server import state
+from lychee_server.defaults import DEFAULT_HOST
 from lychee_server.gateway.process import read_problem
-from lychee_server.gateway.settings import DEFAULT_HOST, DEFAULT_PORT
+from lychee_server.gateway.settings import DEFAULT_PORT
 from lychee_server.listeners import find_listeners
 
 MODULE = "lychee_server.gateway"

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
 from lychee_client import Calibration, ConfigurationError, Policy, RerankOptions
 from lychee_client.instructions import all_instructions
 from lychee_client.instructions.templates import text_problem
 
 from lychee_server.gateway.errors import RequestValueError
+from lychee_server.gateway.metrics import CUSTOM_POLICY
 from lychee_server.gateway.schemas import CallOptions, NamedInstruction, RerankRequest
 from lychee_server.gateway.service import Service
-
-CUSTOM_POLICY: Final = "custom"
 
 
 async def check_model(service: Service, model: str | None) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 WINDOW_S: Final = 60
 LATENCIES: Final = 1000
 
@@ -69,18 +71,13 @@ class RecentCalls:
             recent = [second for second in self._seconds if second.number > int(now_s) - WINDOW_S]
             calls = sum(second.calls for second in recent)
             documents = sum(second.documents for second in recent)
-            ordered = sorted(self._latencies_s)
+            latencies_s = list(self._latencies_s)
         window_s = min(WINDOW_S, max(1.0, now_s - self._began_at_s))
-        return RecentSummary(
-            calls / window_s, documents / window_s, _percentile_ms(ordered, 0.5), _percentile_ms(ordered, 0.99)
-        )
+        p50_ms, p99_ms = (1e3 * np.percentile(latencies_s, (50, 99))).tolist() if latencies_s else (None, None)
+        return RecentSummary(calls / window_s, documents / window_s, p50_ms, p99_ms)
 
     def _current(self) -> _Second:
         number = int(self._clock())
         if not self._seconds or self._seconds[-1].number != number:
             self._seconds.append(_Second(number))
         return self._seconds[-1]
-
-
-def _percentile_ms(ordered_s: list[float], fraction: float) -> float | None:
-    return 1e3 * ordered_s[round(fraction * (len(ordered_s) - 1))] if ordered_s else None

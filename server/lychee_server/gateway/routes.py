@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from lychee_server.defaults import MIB
+from lychee_server.gateway.access_log import CLIENT_GONE
 from lychee_server.gateway.answers import make_rerank_answer, make_score_answer
 from lychee_server.gateway.call_options import check_model, make_options
 from lychee_server.gateway.documents import DocumentReader, Fetcher
@@ -42,7 +43,6 @@ from lychee_server.gateway.service_answer import ServiceAnswer
 
 CALL_PATHS: Final = ("/v1/rerank", "/v2/rerank", "/v1/score")
 OTHER_METHODS: Final = ["GET", "PUT", "PATCH", "DELETE"]
-CLIENT_GONE: Final = 499  # as nginx calls it; nobody is there to read it
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"model": ErrorAnswer, "description": "A value cannot be used."},
     401: {"model": ErrorAnswer, "description": "The API key is missing or wrong."},
@@ -141,10 +141,7 @@ def _make_model_routes(service: Service) -> APIRouter:
                     id=manifest.model_id,
                     revision=manifest.revision,
                     precision=manifest.precision,
-                    execution={
-                        name: ExecutionEntry(provider=each.provider, precision=each.precision, reason=each.reason)
-                        for name, each in manifest.execution.items()
-                    },
+                    execution={name: ExecutionEntry.model_validate(each) for name, each in manifest.execution.items()},
                     family=manifest.family,
                     max_tokens=manifest.text.max_tokens,
                     reads_instruction=manifest.instruction is not None,
@@ -177,8 +174,7 @@ def _make_operation_routes(service: Service) -> APIRouter:
     async def health() -> Response:
         """Score a real pair. Answers 503 with a reason unless the status is ok."""
         report = await service.health.check()
-        body = HealthAnswer(status=report.status, latency_ms=report.latency_ms, reason=report.reason)
-        return _send(body, 200 if report.status == "ok" else 503)
+        return _send(HealthAnswer.model_validate(report), 200 if report.status == "ok" else 503)
 
     @router.get("/health/live", summary="Whether the process answers")
     async def live() -> dict[str, str]:
@@ -224,7 +220,7 @@ async def _wait_for_disconnect(request: Request) -> None:
 
 
 def _gone() -> Response:
-    return Response(status_code=CLIENT_GONE)
+    return Response(status_code=CLIENT_GONE)  # nobody is there to read it
 
 
 async def _model_id(service: Service, answer: ServiceAnswer) -> str:

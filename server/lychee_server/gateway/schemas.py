@@ -56,6 +56,12 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class _Answer(BaseModel):
+    """Made from what the client returns, by the names of its attributes: `model_validate` takes those that it knows."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
 class NamedInstruction(_Request):
     """One of GET /v1/instructions."""
 
@@ -110,7 +116,7 @@ class ScoreRequest(CallOptions):
     document: Content = Field(description="What is scored.")
 
 
-class ScoredDocument(BaseModel):
+class ScoredDocument(_Answer):
     """What the model made of one document. Keys that make no sense for it are absent."""
 
     relevance_score: float = Field(description="0 to 1; an order, not a proportion.")
@@ -132,14 +138,14 @@ class RankedDocument(ScoredDocument):
     document: dict[str, Any] | None = Field(None, description="As it was sent; a plain text as {text: ...}.")
 
 
-class FailedDocument(BaseModel):
+class FailedDocument(_Answer):
     """A document that could not be ranked."""
 
     index: int = Field(description="Position in the request's documents.")
     message: str = Field(description="What is wrong and what to do.")
 
 
-class UsageReport(BaseModel):
+class UsageReport(_Answer):
     """What the call cost, whatever part of the results was asked for."""
 
     total_tokens: int
@@ -149,7 +155,7 @@ class UsageReport(BaseModel):
     documents: int
 
 
-class ServerTimings(BaseModel):
+class ServerTimings(_Answer):
     """What Triton counted for one model while the call ran; other callers' requests count too."""
 
     requests: int
@@ -159,7 +165,7 @@ class ServerTimings(BaseModel):
     cache_misses: int
 
 
-class CallTimings(BaseModel):
+class CallTimings(_Answer):
     """Milliseconds; the stages overlap."""
 
     total_ms: float
@@ -169,25 +175,25 @@ class CallTimings(BaseModel):
     server: dict[str, ServerTimings] | None = None
 
 
-class CacheReport(BaseModel):
+class CacheReport(_Answer):
     """What the embedding cache had."""
 
     hits: int
     misses: int
 
 
-class _Identity(BaseModel):
+class _Identity(_Answer):
     id: str = Field(description="The request's id, under which the logs know it.")
     object: str
     model: str
 
 
-class _Ranking(BaseModel):
+class _Ranking(_Answer):
     results: list[RankedDocument] = Field(description="Best first; equal scores in the order of the request.")
     errors: list[FailedDocument] = Field(description="The documents that could not be ranked.")
 
 
-class _Report(BaseModel):
+class _Report(_Answer):
     warnings: list[str] = Field(description="What does not fit together.")
     usage: UsageReport
     timings: CallTimings
@@ -207,7 +213,7 @@ class ScoreAnswer(_Report, ScoredDocument, _Identity):
     object: Literal["score"] = "score"
 
 
-class ErrorAnswer(BaseModel):
+class ErrorAnswer(_Answer):
     """What every error looks like."""
 
     message: str = Field(description="What happened and what to do.")
@@ -216,7 +222,7 @@ class ErrorAnswer(BaseModel):
     request_id: str | None = Field(description="Also in the header x-request-id.")
 
 
-class ExecutionEntry(BaseModel):
+class ExecutionEntry(_Answer):
     """What executes one encoder."""
 
     provider: str = Field(description="cpu, openvino, cuda or unknown.")
@@ -224,7 +230,7 @@ class ExecutionEntry(BaseModel):
     reason: str = Field(description="Why it was chosen; empty where nothing was.")
 
 
-class ModelEntry(BaseModel):
+class ModelEntry(_Answer):
     """The served model."""
 
     id: str
@@ -240,14 +246,14 @@ class ModelEntry(BaseModel):
     max_img_size: int | None = Field(description="Most pixels of an image as the side of a square; null: one size.")
 
 
-class ModelList(BaseModel):
+class ModelList(_Answer):
     """All models; there is one."""
 
     object: Literal["list"] = "list"
     data: list[ModelEntry]
 
 
-class InstructionEntry(BaseModel):
+class InstructionEntry(_Answer):
     """A named instruction."""
 
     name: str
@@ -255,14 +261,14 @@ class InstructionEntry(BaseModel):
     texts: dict[str, str] = Field(description='By language; empty for "default", which the model brings along.')
 
 
-class InstructionList(BaseModel):
+class InstructionList(_Answer):
     """All named instructions."""
 
     object: Literal["list"] = "list"
     data: list[InstructionEntry]
 
 
-class HealthAnswer(BaseModel):
+class HealthAnswer(_Answer):
     """Whether the gateway can be trusted."""
 
     status: Literal["ok", "degraded", "unavailable"]

@@ -12,10 +12,10 @@ from lychee_client import POLICIES
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from lychee_server.defaults import DEFAULT_HOST
 from lychee_server.errors import SettingsError
 
 ENVIRONMENT_PREFIX: Final = "LYCHEE_GATEWAY_"
-DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 7860
 _POSITIVE: Final = "a positive, finite number"
 # What a message says was expected, by the type of pydantic's error.

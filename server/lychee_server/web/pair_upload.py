@@ -73,7 +73,7 @@ def read_upload(name: str, data: bytes, folder: Path) -> PairSheet:
 
 def _parse_table(name: str, data: bytes, images: UploadedImages) -> PairSheet:
     if len(data) > MAX_TABLE_BYTES:
-        raise PageError("calibrate.error_table_size", limit=MAX_TABLE_BYTES // 2**20)
+        raise PageError("calibrate.error_table_size", limit=MAX_TABLE_BYTES // MIB)
     if data.count(b"\n") + data.count(b"\r") > 2 * MAX_ROWS:
         raise PageError("calibrate.error_pairs", limit=MAX_PAIRS)
     return parse_pairs(PurePosixPath(name), data, find_file=images.find, labelled=True, limit=MAX_PAIRS)
@@ -190,7 +190,7 @@ class Archive:
             PageError: All that was read is too much.
         """
         if self._read_bytes > MAX_UNPACKED_BYTES:
-            raise PageError("calibrate.error_unpacked", limit=MAX_UNPACKED_BYTES // 2**20)
+            raise PageError("calibrate.error_unpacked", limit=MAX_UNPACKED_BYTES // MIB)
         try:
             with self._zip.open(self._entries[name]) as file:
                 data = file.read(limit + 1)  # what the directory says about its size may be wrong
@@ -198,7 +198,7 @@ class Archive:
         except Exception as error:  # see above
             raise UnpackError(f"it is damaged ({error})") from error
         if len(data) > limit:
-            raise UnpackError(f"it has more than the {limit // 2**20} MiB allowed")
+            raise UnpackError(f"it has more than the {limit // MIB} MiB allowed")
         return data
 
 

@@ -152,8 +152,8 @@ def test_the_snapshot_tells_totals_rates_and_percentiles() -> None:
     metrics.reject("busy")
     snapshot = metrics.snapshot()
     assert snapshot["totals"] == {"requests": 101, "documents": 400, "document_errors": 100}
-    assert snapshot["latency_ms"]["p50"] == pytest.approx(50, abs=1)
-    assert snapshot["latency_ms"]["p99"] == pytest.approx(99, abs=1)
+    assert snapshot["latency_ms"]["p50"] == pytest.approx(50.5)
+    assert snapshot["latency_ms"]["p99"] == pytest.approx(99.01)
     assert snapshot["rejected"]["busy"] == 1
     assert snapshot["rates"]["documents_per_s"] == pytest.approx(4 * snapshot["rates"]["calls_per_s"])
     assert snapshot["cache"] is None

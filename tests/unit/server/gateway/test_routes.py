@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +18,15 @@ from lychee_client import (
     DeadlineExceededError,
     InferenceError,
     ModelNotReadyError,
+    ModelTimings,
+    RerankResult,
     ServerOverloadedError,
+    Timings,
 )
 from lychee_client.transports.base import InferRequest, Request
 from lychee_server.gateway.app import create_app
 from lychee_server.gateway.limits import TooBusyError
-from lychee_server.gateway.schemas import PIXEL
+from lychee_server.gateway.schemas import PIXEL, CallTimings, RankedDocument, ScoreAnswer, ServerTimings
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
 from starlette.responses import Response
@@ -55,6 +59,14 @@ def fail_documents(error: Callable[[], Exception]) -> FakeTransport:
             raise error()
 
     return FakeTransport(intercept)
+
+
+def test_an_answer_has_every_field_of_the_clients_result() -> None:
+    fields = {field.name for field in dataclasses.fields(RerankResult)}
+    assert set(RankedDocument.model_fields) == fields
+    assert set(ScoreAnswer.model_fields) > fields - {"index", "below_threshold", "document"}
+    assert set(CallTimings.model_fields) == {field.name for field in dataclasses.fields(Timings)}
+    assert set(ServerTimings.model_fields) == {field.name for field in dataclasses.fields(ModelTimings)}
 
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank"])
