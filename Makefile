@@ -55,7 +55,7 @@ $(INSTALLED): constraints.txt $(addsuffix /pyproject.toml,client evaluate export
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) hatchling editables
-	$(PIP) --no-build-isolation --editable client[cli] --editable evaluate --editable export \
+	$(PIP) --no-build-isolation --editable client[cli,heic] --editable evaluate --editable export \
 		--editable server[triton,web,redis] --editable loadtest[locust]
 	$(PIP) --requirement tests/requirements.txt --requirement docs/requirements.txt
 	touch $@

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -36,12 +36,9 @@ from lychee_client.cli.options import (
     reported_errors,
 )
 from lychee_client.cli.table import latency_line, ranking_table, server_table
+from lychee_client.preprocessing.formats import IMAGE_SUFFIXES, find_signature
 from lychee_client.preprocessing.image import MAX_SIZE_BYTES, Image
 from lychee_client.types import DocumentError, Input, RerankResponse, RerankResult, Text, Timings
-
-IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-# BMP is told by its suffix only: its two bytes "BM" may well begin a text.
-_IMAGE_SIGNATURES: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
 
 
 def register(app: typer.Typer) -> None:
@@ -183,7 +180,7 @@ def load_document(path: Path) -> Input:
             data = file.read(MAX_SIZE_BYTES + 1)
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be read: {error.strerror}; check the path") from error
-    if data.startswith(_IMAGE_SIGNATURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
+    if find_signature(data) is not None:
         return Image.from_path(path)
     if len(data) > MAX_SIZE_BYTES:
         raise InvalidInputError(f"{path} is larger than the limit of {MAX_SIZE_BYTES} bytes; split the text")
@@ -191,7 +188,7 @@ def load_document(path: Path) -> Input:
         return Text(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InvalidInputError(
-            f"{path} is neither an image nor UTF-8 text: {error.reason} at byte {error.start}; convert it"
+            f"{path} is neither an image nor UTF-8 text, from byte {error.start} on; convert it"
         ) from error
 
 

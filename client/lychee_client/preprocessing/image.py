@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import stat
 import threading
@@ -19,6 +18,8 @@ import PIL.ImageOps
 
 from lychee_client._errors import InvalidInputError
 from lychee_client.manifest.image_spec import ImageSpec, PatchSpec
+from lychee_client.preprocessing.depth import WIDE_MODES, to_eight_bits
+from lychee_client.preprocessing.formats import explain, open_image
 from lychee_client.preprocessing.pixels import Pixels, Size, preprocess, target_size
 
 MAX_PIXELS: Final = 64_000_000
@@ -27,11 +28,7 @@ MAX_SIZE_BYTES: Final = 64 * 2**20
 # will be resized to. Measured on ten photos of 12 megapixels for lychee-mini, with 4 (2, 1): 2.5 (3.6, 7.7) times as
 # fast as decoding all; pixels differ by at most 1 (4, 14), embeddings by a cosine of at least 0.9995 (0.9974, 0.9930).
 JPEG_OVERSAMPLING: Final = 4
-# Photo formats only: some of Pillow's other readers start programs (EPS) or are rarely exercised. "JPEG"
-# includes the MPO files that many cameras write as .jpg.
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _JPEG_FORMATS: Final = frozenset({"JPEG", "MPO"})
-_SIXTEEN_BIT_MODES: Final = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 _TURNED: Final = frozenset({5, 6, 7, 8})  # Exif orientations that swap width and height
 
 
@@ -94,7 +91,7 @@ class Image:
 
     @classmethod
     def from_path(cls, path: str | os.PathLike[str]) -> Image:
-        """Take a file (JPEG, PNG, WebP, GIF, BMP, TIFF or PPM), which is read when it is ranked."""
+        """Take a file (JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF or PPM; HEIC with the extra `heic`), read when ranked."""
         return cls(Path(path))
 
     @classmethod
@@ -211,14 +208,11 @@ def _decode(data: bytes | PIL.Image.Image, spec: ImageSpec, name: str = "the ima
     if len(data) > MAX_SIZE_BYTES:
         raise InvalidInputError(f"{name} has {len(data)} bytes, the limit is {MAX_SIZE_BYTES}; shrink the image")
     try:
-        opened = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
+        opened = open_image(data)
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         raise InvalidInputError(f"{name} has more than the {MAX_PIXELS} pixels allowed; shrink it") from error
     except Exception as error:  # Pillow's readers raise whatever damaged bytes make them stumble over
-        reason = "unknown format" if isinstance(error, PIL.UnidentifiedImageError) else error
-        raise InvalidInputError(
-            f"{name} ({len(data)} bytes) is not a readable image: {reason}; expected one of {', '.join(FORMATS)}"
-        ) from error
+        raise InvalidInputError(f"{name} ({len(data)} bytes) is not a readable image: {explain(data)}") from error
     with opened:
         return _decode_opened(opened, name, spec)
 
@@ -250,11 +244,11 @@ def _decode_opened(image: PIL.Image.Image, name: str, spec: ImageSpec | None = N
             _decode_smaller(image, spec)
         image.load()
         turned = _is_turned(image)
-        return _to_rgb(_upright(image)), (height, width) if turned else (width, height)
+        return _to_rgb(_upright(image), name), (height, width) if turned else (width, height)
     except InvalidInputError:
         raise
     except Exception as error:  # see above
-        raise InvalidInputError(f"{name} cannot be decoded: {error}; the file may be damaged or cut off") from error
+        raise InvalidInputError(f"{name} cannot be decoded; its file is damaged or cut off: save it again") from error
 
 
 def _decode_smaller(image: PIL.Image.Image, spec: ImageSpec) -> None:
@@ -280,11 +274,10 @@ def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
         return image
 
 
-def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Convert any mode to RGB: transparency on white, 16 bits scaled to 8."""
-    if image.mode in _SIXTEEN_BIT_MODES:
-        wide = np.asarray(image).astype(np.int64).clip(0, 65535)  # (height, width)
-        image = PIL.Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+def _to_rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
+    """Convert any mode to RGB: transparency on white, more than 8 bits scaled to 8."""
+    if image.mode in WIDE_MODES:
+        image = to_eight_bits(image, name)
     if image.has_transparency_data:
         with_alpha = image.convert("RGBA")
         white = PIL.Image.new("RGBA", with_alpha.size, "white")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,13 @@ from lychee_client.manifest.manifest import TextSpec
 
 # Far above what any model reads; keeps a text of megabytes from being tokenized to its end.
 MAX_CHARACTERS: Final = 65_536
+# White space, and what Unicode calls default ignorable: of no width, and no letter of any script.
+# Source: https://www.unicode.org/Public/16.0.0/ucd/DerivedCoreProperties.txt
+_INVISIBLE: Final = re.compile(
+    r"[\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    r"\U000e0000-\U000e0fff]*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +127,16 @@ def check_text(text: object) -> None:
     """Refuse what has no meaning to rank.
 
     Raises:
-        InvalidInputError: The value is not a string, is empty or only white space, or is not valid Unicode.
+        InvalidInputError: The value is not a string, has no visible character, or is not valid Unicode.
     """
     if not isinstance(text, str):
         raise InvalidInputError(f"the text is a {type(text).__name__}, expected a str")
-    if not text.strip():
-        raise InvalidInputError(f"the text is empty ({text[:20]!r}); expected at least one visible character")
+    if _INVISIBLE.fullmatch(text):
+        raise InvalidInputError(f"the text is empty ({text[:20]!a}); expected at least one visible character")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InvalidInputError(
-            f"the text is not valid Unicode: {error.reason} at position {error.start}; decode it again from its bytes"
+            f"the text is not valid Unicode: half of a surrogate pair at position {error.start}; decode it again from "
+            "its bytes"
         ) from error

@@ -15,7 +15,6 @@ from lychee_server.defaults import MIB
 from lychee_server.web.problems import PageError
 from lychee_server.web.thumbnail import make_thumbnail
 
-IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 MAX_NAME_CHARACTERS: Final = 120
 _SEPARATOR: Final = re.compile(r"^[ \t]*-{3,}[ \t]*$", re.MULTILINE)
 

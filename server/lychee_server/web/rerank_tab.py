@@ -8,6 +8,7 @@ from typing import Final
 
 import gradio as gr
 from lychee_client import Policy, RerankOptions
+from lychee_client.preprocessing.formats import IMAGE_SUFFIXES
 
 from lychee_server.errors import InstallationError
 from lychee_server.examples import Catalogue, CatalogueDocument, read_catalogue
@@ -21,7 +22,6 @@ from lychee_server.web.decisions import (
     thresholds_script,
 )
 from lychee_server.web.inputs import (
-    IMAGE_SUFFIXES,
     Item,
     Upload,
     check_readable,

@@ -8,10 +8,11 @@ from typing import Final
 
 import PIL.Image
 import PIL.ImageOps
+from lychee_client.preprocessing.depth import WIDE_MODES, to_eight_bits
+from lychee_client.preprocessing.formats import open_image
 
 EDGE: Final = 160  # pixels; shown at half of it, sharp on dense screens
 MAX_PIXELS: Final = 64_000_000
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # those that the client reads
 QUALITY: Final = 80
 
 
@@ -22,11 +23,13 @@ def make_thumbnail(data: bytes) -> str | None:
         data: Content of an image file.
     """
     try:
-        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        with open_image(data) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 return None
             opened.draft("RGB", (2 * EDGE, 2 * EDGE))
             image = PIL.ImageOps.exif_transpose(opened)
+            if image.mode in WIDE_MODES:
+                image = to_eight_bits(image, "the image")
             image.thumbnail((EDGE, EDGE))
             if image.has_transparency_data:
                 image = image.convert("RGBA")

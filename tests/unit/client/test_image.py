@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 from lychee_client import Image, InvalidInputError
 from lychee_client.manifest.image_spec import CropSpec
+from lychee_client.preprocessing import formats
 from lychee_client.preprocessing import image as image_module
 from lychee_client.preprocessing.pixels import preprocess
 
@@ -304,3 +305,75 @@ def test_large_jpeg_decoded_smaller_has_nearly_the_same_pixels() -> None:
 def test_image_reports_its_sizes() -> None:
     prepared = Image.from_pil(PIL.Image.new("RGB", (480, 360))).prepare(SPEC)
     assert (prepared.size, prepared.resized_to) == ((480, 360), (341, 256))
+
+
+def gradient(most: float, dtype: type) -> bytes:
+    """Return a TIFF of gray values from 0 to `most`."""
+    values = np.linspace(0, most, 300 * 300).reshape(300, 300)
+    return encode(PIL.Image.fromarray(values.astype(dtype)), "TIFF")
+
+
+@pytest.mark.parametrize(
+    ("most", "dtype"), [(1, np.float32), (255, np.float32), (255, np.uint16), (65535, np.uint16), (65535, np.int32)]
+)
+def test_gray_values_of_any_depth_reach_from_black_to_white(most: float, dtype: type) -> None:
+    pixels = load(gradient(most, dtype))
+    assert pixels.min() < 40
+    assert pixels.max() > 215
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (gradient(65535, np.float32), "floating-point pixels from 0 to 65535; expected 0 to 1, or 0 to 255"),
+        (gradient(-1, np.float32), "floating-point pixels from -1 to 0;"),
+        (gradient(np.nan, np.float32), "floating-point pixels from nan to nan;"),
+        (gradient(2**31 - 1, np.int32), "pixels from 0 to 2147483647; expected 0 to 65535"),
+        (gradient(-9, np.int32), "pixels from -9 to 0;"),
+    ],
+)
+def test_gray_values_of_an_unknown_range_are_refused(data: bytes, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        load(data)
+
+
+def test_avif_is_read() -> None:
+    image = Image.from_bytes(encode(PIL.Image.new("RGB", (40, 30), (200, 10, 10)), "AVIF"))
+    assert image.prepare(SPEC).size == (40, 30)
+
+
+def test_heic_is_read_with_the_extra_and_named_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif", reason="needs the extra heic")
+    file = io.BytesIO()
+    pillow_heif.from_pillow(PIL.Image.new("RGB", (40, 30), (200, 10, 10))).save(file)
+    assert Image.from_bytes(file.getvalue()).prepare(SPEC).size == (40, 30)
+    monkeypatch.setattr(formats, "list_formats", lambda: formats.FORMATS)
+    with pytest.raises(InvalidInputError, match=r"its format is HEIC, which needs `pip install .*\[heic\]"):
+        load(file.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"\xff\x0a\xfa", "JPEG XL"),
+        (b"%PDF-1.7", "PDF"),
+        (b"  <svg xmlns=", "SVG"),
+        (b"8BPS\x00\x01", "Photoshop"),
+        (b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00", "MP4"),
+        (b"<!DOCTYPE html>", "a web page"),
+    ],
+)
+def test_other_formats_are_refused_by_name(data: bytes, name: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"its format is {name}.*expected one of JPEG"):
+        load(data)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "AVIF"])
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
+def test_damage_is_told_in_our_own_words(file_format: str) -> None:
+    data = noise_file(file_format)
+    for length in (20, 60, len(data) // 2):
+        with pytest.raises(InvalidInputError) as raised:
+            load(data[:length])
+        assert "damaged or cut off" in str(raised.value) or "unknown format" in str(raised.value)

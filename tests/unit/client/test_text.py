@@ -79,7 +79,20 @@ def test_unusable_text_is_refused(text: object) -> None:
         check_text(text)
 
 
-@pytest.mark.parametrize("text", ["a", " a ", "猫", "😀", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["\u200b", "\ufeff \u2060\n", "\u00ad", "\u200e\u200d", "\u3164", "\ufe0f", "\U000e0001"]
+)
+def test_text_of_no_width_is_an_empty_text(text: str) -> None:
+    with pytest.raises(InvalidInputError, match="the text is empty"):
+        check_text(text)
+
+
+def test_lone_surrogate_is_named_in_our_words() -> None:
+    with pytest.raises(InvalidInputError, match="half of a surrogate pair at position 1;"):
+        check_text("a\ud800")
+
+
+@pytest.mark.parametrize("text", ["a", " a ", "猫", "😀", "\x00", "\u200ba", "👩\u200d🍳", "\u2800"])
 def test_usable_text_passes(text: str) -> None:
     check_text(text)
 
