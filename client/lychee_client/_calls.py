@@ -23,7 +23,7 @@ from lychee_client._execution import fetch_executions
 from lychee_client._model import Model, load_model
 from lychee_client._operations import Sleep, ask, in_thread
 from lychee_client._pipelines.lanes import LANES
-from lychee_client._pipelines.scoring import check_input
+from lychee_client._pipelines.scoring import check_input, find_image_texts
 from lychee_client.calibration import Calibration
 from lychee_client.instructions.templates import text_problem
 from lychee_client.manifest.manifest import Manifest
@@ -148,7 +148,7 @@ class Calls:
             mismatches = policy.mismatches(manifest.identity, instruction)
             if mismatches:
                 warned.append(f"the calibration may not fit: {'; '.join(mismatches)}; run `lychee calibrate` again")
-        self._warn(warned)
+        warned += find_image_texts(query, documents)
 
         statistics = ControlRequest("statistics")
         server_timings = options.get("server_timings", False)
@@ -158,6 +158,12 @@ class Calls:
             after = await ask(statistics)
             counted = model_timings(before, after, manifest.max_batch_size)
             outcome.timings = replace(outcome.timings, server=counted)
+        if outcome.query is not None and outcome.query.truncated:
+            warned.append(
+                f"the query is longer than the {outcome.query.tokens} tokens that {manifest.model_id} reads; its end "
+                "does not count: shorten it"
+            )
+        self._warn(warned)
         results, errors = rank(
             outcome,
             thresholds,
@@ -174,6 +180,7 @@ class Calls:
             instruction,
             tuple(warned),
             outcome.embedding_cache,
+            outcome.query,
         )
 
     async def score(self, query: Input, document: Input, options: RerankOptions) -> float:

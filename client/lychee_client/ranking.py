@@ -37,7 +37,9 @@ def rank(
     min_results: int = 0,
     documents: Sequence[Input] | None = None,
 ) -> tuple[tuple[RerankResult, ...], tuple[DocumentError, ...]]:
-    """Order by score, best first, equal scores in the caller's order; then drop what was not asked for.
+    """Order by logit, best first, equal ones in the caller's order; then drop what was not asked for.
+
+    Scores would not do: beyond a logit of 17 all of them are 1.0 in float32.
 
     Args:
         outcome: What a pipeline returned.
@@ -47,7 +49,7 @@ def rank(
         min_results: How many of the best results are kept although they are below `score_threshold`.
         documents: The documents, to be put into the results. None leaves them out.
     """
-    ordered = sorted(outcome.scores.items(), key=lambda item: (-item[1].relevance_score, item[0]))
+    ordered = sorted(outcome.scores.items(), key=lambda item: (-item[1].logit, item[0]))
     ranking = (
         _result(index, score, policy, None if documents is None else documents[index]) for index, score in ordered
     )

@@ -69,6 +69,22 @@ class RerankResult:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryReading:
+    """What the model read of the query.
+
+    Attributes:
+        modality: The kind of query it was.
+        truncated: True if the query's text was longer than the model reads, so that its end did not count.
+        tokens: The length of the query's text in tokens, as the model read it. None without a text, and for a
+            cross-encoder, which reads it again with every document: there each result's `tokens` count it.
+    """
+
+    modality: Modality
+    truncated: bool = False
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DocumentError:
     """One document that could not be ranked.
 
@@ -146,7 +162,7 @@ class RerankResponse:
     """The outcome of one call.
 
     Attributes:
-        results: The ranked documents, best first; equal scores keep the caller's order.
+        results: The ranked documents, best first, by their logits; equal ones keep the caller's order.
         errors: The documents that could not be ranked, in the caller's order.
         timings: Where the time went.
         model: The model that scored; None where nothing was sent.
@@ -154,6 +170,7 @@ class RerankResponse:
         warnings: What does not fit together: see `LycheeClient.rerank`.
         embedding_cache: What the client's embedding cache saved; None without one, or where the model has no use for
             it.
+        query: What the model read of the query; None where nothing was sent.
     """
 
     results: tuple[RerankResult, ...]
@@ -163,6 +180,7 @@ class RerankResponse:
     instruction: str | None = None
     warnings: tuple[str, ...] = ()
     embedding_cache: CacheUse | None = None
+    query: QueryReading | None = None
 
 
 @dataclass(frozen=True, slots=True)

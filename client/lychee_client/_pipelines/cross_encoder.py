@@ -20,7 +20,7 @@ from lychee_client.preprocessing.image import PreparedImage
 from lychee_client.preprocessing.prompt import Frame, Part, PromptProcessor
 from lychee_client.preprocessing.text import TokenizedText
 from lychee_client.transports.base import Tensor
-from lychee_client.types import Input, Modality, Timings, image_of, modality_of, text_of
+from lychee_client.types import Input, Modality, QueryReading, Timings, image_of, modality_of, text_of
 
 TEXT_ENSEMBLE: Final = "rerank_text"
 IMAGE_ENSEMBLE: Final = "rerank_image"
@@ -62,6 +62,7 @@ class CrossEncoder:
         valid = self._check_documents(scoring, query, documents)
         if not valid:
             return scoring.outcome
+        scoring.outcome.query = QueryReading(modality_of(query))  # too long a query is refused, never cut
         query_image = await self._prepare_query(query)
         part = Part(text_of(query), None if query_image is None else query_image.tokens)
         frame = await in_thread(partial(self._prompts.make_frame, part, instruction))

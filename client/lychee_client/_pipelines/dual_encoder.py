@@ -20,7 +20,7 @@ from lychee_client.manifest.image_spec import ImageSpec
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.preprocessing.text import TextProcessor, TokenizedText
 from lychee_client.transports.base import Tensor
-from lychee_client.types import Input, Modality, Timings, image_of, modality_of, text_of
+from lychee_client.types import Input, Modality, QueryReading, Timings, image_of, modality_of, text_of
 
 HEADS: Final[dict[Modality, str]] = {
     "text": "scoring_head_text",
@@ -153,7 +153,9 @@ class DualEncoder:
             await encoding.begin_images()
         query_text, tokens = (await Wait(tokenizing)) if isinstance(tokenizing, Handle) else tokenizing
         scoring.tokens.update(zip(texts, tokens, strict=True))
+        scoring.outcome.query = QueryReading(modality_of(query))
         if query_text is not None:
+            scoring.outcome.query = QueryReading(modality_of(query), query_text.truncated, len(query_text.ids))
             encoding.add_query_text(query_text)
             if naming.is_left:
                 await encoding.send_query_text()  # documents' files take time to read

@@ -18,11 +18,13 @@ from lychee_client.manifest.manifest import Manifest
 from lychee_client.preprocessing.image import Image, ImageSizes
 from lychee_client.preprocessing.text import TokenizedText, check_text
 from lychee_client.transports.base import InferResponse, Tensor
-from lychee_client.types import CacheUse, ImageText, Input, Modality, Text, Timings, text_of
+from lychee_client.types import CacheUse, ImageText, Input, Modality, QueryReading, Text, Timings, text_of
 
 # Images that may be preprocessed before their turn to be sent: keeps the cores busy and the memory bounded.
 IMAGES_AHEAD: Final = 8
 SCORE_OUTPUTS: Final = ("relevance_score", "logits")
+
+_DATA_URL: Final = "data:image/"
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -48,12 +50,14 @@ class Outcome:
         errors: The errors by index, in any order. Every index is in exactly one of `scores` and `errors`.
         timings: Where the time of the call went.
         embedding_cache: What the embedding cache saved; None where none is used.
+        query: What the model read of the query; None where nothing was sent.
     """
 
     scores: dict[int, Score] = field(default_factory=dict)
     errors: dict[int, LycheeError] = field(default_factory=dict)
     timings: Timings = field(default_factory=Timings)
     embedding_cache: CacheUse | None = None
+    query: QueryReading | None = None
 
     def fail(self, index: int, error: LycheeError) -> None:
         """Note what is wrong with a document."""
@@ -216,6 +220,22 @@ def check_input(value: object) -> None:
         raise InvalidInputError(f"the image of an ImageText is a {type(value.image).__name__}, expected an Image")
     if not isinstance(value, Image):
         check_text(text_of(value))
+
+
+def find_image_texts(query: object, documents: Sequence[object]) -> list[str]:
+    """Return warnings of texts that are images in disguise: data URLs, of which the model would read the letters."""
+
+    def is_data_url(value: object) -> bool:
+        text = value if isinstance(value, str) else value.text if isinstance(value, (Text, ImageText)) else None
+        return isinstance(text, str) and text[:100].lstrip()[: len(_DATA_URL)].lower() == _DATA_URL
+
+    count = sum(map(is_data_url, documents))
+    found = [*(["the query"] if is_data_url(query) else []), *([f"{count} of the documents"] if count else [])]
+    return [
+        f"the text of {what} is the data URL of an image, and ranked by its characters; send it as an image instead: "
+        '{"image": ...}, or Image.from_bytes in Python'
+        for what in found
+    ]
 
 
 def read_output(response: InferResponse, name: str, shape: tuple[int, int]) -> npt.NDArray[np.float32]:

@@ -206,6 +206,7 @@ def to_json(response: RerankResponse, sources: Sequence[str] | None = None) -> d
     return {
         "results": [name(result.index) | result_to_json(result) for result in response.results],
         "errors": [name(failed.index) | {"message": failed.message} for failed in response.errors],
+        "query": None if response.query is None else dataclasses.asdict(response.query),
         "timings": timings_to_json(response.timings),
         "model": None if response.model is None else dataclasses.asdict(response.model),
         "instruction": response.instruction,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -67,6 +68,7 @@ def _score(
     (result,) = response.results
     if as_json:
         answer = result_to_json(result) | {
+            "query": None if response.query is None else dataclasses.asdict(response.query),
             "timings": timings_to_json(response.timings),
             "instruction": response.instruction,
             "warnings": list(response.warnings),

@@ -45,6 +45,7 @@ def _describe_call(answer: ServiceAnswer, model_id: str, warnings: Sequence[str]
             "images": usage.images,
             "documents": usage.documents,
         },
+        "query": response.query,
         "timings": response.timings,
         "embedding_cache": response.embedding_cache,
     }

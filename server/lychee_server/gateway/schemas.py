@@ -145,13 +145,23 @@ class FailedDocument(_Answer):
     message: str = Field(description="What is wrong and what to do.")
 
 
+class QueryReport(_Answer):
+    """What the model read of the query."""
+
+    modality: Literal["text", "image", "image_text"]
+    truncated: bool = Field(description="True if the end of the query's text did not count.")
+    tokens: int | None = Field(
+        None, description="Length of its text as the model read it; absent where every document's `tokens` count it."
+    )
+
+
 class UsageReport(_Answer):
     """What the call cost, whatever part of the results was asked for."""
 
-    total_tokens: int
+    total_tokens: int = Field(description="Of the query and of all documents that were scored.")
     prompt_tokens: int
     completion_tokens: int = 0
-    images: int
+    images: int = Field(description="Of the query and of all documents that were scored.")
     documents: int
 
 
@@ -189,12 +199,13 @@ class _Identity(_Answer):
 
 
 class _Ranking(_Answer):
-    results: list[RankedDocument] = Field(description="Best first; equal scores in the order of the request.")
+    results: list[RankedDocument] = Field(description="Best first, by logit; equal ones in the order of the request.")
     errors: list[FailedDocument] = Field(description="The documents that could not be ranked.")
 
 
 class _Report(_Answer):
     warnings: list[str] = Field(description="What does not fit together.")
+    query: QueryReport | None = None
     usage: UsageReport
     timings: CallTimings
     embedding_cache: CacheReport | None = None

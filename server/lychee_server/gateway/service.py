@@ -28,9 +28,11 @@ from lychee_client import (
     ModelNotReadyError,
     ModelTimings,
     Policy,
+    QueryReading,
     RequestRejectedError,
     RerankOptions,
     RerankResponse,
+    RerankResult,
     ServerStatus,
     Unset,
 )
@@ -222,9 +224,12 @@ class Service:
         notes.errors = len(response.errors)
         notes.model = None if response.model is None else response.model.model_id
         self.metrics.observe_rerank(route, response, self._policy_name(options), documents=len(documents))
+        read: list[RerankResult | QueryReading] = list(response.results)
+        if response.query is not None:
+            read.append(response.query)
         usage = Usage(
-            tokens=sum(result.tokens or 0 for result in response.results),
-            images=sum(result.modality != "text" for result in response.results),
+            tokens=sum(each.tokens or 0 for each in read),
+            images=sum(each.modality != "text" for each in read),
             documents=len(response.results),
         )
         selected = select(  # only now: all were asked for, so that all could be counted

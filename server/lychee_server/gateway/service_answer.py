@@ -11,11 +11,11 @@ __all__ = ["ServiceAnswer", "Usage"]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How much one call had the model read, of all its documents, whichever results were asked for.
+    """How much one call had the model read, of query and all documents, whichever results were asked for.
 
     Attributes:
-        tokens: How many tokens the documents have, as the model read them.
-        images: How many documents have an image.
+        tokens: How many tokens the query and the documents have, as the model read them.
+        images: How many of the query and the documents have an image.
         documents: How many documents were scored.
     """
 

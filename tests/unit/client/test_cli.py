@@ -52,7 +52,7 @@ def test_json_is_one_object_in_rank_order(run: Run, files: list[Path]) -> None:
     result = run("rerank", "--query", "red car", "--json", *files)
     assert result.exit_code == 0
     data = json.loads(result.stdout)
-    assert set(data) == {"results", "errors", "timings", "model", "instruction", "warnings"}
+    assert set(data) == {"results", "errors", "query", "timings", "model", "instruction", "warnings"}
     scores = [entry["relevance_score"] for entry in data["results"]]
     assert scores == sorted(scores, reverse=True)
     assert {entry["index"]: (entry["source"], entry["modality"]) for entry in data["results"]} == {
@@ -110,6 +110,14 @@ def test_long_text_is_marked(run: Run, tmp_path: Path) -> None:
     path.write_text("word " * 200)
     assert json.loads(run("rerank", "--query", "word", "--json", path).stdout)["results"][0]["truncated"] is True
     assert "(truncated)" in " ".join(run("rerank", "--query", "word", path).stdout.split())
+
+
+def test_a_query_that_is_cut_off_is_told(run: Run, files: list[Path]) -> None:
+    result = run("rerank", "--query", "word " * 100, "--json", files[0])
+    data = json.loads(result.stdout)
+    assert data["query"] == {"modality": "text", "truncated": True, "tokens": 64}
+    assert "the query is longer than the 64 tokens that fake reads" in data["warnings"][0]
+    assert f"lychee: warning: {data['warnings'][0]}" in result.stderr
 
 
 def test_no_document_ranked_is_exit_code_1(run: Run, files: list[Path]) -> None:
@@ -226,7 +234,7 @@ def test_warning_is_one_line_on_stderr(run: Run, files: list[Path]) -> None:
 
 def test_score_prints_one_pair(run: Run, files: list[Path]) -> None:
     data = json.loads(run("score", "--query", "red car", "--text", "red car", "--image", files[2], "--json").stdout)
-    assert set(data) == RESULT_KEYS | {"timings", "instruction", "warnings"}
+    assert set(data) == RESULT_KEYS | {"query", "timings", "instruction", "warnings"}
     assert (data["modality"], data["image_size"]) == ("image_text", [30, 20])
     shown = run("score", "--query", "red car", "--text", "red car")
     assert " tokens" in shown.stdout

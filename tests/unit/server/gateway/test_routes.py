@@ -74,7 +74,7 @@ def test_rerank_answers_the_shape_that_vendors_clients_read(client: TestClient, 
     answer = client.post(path, json=CALL, headers={"x-request-id": "mine"})
     body = answer.json()
     assert answer.status_code == 200
-    assert set(body) == {"id", "object", "model", "results", "errors", "warnings", "usage", "timings", "meta"}
+    assert set(body) == {"id", "object", "model", "results", "errors", "warnings", "query", "usage", "timings", "meta"}
     assert body["id"] == answer.headers["x-request-id"] == "mine"
     assert body["object"] == "rerank"
     assert [result["index"] for result in body["results"]] == [0, 1]
@@ -89,6 +89,7 @@ def test_rerank_answers_the_shape_that_vendors_clients_read(client: TestClient, 
         "below_threshold",
     }
     assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] > 0
+    assert body["query"] == {"modality": "text", "truncated": False, "tokens": 13}
     assert body["meta"] == {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
 
 
@@ -312,3 +313,18 @@ def test_another_method_is_told_from_another_path_also_beside_the_page(path: str
 
 def test_results_come_before_what_they_cost(client: TestClient) -> None:
     assert list(client.post("/v1/rerank", json=CALL).json())[:4] == ["id", "object", "model", "results"]
+
+
+def test_a_query_that_is_cut_off_is_told(client: TestClient) -> None:
+    body = client.post("/v1/rerank", json={"query": "word " * 100, "documents": ["a"]}).json()
+    assert body["query"] == {"modality": "text", "truncated": True, "tokens": 64}
+    assert "the query is longer than the 64 tokens" in body["warnings"][0]
+    assert body["usage"]["total_tokens"] == 64 + body["results"][0]["tokens"]
+
+
+def test_a_data_url_in_a_plain_string_is_warned_about(client: TestClient) -> None:
+    documents = ["a", PIXEL, {"text": PIXEL}, {"image": PIXEL}]
+    first, second = client.post("/v1/rerank", json={"query": PIXEL, "documents": documents}).json()["warnings"][:2]
+    assert "the text of the query is the data URL of an image" in first
+    assert "the text of 2 of the documents is the data URL of an image" in second
+    assert client.post("/v1/rerank", json={"query": "a", "documents": [{"image": PIXEL}]}).json()["warnings"] == []

@@ -9,15 +9,17 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes.dual_encoder import FakeTransport
-from lychee_client import InvalidInputError, LycheeClient, ModelNotReadyError, RerankOptions
+from lychee_client import Image, InvalidInputError, LycheeClient, ModelNotReadyError, RerankOptions
 from lychee_client.transports.base import InferRequest, Request
 from lychee_server.errors import SettingsError
 from lychee_server.gateway.limits import TooBusyError
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
 
+PHOTO = Image.from_numpy(np.zeros((40, 50), np.uint8))
 DOCUMENTS = ["aaaa", "bbbb bbbb", "cccccc", "dd"]
 
 
@@ -101,13 +103,16 @@ def test_refused_documents_are_errors_at_the_callers_indexes() -> None:
     run(rank)
 
 
-def test_usage_counts_all_documents() -> None:
+def test_usage_counts_the_query_and_all_documents() -> None:
     async def rank(service: Service) -> None:
         everything = await service.rerank("aaaa", DOCUMENTS, {})
         first = await service.rerank("aaaa", DOCUMENTS, {"top_n": 1})
         assert first.usage == everything.usage
         assert first.usage.documents == 4
-        assert first.usage.tokens == sum(result.tokens or 0 for result in everything.response.results)
+        assert everything.response.query is not None
+        read = [everything.response.query, *everything.response.results]
+        assert first.usage.tokens == sum(each.tokens or 0 for each in read)
+        assert (first.usage.images, (await service.rerank(PHOTO, [PHOTO, "a"], {})).usage.images) == (0, 2)
 
     run(rank)
 
