@@ -19,7 +19,7 @@ from lychee_server.gateway.errors import install_error_handlers
 from lychee_server.gateway.image_urls import ImageFetcher
 from lychee_server.gateway.keys import ApiKeys
 from lychee_server.gateway.metrics import Metrics
-from lychee_server.gateway.routes import install_routes
+from lychee_server.gateway.routes import install_routes, refuse_other_methods
 from lychee_server.gateway.service import DISTRIBUTION, Service
 from lychee_server.gateway.settings import GatewaySettings
 
@@ -76,6 +76,7 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
     install_routes(app, service, fetcher)
     install_error_handlers(app)
     install_middleware(app, settings, service.metrics, keys)
+    refuse_other_methods(app)
 
     if settings.web:
         return _mount_page(app, service)

@@ -23,6 +23,7 @@ class CallNotes:
         model: The id of the model that scored.
         errors: How many documents could not be ranked.
         error_type: The class of the error that the caller got.
+        reason: Why the server could not answer; quotes nothing that the caller sent.
         texts: Query and documents, in the log only where the settings ask for it; never images or keys.
     """
 
@@ -31,6 +32,7 @@ class CallNotes:
     model: str | None = None
     errors: int | None = None
     error_type: str | None = None
+    reason: str | None = None
     texts: dict[str, Any] = field(default_factory=dict)
 
     def note_texts(self, query: str | None, documents: list[str | None]) -> None:
@@ -49,6 +51,7 @@ class CallNotes:
             "model": self.model,
             "errors": self.errors,
             "error_type": self.error_type,
+            "reason": self.reason,
         }
         return {name: value for name, value in known.items() if value is not None} | (self.texts if content else {})
 

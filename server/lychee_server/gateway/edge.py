@@ -1,7 +1,7 @@
 """The edge of the gateway: everything that happens to a request before a route and after it.
 
-From the outside in: request id, log and counts, drain, API key, size of the body. All of it is plain ASGI, so answers
-stream and a cancelled request is cancelled all the way down.
+From the outside in: request id, log and counts, honesty, drain, API key, size of the body. All of it is plain ASGI, so
+answers stream and a cancelled request is cancelled all the way down.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from lychee_server.gateway.draining import Drain, DrainMiddleware
 from lychee_server.gateway.keys import ApiKeys
 from lychee_server.gateway.metrics import Metrics
 from lychee_server.gateway.refusals import local_path, refuse
+from lychee_server.gateway.request_check import RequestCheck
 from lychee_server.gateway.settings import GatewaySettings
 
 OPEN_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready"})
@@ -34,6 +35,13 @@ def install_middleware(app: FastAPI, settings: GatewaySettings, metrics: Metrics
     app.add_middleware(BodyLimit, max_request_mb=settings.max_request_mb, metrics=metrics)
     app.add_middleware(KeyCheck, keys=keys, metrics=metrics)
     app.add_middleware(DrainMiddleware, drain=drain)
+    app.add_middleware(
+        RequestCheck,
+        host=settings.host,
+        allowed_hosts=settings.allowed_hosts,
+        is_open=not keys.required,
+        metrics=metrics,
+    )
     app.add_middleware(AccessLog, metrics=metrics, content=settings.log_content)
     app.add_middleware(RequestIds)
 

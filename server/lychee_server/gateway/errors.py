@@ -31,6 +31,7 @@ from lychee_server.gateway.limits import TooBusyError
 from lychee_server.gateway.request_ids import current_request_id
 
 RETRY_AFTER_S: Final = 2
+MAX_REASON_CHARACTERS: Final = 500
 
 _logger = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ FAULTS: Final[tuple[tuple[type[LycheeError], Fault], ...]] = (
     (ContractError, Fault(502, "bad_answer", "the model server answered something unexpected; see the gateway's log")),
     (ServerError, Fault(502, "model_failed", "the model server failed; see the gateway's log under this request's id")),
 )
+NOTHING_HERE: Final = "nothing is served at this path; see /docs"
+OTHER_METHOD: Final = "this path takes another method; see /docs"
 INTERNAL: Final = Fault(500, "internal_error", "the gateway failed; the log tells more under this request's id")
 
 
@@ -105,9 +108,12 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def _answer_error(request: Request, error: Exception) -> Response:
     fault = find_fault(error)
-    current_notes().error_type = type(error).__name__
-    if fault.status >= 500:
+    notes = current_notes()
+    notes.error_type = type(error).__name__
+    if fault is INTERNAL:
         _logger.error("a call failed", exc_info=error)
+    elif fault.status >= 500:  # what is to be expected of a server takes one line, that of the request
+        notes.reason = " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
     param = error.param if isinstance(error, RequestValueError) else None
     if isinstance(error, InvalidInputError):
         param = "query" if str(error).startswith("query") else "documents"
@@ -140,8 +146,8 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kinds = {404: "not_found", 405: "method_not_allowed"}
     messages = {
-        404: "nothing is served at this path; see /docs",
-        405: "this path takes another method; see /docs",
+        404: NOTHING_HERE,
+        405: OTHER_METHOD,
         400: "the body cannot be read",
     }
     message = messages.get(error.status_code, str(error.detail))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -23,12 +24,21 @@ from lychee_server.gateway.metrics import Metrics
 
 MAX_IMAGE_BYTES: Final = 20 * MIB
 MAX_URL_CHARACTERS: Final = 2048
+MAX_HOST_CHARACTERS: Final = 253
 MAX_REDIRECTS: Final = 3
 MAX_PARALLEL: Final = 8
 TIMEOUT_S: Final = 10.0
 CHUNK_BYTES: Final = 2**16
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
+_LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_NOT_HTTP: Final = "its answer is no HTTP, or broke off"
+_FAILURES: Final[tuple[tuple[type[aiohttp.ClientError], str], ...]] = (  # the first class that fits counts
+    (aiohttp.ClientSSLError, "its TLS certificate is not valid for it, or it speaks no TLS"),
+    (aiohttp.ClientConnectorError, "it takes no connection"),
+    (aiohttp.ServerDisconnectedError, "it closed the connection"),
+    (aiohttp.ClientOSError, "the connection broke off"),
+)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _HEADERS: Final = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "lychee-rerank-gateway"}
 _GLOBAL_UNICAST_6: Final = ipaddress.IPv6Network("2000::/3")
@@ -115,6 +125,10 @@ class ImageFetcher:
             raise self._refuse("an image URL names an address instead of a host; expected https://HOST/PATH")
         if host not in self._exact and not host.endswith(self._suffixes or "/"):
             raise self._refuse(f"images of {host[:100]!r} are not fetched: the host is not allowed (--image-host)")
+        if not _is_name(host):
+            raise self._refuse(
+                f"an image URL names the host {host[:100]!r}, which is no name; expected https://HOST/PATH"
+            )
         if port not in (None, DEFAULT_PORTS[parsed.scheme]):
             raise self._refuse(f"an image URL of {host} names port {port}; expected {DEFAULT_PORTS[parsed.scheme]}")
         return parsed.with_host(host).with_fragment(None)
@@ -133,9 +147,8 @@ class ImageFetcher:
                     ) from None
                 raise InvalidInputError(f"the host {url.host} of an image URL cannot be found") from error
             except aiohttp.ClientError as error:
-                raise InvalidInputError(
-                    f"the image could not be fetched from {url.host}: {type(error).__name__}"
-                ) from error
+                reason = next((text for kind, text in _FAILURES if isinstance(error, kind)), _NOT_HTTP)
+                raise InvalidInputError(f"the image could not be fetched from {url.host}: {reason}") from error
             try:
                 target = url.join(URL(location))
             except ValueError:
@@ -235,6 +248,16 @@ class _CheckedResolver(AbstractResolver):
 def _is_address(host: str) -> bool:
     """Say whether this is an address, which no resolver is asked for."""
     return ":" in host or host.replace(".", "").isdigit()
+
+
+def _is_name(host: str) -> bool:
+    """Say whether a resolver can be asked for a host, given in ASCII."""
+    if len(host) > MAX_HOST_CHARACTERS or not all(map(_LABEL.fullmatch, host.split("."))):
+        return False
+    try:
+        return bool(URL.build(scheme="http", host=host).host)
+    except ValueError:  # "xn--" and what is no Punycode
+        return False
 
 
 def _ascii_host(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence, Set
 from contextlib import suppress
 from typing import Annotated, Any, Final, TypeVar
 
@@ -41,8 +41,7 @@ from lychee_server.gateway.schemas import (
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.service_answer import ServiceAnswer
 
-CALL_PATHS: Final = ("/v1/rerank", "/v2/rerank", "/v1/score")
-OTHER_METHODS: Final = ["GET", "PUT", "PATCH", "DELETE"]
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"model": ErrorAnswer, "description": "A value cannot be used."},
     401: {"model": ErrorAnswer, "description": "The API key is missing or wrong."},
@@ -64,12 +63,20 @@ def install_routes(app: FastAPI, service: Service, fetcher: ImageFetcher | None)
     app.include_router(_make_call_routes(service, fetcher))
     app.include_router(_make_model_routes(service))
     app.include_router(_make_operation_routes(service))
-    for path in CALL_PATHS:  # the page, which is mounted below all of this, would answer that there is no such path
-        app.add_api_route(path, _refuse_method, methods=OTHER_METHODS, include_in_schema=False)
 
 
-async def _refuse_method(request: Request) -> Response:
-    raise HTTPException(405, f"{request.method} is not possible here; expected POST, see /docs", {"allow": "POST"})
+def refuse_other_methods(app: FastAPI) -> None:
+    """Have every route so far refuse the methods that it lacks: a mount below would say that there is no such path."""
+    taken = {path: {method.upper() for method in methods} for path, methods in app.openapi()["paths"].items()}
+    for path, methods in {**taken, "/docs": {"GET", "HEAD"}, "/openapi.json": {"GET", "HEAD"}}.items():
+        app.add_route(path, _make_refusal(methods), methods=sorted(METHODS - methods))
+
+
+def _make_refusal(methods: Set[str]) -> Callable[[Request], Awaitable[Response]]:
+    async def refuse_method(request: Request) -> Response:
+        raise HTTPException(405, headers={"allow": ", ".join(sorted(methods))})
+
+    return refuse_method
 
 
 def _make_call_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:

@@ -6,19 +6,24 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from lychee_server.gateway.documents import MAX_PARTS
+
 PIXEL: Final = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJ"
     "RU5ErkJggg=="
 )
 
+_TEXT: Final[dict[str, Any]] = {"type": "string", "minLength": 1, "pattern": r"\S"}
+_IMAGE: Final[dict[str, Any]] = {"type": "string", "format": "uri", "minLength": 1}
 _CONTENT_SCHEMA: Final[dict[str, Any]] = {
     "description": "A text, an image, or both. Images are data URLs (data:image/png;base64,...); http(s) URLs where "
     "the gateway was started with --image-host. Texts of `content` are joined by line breaks.",
     "anyOf": [
-        {"type": "string", "description": "A text, never a path or URL."},
+        {**_TEXT, "description": "A text, never a path or URL."},
         {
             "type": "object",
-            "properties": {"text": {"type": "string"}, "image": {"type": "string", "format": "uri"}},
+            "properties": {"text": _TEXT, "image": _IMAGE},
+            "minProperties": 1,
             "additionalProperties": False,
         },
         {
@@ -26,16 +31,18 @@ _CONTENT_SCHEMA: Final[dict[str, Any]] = {
             "properties": {
                 "content": {
                     "type": "array",
+                    "minItems": 1,
+                    "maxItems": MAX_PARTS,
                     "items": {
                         "type": "object",
                         "properties": {
                             "type": {"enum": ["text", "image_url", "image"]},
-                            "text": {"type": "string"},
-                            "image": {"type": "string", "format": "uri"},
+                            "text": _TEXT,
+                            "image": _IMAGE,
                             "image_url": {
                                 "anyOf": [
-                                    {"type": "string", "format": "uri"},
-                                    {"type": "object", "properties": {"url": {"type": "string", "format": "uri"}}},
+                                    _IMAGE,
+                                    {"type": "object", "properties": {"url": _IMAGE}, "required": ["url"]},
                                 ]
                             },
                         },
@@ -99,7 +106,8 @@ class RerankRequest(CallOptions):
     """Documents to be ranked for a query."""
 
     query: Content = Field(description="What is searched for.")
-    documents: list[Content] = Field(description="What is ranked.")
+    # An empty list is no error of shape, since it may well come from a search that found nothing.
+    documents: list[Content] = Field(description="What is ranked.", json_schema_extra={"minItems": 1})
     top_n: int | None = Field(None, ge=0, description="At most so many results; 0 or null: all.")
     score_threshold: float | None = Field(None, ge=0, le=1, description="Inclusive; what is below is left out.")
     min_results: int = Field(0, ge=0, description="So many of the best stay, even below `score_threshold`.")

@@ -61,6 +61,15 @@ def _check_image_host(host: str) -> str:
     return host
 
 
+def _check_allowed_host(host: str) -> str:
+    if not re.fullmatch(r"(\*\.)?[\w.-]+|[0-9a-fA-F:]+", host, re.ASCII):
+        raise ValueError(
+            "a name such as rerank.example.org, *.example.org for every subdomain, or an address, without scheme, port "
+            "or path"
+        )
+    return host
+
+
 def _check_root_path(path: str) -> str:
     if path and (not path.startswith("/") or path.endswith("/")):
         raise ValueError("a path such as /rerank")
@@ -69,7 +78,11 @@ def _check_root_path(path: str) -> str:
 
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-_Hosts = Annotated[tuple[Annotated[str, AfterValidator(_check_image_host)], ...], NoDecode, BeforeValidator(_split)]
+_ImageHosts = Annotated[tuple[Annotated[str, AfterValidator(_check_image_host)], ...], NoDecode, BeforeValidator(_split)]
+_AllowedHosts = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_allowed_host)], ...], NoDecode, BeforeValidator(_split)
+]
+REPEATED: Final = {"image_hosts": "--image-host", "allowed_hosts": "--allowed-host"}
 
 
 class GatewaySettings(BaseSettings):
@@ -105,8 +118,13 @@ class GatewaySettings(BaseSettings):
     api_keys_file: Path | None = Field(
         None, repr=False, description=f"File with one key per line; {ENVIRONMENT_PREFIX}API_KEYS works too."
     )
-    image_hosts: _Hosts = Field(
+    image_hosts: _ImageHosts = Field(
         (), description="Host whose image URLs are fetched, *.example.org for subdomains. Repeat."
+    )
+    allowed_hosts: _AllowedHosts = Field(
+        (),
+        description="Name under which a proxy or others reach the gateway, beside its own; *.example.org for subdomains. "
+        "Repeat. Without any, every name is taken, but on the loopback without keys only its own.",
     )
     max_request_mb: int = Field(64, ge=1, description="Largest request body in MiB.")
     max_documents: int = Field(1000, ge=1, description="Most documents of one request.")
@@ -141,7 +159,7 @@ def variable_of(name: str) -> str:
 
 def option_of(name: str) -> str:
     """Return the option of `lychee gateway` for a setting."""
-    return f"--{name.replace('_', '-')}" if name != "image_hosts" else "--image-host"  # is repeated
+    return REPEATED.get(name, f"--{name.replace('_', '-')}")
 
 
 def _describe(problem: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:

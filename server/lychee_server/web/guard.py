@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -17,8 +17,12 @@ from starlette.responses import HTMLResponse, JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lychee_server.defaults import MIB
+from lychee_server.gateway.errors import NOTHING_HERE, OTHER_METHOD
+from lychee_server.gateway.refusals import refuse
 from lychee_server.web.language import Language, Words, choose_language
 
+METHODS: Final = ("GET", "HEAD", "OPTIONS", "POST")
+MAX_PATH_CHARACTERS: Final = 2048
 INDEX: Final = "/"
 QUEUE_JOIN: Final = "/gradio_api/queue/join"
 PATHS: Final = re.compile(
@@ -63,10 +67,12 @@ class PageGuard:
         words: The texts of the page.
         script: The JavaScript that the page needs before anything else.
         icon: The SVG for the browser's tab.
+        handlers: The numbers of the handlers that an event may name.
     """
 
-    def __init__(self, app: ASGIApp, words: Words, script: str, icon: str) -> None:
+    def __init__(self, app: ASGIApp, words: Words, script: str, icon: str, handlers: Collection[int]) -> None:
         self._app = app
+        self._handlers = frozenset(handlers)
         self._words = words
         self._head = f'<link rel="icon" href="data:image/svg+xml,{quote(icon)}"><script>{script}</script>'
 
@@ -77,9 +83,10 @@ class PageGuard:
             return
         path = _path_in_app(scope)
         send = _with_headers(send)
-        if not PATHS.fullmatch(path) or "/../" in path:
-            response = JSONResponse({"message": f"nothing is served at {path[:200]}", "type": "not_found"}, 404)
-            await response(scope, receive, send)
+        if scope["method"] not in METHODS:
+            await refuse(send, 405, "method_not_allowed", OTHER_METHOD, headers={"allow": ", ".join(METHODS)})
+        elif len(path) > MAX_PATH_CHARACTERS or not PATHS.fullmatch(path) or "/../" in path:
+            await refuse(send, 404, "not_found", NOTHING_HERE)
         elif path == INDEX:
             await self._serve_index(scope, receive, send)
         elif path.rstrip("/") == QUEUE_JOIN:
@@ -137,9 +144,9 @@ class PageGuard:
                 problem = f"the texts have more than {MAX_EVENT_SIZE_BYTES} bytes; send fewer at a time"
                 await JSONResponse({"detail": problem}, 413)(scope, receive, send)
                 return
-        if not _names_uploads_only(bytes(body)):
-            problem = "a file of the event is no upload; expected the path that the upload returned"
-            await JSONResponse({"detail": problem}, 400)(scope, receive, send)
+        mistake = self._find_mistake(bytes(body))
+        if mistake is not None:
+            await JSONResponse({"detail": mistake}, 400)(scope, receive, send)
             return
         sent = False
 
@@ -151,6 +158,19 @@ class PageGuard:
             return {"type": "http.request", "body": bytes(body), "more_body": False}
 
         await self._app(scope, replay, send)
+
+    def _find_mistake(self, body: bytes) -> str | None:
+        """Say what is wrong with an event that Gradio would fail at or follow; None where nothing is."""
+        try:
+            event = json.loads(body)
+            if not _has_local_paths(event):
+                return "a file of the event is no upload; expected the path that the upload returned"
+        except (ValueError, RecursionError):
+            return "the event is no JSON; load the page again"
+        handler = event.get("fn_index") if isinstance(event, dict) else None
+        if not isinstance(handler, int) or handler not in self._handlers:
+            return "the event names no handler of this page; load the page again"
+        return None
 
 
 def _path_in_app(scope: Scope) -> str:
@@ -169,13 +189,6 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return send_with_headers
-
-
-def _names_uploads_only(body: bytes) -> bool:
-    try:
-        return _has_local_paths(json.loads(body))
-    except (ValueError, RecursionError):
-        return False
 
 
 def _has_local_paths(value: Any) -> bool:

@@ -61,7 +61,9 @@ def mount_page(app: FastAPI, service: Service) -> FastAPI:
     )
     mount = app.routes[-1]
     assert isinstance(mount, Mount)
-    mount.app = PageGuard(mount.app, words, script=read_asset("page.js"), icon=read_asset("lychee.svg"))
+    mount.app = PageGuard(
+        mount.app, words, script=read_asset("page.js"), icon=read_asset("lychee.svg"), handlers=blocks.fns.keys()
+    )
     return app
 
 

@@ -13,6 +13,8 @@ from lychee_server.gateway.app import create_app
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
 
+HOST = "http://127.0.0.1:7860"
+
 
 @pytest.fixture(autouse=True)
 def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,7 +24,7 @@ def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_app_starts_and_closes_its_service() -> None:
     settings = GatewaySettings(web=False)
     service = Service(settings, transport=FakeTransport())
-    with TestClient(create_app(settings, service=service)) as client:
+    with TestClient(create_app(settings, service=service), base_url=HOST) as client:
         assert client.get("/v1/models").status_code == 200
         assert service.health.state != "stopping"
     assert service.health.state == "stopping"
@@ -30,7 +32,9 @@ def test_the_app_starts_and_closes_its_service() -> None:
 
 def test_the_root_without_the_page_says_where_things_are() -> None:
     settings = GatewaySettings(web=False, root_path="/proxied")
-    with TestClient(create_app(settings, service=Service(settings, transport=FakeTransport()))) as client:
+    with TestClient(
+        create_app(settings, service=Service(settings, transport=FakeTransport())), base_url=HOST
+    ) as client:
         assert client.get("/").json()["documentation"] == "/proxied/docs"
         assert client.get("/docs").status_code == 200
 

@@ -109,7 +109,7 @@ def log() -> Iterator[Callable[[], list[dict[str, Any]]]]:
 def ask(app: FastAPI, method: str, path: str, **options: Any) -> httpx.Response:
     async def send() -> httpx.Response:
         transport = httpx.ASGITransport(app, client=("192.0.2.7", 1))
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, **options)
 
     return asyncio.run(send())
@@ -349,7 +349,7 @@ def test_without_keys_everything_is_open(metrics: Metrics) -> None:
 def test_keys_are_checked_below_the_path_of_a_proxy(metrics: Metrics) -> None:
     async def send(path: str, headers: dict[str, str]) -> int:
         transport = httpx.ASGITransport(with_keys(metrics), root_path="/rerank")
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return (await client.get(path, headers=headers)).status_code
 
     assert asyncio.run(send("/rerank/health/live", {})) == 200
@@ -439,7 +439,7 @@ def test_all_bodies_together_are_limited(metrics: Metrics, monkeypatch: pytest.M
             await go_on.wait()
 
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             tasks = []
             for _ in range(2):
                 arrived.clear()
@@ -489,7 +489,7 @@ def test_finish_waits_for_requests_and_calls_of_the_page(metrics: Metrics, monke
             yield b"]"
 
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             call = asyncio.create_task(client.post("/v1/rerank", content=held()))
             await arrived.wait()
             app.state.drain.begin()

@@ -168,6 +168,14 @@ def test_images_of_allowed_hosts_are_fetched(url: str) -> None:
         ("http://[::ffff:127.0.0.1]/", "address"),
         ("http://169.254.169.254/latest/meta-data", "address"),
         ("http://localhost/", "not allowed"),
+        ("http://.cdn.example.org/", "which is no name"),
+        ("http://a..cdn.example.org/", "which is no name"),
+        (f"http://{'a' * 64}.cdn.example.org/", "which is no name"),
+        (f"http://{'a.' * 130}cdn.example.org/", "which is no name"),
+        ("http://xn--a.cdn.example.org/", "which is no name"),
+        ("http://xn--.cdn.example.org/", "which is no name"),
+        ("http://-a.cdn.example.org/", "which is no name"),
+        ("http://a%00b.cdn.example.org/", "which is no name"),
     ],
 )
 def test_other_urls_are_refused_before_anything_is_asked(url: str, reason: str) -> None:

@@ -14,6 +14,8 @@ from lychee_server.gateway.schemas import RERANK_EXAMPLES, SCORE_EXAMPLES, Reran
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
 
+HOST = "http://127.0.0.1:7860"
+
 PATHS = {
     "/v1/rerank",
     "/v2/rerank",
@@ -31,7 +33,7 @@ PATHS = {
 def client() -> TestClient:
     settings = GatewaySettings(web=False, root_path="/proxied")
     app = create_app(settings, service=Service(settings, transport=FakeTransport()))
-    return TestClient(app, root_path=settings.root_path)
+    return TestClient(app, root_path=settings.root_path, base_url=HOST)
 
 
 def test_every_route_is_described(client: TestClient) -> None:
@@ -78,7 +80,7 @@ def test_the_page_and_what_it_loads_come_from_below_the_root_path(client: TestCl
 def test_the_page_asks_for_a_key_only_where_there_are_keys(client: TestClient) -> None:
     assert "securitySchemes" not in client.get("/openapi.json").json()["components"]
     settings = GatewaySettings(web=False, api_keys=("k",))
-    keyed = TestClient(create_app(settings, service=Service(settings, transport=FakeTransport())))
+    keyed = TestClient(create_app(settings, service=Service(settings, transport=FakeTransport())), base_url=HOST)
     assert keyed.get("/docs/static/swagger-ui.css").status_code == 401
     schema = keyed.get("/openapi.json", headers={"x-api-key": "k"}).json()
     (scheme,) = schema["components"]["securitySchemes"].values()
@@ -87,3 +89,11 @@ def test_the_page_asks_for_a_key_only_where_there_are_keys(client: TestClient) -
 
 def test_fastapis_other_page_is_off(client: TestClient) -> None:
     assert client.get("/redoc").status_code == 404
+
+
+def test_what_may_not_be_empty_is_described(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()["components"]["schemas"]["RerankRequest"]["properties"]
+    assert schema["documents"]["minItems"] == 1
+    text, parts, content = schema["query"]["anyOf"]
+    assert text["minLength"] == parts["properties"]["text"]["minLength"] == 1
+    assert parts["minProperties"] == content["properties"]["content"]["minItems"] == 1

@@ -32,6 +32,7 @@ from lychee_server.gateway.settings import GatewaySettings
 from starlette.responses import Response
 
 CALL = {"query": "aaaa", "documents": ["aaaa", "bbbb"]}
+HOST = "http://127.0.0.1:7860"
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def serve(transport: FakeTransport | None = None, **settings: Any) -> Iterator[TestClient]:
     values = GatewaySettings(web=False, **settings)
     app = create_app(values, service=Service(values, transport=transport or FakeTransport()))
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, HOST, raise_server_exceptions=False) as client:
         yield client
 
 
@@ -305,7 +306,7 @@ def test_another_method_is_told_from_another_path_also_beside_the_page(path: str
     values = GatewaySettings(web=False)
     app = create_app(values, service=Service(values, transport=FakeTransport()))
     app.mount("/", page)
-    with TestClient(app) as client:
+    with TestClient(app, HOST) as client:
         answer = client.get(path)
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     assert answer.json()["type"] == "method_not_allowed"
@@ -328,3 +329,26 @@ def test_a_data_url_in_a_plain_string_is_warned_about(client: TestClient) -> Non
     assert "the text of the query is the data URL of an image" in first
     assert "the text of 2 of the documents is the data URL of an image" in second
     assert client.post("/v1/rerank", json={"query": "a", "documents": [{"image": PIXEL}]}).json()["warnings"] == []
+
+
+def test_a_lost_server_takes_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    transport = fail_documents(lambda: ModelNotReadyError("text_encoder is\nnot loaded"))
+    with serve(transport) as client, caplog.at_level("WARNING"):
+        caplog.clear()
+        assert client.post("/v1/rerank", json=CALL).status_code == 503
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.exc_info is None
+    assert (record.fields["error_type"], record.fields["reason"]) == (
+        "ModelNotReadyError",
+        "text_encoder is not loaded",
+    )
+
+
+@pytest.mark.parametrize("method", ["TRACE", "PUT", "HEAD", "OPTIONS"])
+def test_paths_and_methods_that_are_not_served_are_told_in_the_documented_keys(method: str) -> None:
+    with serve() as client:
+        for path, status in (("/v1/rerank", 405), ("/nothing", 404)):
+            answer = client.request(method, path)
+            assert answer.status_code == status
+            if method != "HEAD":
+                assert set(answer.json()) == {"message", "type", "param", "request_id"}

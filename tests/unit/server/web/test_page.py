@@ -75,6 +75,23 @@ def test_an_event_cannot_name_a_url_as_a_file(page: TestClient, path: str) -> No
     assert "no upload" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("number", [99999, -1, None, "0", [], 10**30])
+def test_an_event_of_no_handler_is_refused(page: TestClient, number: object) -> None:
+    answer = page.post("/gradio_api/queue/join", json={"fn_index": number, "session_hash": "a", "data": []})
+    assert (answer.status_code, "no handler" in answer.json()["detail"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nothing", 404), ("GET", f"/assets/{'a' * 5000}", 404), ("TRACE", "/", 405)]
+)
+def test_what_is_not_served_is_told_in_the_documented_keys(
+    page: TestClient, method: str, path: str, status: int
+) -> None:
+    answer = page.request(method, path)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"message", "type", "param", "request_id"}
+
+
 def test_no_handler_is_open_to_programs(page: TestClient) -> None:
     text = page.get("/").text
     config = json.JSONDecoder().raw_decode(text, text.index("gradio_config = ") + len("gradio_config = "))[0]
