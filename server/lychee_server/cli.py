@@ -319,6 +319,6 @@ def status(
 def _report_errors() -> Iterator[None]:
     try:
         yield
-    except LycheeServerError as error:
+    except (LycheeServerError, OSError) as error:  # a disk may be full, or a folder closed, at any time
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(EXIT_UNHEALTHY) from error

@@ -12,6 +12,10 @@ class InstallationError(LycheeServerError):
     """Triton, or a piece of it that this Python needs, is not installed."""
 
 
+class FolderError(LycheeServerError):
+    """A folder of ours cannot be made or written, or is full."""
+
+
 class RepositoryError(LycheeServerError):
     """The model repository is missing, empty or incomplete."""
 

@@ -110,9 +110,10 @@ def lock_state() -> Iterator[None]:
 
     Raises:
         AlreadyRunningError: Another process holds the lock.
+        FolderError: The folder of the state cannot be written.
     """
     path = defaults.state_dir() / "load.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    defaults.make_folder(path.parent, "LYCHEE_STATE_DIR")
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -335,7 +335,8 @@ def clean_reason(reason: str) -> str:
     dependency = re.search(r"depends on '([^']+)' which has no loaded version", reason)
     if dependency:
         return f"depends on {dependency[1]}, which is not loaded"
-    return re.sub(r"^(Internal: )?(TritonModelException: )?", "", reason.split("\n\nAt:")[0]).strip()
+    noise = r"^([EWIF]\d{4} [^\]]*\] \"?)?(Poll failed for [^:]*: )?(Internal: )?(TritonModelException: )?"
+    return re.sub(noise, "", reason.split("\n\nAt:")[0]).strip(' "\n')
 
 
 def read_error_lines(log_path: Path, count: int | None = LOG_TAIL_LINES) -> list[str]:

@@ -36,6 +36,7 @@ Array = npt.NDArray[Any]
 
 DEFAULT_MODEL_FILENAME = "model.onnx"
 DEFAULT_PRECISION = "bf16"
+ATTENTION_MASK = "attention_mask"  # 1 for the tokens that count
 ONNX_TYPES = {
     "TYPE_BOOL": "tensor(bool)",
     "TYPE_UINT8": "tensor(uint8)",
@@ -347,6 +348,8 @@ class TritonPythonModel:
                 raise BadRequestError(f"input {name} has NaN or infinite values; expected finite numbers.")
             if array.dtype.kind == "O":
                 feed[name] = _decode(name, array)
+            if name == ATTENTION_MASK and not array.any(axis=-1).all():
+                raise BadRequestError(f"input {name} has a row of zeros; expected at least one token in every row.")
             if name in self._maxima and array.size:
                 low, high = int(array.min()), int(array.max())
                 if low < 0 or high > self._maxima[name]:

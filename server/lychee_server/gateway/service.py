@@ -305,7 +305,11 @@ class Service:
             for index, document in enumerate(documents)
             if isinstance(document, InvalidInputError)
         )
-        failed = tuple(replace(error, index=accepted[error.index]) for error in response.errors)
+        # What is wrong with the server is told as an error of the whole call would tell it, without Triton's words.
+        failed = tuple(
+            replace(error, index=accepted[error.index], message=find_fault(error.error).message or error.message)
+            for error in response.errors
+        )
         doubts = response.warnings
         if self.health.state == "degraded" and self.health.reason is not None:
             doubts = (*doubts, self.health.reason)

@@ -241,3 +241,14 @@ def test_flash_attn_says_what_it_does(runner: Any, monkeypatch: pytest.MonkeyPat
 def test_help_says_why_there_is_no_share(runner: Any) -> None:
     result, _ = runner("load", "--help")
     assert "no `lychee share`" in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_disk_that_is_full_is_told_without_a_traceback(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device", "/state/server.json")
+
+    monkeypatch.setattr(cli.state, "write_state", fail)
+    result, server = runner("load")
+    assert result.exit_code == cli.EXIT_UNHEALTHY
+    assert "Error: [Errno 28] No space left on device: '/state/server.json'" in result.output
+    assert server.stopped

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from pathlib import Path
 
 import pytest
 from lychee_server import defaults
+from lychee_server.errors import FolderError
+from lychee_server.state import lock_state
 
 
 def test_a_cache_folder_that_can_be_written_is_made_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,3 +30,26 @@ def test_a_cache_folder_that_cannot_be_written_is_replaced_with_a_word(
     assert instead.parent == tmp_path
     assert instead.is_dir()
     assert f"{tmp_path / 'file' / 'cache'} cannot be written (Not a directory)" in caplog.text
+
+
+def test_a_state_folder_that_cannot_be_made_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("LYCHEE_STATE_DIR", str(tmp_path / "file" / "state"))
+    with (
+        pytest.raises(FolderError, match=r"state cannot be written \(Not a directory\).*LYCHEE_STATE_DIR"),
+        lock_state(),
+    ):
+        pass
+
+
+def test_a_full_disk_is_noticed_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    monkeypatch.setattr(defaults.tempfile, "gettempdir", lambda: str(tmp_path))
+    for use in (defaults.usable_cache_dir, lock_state().__enter__):
+        with pytest.raises(FolderError, match=r"No space left on device.* MiB free"):
+            use()

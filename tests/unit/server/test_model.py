@@ -175,6 +175,19 @@ def test_execute_refuses_integers_beyond_the_maximum(
     assert f"from {min(1, value)} to {max(1, value)}; expected 0 to 2" in refused.error.text
 
 
+def test_execute_refuses_a_mask_that_leaves_no_token(
+    load_model: Callable[..., Any], request_class: Any, backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "ATTENTION_MASK", "mask")
+    instance = load_model(lookup_graph(), LOOKUP_CONFIG)
+    good, refused = instance.execute(
+        [request_class({"ids": ids(0, 2), "mask": ids(1, 0)}), request_class({"ids": ids(0, 2), "mask": ids(0, 0)})]
+    )
+    assert good.error is None
+    assert refused.error.code == refused.error.INVALID_ARG
+    assert "input mask has a row of zeros" in refused.error.text
+
+
 def test_execute_refuses_an_axis_beyond_its_maximum(load_model: Callable[..., Any], request_class: Any) -> None:
     config = {**LOOKUP_CONFIG, "parameters": {"maximum.length": {"string_value": "2"}}}
     instance = load_model(lookup_graph(), config)

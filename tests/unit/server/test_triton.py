@@ -27,6 +27,11 @@ def test_default_ports_are_tritons() -> None:
         ("Internal: TritonModelException: x is missing.\n\nAt:\n  model.py(1): f\n", "x is missing."),
         ("Internal: ImportError: no\n\nAt:\n  model.py", "ImportError: no"),
         ("unloaded", "unloaded"),
+        (
+            "E1127 11:03:16.24 95 model_repository_manager.cc:1460] \"Poll failed for model directory 'a': "
+            "'max_batch_size' must be non-negative value for a\"",
+            "'max_batch_size' must be non-negative value for a",
+        ),
         ("", ""),
         (
             "E1122 manager.cc:703] \"Invalid argument: ensemble 'b' depends on 'a' which has no loaded version. "

@@ -331,6 +331,17 @@ def test_a_data_url_in_a_plain_string_is_warned_about(client: TestClient) -> Non
     assert client.post("/v1/rerank", json={"query": "a", "documents": [{"image": PIXEL}]}).json()["warnings"] == []
 
 
+def test_what_the_server_says_of_itself_is_not_told_to_callers() -> None:
+    def intercept(request: Request) -> None:
+        if isinstance(request, InferRequest) and request.model_name == "vision_encoder":
+            raise InferenceError("Failed to increase the shared memory pool size for key 'lychee_0a1b_region_5'")
+
+    with serve(FakeTransport(intercept)) as client:
+        answer = client.post("/v1/rerank", json={"query": "a", "documents": ["a", {"image": PIXEL}]})
+    assert "shared memory" not in answer.text
+    assert "lychee_0a1b" not in answer.text
+
+
 def test_a_lost_server_takes_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     transport = fail_documents(lambda: ModelNotReadyError("text_encoder is\nnot loaded"))
     with serve(transport) as client, caplog.at_level("WARNING"):
