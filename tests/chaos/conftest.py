@@ -1,0 +1,58 @@
+"""What the fuzzers share: the whole gateway in this process, in front of a server that computes simple scores."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fakes.dual_encoder import FakeTransport
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from lychee_server.gateway.app import create_app
+from lychee_server.gateway.service import Service
+from lychee_server.gateway.settings import GatewaySettings
+
+IS_CHAOS = os.environ.get("LYCHEE_CHAOS") == "1"
+URL = "http://127.0.0.1:7860"
+ERROR_KEYS = {"message", "type", "param", "request_id"}
+
+Call = Callable[[str, bytes], tuple[int, Any]]
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
+    """Make a gateway without keys and without a page."""
+
+    async def make() -> FastAPI:
+        settings = GatewaySettings(web=False, max_documents=100, max_request_mb=8, image_hosts=("*.wild.example",))
+        return create_app(settings, service=Service(settings, transport=FakeTransport()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LYCHEE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        return asyncio.run(make())
+
+
+@pytest.fixture(scope="session")
+def client(app: FastAPI) -> Iterator[TestClient]:
+    """Start the gateway; what it does not foresee is an answer of status 500, as for its callers."""
+    with TestClient(app, URL, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def call(client: TestClient) -> Call:
+    """Return a function that posts a body and returns the status and the answer; no answer may be of another shape."""
+
+    def post(path: str, body: bytes) -> tuple[int, Any]:
+        answer = client.post(path, content=body, headers={"content-type": "application/json"})
+        data = json.loads(answer.content)
+        if answer.status_code != 200:
+            assert set(data) == ERROR_KEYS, (body[:500], data)
+            assert data["message"]
+        return answer.status_code, data
+
+    return post
