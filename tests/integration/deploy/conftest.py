@@ -76,6 +76,8 @@ def translate_gateway(services: dict[str, Any], server: TritonServer) -> Gateway
         name: replaced.get(value, value) for name, value in (dockerfile_environment(GATEWAY_DOCKERFILE) | given).items()
     }
     assert set(replaced.values()) <= set(environment.values())
+    # On the loopback, other than in its container, it asks for its names.
+    environment["LYCHEE_GATEWAY_ALLOWED_HOSTS"] = "rerank.example.org"
     environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     command = service["command"] or dockerfile_command(GATEWAY_DOCKERFILE)
     return GatewayLine(command, environment, f"http://{HOST}:{port}")
