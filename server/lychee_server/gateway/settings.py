@@ -78,7 +78,9 @@ def _check_root_path(path: str) -> str:
 
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-_ImageHosts = Annotated[tuple[Annotated[str, AfterValidator(_check_image_host)], ...], NoDecode, BeforeValidator(_split)]
+_ImageHosts = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_image_host)], ...], NoDecode, BeforeValidator(_split)
+]
 _AllowedHosts = Annotated[
     tuple[Annotated[str, AfterValidator(_check_allowed_host)], ...], NoDecode, BeforeValidator(_split)
 ]
@@ -123,8 +125,8 @@ class GatewaySettings(BaseSettings):
     )
     allowed_hosts: _AllowedHosts = Field(
         (),
-        description="Name under which a proxy or others reach the gateway, beside its own; *.example.org for subdomains. "
-        "Repeat. Without any, every name is taken, but on the loopback without keys only its own.",
+        description="Name under which others reach the gateway, *.example.org for subdomains. Repeat. Without any, every "
+        "name will do, but without keys on the loopback only its own.",
     )
     max_request_mb: int = Field(64, ge=1, description="Largest request body in MiB.")
     max_documents: int = Field(1000, ge=1, description="Most documents of one request.")
