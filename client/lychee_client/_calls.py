@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, TypedDict
 
+import msgspec
+
 from lychee_client import golden
 from lychee_client._assets import CLIENT_ASSETS, fetch_assets
 from lychee_client._config import UNSET, ClientConfig, Unset, cache_dir
@@ -92,7 +94,7 @@ class Calls:
             executions = await fetch_executions(assets.manifest.max_batch_size)
             job = partial(
                 load_model,
-                replace(assets.manifest, execution=executions),
+                msgspec.structs.replace(assets.manifest, execution=executions),
                 assets.tokenizer_json,
                 self.config.max_img_size,
                 self._embedding_cache,

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
+import msgspec
 import numpy.typing as npt
+from msgspec import Meta, Struct
 
 from lychee_client._errors import ConfigurationError
 from lychee_client.files import check_writable, write_atomically
-from lychee_client.json_object import JsonObject, read_json_object
+from lychee_client.json_object import parse_object, read_object
 from lychee_client.manifest.manifest import ModelIdentity
-from lychee_client.score_mapping import Array, IsotonicMapping, PlattMapping, ScoreMapping
+from lychee_client.score_mapping import Array, ScoreMapping
 from lychee_client.thresholds import Policy
 
 FORMAT_VERSION: Final = 1
 SHORT_HASH: Final = 12
 
+Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
+
+class Calibration(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="format_version", tag=FORMAT_VERSION
+):
     """What `lychee calibrate` writes. Pass it to a client as its policy.
 
     Args:
@@ -46,7 +50,7 @@ class Calibration:
         data_sha256: The SHA-256 of the labelled pairs, whatever their order and file names; 64 hex digits.
 
     Raises:
-        ConfigurationError: A number is out of its range.
+        ConfigurationError: Numbers do not fit each other.
     """
 
     created_at: str
@@ -54,14 +58,14 @@ class Calibration:
     model: ModelIdentity
     instruction: str | None
     target: str
-    threshold: float
-    threshold_low: float
-    threshold_high: float
-    confidence: float
-    review_threshold: float
-    precision: float
-    recall: float
-    f1: float
+    threshold: Share
+    threshold_low: Share
+    threshold_high: Share
+    confidence: Share
+    review_threshold: Share
+    precision: Share
+    recall: Share
+    f1: Share
     pairs: int
     positives: int
     queries: int
@@ -69,10 +73,6 @@ class Calibration:
     data_sha256: str
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "threshold_low", "threshold_high", "confidence", "precision", "recall", "f1"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ConfigurationError(f"{name} is {value}; expected a number from 0 to 1")
         if not 0 <= self.review_threshold <= self.threshold:
             raise ConfigurationError(
                 f"review_threshold is {self.review_threshold}; expected a number from 0 to the threshold "
@@ -143,37 +143,18 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of the file as JSON types."""
-        return {
-            "format_version": FORMAT_VERSION,
-            "created_at": self.created_at,
-            "client_version": self.client_version,
-            "model": {
-                "model_id": self.model.model_id,
-                "revision": self.model.revision,
-                "precision": self.model.precision,
-                "artifacts": dict(self.model.artifacts),
-                "execution": dict(self.model.execution),
-            },
-            "instruction": self.instruction,
-            "target": self.target,
-            "threshold": self.threshold,
-            "threshold_low": self.threshold_low,
-            "threshold_high": self.threshold_high,
-            "confidence": self.confidence,
-            "review_threshold": self.review_threshold,
-            "precision": self.precision,
-            "recall": self.recall,
-            "f1": self.f1,
-            "pairs": self.pairs,
-            "positives": self.positives,
-            "queries": self.queries,
-            "mapping": self.mapping.to_json(),
-            "data_sha256": self.data_sha256,
-        }
+        content: dict[str, Any] = msgspec.to_builtins(self)
+        return content
 
     def to_bytes(self) -> bytes:
-        """Return the content of the file: JSON, UTF-8."""
-        return (json.dumps(self.to_json(), ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode("utf-8")
+        """Return the content of the file: JSON, UTF-8.
+
+        Raises:
+            ConfigurationError: `load` would not read it: a number is not finite, or out of its range.
+        """
+        text = json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n"
+        parse_object(text, type(self))
+        return text.encode("utf-8")
 
     def save(self, path: str | Path, *, replace: bool = False) -> None:
         """Write the calibration as JSON; on failure the file keeps its old content.
@@ -183,7 +164,7 @@ class Calibration:
             replace: Whether an existing file may be replaced.
 
         Raises:
-            ConfigurationError: The file exists and may not be replaced, or cannot be written.
+            ConfigurationError: The file exists and may not be replaced, or cannot be written; or see `to_bytes`.
         """
         path = Path(path)
         check_writable(path, replace=replace)
@@ -198,7 +179,7 @@ class Calibration:
                 the file and the key.
         """
         try:
-            return _parse(read_json_object(Path(path)))
+            return read_object(Path(path), cls)
         except ConfigurationError as error:
             raise ConfigurationError(
                 f"{path} is not a calibration that this client can use: {error}; run `lychee calibrate` again"
@@ -207,58 +188,3 @@ class Calibration:
 
 def _describe_instruction(instruction: str | None) -> str:
     return "no instruction" if instruction is None else f"the instruction {instruction!r}"
-
-
-def _parse(data: JsonObject) -> Calibration:
-    version = data.take("format_version", int)
-    if version != FORMAT_VERSION:
-        raise ConfigurationError(
-            f"format_version is {version}, this client reads {FORMAT_VERSION} (a newer client may read it)"
-        )
-    calibration = Calibration(
-        created_at=data.take("created_at", str),
-        client_version=data.take("client_version", str),
-        model=_parse_model(data.take_object("model")),
-        instruction=data.take_optional("instruction", str),
-        target=data.take("target", str),
-        threshold=data.take_number("threshold"),
-        threshold_low=data.take_number("threshold_low"),
-        threshold_high=data.take_number("threshold_high"),
-        confidence=data.take_number("confidence"),
-        review_threshold=data.take_number("review_threshold"),
-        precision=data.take_number("precision"),
-        recall=data.take_number("recall"),
-        f1=data.take_number("f1"),
-        pairs=data.take("pairs", int),
-        positives=data.take("positives", int),
-        queries=data.take("queries", int),
-        mapping=_parse_mapping(data.take_object("mapping")),
-        data_sha256=data.take("data_sha256", str),
-    )
-    data.end()
-    return calibration
-
-
-def _parse_model(data: JsonObject) -> ModelIdentity:
-    identity = ModelIdentity(
-        model_id=data.take("model_id", str),
-        revision=data.take("revision", str),
-        precision=data.take("precision", str),
-        artifacts=data.take_texts("artifacts"),
-        execution=data.take_texts("execution") if data.has("execution") else {},  # older files do not know it
-    )
-    data.end()
-    return identity
-
-
-def _parse_mapping(data: JsonObject) -> ScoreMapping:
-    kind = data.take("kind", str)
-    mapping: ScoreMapping
-    if kind == "platt":
-        mapping = PlattMapping(data.take_number("slope"), data.take_number("intercept"))
-    elif kind == "isotonic":
-        mapping = IsotonicMapping(data.take_numbers("logits"), data.take_numbers("probabilities"))
-    else:
-        raise ConfigurationError(f"mapping.kind is {kind!r}; expected 'platt' or 'isotonic'")
-    data.end()
-    return mapping

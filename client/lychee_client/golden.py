@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lychee_client._errors import ContractError
-from lychee_client.manifest.manifest import Manifest
+from lychee_client.manifest.manifest import GoldenInput, Manifest
 from lychee_client.preprocessing.image import Image
 from lychee_client.types import Input, combine
 
@@ -55,30 +52,17 @@ class GoldenReport:
 
 
 def golden_inputs(manifest: Manifest) -> list[tuple[Input, Input]]:
-    """Return query and document of every golden pair.
-
-    Raises:
-        ContractError: A pair has neither text nor image, or its image is not base64.
-    """
-    return [(_to_input(pair.query), _to_input(pair.document)) for pair in manifest.golden_pairs]
+    """Return query and document of every golden pair."""
+    return [(_to_input(pair.query), _to_input(pair.document)) for pair in manifest.golden_pairs.pairs]
 
 
 def golden_report(manifest: Manifest, measured: Sequence[float]) -> GoldenReport:
     """Compare measured scores, in the order of `golden_inputs`, with the manifest's."""
-    pairs = zip(manifest.golden_pairs, measured, strict=True)
+    pairs = zip(manifest.golden_pairs.pairs, measured, strict=True)
     return GoldenReport(
         tuple(GoldenPairResult(pair.relevance_score, score) for pair, score in pairs), manifest.accepted_error
     )
 
 
-def _to_input(data: Mapping[str, str]) -> Input:
-    text, encoded = data.get("text"), data.get("image_png_base64")
-    if encoded is None:
-        if text is None:
-            raise ContractError(f"a golden pair has the keys {sorted(data)}, expected text or image_png_base64")
-        return combine(text, None)
-    try:
-        image = Image.from_bytes(base64.b64decode(encoded, validate=True))
-    except (binascii.Error, TypeError) as error:
-        raise ContractError(f"a golden pair's image_png_base64 cannot be decoded: {error}; export again") from error
-    return combine(text, image)
+def _to_input(part: GoldenInput) -> Input:
+    return combine(part.text, None if part.image_png is None else Image.from_bytes(part.image_png))

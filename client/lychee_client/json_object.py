@@ -1,116 +1,30 @@
-"""A JSON object that is read strictly: every key once, of the right type, and none left over."""
+"""JSON objects that are read strictly: into a Struct, every key once, every value as its field says."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Final, TypeVar
+
+import msgspec
 
 from lychee_client._errors import ConfigurationError
 
 MAX_SIZE_BYTES: Final = 16 * 2**20
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
+
+_MESSAGE: Final = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
+_FIELD: Final = re.compile(r"Object (?:missing required|contains unknown) field `(?P<name>.*)`")
+_STEP: Final = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 
-class JsonObject:
-    """The keys of one object, taken one by one.
-
-    Args:
-        data: The object.
-        prefix: What messages put before every key, for example "model.".
-    """
-
-    def __init__(self, data: dict[str, Any], prefix: str = "") -> None:
-        self._data = dict(data)
-        self._prefix = prefix
-
-    def has(self, key: str) -> bool:
-        """Say whether a key is there and was not taken."""
-        return key in self._data
-
-    def take(self, key: str, kind: type[T]) -> T:
-        """Return a value of this type; true and false are no integers.
-
-        Raises:
-            ConfigurationError: The key is missing or has another type.
-        """
-        if key not in self._data:
-            raise ConfigurationError(f"the key {self._prefix}{key} is missing")
-        value = self._data.pop(key)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise ConfigurationError(f"{self._prefix}{key} is {value!r}; expected {kind.__name__}")
-        return value
-
-    def take_optional(self, key: str, kind: type[T]) -> T | None:
-        """Return a value of this type, or None for null; the key must be there.
-
-        Raises:
-            ConfigurationError: The key is missing or has another type.
-        """
-        if key in self._data and self._data[key] is None:
-            del self._data[key]
-            return None
-        return self.take(key, kind)
-
-    def take_object(self, key: str) -> JsonObject:
-        """Return an object within the object.
-
-        Raises:
-            ConfigurationError: The key is missing or no object.
-        """
-        return JsonObject(self.take(key, dict), f"{self._prefix}{key}.")
-
-    def take_number(self, key: str) -> float:
-        """Return a finite number.
-
-        Raises:
-            ConfigurationError: The key is missing or no finite number.
-        """
-        return self._to_number(key, self.take(key, object))
-
-    def take_numbers(self, key: str) -> tuple[float, ...]:
-        """Return an array of finite numbers.
-
-        Raises:
-            ConfigurationError: The key is missing, or something in it is no finite number.
-        """
-        values: list[object] = self.take(key, list)
-        return tuple(self._to_number(key, value) for value in values)
-
-    def take_texts(self, key: str) -> dict[str, str]:
-        """Return an object of strings by name.
-
-        Raises:
-            ConfigurationError: The key is missing, or something in it is no string.
-        """
-        texts: dict[str, str] = self.take(key, dict)
-        for name, text in texts.items():
-            if not isinstance(text, str):
-                raise ConfigurationError(f"{self._prefix}{key}.{name} is {text!r}; expected a string")
-        return texts
-
-    def end(self) -> None:
-        """Make sure that nothing is left.
-
-        Raises:
-            ConfigurationError: A key was not taken.
-        """
-        for key in self._data:
-            raise ConfigurationError(f"the key {self._prefix}{key} is unknown")
-
-    def _to_number(self, key: str, value: object) -> float:
-        # 1e999 is valid JSON and becomes infinity; an integer may be too large for a float.
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300:
-            return float(value)
-        raise ConfigurationError(f"{self._prefix}{key} is {value!r}; expected a finite number")
-
-
-def read_json_object(path: Path) -> JsonObject:
+def read_object(path: Path, kind: type[T]) -> T:
     """Read a file that holds one JSON object.
 
     Raises:
-        ConfigurationError: It cannot be read, is too large, or is not JSON in UTF-8; or a key is there twice.
+        ConfigurationError: It cannot be read, is too large, is not UTF-8, or `parse_object` refuses what it holds.
     """
     try:
         with path.open("rb") as file:
@@ -120,12 +34,38 @@ def read_json_object(path: Path) -> JsonObject:
     if len(content) > MAX_SIZE_BYTES:
         raise ConfigurationError(f"it is larger than {MAX_SIZE_BYTES} bytes")
     try:
-        data = json.loads(content.decode("utf-8"), object_pairs_hook=_unique_keys)
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"it is not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8") from error
+    return parse_object(text, kind)
+
+
+def parse_object(text: str, kind: type[T]) -> T:
+    """Read a text that holds one JSON object.
+
+    Args:
+        text: The text.
+        kind: What the object must be. The version of the format, where it has one, is the Struct's tag.
+
+    Raises:
+        ConfigurationError: It is not JSON, a key is there twice, the version is another, or a value is missing or not
+            what its field says; the message has the key, the value seen and what was expected.
+    """
+    try:
+        data = json.loads(text, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"it is not JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise ConfigurationError(f"it holds a {type(data).__name__}, expected an object")
-    return JsonObject(data)
+    config = kind.__struct_config__
+    if isinstance(data, dict) and config.tag_field is not None:
+        version = data.get(config.tag_field)
+        if version is None:
+            raise ConfigurationError(f"the key {config.tag_field} is missing")
+        if version != config.tag or isinstance(version, bool):
+            raise ConfigurationError(f"{config.tag_field} is {version!r}, this client reads {config.tag}")
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(_describe(error, data)) from error
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -134,3 +74,17 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)} is there twice")
     return data
+
+
+def _describe(error: msgspec.ValidationError, data: Any) -> str:
+    """Say what is wrong, with the value seen: msgspec itself says only where it is, and what was expected."""
+    matched = _MESSAGE.fullmatch(str(error))
+    what, path = (matched["what"], matched["path"] or "") if matched else (str(error), "")
+    if field := _FIELD.fullmatch(what):
+        state = "missing" if "missing" in what else "unknown"
+        return f"the key {path}{'.' if path else ''}{field['name']} is {state}"
+    if not what.startswith(("Expected ", "Invalid ", "Number ")):
+        return what  # of a __post_init__, which names its fields itself
+    for key, index in _STEP.findall(path.partition("[...]")[0]):
+        data = data[int(index) if index else key]
+    return f"{path or 'it'} is {data!r:.200}; {what[0].lower()}{what[1:]}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from lychee_client._errors import ContractError
+from lychee_client.manifest.manifest import Manifest, parse_manifest
 
 __all__ = [
     "ASSETS_MODEL",
@@ -47,13 +49,13 @@ def newest_version(folder: Path) -> Path:
     return folder / str(max(version_folders(folder), default=_FIRST_VERSION))
 
 
-def read_manifest(repository: Path) -> dict[str, Any]:
-    """Return what the newest export says about itself, as JSON types; empty if it left no manifest that can be read."""
+def read_manifest(repository: Path) -> Manifest | None:
+    """Return what the newest export says about itself; None if it left no manifest that can be read."""
     try:
         path = newest_version(repository / ASSETS_MODEL) / MANIFEST_FILENAME
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
+        return parse_manifest(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ContractError):
+        return None
 
 
 def process_bytes(file_bytes: int) -> int:

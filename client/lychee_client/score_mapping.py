@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta, Struct
 
 from lychee_client._errors import ConfigurationError
 
 Array: TypeAlias = npt.NDArray[np.float64]
 MAX_EXPONENT: Final = 700.0
+Finite: TypeAlias = Annotated[float, Meta(gt=-1e300, lt=1e300)]
 
 
-@dataclass(frozen=True, slots=True)
-class PlattMapping:
-    """A logistic curve: probability = 1 / (1 + exp(-(slope * logit + intercept))).
+class PlattMapping(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="platt"):
+    """A logistic curve: probability = 1 / (1 + exp(-(slope * logit + intercept)))."""
 
-    Raises:
-        ConfigurationError: A coefficient is not finite.
-    """
-
-    slope: float
-    intercept: float
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.slope) and math.isfinite(self.intercept)):
-            raise ConfigurationError(
-                f"mapping has slope {self.slope} and intercept {self.intercept}; expected finite numbers"
-            )
+    slope: Finite
+    intercept: Finite
 
     def probability(self, logits: npt.ArrayLike) -> Array:
         """Return the probability that a pair with this logit is relevant: in [0, 1], in the shape of `logits`."""
@@ -38,13 +27,8 @@ class PlattMapping:
         probability: Array = 1 / (1 + np.exp(np.clip(exponent, -MAX_EXPONENT, MAX_EXPONENT)))
         return probability
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the mapping as JSON types."""
-        return {"kind": "platt", "slope": self.slope, "intercept": self.intercept}
 
-
-@dataclass(frozen=True, slots=True)
-class IsotonicMapping:
+class IsotonicMapping(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="isotonic"):
     """A rising line through knots; beyond the outer knots it stays level.
 
     Args:
@@ -55,8 +39,8 @@ class IsotonicMapping:
         ConfigurationError: The knots are not like that.
     """
 
-    logits: tuple[float, ...]
-    probabilities: tuple[float, ...]
+    logits: tuple[Finite, ...]
+    probabilities: tuple[Finite, ...]
 
     def __post_init__(self) -> None:
         logits, probabilities = np.array(self.logits), np.array(self.probabilities)
@@ -75,10 +59,6 @@ class IsotonicMapping:
     def probability(self, logits: npt.ArrayLike) -> Array:
         """Return the probability that a pair with this logit is relevant: in [0, 1], in the shape of `logits`."""
         return np.asarray(np.interp(np.asarray(logits, float), self.logits, self.probabilities))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the mapping as JSON types."""
-        return {"kind": "isotonic", "logits": list(self.logits), "probabilities": list(self.probabilities)}
 
 
 ScoreMapping: TypeAlias = PlattMapping | IsotonicMapping

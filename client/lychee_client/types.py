@@ -8,10 +8,10 @@ from typing import Literal, TypeAlias
 
 from lychee_client._errors import LycheeError
 from lychee_client.manifest.manifest import ModelIdentity
+from lychee_client.manifest.prompt_spec import Modality
 from lychee_client.preprocessing.image import Image
 from lychee_client.thresholds import Decision
 
-Modality: TypeAlias = Literal["text", "image", "image_text"]
 Priority: TypeAlias = Literal["interactive", "bulk"]
 
 

@@ -93,8 +93,8 @@ def plan_export(
     sizes = estimate_pieces(loaded.pieces, precision)
     remote = "/" in checkpoint and not Path(checkpoint).exists()
     return DryRun(
-        model_id=loaded.card.model_id,
-        family=loaded.card.family,
+        model_id=loaded.card.spec.model_id,
+        family=loaded.card.spec.family,
         pieces=tuple(
             PiecePlan(size, process_bytes(size.served_bytes) + activation_bytes(piece))
             for size, piece in zip(sizes, loaded.pieces, strict=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lychee_client.manifest import Manifest, write_manifest
 from lychee_client.repository import MANIFEST_FILENAME, MODEL_FILENAME
 
 from lychee_export.checkpoint.range_data import CalibrationData, bundled_data, read_data
@@ -67,7 +67,7 @@ class ExportReport:
     sizes_bytes: dict[str, int]
     parity: Parity
     golden_error: float
-    manifest: dict[str, Any]
+    manifest: Manifest
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _make_samples(checkpoint: Checkpoint, data: CalibrationData) -> Mapping[str,
     if checkpoint.calibrate is None:
         raise CheckpointError(
             f"precision s8 is for dual encoders (lychee-mini, CLIP, Chinese-CLIP, SigLIP, SigLIP 2); "
-            f"{checkpoint.card.model_id} is of the family {checkpoint.card.family}. Choose --precision w8"
+            f"{checkpoint.card.spec.model_id} is of the family {checkpoint.card.spec.family}. Choose --precision w8"
         )
     return checkpoint.calibrate(data)
 
@@ -184,7 +184,7 @@ def _key(checkpoint: Checkpoint, plan: _Plan, samples: Mapping[str, tuple[Tensor
     card = checkpoint.card
     own_code = hash_files(sorted(Path(__file__).parent.rglob("*.py")))
     choice = (plan.precision, plan.target, plan.flash_attn, hash_tensors(samples))
-    parts = (card.family, card.model_id, card.revision, choice, signatures, created_by(), own_code)
+    parts = (card.spec.family, card.spec.model_id, card.spec.revision, choice, signatures, created_by(), own_code)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:_KEY_DIGITS]
 
 
@@ -291,11 +291,11 @@ def _write(
     models = (*signatures, *card.ensembles)
     configs = config_files((*models, CLIENT_ASSETS), plan.precision, plan.target, flash_attn=plan.flash_attn)
 
-    def describe(tolerance: float) -> dict[str, Any]:
+    def describe(tolerance: float) -> Manifest:
         pairs = reference.golden_pairs
         return build_manifest(card, models, pairs, plan.precision, tolerance, artifacts, flash_attn=plan.flash_attn)
 
-    def make_folders(manifest: dict[str, Any]) -> list[ModelFolder]:
+    def make_folders(manifest: Manifest) -> list[ModelFolder]:
         written = _write_assets(assets, manifest, card.tokenizer_json)
         own = {**files, CLIENT_ASSETS.name: (*written, *files[CLIENT_ASSETS.name])}
         return [ModelFolder(name, *texts, files=own.get(name, ())) for name, texts in configs.items()]
@@ -333,8 +333,8 @@ def _write_reference_rows(
     return (path,)
 
 
-def _write_assets(folder: Path, manifest: Mapping[str, Any], tokenizer_json: str) -> tuple[Path, Path]:
-    manifest_json = json.dumps(manifest, ensure_ascii=False, indent=1)
+def _write_assets(folder: Path, manifest: Manifest, tokenizer_json: str) -> tuple[Path, Path]:
+    manifest_json = write_manifest(manifest)
     model, path = folder / MODEL_FILENAME, folder / MANIFEST_FILENAME
     model.write_bytes(build_client_assets(manifest_json, tokenizer_json).SerializeToString(deterministic=True))
     validate_contract(model, CLIENT_ASSETS)

@@ -1,13 +1,14 @@
 """Checks of files on this machine: the model repository, its configurations, and who may read and write what."""
 
-import json
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from lychee_client import ContractError
 from lychee_client.checks import CheckContext, CheckResult, CheckSkipped, Verdict, existing_folder
+from lychee_client.manifest import parse_manifest
 from lychee_client.repository import ASSETS_MODEL, MANIFEST_FILENAME, newest_version
 
 from lychee_server import defaults, state
@@ -49,23 +50,22 @@ def check_repository(context: CheckContext) -> Iterator[CheckResult]:
     path = newest_version(assets) / MANIFEST_FILENAME
     export = "run `lychee export` to write it"
     try:
-        exported: Any = json.loads(path.read_text(encoding="utf-8"))
-        artifacts = dict(exported["artifacts"])
+        exported = parse_manifest(path.read_text(encoding="utf-8")).identity
     except FileNotFoundError:
         yield CheckResult("repository", "failed", f"{path} is missing", export)
         return
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        seen = f"{path} is no manifest: {type(error).__name__}: {error}"
+    except (OSError, ValueError, ContractError) as error:
+        seen = f"{path} is no manifest: {error}"
         yield CheckResult("repository", "failed", seen, export)
         return
     served = context.manifest.identity
     differences = [
-        f"{name} is {getattr(served, name)} there and {exported.get(name)} here"
+        f"{name} is {getattr(served, name)} there and {getattr(exported, name)} here"
         for name in ("model_id", "revision", "precision")
-        if getattr(served, name) != exported.get(name)
+        if getattr(served, name) != getattr(exported, name)
     ]
-    names = {*artifacts, *served.artifacts}
-    changed = sorted(name for name in names if served.artifacts.get(name) != artifacts.get(name))
+    names = {*exported.artifacts, *served.artifacts}
+    changed = sorted(name for name in names if served.artifacts.get(name) != exported.artifacts.get(name))
     if changed:
         differences.append(f"other content: {', '.join(changed)}")
     if not differences:

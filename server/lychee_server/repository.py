@@ -84,5 +84,5 @@ def _missing_files(folder: Path, config_name: str | None, artifacts: Collection[
 
 def read_artifacts(repository: Path) -> dict[str, str]:
     """Return the SHA-256 of the files that the newest export wrote, by name; empty if it left no manifest."""
-    artifacts = read_manifest(repository).get("artifacts")
-    return dict(artifacts) if isinstance(artifacts, dict) else {}
+    manifest = read_manifest(repository)
+    return {} if manifest is None else dict(manifest.artifacts)

@@ -72,7 +72,9 @@ def test_scores_equal_the_torch_reference(
         expected.append(float(modules["scoring_head_image_text"](query, texts[4], picture)[0]))
     response = client.rerank("一只猫", [*TEXTS, image, ImageText(image, TEXTS[4])])
     scores = {result.index: result.relevance_score for result in response.results}
-    assert [scores[index] for index in range(9)] == pytest.approx(expected, abs=client.manifest().golden_tolerance)
+    assert [scores[index] for index in range(9)] == pytest.approx(
+        expected, abs=client.manifest().golden_pairs.tolerance
+    )
 
 
 def test_score_does_not_depend_on_the_other_documents(client: LycheeClient, photos: Path) -> None:

@@ -58,6 +58,8 @@ def test_extreme_aspect_ratio_differs_by_less_than_a_pixel_of_shift() -> None:
 
 def test_golden_images_survive_the_way_through_the_manifest(checkpoint: Checkpoint) -> None:
     for pair in checkpoint.make_reference().golden_pairs:
-        if pair.image_png is not None:
-            image = PIL.Image.open(io.BytesIO(pair.image_png))
-            np.testing.assert_array_equal(Image.from_bytes(pair.image_png).prepare(SPEC).pixel_values, reference(image))
+        if pair.document.image_png is not None:
+            image = PIL.Image.open(io.BytesIO(pair.document.image_png))
+            np.testing.assert_array_equal(
+                Image.from_bytes(pair.document.image_png).prepare(SPEC).pixel_values, reference(image)
+            )

@@ -88,7 +88,7 @@ def make_model(name: str, tokenizer: Qwen2Tokenizer, max_tokens: int = 2048) -> 
         processor = processor(images, tokenizer, video_processor=None)
     template = DOCUMENT_FIRST if name == "document first" else QUERY_FIRST
     prompt = PromptSpec(template, VISION, "<|image_pad|>", "", (), MODALITIES, MODALITIES)
-    text = TextSpec("", "", tokenizer.pad_token_id, max_tokens, (max_tokens,))
+    text = TextSpec(pad_token_id=tokenizer.pad_token_id, max_tokens=max_tokens, buckets=(max_tokens,))
     return Model(processor, PromptProcessor(tokenizer.backend_tokenizer.to_str(), text, prompt), template, spec)
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from lychee_client import Image
 from lychee_client.manifest import DEFAULT_ERROR_BUDGET
-from lychee_client.manifest.image_spec import parse_image_spec
 from lychee_export.families import Checkpoint
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
@@ -27,17 +26,17 @@ def largest_error(
 ) -> float:
     """Score the golden pairs with one thing done wrong."""
     modules = {piece.signature.name: piece.module for piece in checkpoint.pieces}
-    spec = parse_image_spec(checkpoint.card.preprocessing["image"])
+    spec = checkpoint.card.spec.image
     errors = []
     for pair in checkpoint.make_reference().golden_pairs:
-        parts = [embed_text(query_prefix + pair.query)]
+        parts = [embed_text(query_prefix + str(pair.query.text))]
         modality = "text"
-        if pair.text is not None:
-            parts.append(embed_text(document_prefix + pair.text))
-        if pair.image_png is not None:
-            pixels = change_pixels(Image.from_bytes(pair.image_png).prepare(spec).pixel_values)
+        if pair.document.text is not None:
+            parts.append(embed_text(document_prefix + pair.document.text))
+        if pair.document.image_png is not None:
+            pixels = change_pixels(Image.from_bytes(pair.document.image_png).prepare(spec).pixel_values)
             parts.append(modules["vision_encoder"](torch.from_numpy(pixels[None].copy())))
-            modality = "image" if pair.text is None else "image_text"
+            modality = "image" if pair.document.text is None else "image_text"
         if swap_heads and modality != "image_text":
             modality = {"text": "image", "image": "text"}[modality]
         if swap_parts and modality == "image_text":

@@ -31,7 +31,7 @@ def repository(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """Export it with 8-bit weights and activations."""
     folder = tmp_path_factory.mktemp("s8") / "models"
     report = export_checkpoint(str(checkpoint), folder, "s8", limits=LIMITS)
-    assert report.manifest["precision"] == "s8"
+    assert report.manifest.precision == "s8"
     assert report.parity.max_score_error > 0
     assert report.parity.batch_invariance < 1e-6
     assert report.parity.logit_batch_invariance < 1e-5

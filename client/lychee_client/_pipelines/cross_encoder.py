@@ -16,11 +16,12 @@ from lychee_client._pipelines.lanes import LANES, Lane
 from lychee_client._pipelines.scoring import Outcome, Preparation, Scoring
 from lychee_client.manifest.image_spec import ImageSpec, PatchSpec
 from lychee_client.manifest.manifest import Manifest
+from lychee_client.manifest.prompt_spec import Modality
 from lychee_client.preprocessing.image import PreparedImage
 from lychee_client.preprocessing.prompt import Frame, Part, PromptProcessor
 from lychee_client.preprocessing.text import TokenizedText
 from lychee_client.transports.base import Tensor
-from lychee_client.types import Input, Modality, QueryReading, Timings, image_of, modality_of, text_of
+from lychee_client.types import Input, QueryReading, Timings, image_of, modality_of, text_of
 
 TEXT_ENSEMBLE: Final = "rerank_text"
 IMAGE_ENSEMBLE: Final = "rerank_image"

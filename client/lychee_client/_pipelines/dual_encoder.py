@@ -18,9 +18,10 @@ from lychee_client._pipelines.lanes import LANES, Lane
 from lychee_client._pipelines.scoring import Outcome, Preparation, Scoring
 from lychee_client.manifest.image_spec import ImageSpec
 from lychee_client.manifest.manifest import Manifest
+from lychee_client.manifest.prompt_spec import Modality
 from lychee_client.preprocessing.text import TextProcessor, TokenizedText
 from lychee_client.transports.base import Tensor
-from lychee_client.types import Input, Modality, QueryReading, Timings, image_of, modality_of, text_of
+from lychee_client.types import Input, QueryReading, Timings, image_of, modality_of, text_of
 
 HEADS: Final[dict[Modality, str]] = {
     "text": "scoring_head_text",

@@ -15,10 +15,11 @@ from lychee_client._operations import Handle, Wait
 from lychee_client._pipelines.batches import Batches
 from lychee_client._pipelines.lanes import LANES, Lane
 from lychee_client.manifest.manifest import Manifest
+from lychee_client.manifest.prompt_spec import Modality
 from lychee_client.preprocessing.image import Image, ImageSizes
 from lychee_client.preprocessing.text import TokenizedText, check_text
 from lychee_client.transports.base import InferResponse, Tensor
-from lychee_client.types import CacheUse, ImageText, Input, Modality, QueryReading, Text, Timings, text_of
+from lychee_client.types import CacheUse, ImageText, Input, QueryReading, Text, Timings, text_of
 
 # Images that may be preprocessed before their turn to be sent: keeps the cores busy and the memory bounded.
 IMAGES_AHEAD: Final = 8

@@ -104,7 +104,7 @@ def check_models(context: CheckContext) -> Iterator[CheckResult]:
 
 def check_golden_pairs(context: CheckContext) -> Iterator[CheckResult]:
     """The server scores as the reference did at the export."""
-    if not context.manifest.golden_pairs:
+    if not context.manifest.golden_pairs.pairs:
         yield CheckResult("golden pairs", "warning", "the manifest holds none", "export the model again")
         return
     try:

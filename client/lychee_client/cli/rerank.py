@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -208,7 +209,7 @@ def to_json(response: RerankResponse, sources: Sequence[str] | None = None) -> d
         "errors": [name(failed.index) | {"message": failed.message} for failed in response.errors],
         "query": None if response.query is None else dataclasses.asdict(response.query),
         "timings": timings_to_json(response.timings),
-        "model": None if response.model is None else dataclasses.asdict(response.model),
+        "model": None if response.model is None else msgspec.to_builtins(response.model),
         "instruction": response.instruction,
         "warnings": list(response.warnings),
     }

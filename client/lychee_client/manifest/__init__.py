@@ -1,20 +1,44 @@
-"""What a server says of its model: the manifest that the export writes, read and checked.
+"""What a server says of its model: the manifest, one definition for the export that writes it and all that read it.
 
 May import errors and JSON objects; knows nothing of requests.
 """
 
 from lychee_client.manifest.execution import DEFAULT_ERROR_BUDGET, EXACT_TOLERANCE, UNCHOSEN
-from lychee_client.manifest.image_spec import ImageSpec, PatchSpec
-from lychee_client.manifest.manifest import FORMAT_VERSION, Manifest, ModelIdentity, parse_manifest
+from lychee_client.manifest.image_spec import CropSpec, ImageSpec, PatchSpec, Resampling, StretchSpec
+from lychee_client.manifest.manifest import (
+    FORMAT_VERSION,
+    GoldenInput,
+    GoldenPair,
+    GoldenPairs,
+    InstructionSpec,
+    Manifest,
+    ModelIdentity,
+    ModelSpec,
+    TextSpec,
+    parse_manifest,
+    write_manifest,
+)
+from lychee_client.manifest.prompt_spec import PromptSpec
 
 __all__ = [
     "DEFAULT_ERROR_BUDGET",
     "EXACT_TOLERANCE",
     "FORMAT_VERSION",
     "UNCHOSEN",
+    "CropSpec",
+    "GoldenInput",
+    "GoldenPair",
+    "GoldenPairs",
     "ImageSpec",
+    "InstructionSpec",
     "Manifest",
     "ModelIdentity",
+    "ModelSpec",
     "PatchSpec",
+    "PromptSpec",
+    "Resampling",
+    "StretchSpec",
+    "TextSpec",
     "parse_manifest",
+    "write_manifest",
 ]

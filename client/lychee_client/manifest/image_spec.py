@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Literal, TypeAlias
 
-from lychee_client._errors import ContractError
-from lychee_client.manifest.fields import get_ascending, get_positive, get_value
+from msgspec import Struct
 
-RESAMPLING: Final = frozenset({"bicubic", "bilinear", "lanczos"})
+from lychee_client.manifest.fields import Positive, Sizes, check_ascending
+
+Resampling: TypeAlias = Literal["bicubic", "bilinear", "lanczos"]
 
 
-@dataclass(frozen=True, slots=True)
-class CropSpec:
+class CropSpec(Struct, frozen=True, tag_field="kind", tag="crop"):
     """Shortest edge resized, then cropped centrally (CLIP, lychee-mini). All sizes in pixels."""
 
-    height: int
-    width: int
-    resize_shortest_edge: int
-    resample: str
+    height: Positive
+    width: Positive
+    resize_shortest_edge: Positive
+    resample: Resampling
 
     def __post_init__(self) -> None:
         if max(self.height, self.width) > self.resize_shortest_edge:
-            raise ContractError(
-                f"the manifest's image crop is {self.height} x {self.width}, expected at most resize_shortest_edge "
+            raise ValueError(
+                f"the image crop is {self.height} x {self.width}, expected at most image.resize_shortest_edge "
                 f"({self.resize_shortest_edge})"
             )
 
 
-@dataclass(frozen=True, slots=True)
-class StretchSpec:
+class StretchSpec(Struct, frozen=True, tag_field="kind", tag="stretch"):
     """Resized to exactly this size, whatever the aspect ratio (SigLIP, Chinese-CLIP, BLIP). All sizes in pixels."""
 
-    height: int
-    width: int
-    resample: str
+    height: Positive
+    width: Positive
+    resample: Resampling
 
 
-@dataclass(frozen=True, slots=True)
-class PatchSpec:
+class PatchSpec(Struct, frozen=True, tag_field="kind", tag="patches"):
     """Resized in its own aspect ratio and cut into patches (Qwen-VL).
 
     Attributes:
@@ -54,30 +50,29 @@ class PatchSpec:
         embedding_dim: The length of an image token's embedding.
     """
 
-    patch_size: int
-    merge_size: int
-    min_pixels: int
-    max_pixels: int
-    resample: str
-    buckets: tuple[int, ...]
-    max_images: int
-    embedding_dim: int
+    patch_size: Positive
+    merge_size: Positive
+    min_pixels: Positive
+    max_pixels: Positive
+    resample: Resampling
+    buckets: Sizes
+    max_images: Positive
+    embedding_dim: Positive
 
     def __post_init__(self) -> None:
         block = self.block_size
         if self.max_pixels < max(self.min_pixels, block**2):
-            raise ContractError(
-                f"the manifest's image.max_pixels is {self.max_pixels}; expected at least image.min_pixels "
-                f"({self.min_pixels}) and a block of {block} x {block}"
+            raise ValueError(
+                f"image.max_pixels is {self.max_pixels}; expected at least image.min_pixels ({self.min_pixels}) and a "
+                f"block of {block} x {block}"
             )
+        check_ascending("image.buckets", self.buckets)
         if any(size % self.merge_size**2 for size in self.buckets):
-            raise ContractError(
-                f"the manifest's image.buckets is {list(self.buckets)}; expected multiples of {self.merge_size**2}"
-            )
+            raise ValueError(f"image.buckets is {list(self.buckets)}; expected multiples of {self.merge_size**2}")
         if self.buckets[-1] < self.max_pixels // self.patch_size**2:
-            raise ContractError(
-                f"the manifest's image.buckets end at {self.buckets[-1]} patches, an image of image.max_pixels "
-                f"({self.max_pixels}) has {self.max_pixels // self.patch_size**2}; export the model again"
+            raise ValueError(
+                f"image.buckets end at {self.buckets[-1]} patches, an image of image.max_pixels ({self.max_pixels}) "
+                f"has {self.max_pixels // self.patch_size**2}"
             )
 
     @property
@@ -92,33 +87,3 @@ class PatchSpec:
 
 
 ImageSpec: TypeAlias = CropSpec | StretchSpec | PatchSpec
-
-
-def parse_image_spec(data: Mapping[str, Any]) -> ImageSpec:
-    """Read the manifest's `image`.
-
-    Raises:
-        ContractError: A key is missing or has a value that cannot be, or the client is too old for it.
-    """
-    kind = get_value(data, "kind", str, "image.")
-    resample = get_value(data, "resample", str, "image.")
-    if resample not in RESAMPLING:
-        raise ContractError(
-            f"the manifest's image.resample is {resample!r}, this client has {', '.join(sorted(RESAMPLING))}; "
-            "upgrade lychee-rerank-client"
-        )
-
-    def sizes(*keys: str) -> dict[str, int]:
-        return {key: get_positive(data, key, "image.") for key in keys}
-
-    if kind == "crop":
-        return CropSpec(**sizes("height", "width", "resize_shortest_edge"), resample=resample)
-    if kind == "stretch":
-        return StretchSpec(**sizes("height", "width"), resample=resample)
-    if kind == "patches":
-        keys = ("patch_size", "merge_size", "min_pixels", "max_pixels", "max_images", "embedding_dim")
-        return PatchSpec(**sizes(*keys), resample=resample, buckets=get_ascending(data, "buckets", "image."))
-    raise ContractError(
-        f"the manifest's image.kind is {kind!r}, this client has crop, stretch and patches; "
-        "upgrade lychee-rerank-client"
-    )

@@ -1,45 +1,56 @@
-"""The server's manifest: parsed, checked, frozen."""
+"""The manifest: what an export says of itself. Every field is declared here, for those who write it and who read it."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias, cast, get_args
+from typing import Annotated, Final, Literal, TypeAlias
 
-from lychee_client._errors import ContractError
+import msgspec
+from msgspec import Meta, Struct
+
+from lychee_client._errors import ConfigurationError, ContractError
+from lychee_client.json_object import parse_object
 from lychee_client.manifest.execution import EXACT_TOLERANCE, FLOAT32, Execution
-from lychee_client.manifest.fields import get_ascending, get_positive, get_value
-from lychee_client.manifest.image_spec import ImageSpec, PatchSpec, parse_image_spec
-from lychee_client.manifest.prompt_spec import PromptSpec, parse_prompt_spec
+from lychee_client.manifest.fields import Positive, Score, Sizes, TokenId, check_ascending
+from lychee_client.manifest.image_spec import ImageSpec, PatchSpec
+from lychee_client.manifest.prompt_spec import PromptSpec
 
 FORMAT_VERSION: Final = 2
 
 Pipeline: TypeAlias = Literal["dual_encoder", "cross_encoder"]
-PIPELINES: Final[tuple[str, ...]] = get_args(Pipeline)
+
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class TextSpec:
+class TextSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the model wants its texts.
 
     Attributes:
-        query_prefix: What is put before every query; empty for a cross-encoder, whose prompt says where a query stands.
-        document_prefix: What is put before every document; empty for a cross-encoder too.
+        query_prefix: What is put before every query; None for a cross-encoder, whose prompt says where a query stands.
+        document_prefix: What is put before every document; None for a cross-encoder too.
         pad_token_id: The token that fills `input_ids` up to the bucket.
         max_tokens: The length of the longest sequence in tokens, special tokens and prefix included.
         buckets: The sequence lengths that the client pads to, ascending; the last one is at least max_tokens.
     """
 
-    query_prefix: str
-    document_prefix: str
-    pad_token_id: int
-    max_tokens: int
-    buckets: tuple[int, ...]
+    query_prefix: str | None = None
+    document_prefix: str | None = None
+    pad_token_id: TokenId
+    max_tokens: Positive
+    buckets: Sizes
+
+    def __post_init__(self) -> None:
+        check_ascending("text.buckets", self.buckets)
+        if self.buckets[-1] < self.max_tokens:
+            raise ValueError(
+                f"text.buckets is {list(self.buckets)}; expected lengths that end at text.max_tokens "
+                f"({self.max_tokens}) or above"
+            )
 
 
-@dataclass(frozen=True, slots=True)
-class InstructionSpec:
+class InstructionSpec(Struct, frozen=True, omit_defaults=True):
     """How the model reads an instruction.
 
     Attributes:
@@ -49,11 +60,75 @@ class InstructionSpec:
     """
 
     default: str
-    query_prefix: str | None
+    query_prefix: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.query_prefix is not None and self.query_prefix.count("{instruction}") != 1:
+            raise ValueError(f"instruction.query_prefix is {self.query_prefix!r}; expected {{instruction}} in it, once")
 
 
-@dataclass(frozen=True, slots=True)
-class ModelIdentity:
+class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model, and how it wants its queries and documents: what the export knows before it has made anything.
+
+    Attributes:
+        family: The exporter's module, for example "lychee_mini".
+        pipeline: The name of the client's pipeline that fits.
+        model_id: The public name of the model.
+        revision: The revision of the weights.
+        embedding_dim: The length of an embedding; None for a cross-encoder.
+        text: How the model wants its texts.
+        prompt: How query and document are put together; None for a dual encoder.
+        image: How the model wants its images.
+        max_img_size: The most pixels of one image that the export admits, as the side of a square; None where every
+            image has the same size.
+        instruction: How the model reads an instruction, or None if it reads none.
+    """
+
+    family: str
+    pipeline: Pipeline
+    model_id: str
+    revision: str
+    embedding_dim: Positive | None = None
+    text: TextSpec
+    prompt: PromptSpec | None = None
+    image: ImageSpec
+    max_img_size: Positive | None = None
+    instruction: InstructionSpec | None = None
+
+    def __post_init__(self) -> None:
+        needed: dict[str, object] = {"prompt": self.prompt}
+        if self.pipeline == "dual_encoder":
+            if self.prompt is not None:
+                raise ValueError(f"there is a prompt; expected none with the pipeline {self.pipeline}")
+            needed = {
+                "embedding_dim": self.embedding_dim,
+                "text.query_prefix": self.text.query_prefix,
+                "text.document_prefix": self.text.document_prefix,
+            }
+            if self.instruction is not None:
+                needed["instruction.query_prefix"] = self.instruction.query_prefix
+        for name, value in needed.items():
+            if value is None:
+                raise ValueError(f"the key {name} is missing; expected it with the pipeline {self.pipeline}")
+        self._check_prompt()
+        if isinstance(self.image, PatchSpec) and self.max_img_size is None:
+            raise ValueError("the key max_img_size is missing; expected it with images of any size")
+
+    def _check_prompt(self) -> None:
+        """Refuse images and instructions that have no place: only a prompt can say where an image's tokens stand."""
+        prompt, has_patches = self.prompt, isinstance(self.image, PatchSpec)
+        if has_patches != bool(prompt and prompt.image):
+            expected = "expected" if has_patches else "expected no"
+            raise ValueError(f"the images are a {type(self.image).__name__}; {expected} prompt.image")
+        has_instruction = self.instruction is not None
+        if prompt is not None and prompt.has_instruction != has_instruction:
+            raise ValueError(
+                f"there is {'an' if has_instruction else 'no'} instruction, its prompt.template has "
+                f"{'a' if prompt.has_instruction else 'no'} place for one; expected both or neither"
+            )
+
+
+class ModelIdentity(Struct, frozen=True, forbid_unknown_fields=True):
     """What scores and thresholds belong to.
 
     Attributes:
@@ -68,7 +143,7 @@ class ModelIdentity:
     revision: str
     precision: str
     artifacts: Mapping[str, str]
-    execution: Mapping[str, str] = field(default_factory=dict)
+    execution: Mapping[str, str] = {}
 
     @property
     def precision_text(self) -> str:
@@ -77,64 +152,70 @@ class ModelIdentity:
         return f"{self.precision} ({', '.join(others)})" if others else self.precision
 
 
-@dataclass(frozen=True, slots=True)
-class GoldenPair:
+class GoldenInput(Struct, frozen=True, omit_defaults=True):
+    """A query or a document of a golden pair: a text, an image as a PNG file, or both."""
+
+    text: str | None = None
+    image_png: bytes | None = msgspec.field(default=None, name="image_png_base64")
+
+    def __post_init__(self) -> None:
+        if self.text is None and self.image_png is None:
+            raise ValueError("a part of golden_pairs.pairs is empty; expected text or image_png_base64")
+
+
+class GoldenPair(Struct, frozen=True):
     """One query with one document and the reference implementation's score.
 
     Attributes:
-        query: An object with the key "text", "image_png_base64" or both.
-        document: An object with the same keys.
+        query: The query.
+        document: The document.
         relevance_score: The reference implementation's score, in [0, 1].
     """
 
-    query: Mapping[str, str]
-    document: Mapping[str, str]
-    relevance_score: float
+    query: GoldenInput
+    document: GoldenInput
+    relevance_score: Score
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class GoldenPairs(Struct, frozen=True):
+    """What `lychee doctor` replays.
+
+    Attributes:
+        tolerance: The largest absolute difference allowed of a pair's score where all is computed in float32.
+        pairs: The pairs.
+    """
+
+    tolerance: Annotated[float, Meta(ge=0)]
+    pairs: tuple[GoldenPair, ...]
+
+
+class Manifest(ModelSpec, frozen=True, kw_only=True, tag_field="format_version", tag=FORMAT_VERSION):
     """Everything a client must know about the model that a server runs.
 
     Attributes:
-        family: The exporter's module, for example "lychee_mini".
-        pipeline: The name of the client's pipeline that fits.
-        model_id: The public name of the model.
-        revision: The revision of the weights.
         precision: How the weights are stored.
-        embedding_dim: The length of an embedding; None for a cross-encoder.
-        text: How the model wants its texts.
-        prompt: How query and document are put together; None for a dual encoder.
-        image: How the model wants its images.
-        max_img_size: The most pixels of one image that the export admits, as the side of a square; None where every
-            image has the same size.
-        instruction: How the model reads an instruction, or None if it reads none.
+        flash_attn: Whether attention was exported as one fused operator; None in what older exporters wrote, which had
+            no such operator.
+        created_by: The versions of everything that the exported files depend on, by the package's name.
         max_batch_size: The most rows of one request, by model name.
         artifacts: The SHA-256 of every exported file, 64 hex digits, by name.
-        golden_tolerance: The largest absolute difference allowed of a golden pair's score where all is computed in
-            float32.
-        golden_pairs: The golden pairs, which `lychee doctor` replays.
-        flash_attn: Whether attention was exported as one fused operator.
+        golden_pairs: The golden pairs.
         execution: What executes each encoder. Not from the manifest itself: the server's configurations say it.
     """
 
-    family: str
-    pipeline: Pipeline
-    model_id: str
-    revision: str
     precision: str
-    embedding_dim: int | None
-    text: TextSpec
-    prompt: PromptSpec | None
-    image: ImageSpec
-    max_img_size: int | None
-    instruction: InstructionSpec | None
-    max_batch_size: Mapping[str, int]
+    flash_attn: bool | None = None
+    created_by: Mapping[str, str] = {}
+    max_batch_size: Mapping[str, Positive]
     artifacts: Mapping[str, str]
-    golden_tolerance: float
-    golden_pairs: tuple[GoldenPair, ...]
-    flash_attn: bool = False
-    execution: Mapping[str, Execution] = field(default_factory=dict)
+    golden_pairs: GoldenPairs
+    execution: Mapping[str, Execution] = {}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        tokenizer = self.artifacts.get("tokenizer")
+        if tokenizer is None or not _SHA256.fullmatch(tokenizer):
+            raise ValueError(f"artifacts.tokenizer is {tokenizer!r}; expected 64 hex digits")
 
     @property
     def identity(self) -> ModelIdentity:
@@ -149,123 +230,34 @@ class Manifest:
         In float32 it is the export's own; otherwise the budget within which the server chose what executes them, and on
         top of what weights of fewer bits cost.
         """
+        tolerance = self.golden_pairs.tolerance
         budgets = [each.error_budget for each in self.execution.values() if each.precision != FLOAT32]
         if not budgets:
-            return self.golden_tolerance
-        lossy = self.golden_tolerance if self.golden_tolerance > EXACT_TOLERANCE else 0.0
-        return max(lossy + max(budgets), self.golden_tolerance)
+            return tolerance
+        return max((tolerance if tolerance > EXACT_TOLERANCE else 0.0) + max(budgets), tolerance)
 
 
 def parse_manifest(text: str) -> Manifest:
     """Read manifest.json. Unknown keys are ignored: they may come from a newer exporter.
 
     Raises:
-        ContractError: It is not JSON, a key is missing or has the wrong type, or the client is too old for it.
+        ContractError: It is not JSON, a key is missing or has a value that cannot be, or the client is too old for it.
     """
     try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise ContractError(f"the server's manifest is not JSON ({error}); export the model again") from error
-    if not isinstance(data, dict):
-        raise ContractError(f"the server's manifest is a {type(data).__name__}, expected an object; export again")
-
-    version = get_value(data, "format_version", int)
-    if version != FORMAT_VERSION:
+        return parse_object(text, Manifest)
+    except ConfigurationError as error:
         raise ContractError(
-            f"the server's manifest has format_version {version}, this client reads {FORMAT_VERSION}; "
-            "upgrade lychee-rerank-client (or export the model again, if the version is lower)"
-        )
-    pipeline = get_value(data, "pipeline", str)
-    if pipeline not in PIPELINES:
-        raise ContractError(
-            f"the server's model needs the pipeline {pipeline!r}, this client has {', '.join(PIPELINES)}; "
-            "upgrade lychee-rerank-client"
-        )
-
-    sizes = get_value(data, "max_batch_size", dict)
-    artifacts = get_value(data, "artifacts", dict)
-    get_value(artifacts, "tokenizer", str, "artifacts.")
-    golden = get_value(data, "golden_pairs", dict)
-    is_dual = pipeline == "dual_encoder"
-    prompt = None if is_dual else parse_prompt_spec(get_value(data, "prompt", dict))
-    image = parse_image_spec(get_value(data, "image", dict))
-    _check_images(image, prompt)
-    return Manifest(
-        family=get_value(data, "family", str),
-        pipeline=cast(Pipeline, pipeline),
-        model_id=get_value(data, "model_id", str),
-        revision=get_value(data, "revision", str),
-        precision=get_value(data, "precision", str),
-        embedding_dim=get_positive(data, "embedding_dim") if is_dual else None,
-        text=_parse_text(get_value(data, "text", dict), is_dual),
-        prompt=prompt,
-        image=image,
-        max_img_size=get_positive(data, "max_img_size") if isinstance(image, PatchSpec) else None,
-        instruction=_parse_instruction(data, prompt),
-        max_batch_size={name: get_positive(sizes, name, "max_batch_size.") for name in sizes},
-        artifacts={name: get_value(artifacts, name, str, "artifacts.") for name in artifacts},
-        golden_tolerance=get_value(golden, "tolerance", float, "golden_pairs."),
-        golden_pairs=tuple(_parse_golden_pair(pair) for pair in get_value(golden, "pairs", list, "golden_pairs.")),
-        flash_attn=data.get("flash_attn") is True,
-    )
+            f"the server's manifest is not one that this client reads: {error}; upgrade lychee-rerank-client if a "
+            "newer exporter wrote it, otherwise export the model again"
+        ) from error
 
 
-def _check_images(image: ImageSpec, prompt: PromptSpec | None) -> None:
-    """Refuse images that have no place: only a prompt can say where an image's tokens stand.
+def write_manifest(manifest: Manifest) -> str:
+    """Return the content of manifest.json, which `parse_manifest` reads.
 
     Raises:
-        ContractError: The image is of a kind that does not fit the pipeline or the prompt.
+        ContractError: It could not be read: a field has a value that cannot be.
     """
-    if isinstance(image, PatchSpec) != bool(prompt and prompt.image):
-        expected = "expected" if isinstance(image, PatchSpec) else "expected no"
-        raise ContractError(
-            f"the manifest's images are a {type(image).__name__}; {expected} prompt.image; export the model again"
-        )
-
-
-def _parse_text(data: dict[str, Any], is_dual: bool) -> TextSpec:
-    buckets = get_ascending(data, "buckets", "text.")
-    max_tokens = get_positive(data, "max_tokens", "text.")
-    if buckets[-1] < max_tokens:
-        raise ContractError(
-            f"the manifest's text.buckets is {list(buckets)}; expected lengths that end at max_tokens "
-            f"({max_tokens}) or above"
-        )
-    return TextSpec(
-        query_prefix=get_value(data, "query_prefix", str, "text.") if is_dual else "",
-        document_prefix=get_value(data, "document_prefix", str, "text.") if is_dual else "",
-        pad_token_id=get_value(data, "pad_token_id", int, "text."),
-        max_tokens=max_tokens,
-        buckets=buckets,
-    )
-
-
-def _parse_instruction(data: dict[str, Any], prompt: PromptSpec | None) -> InstructionSpec | None:
-    has_spec = data.get("instruction") is not None
-    if prompt is not None and prompt.has_instruction != has_spec:
-        raise ContractError(
-            f"the manifest has {'an' if has_spec else 'no'} instruction, its prompt.template "
-            f"{'a' if prompt.has_instruction else 'no'} place for one; expected both or neither; export the model again"
-        )
-    if not has_spec:
-        return None
-    spec = get_value(data, "instruction", dict)
-    default = get_value(spec, "default", str, "instruction.")
-    if prompt is not None:
-        return InstructionSpec(default, None)
-    prefix = get_value(spec, "query_prefix", str, "instruction.")
-    if prefix.count("{instruction}") != 1:
-        raise ContractError(
-            f"the manifest's instruction.query_prefix is {prefix!r}; expected {{instruction}} in it, once"
-        )
-    return InstructionSpec(default, prefix)
-
-
-def _parse_golden_pair(data: object) -> GoldenPair:
-    if not isinstance(data, dict):
-        raise ContractError(f"a golden pair of the manifest is a {type(data).__name__}, expected an object")
-    return GoldenPair(
-        query=get_value(data, "query", dict, "golden_pairs.pairs."),
-        document=get_value(data, "document", dict, "golden_pairs.pairs."),
-        relevance_score=get_value(data, "relevance_score", float, "golden_pairs.pairs."),
-    )
+    text = json.dumps(msgspec.to_builtins(manifest), ensure_ascii=False, indent=1)
+    parse_manifest(text)
+    return text

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Final, Literal, TypeAlias, get_args
 
-from lychee_client._errors import ContractError
-from lychee_client.manifest.fields import get_strings, get_value
+from msgspec import Meta, Struct
 
-MODALITIES: Final = ("text", "image", "image_text")
+from lychee_client.manifest.fields import TokenId
+
+Modality: TypeAlias = Literal["text", "image", "image_text"]
+Modalities: TypeAlias = Annotated[tuple[Modality, ...], Meta(min_length=1)]
+
+MODALITIES: Final[tuple[Modality, ...]] = get_args(Modality)
 # How often each may stand in a template: at least, at most.
 _PLACES: Final = {"{query}": (1, 1), "{document}": (0, 1), "{instruction}": (0, 1)}
 
 
-@dataclass(frozen=True, slots=True)
-class PromptSpec:
+class PromptSpec(Struct, frozen=True):
     """A prompt template and what fits into it.
 
     Attributes:
@@ -35,27 +36,21 @@ class PromptSpec:
     image: str
     image_token: str
     missing_text: str
-    suffix_token_ids: tuple[int, ...]
-    queries: tuple[str, ...]
-    documents: tuple[str, ...]
+    suffix_token_ids: tuple[TokenId, ...]
+    queries: Modalities
+    documents: Modalities
 
     def __post_init__(self) -> None:
         for place, (least, most) in _PLACES.items():
             if not least <= self.template.count(place) <= most:
                 expected = "once" if least else "at most once"
-                raise ContractError(f"the manifest's prompt.template is {self.template!r}; expected {place} {expected}")
+                raise ValueError(f"prompt.template is {self.template!r}; expected {place} {expected}")
         fits = self.image.count(self.image_token) == 1 if self.image_token else not self.image
         if not fits:
-            raise ContractError(
-                f"the manifest's prompt.image is {self.image!r}; expected prompt.image_token ({self.image_token!r}) in "
-                "it, once, or both empty"
+            raise ValueError(
+                f"prompt.image is {self.image!r}; expected prompt.image_token ({self.image_token!r}) in it, once, or "
+                "both empty"
             )
-        for name in ("queries", "documents"):
-            modalities = getattr(self, name)
-            if not modalities or not set(modalities) <= set(MODALITIES):
-                raise ContractError(
-                    f"the manifest's prompt.{name} is {list(modalities)}; expected some of {', '.join(MODALITIES)}"
-                )
 
     @property
     def has_instruction(self) -> bool:
@@ -66,21 +61,3 @@ class PromptSpec:
     def is_query_first(self) -> bool:
         """Whether the query stands before the document."""
         return "{document}" not in self.template or self.template.index("{query}") < self.template.index("{document}")
-
-
-def parse_prompt_spec(data: Mapping[str, Any]) -> PromptSpec:
-    """Read the manifest's `prompt`.
-
-    Raises:
-        ContractError: A key is missing or has a value that cannot be.
-    """
-    texts = {key: get_value(data, key, str, "prompt.") for key in ("template", "image", "image_token", "missing_text")}
-    suffix = get_value(data, "suffix_token_ids", list, "prompt.")
-    if not all(isinstance(token_id, int) and not isinstance(token_id, bool) and token_id >= 0 for token_id in suffix):
-        raise ContractError(f"the manifest's prompt.suffix_token_ids is {suffix}; expected token ids")
-    return PromptSpec(
-        **texts,
-        suffix_token_ids=tuple(suffix),
-        queries=get_strings(data, "queries", "prompt."),
-        documents=get_strings(data, "documents", "prompt."),
-    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+
+import msgspec
 
 from lychee_client._errors import ConfigurationError
 from lychee_client.manifest.image_spec import ImageSpec, PatchSpec
@@ -38,4 +39,4 @@ def limit_images(manifest: Manifest, max_img_size: int | None) -> tuple[ImageSpe
             f"max_img_size is {max_img_size}; {manifest.model_id} needs images of at least {least} pixels: expected "
             f"{math.isqrt(least - 1) + 1} to {manifest.max_img_size}, or None for the model's own limit"
         )
-    return replace(spec, max_pixels=min(spec.max_pixels, max_img_size**2)), None
+    return msgspec.structs.replace(spec, max_pixels=min(spec.max_pixels, max_img_size**2)), None

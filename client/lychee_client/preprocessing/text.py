@@ -64,11 +64,11 @@ class TextProcessor:
             text: The query.
             prefix: What is put before the query. None takes the model's usual prefix.
         """
-        return self._tokenize([text], self._spec.query_prefix if prefix is None else prefix)[0]
+        return self._tokenize([text], prefix if prefix is not None else self._spec.query_prefix or "")[0]
 
     def tokenize_documents(self, texts: Sequence[str]) -> list[TokenizedText]:
         """Tokenize documents that have passed `check_text`."""
-        return self._tokenize(texts, self._spec.document_prefix)
+        return self._tokenize(texts, self._spec.document_prefix or "")
 
     def _tokenize(self, texts: Sequence[str], prefix: str) -> list[TokenizedText]:
         encodings = self._tokenizer.encode_batch([prefix + text[:MAX_CHARACTERS] for text in texts])

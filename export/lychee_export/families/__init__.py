@@ -6,13 +6,12 @@ from lychee_export.checkpoint.source import find_checkpoint
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import blip, clip, lychee_mini, qwen_vl, siglip
-from lychee_export.families.family import Checkpoint, Family, GoldenPair, ModelCard, Piece, Reference, round_scores
+from lychee_export.families.family import Checkpoint, Family, ModelCard, Piece, Reference, round_scores
 
 __all__ = [
     "FAMILIES",
     "Checkpoint",
     "Family",
-    "GoldenPair",
     "ModelCard",
     "Piece",
     "Reference",

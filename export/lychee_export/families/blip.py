@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lychee_client.manifest import GoldenInput, GoldenPair, ModelSpec, PromptSpec, TextSpec
 from PIL import Image
 from torch import Tensor, nn
 from transformers import BlipForImageTextRetrieval
@@ -23,8 +24,15 @@ from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import SCORE_OUTPUTS, ModelSignature, Tensors, TensorSpec
 from lychee_export.families.attention import attention_bias
-from lychee_export.families.family import Checkpoint, Family, GoldenPair, ModelCard, Piece, Reference, round_score
-from lychee_export.families.fixed_image import ImageFormat, Normalization, load_processor, prepare_image, read_format
+from lychee_export.families.family import Checkpoint, Family, ModelCard, Piece, Reference, round_score
+from lychee_export.families.fixed_image import (
+    FixedImageSpec,
+    Normalization,
+    image_tensor,
+    load_processor,
+    prepare_image,
+    read_format,
+)
 from lychee_export.families.samples import QUERIES, TEXTS, encode, sample_images
 from lychee_export.families.text_format import TextFormat, plain_tokenizer, text_buckets, tokenize
 
@@ -140,28 +148,24 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     )
     image = read_format(source, processor, size, size)
     pieces, ensembles = _sign(model, limits, text, image, Normalization.of(processor))
-    preprocessing = text.preprocessing
-    card = ModelCard(
-        model_id=source.model_id,
-        revision=source.revision,
+    spec = ModelSpec(
         family="blip",
         pipeline="cross_encoder",
-        ensembles=ensembles,
-        preprocessing={
-            "text": {name: preprocessing[name] for name in ("pad_token_id", "max_tokens", "buckets")},
-            "prompt": {
-                "template": "{query}",
-                "image": "",
-                "image_token": "",
-                "missing_text": "",
-                "suffix_token_ids": [],
-                "queries": ["text"],
-                "documents": ["image"],
-            },
-            "image": image.preprocessing,
-        },
-        tokenizer_json=tokenizer_json,
+        model_id=source.model_id,
+        revision=source.revision,
+        text=TextSpec(pad_token_id=text.pad_token_id, max_tokens=text.max_tokens, buckets=text.buckets),
+        prompt=PromptSpec(
+            template="{query}",
+            image="",
+            image_token="",
+            missing_text="",
+            suffix_token_ids=(),
+            queries=("text",),
+            documents=("image",),
+        ),
+        image=image,
     )
+    card = ModelCard(spec, ensembles, tokenizer_json)
 
     def make_reference() -> Reference:
         images = sample_images()
@@ -173,7 +177,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
             model, tokenizer, processor, [(QUERIES[query], images[index]) for query, index in _GOLDEN_PAIRS]
         )
         pairs = tuple(
-            GoldenPair(QUERIES[query], round_score(score), image_png=pngs[index])
+            GoldenPair(GoldenInput(QUERIES[query]), GoldenInput(image_png=pngs[index]), round_score(score))
             for (query, index), score in zip(_GOLDEN_PAIRS, scores, strict=True)
         )
         return Reference({"rerank_image": rows}, pairs)
@@ -182,7 +186,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
 
 
 def _sign(
-    model: Any, limits: Limits, text: TextFormat, image: ImageFormat, normalization: Normalization
+    model: Any, limits: Limits, text: TextFormat, image: FixedImageSpec, normalization: Normalization
 ) -> tuple[tuple[Piece, ...], tuple[ModelSignature, ...]]:
     """Declare the family's tensor contract."""
     vision = model.config.vision_config
@@ -192,7 +196,7 @@ def _sign(
     batch = min(limits.text_batch, limits.image_batch)
     vision_signature = ModelSignature(
         "vision_encoder",
-        (image.tensor,),
+        (image_tensor(image),),
         (image_embeds,),
         batch,
         encoder=True,
@@ -209,7 +213,7 @@ def _sign(
     head_signature = ModelSignature("scoring_head", (hidden,), SCORE_OUTPUTS, batch)
     ensemble = ModelSignature(
         "rerank_image",
-        (*text.tensors, image.tensor),
+        (*text.tensors, image_tensor(image)),
         SCORE_OUTPUTS,
         batch,
         steps=(vision_signature, text_signature, head_signature),

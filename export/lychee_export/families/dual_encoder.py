@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from lychee_client.manifest import ModelSpec
 from torch import Tensor, nn
 
 from lychee_export.checkpoint.source import CheckpointSource
@@ -18,7 +19,7 @@ from lychee_export.contract.signature import SCORE_OUTPUTS, ModelSignature, Tens
 from lychee_export.families.dual_ranges import make_calibration
 from lychee_export.families.dual_reference import ReferenceEncoders, make_reference
 from lychee_export.families.family import Checkpoint, ModelCard, Piece
-from lychee_export.families.fixed_image import ImageFormat
+from lychee_export.families.fixed_image import FixedImageSpec, image_tensor
 from lychee_export.families.text_format import TextFormat
 
 __all__ = ["TEXT_CENTRE", "DualEncoder", "ScoringHead", "at_least_float32", "build_checkpoint", "make_heads"]
@@ -54,7 +55,7 @@ class DualEncoder:
     heads: Mapping[str, nn.Module]
     embedding_dim: int
     text: TextFormat
-    image: ImageFormat
+    image: FixedImageSpec
 
 
 class ScoringHead(nn.Module):
@@ -128,21 +129,17 @@ def build_checkpoint(
         load_reference: Makes the reference implementation.
     """
     pieces, ensembles = _declare_models(model, limits)
-    card = ModelCard(
-        model_id=source.model_id,
-        revision=source.revision,
+    spec = ModelSpec(
         family=family,
         pipeline="dual_encoder",
-        ensembles=ensembles,
-        preprocessing={
-            "embedding_dim": model.embedding_dim,
-            "text": model.text.preprocessing,
-            "image": model.image.preprocessing,
-        },
-        tokenizer_json=tokenizer_json,
+        model_id=source.model_id,
+        revision=source.revision,
+        embedding_dim=model.embedding_dim,
+        text=model.text.spec,
+        image=model.image,
     )
     return Checkpoint(
-        card,
+        ModelCard(spec, ensembles, tokenizer_json),
         pieces,
         lambda: make_reference(model.text, model.heads, tokenizer_json, load_reference()),
         make_calibration(model.text, model.image, tokenizer_json, lambda: load_reference().pixel_values),
@@ -167,7 +164,7 @@ def _declare_models(model: DualEncoder, limits: Limits) -> tuple[tuple[Piece, ..
     )
     vision_signature = ModelSignature(
         "vision_encoder",
-        (model.image.tensor,),
+        (image_tensor(model.image),),
         (TensorSpec("image_embedding", "float32", (dim,)),),
         limits.image_batch,
         encoder=True,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from lychee_client.manifest import CropSpec
 from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 
 from lychee_export.checkpoint.range_data import CalibrationData, augment
 from lychee_export.contract.signature import Tensors
-from lychee_export.families.fixed_image import ImageFormat
+from lychee_export.families.fixed_image import FixedImageSpec
 from lychee_export.families.text_format import TextFormat
 
 __all__ = ["make_calibration"]
@@ -22,7 +23,7 @@ _IMAGES = 40
 
 
 def make_calibration(
-    text: TextFormat, image: ImageFormat, tokenizer_json: str, load_pixels: Callable[[], NDArray[np.uint8]]
+    text: TextFormat, image: FixedImageSpec, tokenizer_json: str, load_pixels: Callable[[], NDArray[np.uint8]]
 ) -> Callable[[CalibrationData], Mapping[str, tuple[Tensors, ...]]]:
     """Return what makes samples by the encoders' names, one row each and without padding.
 
@@ -62,12 +63,11 @@ def _tokenize(text: TextFormat, tokenizer_json: str, texts: Sequence[str]) -> li
     ]
 
 
-def _fit(picture: Image.Image, image: ImageFormat) -> NDArray[np.uint8]:
+def _fit(picture: Image.Image, image: FixedImageSpec) -> NDArray[np.uint8]:
     """Resize, and crop where the format does: uint8, (3, height, width)."""
-    edge = image.resize_shortest_edge
     box = None
-    if edge is not None:
-        share = min(picture.size) / edge
+    if isinstance(image, CropSpec):
+        share = min(picture.size) / image.resize_shortest_edge
         width, height = (share * size for size in (image.width, image.height))
         left, top = (picture.width - width) / 2, (picture.height - height) / 2
         box = (left, top, left + width, top + height)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from lychee_client.manifest import GoldenInput, GoldenPair
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from lychee_export.contract.signature import Tensors
-from lychee_export.families.family import GoldenPair, Reference, round_score, round_scores
+from lychee_export.families.family import Reference, round_score, round_scores
 from lychee_export.families.samples import QUERIES, TEXTS, decode
 from lychee_export.families.text_format import TextFormat, tokenize
 
@@ -128,22 +129,23 @@ def _golden_pairs(
 ) -> tuple[GoldenPair, ...]:
     """Score the golden pairs; the images are small, so that the manifest is."""
     pngs = encoders.pngs
-    pairs = [GoldenPair(QUERIES[query], 0.0, TEXTS[document]) for query, document in _GOLDEN_TEXT_PAIRS]
-    pairs += [GoldenPair(QUERIES[query], 0.0, None, pngs[image]) for query, image in _GOLDEN_IMAGE_PAIRS]
+    pairs = [(QUERIES[query], GoldenInput(TEXTS[document])) for query, document in _GOLDEN_TEXT_PAIRS]
+    pairs += [(QUERIES[query], GoldenInput(image_png=pngs[image])) for query, image in _GOLDEN_IMAGE_PAIRS]
     query, image, document = _GOLDEN_IMAGE_TEXT_PAIR
-    pairs.append(GoldenPair(QUERIES[query], 0.0, TEXTS[document], pngs[image]))
-    return tuple(_score(text, heads, encoders, pair) for pair in pairs)
+    pairs.append((QUERIES[query], GoldenInput(TEXTS[document], pngs[image])))
+    return tuple(_score(text, heads, encoders, query, document) for query, document in pairs)
 
 
 def _score(
-    text: TextFormat, heads: Mapping[str, nn.Module], encoders: ReferenceEncoders, pair: GoldenPair
+    text: TextFormat, heads: Mapping[str, nn.Module], encoders: ReferenceEncoders, query: str, document: GoldenInput
 ) -> GoldenPair:
-    embeddings = [encoders.embed_texts([f"{text.query_prefix}{pair.query}"])]
-    if pair.text is not None:
-        embeddings.append(encoders.embed_texts([text.document_prefix + pair.text]))
-    if pair.image_png is not None:
-        embeddings.append(encoders.embed_image(decode(pair.image_png)))
-    modality = "_".join(name for name, part in (("image", pair.image_png), ("text", pair.text)) if part is not None)
+    embeddings, modality = [encoders.embed_texts([text.query_prefix + query])], []
+    if document.text is not None:
+        embeddings.append(encoders.embed_texts([text.document_prefix + document.text]))
+        modality.append("text")
+    if document.image_png is not None:
+        embeddings.append(encoders.embed_image(decode(document.image_png)))
+        modality.insert(0, "image")
     with torch.no_grad():
-        relevance_score, _ = heads[modality](*embeddings)
-    return GoldenPair(pair.query, round_score(float(relevance_score)), pair.text, pair.image_png)
+        relevance_score, _ = heads["_".join(modality)](*embeddings)
+    return GoldenPair(GoldenInput(query), document, round_score(float(relevance_score)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from lychee_client.manifest import GoldenPair, ModelSpec
 from numpy.typing import NDArray
 from torch import nn
 
@@ -15,7 +16,7 @@ from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import SCORE_OUTPUTS, ModelSignature, Tensors
 
-__all__ = ["Checkpoint", "Family", "GoldenPair", "ModelCard", "Piece", "Reference", "round_score", "round_scores"]
+__all__ = ["Checkpoint", "Family", "ModelCard", "Piece", "Reference", "round_score", "round_scores"]
 
 _SCORE_DIGITS = 6
 
@@ -37,33 +38,14 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class GoldenPair:
-    """A query and a document with the reference implementation's score.
-
-    Args:
-        query: The query's text, if it has one.
-        relevance_score: The score in [0, 1], computed in float32 or float64 by what the checkpoint's authors use: the
-            classes of transformers where the family has them.
-        text: The document's text, if it has one.
-        image_png: The document's image as a PNG file, if it has one.
-        query_image_png: The query's image as a PNG file, if it has one.
-    """
-
-    query: str | None
-    relevance_score: float
-    text: str | None = None
-    image_png: bytes | None = None
-    query_image_png: bytes | None = None
-
-
-@dataclass(frozen=True)
 class Reference:
     """What the reference implementation computed.
 
     Args:
         ensemble_rows: At least seven realistic rows for every ensemble, as the client would send them, padded to a
             bucket that is not the largest.
-        golden_pairs: A handful of pairs with reference scores.
+        golden_pairs: A handful of pairs with reference scores in [0, 1], computed in float32 or float64 by what the
+            checkpoint's authors use: the classes of transformers where the family has them.
         scored_rows: Natural rows with the reference's ``relevance_score``, float64, (rows, 1), for ensembles that a
             server may execute in several ways; they tell a server what each way costs in accuracy. An ensemble that is
             missing takes its ``ensemble_rows``.
@@ -79,21 +61,13 @@ class ModelCard:
     """Everything about a checkpoint but its weights.
 
     Args:
-        model_id: The name users know.
-        revision: The name that identifies the weights.
-        family: The family module's name.
-        pipeline: The client's pipeline for it, "dual_encoder" or "cross_encoder".
+        spec: What a client needs to know beyond the tensors; a part of the manifest.
         ensembles: Ensembles over the pieces; their outputs are SCORE_OUTPUTS.
-        preprocessing: What the client needs to know beyond the tensors; goes into the manifest as it is.
         tokenizer_json: The content of a ``tokenizers`` file.
     """
 
-    model_id: str
-    revision: str
-    family: str
-    pipeline: str
+    spec: ModelSpec
     ensembles: tuple[ModelSignature, ...]
-    preprocessing: Mapping[str, Any]
     tokenizer_json: str
 
     def __post_init__(self) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from lychee_client.manifest import CropSpec, Resampling, StretchSpec
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -18,9 +18,10 @@ from lychee_export.contract.signature import TensorSpec
 from lychee_export.errors import CheckpointError
 
 __all__ = [
-    "ImageFormat",
+    "FixedImageSpec",
     "Normalization",
     "PooledVisionEncoder",
+    "image_tensor",
     "load_processor",
     "prepare_image",
     "read_format",
@@ -28,40 +29,17 @@ __all__ = [
 ]
 
 _CONFIG_FILES = ("preprocessor_config.json", "processor_config.json")
-_RESAMPLING = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_RESAMPLING: dict[int, Resampling] = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Names of Pillow's resampling filters in the manifest."""
 
 
-@dataclass(frozen=True)
-class ImageFormat:
-    """How the client turns an image into ``pixel_values``.
+FixedImageSpec: TypeAlias = CropSpec | StretchSpec
+"""How the client makes an image of one fixed size."""
 
-    Args:
-        height: The height of the images that the model reads, in pixels.
-        width: The width of the images that the model reads, in pixels.
-        resample: The filter that resizes: "bicubic", "bilinear" or "lanczos".
-        resize_shortest_edge: The length in pixels to which the shortest edge is resized, after which the centre is
-            cropped. With None the image is stretched to height and width.
-    """
 
-    height: int
-    width: int
-    resample: str
-    resize_shortest_edge: int | None = None
-
-    @property
-    def tensor(self) -> TensorSpec:
-        """The encoder's input."""
-        return TensorSpec("pixel_values", "uint8", (3, self.height, self.width))
-
-    @property
-    def preprocessing(self) -> dict[str, Any]:
-        """The manifest's ``image``."""
-        size = {"height": self.height, "width": self.width}
-        if self.resize_shortest_edge is None:
-            return {"kind": "stretch", **size, "resample": self.resample}
-        edge = {"resize_shortest_edge": self.resize_shortest_edge}
-        return {"kind": "crop", **size, **edge, "resample": self.resample}
+def image_tensor(spec: FixedImageSpec) -> TensorSpec:
+    """Declare the encoder's input."""
+    return TensorSpec("pixel_values", "uint8", (3, spec.height, spec.width))
 
 
 class Normalization(nn.Module):
@@ -145,7 +123,7 @@ def load_processor(source: CheckpointSource, processor_class: type[PilBackend]) 
         raise CheckpointError(f"cannot read the image processor in {source.folder}: {error}") from error
 
 
-def read_format(source: CheckpointSource, processor: Any, height: int, width: int) -> ImageFormat:
+def read_format(source: CheckpointSource, processor: Any, height: int, width: int) -> FixedImageSpec:
     """Say how the client does what the image processor does.
 
     Args:
@@ -176,10 +154,11 @@ def read_format(source: CheckpointSource, processor: Any, height: int, width: in
             f"{f' from a shortest edge of {edge}' if edge else ''}, the model reads {height} x {width}; correct "
             "preprocessor_config.json"
         )
-    return ImageFormat(height, width, read_resampling(source, processor), edge)
+    resample = read_resampling(source, processor)
+    return StretchSpec(height, width, resample) if edge is None else CropSpec(height, width, edge, resample)
 
 
-def read_resampling(source: CheckpointSource, processor: Any) -> str:
+def read_resampling(source: CheckpointSource, processor: Any) -> Resampling:
     """Name the processor's resampling filter.
 
     Raises:

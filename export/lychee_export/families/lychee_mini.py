@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from lychee_client.manifest import CropSpec
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
@@ -31,7 +32,7 @@ from lychee_export.errors import CheckpointError
 from lychee_export.families.dual_encoder import DualEncoder, ScoringHead, at_least_float32, build_checkpoint
 from lychee_export.families.dual_reference import ReferenceEncoders
 from lychee_export.families.family import Checkpoint, Family
-from lychee_export.families.fixed_image import ImageFormat, Normalization, prepare_image
+from lychee_export.families.fixed_image import Normalization, prepare_image
 from lychee_export.families.samples import decode, encode
 from lychee_export.families.text_format import BUCKETS, TextFormat, text_buckets
 
@@ -262,7 +263,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
             query_prefix=text["query_prefix"],
             document_prefix=text["document_prefix"],
         ),
-        image=ImageFormat(
+        image=CropSpec(
             height=vision["image_size"],
             width=vision["image_size"],
             resample=vision["resample"],
@@ -304,7 +305,7 @@ def _load_reference(parts: DualEncoder, tokenizer_json: str, images: NDArray[np.
     tokenizer.enable_padding(pad_id=parts.text.pad_token_id, pad_to_multiple_of=BUCKETS[0])
     text_encoder, vision_encoder = (copy.deepcopy(part).double() for part in (parts.text_encoder, parts.vision_encoder))
     processor = CLIPImageProcessorPil(
-        size={"shortest_edge": parts.image.resize_shortest_edge or parts.image.height},
+        size={"shortest_edge": getattr(parts.image, "resize_shortest_edge", parts.image.height)},
         crop_size={"height": parts.image.height, "width": parts.image.width},
     )
 

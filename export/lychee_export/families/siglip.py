@@ -21,6 +21,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from lychee_client.manifest import StretchSpec
 from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
@@ -38,7 +39,7 @@ from lychee_export.families.dual_encoder import DualEncoder, build_checkpoint, m
 from lychee_export.families.dual_reference import ReferenceEncoders
 from lychee_export.families.family import Checkpoint, Family
 from lychee_export.families.fixed_image import (
-    ImageFormat,
+    FixedImageSpec,
     Normalization,
     PooledVisionEncoder,
     load_processor,
@@ -145,14 +146,15 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     tokenizer_json = tokenizer.to_str()
     processor = load_processor(source, Siglip2ImageProcessorPil if naflex else SiglipImageProcessorPil)
     vision_encoder: nn.Module
+    image_spec: FixedImageSpec
     if naflex:
         side = processor.patch_size
         grid = min(math.isqrt(processor.max_num_patches), max(1, limits.max_img_size // side))
         vision_encoder = NaFlexVisionEncoder(model, Normalization.of(processor), grid)
-        image_format = ImageFormat(grid * side, grid * side, read_resampling(source, processor))
+        image_spec = StretchSpec(grid * side, grid * side, read_resampling(source, processor))
     else:
         vision_encoder = PooledVisionEncoder(model.vision_model, Normalization.of(processor))
-        image_format = read_format(source, processor, vision.image_size, vision.image_size)
+        image_spec = read_format(source, processor, vision.image_size, vision.image_size)
     scale, bias = (1.0, 0.0)
     if source.weights:
         scale, bias = float(model.logit_scale.detach().exp()), float(model.logit_bias.detach())
@@ -162,7 +164,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
         heads=make_heads(scale, bias),
         embedding_dim=text.projection_size,
         text=TextFormat(text.vocab_size, pad_token_id, (text.max_position_embeddings,)),
-        image=image_format,
+        image=image_spec,
     )
 
     def load_reference() -> ReferenceEncoders:
@@ -177,12 +179,12 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
             return functional.normalize(cast(Tensor, model.get_text_features(ids).pooler_output), dim=-1)
 
         def prepare(image: Image.Image) -> NDArray[np.uint8]:
-            return _stretch(image, image_format) if naflex else prepare_image(processor, image)
+            return _stretch(image, image_spec) if naflex else prepare_image(processor, image)
 
         @torch.no_grad()
         def embed_image(image: Image.Image) -> Tensor:
             if naflex:
-                image = Image.fromarray(_stretch(image, image_format).transpose(1, 2, 0))
+                image = Image.fromarray(_stretch(image, image_spec).transpose(1, 2, 0))
             inputs = processor(image, return_tensors="pt", **({"do_resize": False} if naflex else {}))
             return functional.normalize(cast(Tensor, model.get_image_features(**inputs).pooler_output), dim=-1)
 
@@ -209,10 +211,10 @@ def _load_tokenizer(source: CheckpointSource, vocab_size: int) -> tuple[Tokenize
     return plain, loaded.pad_token_id, loaded.padding_side == "left"
 
 
-def _stretch(image: Image.Image, image_format: ImageFormat) -> NDArray[np.uint8]:
+def _stretch(image: Image.Image, image_spec: FixedImageSpec) -> NDArray[np.uint8]:
     """Return uint8, (3, height, width)."""
-    size = (image_format.width, image_format.height)
-    return np.asarray(image.convert("RGB").resize(size, _RESAMPLING[image_format.resample])).transpose(2, 0, 1)
+    size = (image_spec.width, image_spec.height)
+    return np.asarray(image.convert("RGB").resize(size, _RESAMPLING[image_spec.resample])).transpose(2, 0, 1)
 
 
 FAMILY = Family(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from lychee_client.manifest import TextSpec
 from tokenizers import Tokenizer
 
 from lychee_export.checkpoint.source import CheckpointSource
@@ -55,15 +56,15 @@ class TextFormat:
         )
 
     @property
-    def preprocessing(self) -> dict[str, Any]:
-        """The manifest's ``text``."""
-        return {
-            "query_prefix": self.query_prefix,
-            "document_prefix": self.document_prefix,
-            "pad_token_id": self.pad_token_id,
-            "max_tokens": self.max_tokens,
-            "buckets": list(self.buckets),
-        }
+    def spec(self) -> TextSpec:
+        """What the client is told."""
+        return TextSpec(
+            query_prefix=self.query_prefix,
+            document_prefix=self.document_prefix,
+            pad_token_id=self.pad_token_id,
+            max_tokens=self.max_tokens,
+            buckets=self.buckets,
+        )
 
     def sample(self, rng: np.random.Generator, rows: int) -> Tensors:
         """Make random token sequences of random lengths."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping
 from importlib import metadata
-from typing import Any
 
-from lychee_client.manifest import EXACT_TOLERANCE, FORMAT_VERSION
+from lychee_client.manifest import EXACT_TOLERANCE, GoldenPair, GoldenPairs, Manifest
+from msgspec import structs
 
 from lychee_export.contract.signature import ModelSignature
-from lychee_export.families import GoldenPair, ModelCard
+from lychee_export.families import ModelCard
 from lychee_export.onnx.quantization import Precision
 
 __all__ = ["build_manifest", "created_by", "golden_tolerance"]
@@ -33,7 +32,7 @@ def build_manifest(
     artifacts: Mapping[str, str],
     *,
     flash_attn: bool = False,
-) -> dict[str, Any]:
+) -> Manifest:
     """Describe an exported checkpoint.
 
     Args:
@@ -44,27 +43,16 @@ def build_manifest(
         tolerance: The largest accepted difference of a golden pair's score where every model computes in float32.
         artifacts: The SHA-256 in hex, by artifact name.
         flash_attn: Whether attention is one fused operator: then ONNX Runtime must be the one of ``created_by``.
-
-    Returns:
-        An object ready for JSON; docs/explanation/architecture.md says what it is for.
     """
-    return {
-        "format_version": FORMAT_VERSION,
-        "family": card.family,
-        "pipeline": card.pipeline,
-        "model_id": card.model_id,
-        "revision": card.revision,
-        "precision": precision,
-        "flash_attn": flash_attn,
-        "created_by": created_by(),
-        **card.preprocessing,
-        "max_batch_size": {model.name: model.max_batch_size for model in models},
-        "artifacts": dict(artifacts),
-        "golden_pairs": {
-            "tolerance": tolerance,
-            "pairs": [_golden_pair(pair) for pair in golden_pairs],
-        },
-    }
+    return Manifest(
+        **structs.asdict(card.spec),
+        precision=precision,
+        flash_attn=flash_attn,
+        created_by=created_by(),
+        max_batch_size={model.name: model.max_batch_size for model in models},
+        artifacts=artifacts,
+        golden_pairs=GoldenPairs(tolerance, tuple(golden_pairs)),
+    )
 
 
 def golden_tolerance(golden_error: float) -> float:
@@ -75,18 +63,3 @@ def golden_tolerance(golden_error: float) -> float:
 def created_by() -> dict[str, str]:
     """Return the versions of everything that an exported file depends on."""
     return {name: metadata.version(name).split("+")[0] for name in _PACKAGES}
-
-
-def _golden_pair(pair: GoldenPair) -> dict[str, Any]:
-    return {
-        "query": _part(pair.query, pair.query_image_png),
-        "document": _part(pair.text, pair.image_png),
-        "relevance_score": pair.relevance_score,
-    }
-
-
-def _part(text: str | None, image_png: bytes | None) -> dict[str, str]:
-    part = {} if text is None else {"text": text}
-    if image_png is not None:
-        part["image_png_base64"] = base64.b64encode(image_png).decode()
-    return part

@@ -107,8 +107,8 @@ def linked_repository(models: Sequence[ModelFolder], parent: Path) -> Iterator[P
 
 def exported_models(repository: Path) -> frozenset[str]:
     """Name the models that the repository's manifest lists: all of the last export, and none of anybody else's."""
-    listed = read_manifest(repository).get("max_batch_size")
-    names = map(str, listed) if isinstance(listed, dict) else []
+    manifest = read_manifest(repository)
+    names = () if manifest is None else manifest.max_batch_size
     return frozenset(name for name in names if name not in ("", ".", "..") and Path(name).name == name)
 
 

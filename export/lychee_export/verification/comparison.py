@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lychee_client import GoldenReport, Manifest
+from lychee_client.manifest import GoldenInput
 
 __all__ = ["Comparison", "PairComparison", "compare"]
 
@@ -75,14 +76,14 @@ def compare(manifest: Manifest, report: GoldenReport, reference: Sequence[float]
     fresh: Sequence[float | None] = [None] * len(report.pairs) if reference is None else reference
     pairs = [
         PairComparison(_describe(pair.query), _describe(pair.document), result.expected, result.measured, score)
-        for pair, result, score in zip(manifest.golden_pairs, report.pairs, fresh, strict=True)
+        for pair, result, score in zip(manifest.golden_pairs.pairs, report.pairs, fresh, strict=True)
     ]
     return Comparison(tuple(pairs), report.tolerance)
 
 
-def _describe(part: Mapping[str, str]) -> str:
-    text = part.get("text")
+def _describe(part: GoldenInput) -> str:
+    text = part.text
     words = [] if text is None else [text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."]
-    if "image_png_base64" in part:
+    if part.image_png is not None:
         words.append("[image]")
     return " ".join(words)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from lychee_client import Manifest
 
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
-from lychee_export.families import GoldenPair, load_checkpoint
+from lychee_export.families import load_checkpoint
 
 __all__ = ["reference_scores"]
 
@@ -30,15 +27,16 @@ def reference_scores(checkpoint: str, manifest: Manifest) -> list[float]:
         CheckpointError: The checkpoint cannot be loaded, or it is another one than was exported.
     """
     loaded = load_checkpoint(checkpoint, _limits(manifest))
-    card = loaded.card
+    spec = loaded.card.spec
     exported = (manifest.family, manifest.revision)
-    if (card.family, card.revision) != exported:
+    if (spec.family, spec.revision) != exported:
         raise CheckpointError(
-            f"{checkpoint} is {card.family} of revision {card.revision}, but what is checked was exported from "
+            f"{checkpoint} is {spec.family} of revision {spec.revision}, but what is checked was exported from "
             f"{exported[0]} of revision {exported[1]}; name the checkpoint that was exported"
         )
     pairs = loaded.make_reference().golden_pairs
-    scores = [_find(pair.query, pair.document, pairs) for pair in manifest.golden_pairs]
+    found = {(pair.query, pair.document): pair.relevance_score for pair in pairs}
+    scores = [found.get((pair.query, pair.document)) for pair in manifest.golden_pairs.pairs]
     if None in scores:
         raise CheckpointError(
             f"this version of the exporter replays other golden pairs than the manifest holds ({len(pairs)} here, "
@@ -59,20 +57,3 @@ def _limits(manifest: Manifest) -> Limits:
         return replace(limits, **{name: value for name, value in found.items() if value is not None})
     except ValueError:  # a model with a smaller bound of its own keeps that, whatever the limits say
         return limits
-
-
-def _find(query: Mapping[str, str], document: Mapping[str, str], pairs: Sequence[GoldenPair]) -> float | None:
-    """Return the score of the pair with this content."""
-    for pair in pairs:
-        if _content(pair.query, pair.query_image_png) == dict(query) and (
-            _content(pair.text, pair.image_png) == dict(document)
-        ):
-            return pair.relevance_score
-    return None
-
-
-def _content(text: str | None, image_png: bytes | None) -> dict[str, Any]:
-    content: dict[str, Any] = {} if text is None else {"text": text}
-    if image_png is not None:
-        content["image_png_base64"] = base64.b64encode(image_png).decode()
-    return content

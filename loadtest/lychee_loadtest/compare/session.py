@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from lychee_client import Image
-from lychee_client.manifest import ImageSpec, parse_manifest
+from lychee_client.manifest import parse_manifest
 from lychee_client.preprocessing.text import TextProcessor
 from lychee_client.repository import ASSETS_MODEL, MODEL_FILENAME, newest_version
 from lychee_export.verification.model_files import read_config
@@ -42,8 +42,6 @@ class SessionCaller:
         assets = open_session(newest_version(repository / ASSETS_MODEL) / MODEL_FILENAME, "cpu-fp32")
         values = dict(zip((node.name for node in assets.get_outputs()), assets.run(None, {}), strict=True))
         manifest = parse_manifest(str(values["manifest"].ravel()[0]))
-        assert manifest.text is not None
-        assert isinstance(manifest.image, ImageSpec)
         self._image_spec = manifest.image
         self._texts = TextProcessor(str(values["tokenizer"].ravel()[0]), manifest.text)
         self._text_encoder = _Encoder(repository, "text_encoder", executions)

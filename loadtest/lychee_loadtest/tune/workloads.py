@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from lychee_client.manifest import Manifest, PatchSpec
 from lychee_client.repository import read_manifest
 from lychee_server.errors import RepositoryError
 from lychee_server.repository import read_config
@@ -101,7 +102,8 @@ def read_subject(repository: Path, modality: Modality) -> Subject | None:
 
 def read_model_id(repository: Path) -> str:
     """Return the public name of the repository's model; without a manifest, the folder's name."""
-    return str(read_manifest(repository).get("model_id", repository.absolute().name))
+    manifest = read_manifest(repository)
+    return repository.absolute().name if manifest is None else manifest.model_id
 
 
 def make_inputs(config: Any, workload: Workload, rows: int, rng: np.random.Generator) -> Tensors:
@@ -138,23 +140,24 @@ def make_inputs(config: Any, workload: Workload, rows: int, rng: np.random.Gener
     return tensors
 
 
-def _text_workloads(config: Any, manifest: Mapping[str, Any]) -> tuple[Workload, ...]:
+def _text_workloads(config: Any, manifest: Manifest | None) -> tuple[Workload, ...]:
     longest = _maximum(config, "sequence_length") or max(LENGTHS)
-    buckets = [size for size in manifest.get("text", {}).get("buckets", LENGTHS) if size <= longest] or [longest]
+    known = LENGTHS if manifest is None else manifest.text.buckets
+    buckets = [size for size in known if size <= longest] or [longest]
     lengths = sorted({min(buckets, key=lambda bucket: abs(bucket - length)) for length in LENGTHS})
     return tuple(Workload(f"{length} tokens", _shapes(config, length)) for length in lengths)
 
 
-def _image_workloads(config: Any, manifest: Mapping[str, Any]) -> tuple[Workload, ...]:
+def _image_workloads(config: Any, manifest: Manifest | None) -> tuple[Workload, ...]:
     (pixels,) = [spec for spec in config.input if spec.name == "pixel_values"]
     if -1 not in pixels.dims:
         return (Workload(" x ".join(map(str, pixels.dims[1:])), _shapes(config, 1)),)
-    image = manifest.get("image", {})
-    most = _maximum(config, "num_patches") or max(image.get("buckets", [256]))
-    buckets = [size for size in image.get("buckets", [most]) if size <= most]
+    spec = manifest.image if manifest is not None and isinstance(manifest.image, PatchSpec) else None
+    most = _maximum(config, "num_patches") or (spec.buckets[-1] if spec else 256)
+    buckets = [size for size in spec.buckets if size <= most] if spec else [most]
     workloads = []
     for patches in sorted({buckets[len(buckets) // 2], buckets[-1]}):
-        block = image.get("merge_size", 1)
+        block = spec.merge_size if spec else 1
         height = max(1, math.isqrt(patches) // block) * block
         grid = (height, max(1, patches // height // block) * block)  # padding fills the rest
         workloads.append(Workload(f"{patches} patches", _shapes(config, patches), grid))

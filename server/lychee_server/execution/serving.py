@@ -103,7 +103,8 @@ def _choose(
     if isinstance(found, str):
         return plain(found)
     error = max(measured[PLAIN_CPU].error for measured in found.models.values())
-    if read_manifest(repository).get("precision") == "fp32" and error > EXACT_TOLERANCE:
+    manifest = read_manifest(repository)
+    if manifest is not None and manifest.precision == "fp32" and error > EXACT_TOLERANCE:
         return plain(f"{PLAIN_CPU} itself is off by {error:.2g} on the reference rows; run `lychee verify`")
     choices = choose(found.models, error_budget)
     failure = "there was not enough time"

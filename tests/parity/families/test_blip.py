@@ -13,9 +13,6 @@ from checkpoints.blip import build_blip
 from checkpoints.inputs import TEXTS, make_images
 from checkpoints.reference import TransformersModel, load_transformers
 from lychee_client import Image
-from lychee_client.manifest.image_spec import parse_image_spec
-from lychee_client.manifest.manifest import TextSpec
-from lychee_client.manifest.prompt_spec import parse_prompt_spec
 from lychee_client.preprocessing.prompt import Part, PromptProcessor
 from lychee_client.preprocessing.text import TokenizedText
 from lychee_export.contract.signature import ModelSignature, Tensors
@@ -35,12 +32,10 @@ class Loaded:
         self.reference: TransformersModel = load_transformers(folder)
         self.checkpoint: Checkpoint = load_checkpoint(str(folder))
         self.modules = {piece.signature.name: piece.module for piece in self.checkpoint.pieces}
-        preprocessing = self.checkpoint.card.preprocessing
-        text = preprocessing["text"]
-        spec = TextSpec("", "", text["pad_token_id"], text["max_tokens"], tuple(text["buckets"]))
-        self.image_spec = parse_image_spec(preprocessing["image"])
-        prompt = parse_prompt_spec(preprocessing["prompt"])
-        self.prompts = PromptProcessor(self.checkpoint.card.tokenizer_json, spec, prompt)
+        card = self.checkpoint.card
+        self.image_spec = card.spec.image
+        assert card.spec.prompt is not None
+        self.prompts = PromptProcessor(card.tokenizer_json, card.spec.text, card.spec.prompt)
 
     def make_rows(self, texts: Sequence[str], images: Sequence[PIL.Image.Image]) -> Tensors:
         """Tokenize and preprocess with the client."""
@@ -112,7 +107,7 @@ def test_onnx_pairs_equal_transformers_for_every_batch(
 def test_text_of_the_longest_length_is_scored(
     loaded: Loaded, sessions: dict[str, onnxruntime.InferenceSession]
 ) -> None:
-    limit = loaded.checkpoint.card.preprocessing["text"]["max_tokens"]
+    limit = loaded.checkpoint.card.spec.text.max_tokens
     text, image = "cat " * (limit - 2), make_images()[1]
     rows = loaded.make_rows([text], [image])
     assert rows["attention_mask"].sum() == limit
@@ -141,9 +136,9 @@ def test_logits_are_match_minus_no_match(loaded: Loaded) -> None:
 def test_golden_pairs_have_the_scores_of_transformers(loaded: Loaded) -> None:
     pairs = loaded.checkpoint.make_reference().golden_pairs
     for pair in pairs:
-        assert pair.query is not None
-        assert pair.image_png is not None
-        expected = loaded.reference.match([pair.query], [PIL.Image.open(io.BytesIO(pair.image_png))])
+        assert pair.query.text is not None
+        assert pair.document.image_png is not None
+        expected = loaded.reference.match([pair.query.text], [PIL.Image.open(io.BytesIO(pair.document.image_png))])
         assert pair.relevance_score == pytest.approx(float(expected), abs=SCORE_ATOL)
     scores = [pair.relevance_score for pair in pairs]
     assert max(scores) - min(scores) > 0.1

@@ -4,7 +4,6 @@ import io
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -17,8 +16,6 @@ from checkpoints.inputs import TEXTS, make_images
 from checkpoints.reference import TransformersModel, load_transformers
 from checkpoints.siglip import build_siglip2_naflex
 from lychee_client import Image
-from lychee_client.manifest.image_spec import ImageSpec, parse_image_spec
-from lychee_client.manifest.manifest import TextSpec
 from lychee_client.preprocessing.text import TextProcessor
 from lychee_export.contract.signature import Tensors
 from lychee_export.families import Checkpoint, load_checkpoint
@@ -48,11 +45,9 @@ class Loaded:
         self.reference: TransformersModel = load_transformers(folder)
         self.checkpoint: Checkpoint = load_checkpoint(str(folder))
         self.modules = {piece.signature.name: piece.module for piece in self.checkpoint.pieces}
-        preprocessing = self.checkpoint.card.preprocessing
-        text: dict[str, Any] = dict(preprocessing["text"])
-        text["buckets"] = tuple(text["buckets"])
-        self.image_spec: ImageSpec = parse_image_spec(preprocessing["image"])
-        self.texts = TextProcessor(self.checkpoint.card.tokenizer_json, TextSpec(**text))
+        card = self.checkpoint.card
+        self.image_spec = card.spec.image
+        self.texts = TextProcessor(card.tokenizer_json, card.spec.text)
         self.scale = float(self.reference.model.logit_scale.detach().exp())
 
     def run(self, name: str, inputs: Tensors) -> Tensors:
@@ -200,9 +195,9 @@ def test_golden_pairs_have_the_scores_of_transformers(load: Callable[[str], Load
     loaded = load(name)
     with_images = 0
     for pair in loaded.checkpoint.make_reference().golden_pairs:
-        if pair.text is None and pair.image_png is not None:
-            images = loaded.squared([PIL.Image.open(io.BytesIO(pair.image_png))])
-            logits = loaded.reference.embed([pair.query], images).logits_per_image
+        if pair.document.text is None:
+            images = loaded.squared([PIL.Image.open(io.BytesIO(pair.document.image_png))])
+            logits = loaded.reference.embed([pair.query.text], images).logits_per_image
             if name in CLIPS:
                 logits = logits - loaded.scale * IMAGE_CENTRE
             assert float(logits.sigmoid()) == pytest.approx(pair.relevance_score, abs=SCORE_ATOL)

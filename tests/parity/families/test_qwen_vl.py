@@ -3,7 +3,6 @@
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from checkpoints.exports import LIMITS
 from checkpoints.qwen_vl_pairs import PAIRS, PAIRS_OF
 from checkpoints.qwen_vl_reference import INSTRUCTION, Batch, Part, QwenReranker
+from lychee_client.manifest import GoldenInput, InstructionSpec, PatchSpec
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import Checkpoint, load_checkpoint
@@ -22,6 +22,7 @@ from lychee_export.families.qwen_vl.images import ImageSettings
 from lychee_export.families.qwen_vl.reference import Part as ExporterPart
 from lychee_export.families.qwen_vl.reference import ReferenceModel, make_processor
 from lychee_export.families.qwen_vl.template import find_template
+from msgspec import structs
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -33,15 +34,20 @@ SCORE_ATOL = 1e-4
 RERANKERS = sorted(PAIRS_OF)
 
 
+def patch_spec(checkpoint: Checkpoint) -> PatchSpec:
+    assert isinstance(checkpoint.card.spec.image, PatchSpec)
+    return checkpoint.card.spec.image
+
+
 class Loaded:
     """One checkpoint in the exporter's modules and in transformers."""
 
     def __init__(self, folder: Path) -> None:
         self.checkpoint: Checkpoint = load_checkpoint(str(folder), LIMITS)
         self.modules: dict[str, Any] = {piece.signature.name: piece.module for piece in self.checkpoint.pieces}
-        spec = self.checkpoint.card.preprocessing["image"]
-        self.patch_bytes = 3 * int(spec["patch_size"]) ** 2
-        self.reference = QwenReranker(folder, spec["min_pixels"], spec["max_pixels"])
+        spec = patch_spec(self.checkpoint)
+        self.patch_bytes = spec.patch_bytes
+        self.reference = QwenReranker(folder, spec.min_pixels, spec.max_pixels)
 
     def run(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``image_embeds``, ``hidden`` and ``relevance_score`` of a batch."""
@@ -176,18 +182,18 @@ def test_a_changed_prompt_shows(load: Callable[[str], Loaded], published: str, c
     reference = loaded.reference
     template = find_template({"architectures": ["Qwen2_5_VLForConditionalGeneration"]})
     labels = tuple(reference.tokenizer.convert_tokens_to_ids(["yes", "no"]))
-    spec = loaded.checkpoint.card.preprocessing["image"]
-    settings = _settings(min_pixels=spec["min_pixels"], max_pixels=spec["max_pixels"])
+    spec = patch_spec(loaded.checkpoint)
+    settings = _settings(min_pixels=spec.min_pixels, max_pixels=spec.max_pixels)
     processor = make_processor(Qwen2_5_VLProcessor, settings, reference.tokenizer)
 
     def difference(words: str) -> float:
-        mutated = replace(template, prompt={**template.prompt, "template": words})
+        mutated = structs.replace(template, prompt=structs.replace(template.prompt, template=words))
         model = ReferenceModel(reference.model, processor, mutated, labels)  # type: ignore[arg-type]
         logits = [model.compute_logit(*(ExporterPart(part.text, part.image) for part in pair)) for pair in PAIRS[:3]]
         scores = torch.tensor(logits, dtype=torch.float64).sigmoid()
         return float((scores - reference.run(PAIRS[:3]).scores).abs().max())
 
-    words = template.prompt["template"]
+    words = template.prompt.template
     assert published in words
     assert difference(words) <= SCORE_ATOL
     assert difference(words.replace(published, changed)) > SCORE_ATOL
@@ -196,11 +202,11 @@ def test_a_changed_prompt_shows(load: Callable[[str], Loaded], published: str, c
 @pytest.mark.parametrize("name", RERANKERS)
 def test_prompts_are_the_published_ones(load: Callable[[str], Loaded], name: str) -> None:
     loaded = load(name)
-    prompt = loaded.checkpoint.card.preprocessing["prompt"]
-    assert prompt["template"] == loaded.reference.prompt
-    assert prompt["suffix_token_ids"] == ([100] if name == "jina_m0" else [])
-    instruction = loaded.checkpoint.card.preprocessing.get("instruction")
-    assert instruction == ({"default": INSTRUCTION} if "{instruction}" in prompt["template"] else None)
+    prompt, instruction = loaded.checkpoint.card.spec.prompt, loaded.checkpoint.card.spec.instruction
+    assert prompt is not None
+    assert prompt.template == loaded.reference.prompt
+    assert prompt.suffix_token_ids == ((100,) if name == "jina_m0" else ())
+    assert instruction == (InstructionSpec(INSTRUCTION) if prompt.has_instruction else None)
 
 
 @pytest.mark.parametrize("name", RERANKERS)
@@ -209,9 +215,9 @@ def test_golden_pairs_are_scored_as_by_transformers(load: Callable[[str], Loaded
     reference = loaded.checkpoint.make_reference()
     assert 6 <= len(reference.golden_pairs) <= 9
     for pair in reference.golden_pairs:
-        query, document = _part(pair.query, pair.query_image_png), _part(pair.text, pair.image_png)
+        query, document = _part(pair.query), _part(pair.document)
         assert pair.relevance_score == pytest.approx(loaded.reference.score(query, document), abs=2e-6)
-        assert max(len(png or b"") for png in (pair.image_png, pair.query_image_png)) < 8192
+        assert max(len(png or b"") for png in (pair.document.image_png, pair.query.image_png)) < 8192
     for signature in loaded.checkpoint.card.ensembles:
         assert len(reference.ensemble_rows[signature.name]["input_ids"]) >= 7
 
@@ -275,25 +281,24 @@ def test_the_limits_of_the_user_bound_those_of_the_model(checkpoint_folder: Call
     folder = str(checkpoint_folder("qwen2_5_vl"))
     limits = Limits(max_tokens=999, max_images=3, max_img_size=128, text_batch=5, image_batch=4)
     checkpoint = load_checkpoint(folder, limits, weights=False)
-    preprocessing = checkpoint.card.preprocessing
-    assert preprocessing["text"]["max_tokens"] == 999
-    assert preprocessing["text"]["buckets"] == [64, 128, 192, 256, 384, 512, 768, 1024]
-    assert preprocessing["image"]["max_pixels"] == 128 * 128
-    assert preprocessing["image"]["max_images"] == 3
+    assert checkpoint.card.spec.text.max_tokens == 999
+    assert checkpoint.card.spec.text.buckets == (64, 128, 192, 256, 384, 512, 768, 1024)
+    assert patch_spec(checkpoint).max_pixels == 128 * 128
+    assert patch_spec(checkpoint).max_images == 3
     assert {ensemble.name: ensemble.max_batch_size for ensemble in checkpoint.card.ensembles} == {
         "rerank_text": 5,
         "rerank_image": 4,
     }
     unbounded = load_checkpoint(folder, Limits(max_tokens=100_000, max_img_size=5000), weights=False)
-    assert unbounded.card.preprocessing["text"]["max_tokens"] == 3200  # what lychee-rerank-mm was trained with
-    assert unbounded.card.preprocessing["image"]["max_pixels"] == 1280 * 28 * 28
+    assert unbounded.card.spec.text.max_tokens == 3200  # what lychee-rerank-mm was trained with
+    assert patch_spec(unbounded).max_pixels == 1280 * 28 * 28
 
 
 @pytest.mark.parametrize("name", RERANKERS)
 def test_the_contract_gives_the_width_of_image_embeddings(load: Callable[[str], Loaded], name: str) -> None:
     loaded = load(name)
     embeds, _, _ = loaded.run(loaded.reference.run(PAIRS_OF[name][-1:]))
-    assert loaded.checkpoint.card.preprocessing["image"]["embedding_dim"] == embeds.shape[-1]
+    assert patch_spec(loaded.checkpoint).embedding_dim == embeds.shape[-1]
     assert loaded.checkpoint.pieces[0].signature.outputs[0].shape[-1] == embeds.shape[-1]
 
 
@@ -393,8 +398,8 @@ def _drop_weights(folder: Path, prefix: str) -> None:
     save_file(kept, folder / "model.safetensors", {"format": "pt"})
 
 
-def _part(words: str | None, png: bytes | None) -> Part:
-    return Part(words, Image.open(io.BytesIO(png)) if png else None)
+def _part(part: GoldenInput) -> Part:
+    return Part(part.text, Image.open(io.BytesIO(part.image_png)) if part.image_png else None)
 
 
 def _settings(min_pixels: int, max_pixels: int, patch_size: int = 14) -> ImageSettings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,9 +9,10 @@ from fakes.dual_encoder import FakeTransport
 from lychee_client import LycheeClient, ModelNotReadyError
 from lychee_client._embedding_cache import EmbeddingKeys
 from lychee_client._errors import ServerError
-from lychee_client.manifest import Manifest
+from lychee_client.manifest import GoldenPairs, Manifest
 from lychee_client.manifest.execution import UNKNOWN, Execution, read_execution
 from lychee_client.transports.base import ControlRequest, TransportError
+from msgspec import structs
 
 CPU_GROUP = {"instance_group": [{"kind": "KIND_CPU", "count": 1}]}
 
@@ -86,7 +86,7 @@ def test_an_encoder_that_is_not_loaded_is_no_encoder_without_a_word() -> None:
 def manifest() -> Manifest:
     """Return a manifest with the bound of float32."""
     with LycheeClient("localhost:1", transport=FakeTransport()) as client:
-        return replace(client.manifest(), golden_tolerance=1e-4)
+        return structs.replace(client.manifest(), golden_pairs=GoldenPairs(1e-4, ()))
 
 
 @pytest.mark.parametrize(
@@ -104,12 +104,13 @@ def test_the_golden_pairs_bound_follows_from_what_executes(
     manifest: Manifest, own: float, executions: tuple[Execution, ...], accepted: float
 ) -> None:
     named = {f"encoder_{number}": execution for number, execution in enumerate(executions)}
-    assert replace(manifest, golden_tolerance=own, execution=named).accepted_error == pytest.approx(accepted, abs=1e-12)
+    executed = structs.replace(manifest, golden_pairs=GoldenPairs(own, ()), execution=named)
+    assert executed.accepted_error == pytest.approx(accepted, abs=1e-12)
 
 
 def test_embeddings_of_another_precision_have_other_keys(manifest: Manifest) -> None:
     def key(execution: Execution) -> bytes:
-        executed = replace(manifest, execution={"text_encoder": execution, "vision_encoder": UNKNOWN})
+        executed = structs.replace(manifest, execution={"text_encoder": execution, "vision_encoder": UNKNOWN})
         return EmbeddingKeys(executed, "text_encoder", "token ids").make(b"1")
 
     exact, fast = key(Execution("cpu", "fp32")), key(Execution("openvino", "bf16"))

@@ -17,6 +17,8 @@ PAIR = {"query": {"text": "q"}, "document": {"text": "d"}, "relevance_score": 1}
 
 def manifest(base: dict[str, Any] = MANIFEST, **changes: Any) -> str:
     data: dict[str, Any] = copy.deepcopy({**MANIFEST, **base, "artifacts": {"tokenizer": "ab" * 32}})
+    if data["pipeline"] == "cross_encoder":
+        del data["embedding_dim"]
     for path, value in changes.items():
         *parents, key = path.split("__")
         target = data
@@ -31,13 +33,15 @@ def manifest(base: dict[str, Any] = MANIFEST, **changes: Any) -> str:
 
 def test_every_field_is_read() -> None:
     parsed = parse_manifest(manifest(golden_pairs__pairs=[PAIR], unknown_key=1))
-    assert parsed.text == TextSpec("query: ", "passage: ", 1, 64, (16, 32, 64))
+    assert parsed.text == TextSpec(
+        query_prefix="query: ", document_prefix="passage: ", pad_token_id=1, max_tokens=64, buckets=(16, 32, 64)
+    )
     assert parsed.image == CropSpec(224, 224, 256, "bicubic")
     assert parsed.max_batch_size["rerank_text"] == 4
     assert parsed.artifacts == {"tokenizer": "ab" * 32}
     assert parsed.instruction is None
     assert parsed.identity == ModelIdentity("fake", "000000000000", "fp32", {"tokenizer": "ab" * 32})
-    assert (parsed.golden_tolerance, parsed.golden_pairs[0].relevance_score) == (0.02, 1.0)
+    assert (parsed.golden_pairs.tolerance, parsed.golden_pairs.pairs[0].relevance_score) == (0.02, 1.0)
     assert (parsed.family, parsed.model_id, parsed.embedding_dim) == ("fake", "fake", 24)
 
 
@@ -45,8 +49,8 @@ def test_every_field_of_a_cross_encoder_is_read() -> None:
     parsed = parse_manifest(manifest(PATCHES_MANIFEST))
     everything = ("text", "image", "image_text")
     assert (parsed.pipeline, parsed.embedding_dim, parsed.max_img_size) == ("cross_encoder", None, 112)
-    assert parsed.text == TextSpec("", "", 0, 256, (64, 128, 256))
-    assert parsed.instruction == InstructionSpec("Find it.", None)
+    assert parsed.text == TextSpec(pad_token_id=0, max_tokens=256, buckets=(64, 128, 256))
+    assert parsed.instruction == InstructionSpec("Find it.")
     assert parsed.prompt == PromptSpec(
         template="<|im_start|>I:{instruction} Q:{query} D:{document}<|im_end|>",
         image="<|vision_start|><|image_pad|><|vision_end|>",
@@ -122,15 +126,15 @@ def test_newer_manifest_asks_for_a_newer_client(key: str, value: object) -> None
         ("image__kind", KeyError, "image.kind"),
         ("image__kind", "tiles", "upgrade lychee-rerank-client"),
         ("image__kind", "patches", "image.patch_size"),
-        ("max_batch_size__rerank_text", 0, "max_batch_size.rerank_text"),
+        ("max_batch_size__rerank_text", 0, "max_batch_size[...] is {'text_encoder': 4"),
         ("artifacts__tokenizer", KeyError, "artifacts.tokenizer"),
-        ("artifacts__text_encoder", 3, "artifacts.text_encoder"),
+        ("artifacts__text_encoder", 3, "'text_encoder': 3}; expected `str`"),
         ("instruction", {"default": "d"}, "instruction.query_prefix"),
         ("instruction", {"default": "d", "query_prefix": "no place"}, "{instruction}"),
         ("instruction", {"query_prefix": "{instruction}"}, "instruction.default"),
         ("golden_pairs__tolerance", None, "golden_pairs.tolerance"),
         ("golden_pairs__pairs", {}, "golden_pairs.pairs"),
-        ("golden_pairs__pairs", [1], "golden pair"),
+        ("golden_pairs__pairs", [1], "golden_pairs.pairs[0] is 1; expected `object`"),
         ("golden_pairs__pairs", [{**PAIR, "relevance_score": "1"}], "relevance_score"),
     ],
 )
@@ -143,13 +147,13 @@ def test_message_names_the_key(path: str, value: object, named: str) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [
-        ("prompt", KeyError, "no prompt"),
+        ("prompt", KeyError, "the key prompt is missing"),
         ("prompt__template", "Q: {document}", "{query} once"),
         ("prompt__template", "{query}{query}", "{query} once"),
         ("prompt__template", "{query}{document}{document}", "{document} at most once"),
         ("prompt__template", "{query}{instruction}{instruction}", "{instruction} at most once"),
-        ("prompt__template", "{query}{document}", "an instruction, its prompt.template no place"),
-        ("instruction", None, "no instruction, its prompt.template a place"),
+        ("prompt__template", "{query}{document}", "an instruction, its prompt.template has no place"),
+        ("instruction", None, "no instruction, its prompt.template has a place"),
         ("instruction", {}, "instruction.default"),
         ("prompt__image", "<image>", "prompt.image"),
         ("prompt__image", "<|image_pad|><|image_pad|>", "once"),

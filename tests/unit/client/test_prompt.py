@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 from fakes.cross_encoder import IMAGE_TOKEN_ID, SPECIAL_TOKENS, make_tokenizer_json
@@ -13,9 +12,10 @@ from lychee_client.manifest.prompt_spec import MODALITIES, PromptSpec
 from lychee_client.preprocessing import prompt as prompt_module
 from lychee_client.preprocessing.prompt import Part, PromptProcessor
 from lychee_client.preprocessing.text import TokenizedText
+from msgspec import structs
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-TEXT = TextSpec("", "", 0, 100, (50, 100))
+TEXT = TextSpec(pad_token_id=0, max_tokens=100, buckets=(50, 100))
 PROMPT = PromptSpec(
     template="<|im_start|>I:{instruction} Q:{query} D:{document}<|im_end|>",
     image="<|vision_start|><|image_pad|><|vision_end|>",
@@ -32,7 +32,7 @@ FRAME_TOKENS = 10
 
 
 def make_processor(text: TextSpec = TEXT, **changes: object) -> PromptProcessor:
-    return PromptProcessor(make_tokenizer_json(), text, replace(PROMPT, **changes))
+    return PromptProcessor(make_tokenizer_json(), text, structs.replace(PROMPT, **changes))
 
 
 def tokenize(processor: PromptProcessor, query: Part, document: Part, instruction: str = "i") -> TokenizedText:
@@ -117,7 +117,7 @@ def test_special_token_that_normalization_makes_is_refused() -> None:
     tokenizer = Tokenizer.from_str(make_tokenizer_json())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.add_special_tokens([AddedToken("[STOP]", normalized=True)])
-    processor = PromptProcessor(tokenizer.to_str(), TEXT, replace(PROMPT, template="{query}[STOP]{document}"))
+    processor = PromptProcessor(tokenizer.to_str(), TEXT, structs.replace(PROMPT, template="{query}[STOP]{document}"))
     assert "the document holds what" in refuse(processor, Part("q"), Part("［STOP］"))
     with pytest.raises(InvalidInputError, match="the query or the instruction holds what"):
         processor.make_frame(Part("［STOP］"), "i")
@@ -130,7 +130,7 @@ def test_rare_characters_are_no_special_tokens() -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
     tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
-    prompt = replace(PROMPT, template="{query}", image="", image_token="")
+    prompt = structs.replace(PROMPT, template="{query}", image="", image_token="")
     processor = PromptProcessor(tokenizer.to_str(), TEXT, prompt)
     assert list(tokenize(processor, Part("cat 🐈 [SEP]"), Part(None)).ids) == [2, 4, 1, 5, 7, 6, 3]
 
@@ -177,7 +177,7 @@ def test_text_of_long_words_is_read_as_far_as_it_fits(words: int, truncated: boo
     word = "rhododendronoscillation"
     tokenizer = Tokenizer(models.WordLevel({"?": 0, word: 1, "q": 2}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    prompt = replace(PROMPT, template="{query} {document}", image="", image_token="")
+    prompt = structs.replace(PROMPT, template="{query} {document}", image="", image_token="")
     tokens = tokenize(PromptProcessor(tokenizer.to_str(), TEXT, prompt), Part("q"), Part(" ".join([word] * words)))
     assert (list(tokens.ids), tokens.truncated) == ([2] + [1] * min(words, 99), truncated)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from fakes.dual_encoder import manifest_json
 from lychee_client.repository import ASSETS_MODEL, MANIFEST_FILENAME, newest_version, read_manifest, version_folders
 
 
@@ -23,17 +23,19 @@ def test_a_model_without_versions_gets_its_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "no JSON", "[1]", "null"])
-def test_a_manifest_that_cannot_be_read_is_empty(tmp_path: Path, content: str | None) -> None:
+def test_a_manifest_that_cannot_be_read_is_none(tmp_path: Path, content: str | None) -> None:
     folder = tmp_path / ASSETS_MODEL / "2"
     folder.mkdir(parents=True)
     if content is not None:
         (folder / MANIFEST_FILENAME).write_text(content, encoding="utf-8")
-    assert read_manifest(tmp_path) == {}
+    assert read_manifest(tmp_path) is None
 
 
 def test_the_newest_manifest_is_read(tmp_path: Path) -> None:
     for version in (1, 2, 10):
         folder = tmp_path / ASSETS_MODEL / str(version)
         folder.mkdir(parents=True)
-        (folder / MANIFEST_FILENAME).write_text(json.dumps({"revision": version}), encoding="utf-8")
-    assert read_manifest(tmp_path) == {"revision": 10}
+        (folder / MANIFEST_FILENAME).write_text(manifest_json(revision=str(version)), encoding="utf-8")
+    manifest = read_manifest(tmp_path)
+    assert manifest is not None
+    assert manifest.revision == "10"

@@ -7,7 +7,6 @@ import threading
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,7 @@ from lychee_client._calls import MAX_WARNINGS
 from lychee_client._pipelines.pace import Pace
 from lychee_client.score_mapping import PlattMapping
 from lychee_client.transports.base import ControlRequest, InferRequest, Request
+from msgspec import structs
 
 INSTRUCTION = {"default": "Find it.", "query_prefix": "Instruct: {instruction}\nQuery: "}
 DOCUMENTS = ["aaaa", "zzzz", "aazz", Image.from_pil(PIL.Image.new("RGB", (600, 300), (9, 9, 200)))]
@@ -225,7 +225,7 @@ def make_calibration(client: LycheeClient, **changes: Any) -> Calibration:
         mapping=PlattMapping(1.0, 0.0),
         data_sha256="0" * 64,
     )
-    return replace(calibration, **changes)
+    return structs.replace(calibration, **changes)
 
 
 def test_calibration_decides() -> None:
@@ -268,7 +268,8 @@ def test_calibration_of_the_client_is_used(transport: FakeTransport) -> None:
 def test_warnings_do_not_pile_up() -> None:
     with LycheeClient(transport=FakeTransport()) as client:
         calibration = make_calibration(client)
-        others = [replace(calibration, instruction=f"Find number {number}.") for number in range(MAX_WARNINGS + 20)]
+        numbers = range(MAX_WARNINGS + 20)
+        others = [structs.replace(calibration, instruction=f"Find number {number}.") for number in numbers]
         with pytest.warns(LycheeWarning) as caught:
             responses = [client.rerank("q", ["a"], policy=other) for other in others]
     assert len(caught) == MAX_WARNINGS

@@ -8,9 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fakes.dual_encoder import MANIFEST
+from lychee_client.manifest import GoldenInput, GoldenPair, ModelSpec
 from lychee_export import exporter
 from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, Tensors, TensorSpec
-from lychee_export.families import Checkpoint, GoldenPair, ModelCard, Piece, Reference
+from lychee_export.families import Checkpoint, ModelCard, Piece, Reference
+from msgspec import convert
 from torch import Tensor, nn
 
 LENGTH = Axis("sequence_length", (16, 32, 64))
@@ -75,16 +78,12 @@ def make_piece() -> Callable[[Fault | None], Piece]:
 def toy(make_piece: Callable[[Fault | None], Piece]) -> Checkpoint:
     """Return the faithful checkpoint."""
     card = ModelCard(
-        model_id="toy",
-        revision="0",
-        family="toy",
-        pipeline="dual_encoder",
+        spec=convert({**MANIFEST, "family": "toy", "model_id": "toy", "revision": "0"}, ModelSpec),
         ensembles=(ENSEMBLE,),
-        preprocessing={},
         tokenizer_json="{}",
     )
     rows = {"rerank": sample_rows(np.random.default_rng(5), 7)}
-    reference = Reference(rows, (GoldenPair("query", 0.5, text="text"),))
+    reference = Reference(rows, (GoldenPair(GoldenInput("query"), GoldenInput("text"), 0.5),))
     return Checkpoint(card, (make_piece(None),), lambda: reference)
 
 

@@ -166,7 +166,7 @@ def test_removed_directions_of_another_shape_are_refused(broken: Path, rows: int
 
 def test_golden_pairs_cover_every_modality_and_tell_match_from_mismatch(checkpoint: Checkpoint) -> None:
     pairs = checkpoint.make_reference().golden_pairs
-    kinds = {(pair.text is not None, pair.image_png is not None) for pair in pairs}
+    kinds = {(pair.document.text is not None, pair.document.image_png is not None) for pair in pairs}
     assert kinds == {(True, False), (False, True), (True, True)}
     scores = [pair.relevance_score for pair in pairs]
     assert max(scores) > 0.9
@@ -176,5 +176,5 @@ def test_golden_pairs_cover_every_modality_and_tell_match_from_mismatch(checkpoi
 def test_golden_pairs_of_every_modality_include_one_that_moves_with_small_faults(checkpoint: Checkpoint) -> None:
     pairs = checkpoint.make_reference().golden_pairs
     sensitive = [pair for pair in pairs if 0.2 < pair.relevance_score < 0.8]
-    kinds = {(pair.text is not None, pair.image_png is not None) for pair in sensitive}
+    kinds = {(pair.document.text is not None, pair.document.image_png is not None) for pair in sensitive}
     assert kinds == {(True, False), (False, True), (True, True)}

@@ -1,7 +1,6 @@
 """An export that stops half-way leaves the repository as it was, and goes on where it stopped."""
 
 import errno
-import json
 import os
 import shutil
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from fakes.dual_encoder import manifest_json
 from lychee_export import estimate, exporter
 from lychee_export.cli import register
 from lychee_export.errors import RepositoryIOError
@@ -166,7 +166,7 @@ def test_manifest_of_a_stranger_removes_nothing_outside(tmp_path: Path, toy: Che
     outside.mkdir()
     assets = repository / "client_assets" / "1"
     assets.mkdir(parents=True)
-    (assets / "manifest.json").write_text(json.dumps({"max_batch_size": {"../outside": 1, "..": 1, "": 1}}))
+    (assets / "manifest.json").write_text(manifest_json(max_batch_size={"../outside": 1, "..": 1, "": 1}))
     load(toy)
     export_checkpoint("toy", repository)
     assert outside.is_dir()

@@ -14,4 +14,4 @@ def test_golden_pairs_may_differ_a_little_more_than_the_export_did(golden_error:
 
 
 def test_the_manifest_carries_the_tolerance(toy: Checkpoint) -> None:
-    assert build_manifest(toy.card, (), (), "w8", 0.02, {})["golden_pairs"]["tolerance"] == 0.02
+    assert build_manifest(toy.card, (), (), "w8", 0.02, {"tokenizer": "0" * 64}).golden_pairs.tolerance == 0.02

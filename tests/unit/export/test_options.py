@@ -118,8 +118,8 @@ def test_fused_attention_is_validated_and_recorded(tmp_path: Path, attentive: Ch
     lines: list[str] = []
     report = export_checkpoint("toy", tmp_path, progress=lines.append, flash_attn=True)
     assert "fused 2 attention layers of encoder" in lines
-    assert report.manifest["flash_attn"] is True
-    assert report.manifest["created_by"]["onnxruntime-openvino"]
+    assert report.manifest.flash_attn is True
+    assert report.manifest.created_by["onnxruntime-openvino"]
     assert report.parity.max_logit_error < 1e-5
     operators = {(node.domain, node.op_type) for node in onnx.load(tmp_path / "encoder/1/model.onnx").graph.node}
     assert operators & {("com.microsoft", "Attention"), ("com.microsoft", "MultiHeadAttention")}

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from checkpoints import BUILDERS
 from checkpoints.blip import build_blip
 from checkpoints.clip import build_clip
 from checkpoints.siglip import build_siglip, build_siglip2, build_siglip2_naflex
+from lychee_client.manifest import CropSpec, StretchSpec, TextSpec
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import Checkpoint, load_checkpoint
@@ -26,8 +26,8 @@ def edit_json(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def text_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    return dict(checkpoint.card.preprocessing["text"])
+def text_of(checkpoint: Checkpoint) -> TextSpec:
+    return checkpoint.card.spec.text
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_dry_run_signs_the_same_contract_on_the_meta_device(build: Callable[[str
     dry = load_checkpoint(str(build(name)), weights=False)
     loaded = load_checkpoint(str(build(name)))
     assert [piece.signature for piece in dry.pieces] == [piece.signature for piece in loaded.pieces]
-    assert dry.card.preprocessing == loaded.card.preprocessing
+    assert dry.card.spec == loaded.card.spec
     encoders = [piece for piece in dry.pieces if piece.signature.encoder]
     assert {tensor.device.type for piece in encoders for tensor in piece.module.parameters()} == {"meta"}
 
@@ -81,20 +81,18 @@ def test_padding_more_does_not_move_an_embedding(build: Callable[[str], Path], n
 
 
 def test_limits_cut_the_longest_text(build: Callable[[str], Path]) -> None:
-    assert text_of(load_checkpoint(str(build("clip"))))["buckets"] == [16, 24, 32, 48, 64, 77]
-    assert text_of(load_checkpoint(str(build("clip")), Limits(max_tokens=70)))["buckets"] == [16, 24, 32, 48, 64, 70]
+    assert text_of(load_checkpoint(str(build("clip")))).buckets == (16, 24, 32, 48, 64, 77)
+    assert text_of(load_checkpoint(str(build("clip")), Limits(max_tokens=70))).buckets == (16, 24, 32, 48, 64, 70)
 
 
 def test_tokenizer_bounds_the_longest_text(build: Callable[[str], Path]) -> None:
-    assert text_of(load_checkpoint(str(build("chinese_clip"))))["max_tokens"] == 52
+    assert text_of(load_checkpoint(str(build("chinese_clip")))).max_tokens == 52
 
 
 def test_image_limit_makes_the_naflex_grid_smaller(tmp_path: Path) -> None:
     edit_json(build_siglip2_naflex(tmp_path) / "preprocessor_config.json", max_num_patches=100)
-    sizes = [
-        load_checkpoint(str(tmp_path), Limits(max_img_size=edge)).card.preprocessing["image"] for edge in (512, 56)
-    ]
-    assert [size["height"] for size in sizes] == [80, 56]
+    sizes = [load_checkpoint(str(tmp_path), Limits(max_img_size=edge)).card.spec.image for edge in (512, 56)]
+    assert sizes == [StretchSpec(80, 80, "bilinear"), StretchSpec(56, 56, "bilinear")]
 
 
 @pytest.mark.parametrize("missing", ["itm_head.weight", "text_encoder.encoder.layer.0.crossattention.self.key.bias"])
@@ -133,8 +131,7 @@ def test_damaged_image_processor_is_reported(tmp_path: Path) -> None:
 
 def test_image_processor_without_a_file_has_the_defaults_of_its_class(tmp_path: Path) -> None:
     (build_clip(tmp_path, image_size=224) / "preprocessor_config.json").unlink()
-    image = load_checkpoint(str(tmp_path)).card.preprocessing["image"]
-    assert image == {"kind": "crop", "height": 224, "width": 224, "resize_shortest_edge": 224, "resample": "bicubic"}
+    assert load_checkpoint(str(tmp_path)).card.spec.image == CropSpec(224, 224, 224, "bicubic")
 
 
 def test_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:

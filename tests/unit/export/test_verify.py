@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lychee_export.verification.reference as reference_module
@@ -18,10 +19,11 @@ from fakes.dual_encoder import EMBEDDING_DIM, LOGIT_SCALE, VOCABULARY_SIZE, Fake
 from google.protobuf import text_format
 from lychee_client import Image, LycheeClient, ModelNotReadyError, RequestRejectedError
 from lychee_client.cli import add_commands, app
+from lychee_client.manifest import GoldenInput, GoldenPair
 from lychee_client.transports.base import ControlRequest, InferRequest
 from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, TensorSpec
 from lychee_export.errors import RepositoryIOError
-from lychee_export.families import GoldenPair, Reference
+from lychee_export.families import Reference
 from lychee_export.repository.assets import CLIENT_ASSETS, build_client_assets
 from lychee_export.repository.triton_config import model_config
 from lychee_export.verification import (
@@ -341,11 +343,11 @@ def test_reference_scores_are_a_third_column(
 ) -> None:
     scores = [pair["relevance_score"] for pair in read_manifest(exported)["golden_pairs"]["pairs"]]
     texts = [
-        GoldenPair(query, score + move, text=document["text"])
+        GoldenPair(GoldenInput(query), GoldenInput(document["text"]), score + move)
         for (query, document), score in zip(PAIRS, scores, strict=True)
         if "text" in document
     ]
-    image = GoldenPair("red", scores[2], image_png=png("red"))
+    image = GoldenPair(GoldenInput("red"), GoldenInput(image_png=png("red")), scores[2])
     monkeypatch.setattr(reference_module, "load_checkpoint", make_loader([image, *texts]))
     result = verify("--repository", exported, "--reference", "fake", "--json")
     assert result.exit_code == (1 if move else 0), result.output
@@ -370,17 +372,13 @@ def test_another_checkpoint_is_no_reference(
 def make_loader(pairs: list[GoldenPair], revision: str = "000000000000") -> Callable[..., Any]:
     """Return what stands in for load_checkpoint: a checkpoint with these golden pairs."""
 
-    class Card:
-        family = "fake"
-
     class Loaded:
-        card = Card()
+        card = SimpleNamespace(spec=SimpleNamespace(family="fake", revision=revision))
 
         @staticmethod
         def make_reference() -> Reference:
             return Reference({}, tuple(pairs))
 
-    Card.revision = revision
     return lambda checkpoint, limits: Loaded()
 
 

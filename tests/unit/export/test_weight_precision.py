@@ -41,7 +41,7 @@ def test_fewer_bits_keep_scores_and_the_wire(
     load(weighted)
     report = export_checkpoint("toy", tmp_path, precision)
     assert 0 < report.parity.max_logit_error < 2e-2
-    assert report.manifest["precision"] == precision
+    assert report.manifest.precision == precision
     model = onnx.load(tmp_path / "encoder/1/model.onnx")
     assert element_type in {tensor.data_type for tensor in model.graph.initializer}
     assert operator in {node.op_type for node in model.graph.node} or precision == "fp16"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import json
 import os
 import shutil
 import socket
@@ -15,10 +14,16 @@ from typing import Any
 
 import psutil
 import pytest
+from fakes.dual_encoder import manifest_json
 from lychee_client.checks import MACHINE_CHECKS, CheckContext, CheckResult, CheckSkipped
 from lychee_server import checks, file_checks, gateway_checks, state
 
-IDENTITY = {"model_id": "tiny", "revision": "1", "precision": "fp32", "artifacts": {"a/model.onnx": "0" * 64}}
+IDENTITY = {
+    "model_id": "tiny",
+    "revision": "1",
+    "precision": "fp32",
+    "artifacts": {"tokenizer": "0" * 64, "a/model.onnx": "0" * 64},
+}
 CONFIG = """backend: "onnxruntime"
 max_batch_size: 8
 input { name: "x" data_type: TYPE_FP32 dims: 4 }
@@ -44,7 +49,7 @@ def repository(tmp_path: Path) -> Path:
     folder = tmp_path / "models"
     for name, file in (("tiny", "model.onnx"), ("client_assets", "manifest.json")):
         (folder / name / "1").mkdir(parents=True)
-        (folder / name / "1" / file).write_text(json.dumps(IDENTITY), encoding="utf-8")
+        (folder / name / "1" / file).write_text(manifest_json(**IDENTITY), encoding="utf-8")
     (folder / "tiny" / "config.pbtxt").write_text(CONFIG, encoding="utf-8")
     return folder
 
@@ -116,7 +121,11 @@ def test_equal_manifests_pass(repository: Path) -> None:
 def test_a_server_of_this_repository_with_an_older_export_must_restart(
     repository: Path, running: state.ServerState
 ) -> None:
-    context = make_context(repository, precision="w4", artifacts={"a/model.onnx": "1" * 64, "b/model.onnx": "2" * 64})
+    context = make_context(
+        repository,
+        precision="w4",
+        artifacts={"tokenizer": "0" * 64, "a/model.onnx": "1" * 64, "b/model.onnx": "2" * 64},
+    )
     result = only(file_checks.check_repository(context))
     assert result.verdict == "failed"
     assert "still runs an older export" in result.seen
@@ -132,7 +141,7 @@ def test_a_server_elsewhere_with_another_model_is_a_warning(repository: Path) ->
 def test_the_newest_manifest_counts(repository: Path) -> None:
     newest = repository / "client_assets" / "10"
     shutil.copytree(repository / "client_assets" / "1", newest)
-    (newest / "manifest.json").write_text(json.dumps({**IDENTITY, "revision": "2"}), encoding="utf-8")
+    (newest / "manifest.json").write_text(manifest_json(**{**IDENTITY, "revision": "2"}), encoding="utf-8")
     assert "revision is 1 there and 2 here" in only(file_checks.check_repository(make_context(repository))).seen
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fakes.dual_encoder import manifest_json
 from lychee_server import RepositoryError
 from lychee_server.repository import check_repository
 
@@ -79,7 +80,8 @@ def test_missing_weights_of_a_large_model_are_listed(tmp_path: Path) -> None:
     add_model(tmp_path, "a")
     assets = add_model(tmp_path, "client_assets", file="2/model.onnx")
     manifest = assets / "2" / "manifest.json"
-    manifest.write_text('{"artifacts": {"a/model.onnx": "1", "a/model.onnx.data": "2"}}', encoding="utf-8")
+    artifacts = {"tokenizer": "0" * 64, "a/model.onnx": "1", "a/model.onnx.data": "2"}
+    manifest.write_text(manifest_json(artifacts=artifacts), encoding="utf-8")
     with pytest.raises(RepositoryError, match=r"Missing:\n  .*a/1/model\.onnx\.data\n"):
         check_repository(tmp_path)
     (tmp_path / "a/1/model.onnx.data").touch()

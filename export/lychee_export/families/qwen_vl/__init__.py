@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lychee_client.manifest import InstructionSpec, ModelSpec, PatchSpec, TextSpec
 from torch import nn
 from transformers import (
     Qwen2_5_VLForConditionalGeneration,
@@ -81,20 +82,12 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
         processor = make_processor(processor_class, images, tokenizer)
         return make_reference(ReferenceModel(model, processor, template, label_ids), template, contract)
 
-    card = ModelCard(
-        model_id=source.model_id,
-        revision=source.revision,
-        family=FAMILY.name,
-        pipeline="cross_encoder",
-        ensembles=contract.ensembles,
-        preprocessing=_describe(template, contract),
-        tokenizer_json=tokenizer.backend_tokenizer.to_str(),
-    )
+    card = ModelCard(_describe(source, template, contract), contract.ensembles, tokenizer.backend_tokenizer.to_str())
     return Checkpoint(card, pieces, reference)
 
 
 def _check_config(config: Any, tokenizer: Any, template: Template) -> None:
-    text, image_token = config.text_config, template.prompt["image_token"]
+    text, image_token = config.text_config, template.prompt.image_token
     if any(layer != "full_attention" for layer in getattr(text, "layer_types", None) or ()):
         raise CheckpointError("config.json asks for sliding windows in the language model, which are not supported")
     rope_type = (getattr(text, "rope_parameters", None) or {}).get("rope_type")
@@ -124,32 +117,33 @@ def _sign(config: Any, images: ImageSettings, template: Template, limits: Limits
     )
 
 
-def _describe(template: Template, contract: Contract) -> dict[str, Any]:
+def _describe(source: CheckpointSource, template: Template, contract: Contract) -> ModelSpec:
     """Return what the client needs to know."""
     images = contract.images
-    description: dict[str, Any] = {
-        "text": {
-            "pad_token_id": contract.text_encoder.inputs[0].pad_value,
-            "max_tokens": contract.max_tokens,
-            "buckets": list(contract.tokens.buckets),
-        },
-        "prompt": dict(template.prompt),
-        "image": {
-            "kind": "patches",
-            "patch_size": images.patch_size,
-            "merge_size": images.merge_size,
-            "min_pixels": images.min_pixels,
-            "max_pixels": images.max_pixels,
-            "resample": images.resample,
-            "buckets": list(contract.patches.buckets),
-            "max_images": images.max_images,
-            "embedding_dim": contract.embedding_dim,
-        },
-        "max_img_size": images.max_img_size,
-    }
-    if template.instruction is not None:
-        description["instruction"] = {"default": template.instruction}
-    return description
+    return ModelSpec(
+        family=FAMILY.name,
+        pipeline="cross_encoder",
+        model_id=source.model_id,
+        revision=source.revision,
+        text=TextSpec(
+            pad_token_id=contract.text_encoder.inputs[0].pad_value,
+            max_tokens=contract.max_tokens,
+            buckets=contract.tokens.buckets,
+        ),
+        prompt=template.prompt,
+        image=PatchSpec(
+            patch_size=images.patch_size,
+            merge_size=images.merge_size,
+            min_pixels=images.min_pixels,
+            max_pixels=images.max_pixels,
+            resample=images.resample,
+            buckets=contract.patches.buckets,
+            max_images=images.max_images,
+            embedding_dim=contract.embedding_dim,
+        ),
+        max_img_size=images.max_img_size,
+        instruction=None if template.instruction is None else InstructionSpec(template.instruction),
+    )
 
 
 FAMILY = Family(

@@ -12,6 +12,7 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping, r
 from transformers.core_model_loading import WeightRenaming
 
 from lychee_export.errors import CheckpointError
+from lychee_export.families.qwen_vl.template import Labels
 
 __all__ = ["JinaVLForRanking", "LabelHead", "ScoreHead", "find_label_ids"]
 
@@ -96,20 +97,20 @@ class ScoreHead(nn.Module):
         return torch.sigmoid(logits), logits
 
 
-def find_label_ids(tokenizer: Any, labels: tuple[str, str]) -> tuple[int, int]:
+def find_label_ids(tokenizer: Any, labels: Labels) -> tuple[int, int]:
     """Look the labels' token ids up.
 
     Raises:
         CheckpointError: A label is not one token.
     """
     ids = []
-    for label in labels:
+    for label in (labels.positive, labels.negative):
         tokens = tokenizer.tokenize(label, add_special_tokens=False)
         if len(tokens) != 1:
             raise CheckpointError(
                 f"the tokenizer splits the label {label!r} into {len(tokens)} tokens {tokens}; the score compares the "
-                f"logits of {labels[0]!r} and {labels[1]!r}, which must be one token each. Give the checkpoint the "
-                "tokenizer that it was trained with"
+                f"logits of {labels.positive!r} and {labels.negative!r}, which must be one token each. Give the "
+                "checkpoint the tokenizer that it was trained with"
             )
         ids.append(int(tokenizer.convert_tokens_to_ids(tokens[0])))
     return ids[0], ids[1]

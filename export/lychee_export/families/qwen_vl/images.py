@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lychee_client.manifest import Resampling
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -20,7 +21,7 @@ __all__ = ["ImageSettings", "read_image_settings"]
 _MAX_ASPECT_RATIO = 200
 """Source: smart_resize in transformers 5.23.0, models/qwen2_vl/image_processing_pil_qwen2_vl.py."""
 
-_RESAMPLES = {
+_RESAMPLES: dict[int, Resampling] = {
     Image.Resampling.BICUBIC: "bicubic",
     Image.Resampling.BILINEAR: "bilinear",
     Image.Resampling.LANCZOS: "lanczos",
@@ -47,7 +48,7 @@ class ImageSettings:
     merge_size: int
     min_pixels: int
     max_pixels: int
-    resample: str
+    resample: Resampling
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
     max_images: int

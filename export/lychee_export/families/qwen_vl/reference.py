@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from lychee_client.manifest import GoldenInput, GoldenPair
 from PIL import Image
 from torch import Tensor
 
 from lychee_export.contract.signature import Axis, Tensors
 from lychee_export.errors import CheckpointError
-from lychee_export.families.family import GoldenPair, Reference, round_score
+from lychee_export.families.family import Reference, round_score
 from lychee_export.families.qwen_vl.contract import Contract
 from lychee_export.families.qwen_vl.images import ImageSettings
 from lychee_export.families.qwen_vl.template import Template
@@ -61,9 +62,9 @@ class ReferenceModel:
         Returns:
             The model's inputs: one row, no padding.
         """
-        image_block: str = self._template.prompt["image"]
+        image_block = self._template.prompt.image
         parts = [(image_block if part.image else "") + (part.text or "") for part in (query, document)]
-        ordered = (document, query) if self._template.document_first else (query, document)
+        ordered = (query, document) if self._template.prompt.is_query_first else (document, query)
         inputs = dict(
             self._processor(
                 text=[self._template.fill(*parts)],
@@ -71,7 +72,7 @@ class ReferenceModel:
                 return_tensors="pt",
             )
         )
-        suffix = torch.tensor([self._template.prompt["suffix_token_ids"]], dtype=torch.int64)  # (1, suffix tokens)
+        suffix = torch.tensor([self._template.prompt.suffix_token_ids], dtype=torch.int64)  # (1, suffix tokens)
         for name, value in {"input_ids": suffix, "attention_mask": suffix**0, "mm_token_type_ids": suffix * 0}.items():
             inputs[name] = torch.cat([inputs[name], value.to(inputs[name].dtype)], 1)
         return inputs
@@ -118,7 +119,7 @@ class ReferenceModel:
         pixels = [
             [
                 self.read_pixels(part.image)
-                for part in (reversed(pair) if self._template.document_first else pair)
+                for part in (reversed(pair) if self._template.prompt.is_query_first is False else pair)
                 if part.image
             ]
             for pair in pairs
@@ -158,19 +159,15 @@ def make_reference(model: ReferenceModel, template: Template, contract: Contract
     golden = []
     for query, document in [*texts[:_GOLDEN_TEXT_PAIRS], *images[:_GOLDEN_IMAGE_PAIRS]]:
         logit = torch.tensor(model.compute_logit(query, document), dtype=torch.float64)
-        golden.append(
-            GoldenPair(
-                query.text,
-                round_score(float(logit.sigmoid())),
-                document.text,
-                encode(document.image) if document.image else None,
-                encode(query.image) if query.image else None,
-            )
-        )
+        golden.append(GoldenPair(_describe(query), _describe(document), round_score(float(logit.sigmoid()))))
     ensembles = [ensemble.name for ensemble in contract.ensembles]
     return Reference(
         {name: model.make_rows(rows[name][0], contract, images=rows[name][1]) for name in ensembles}, tuple(golden)
     )
+
+
+def _describe(part: Part) -> GoldenInput:
+    return GoldenInput(part.text, encode(part.image) if part.image else None)
 
 
 def _choose_pairs(template: Template, max_images: int) -> list[tuple[Part, Part]]:

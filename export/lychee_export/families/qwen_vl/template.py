@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from lychee_client.manifest import PromptSpec
+from msgspec import Struct
 
 from lychee_export.errors import CheckpointError
 
@@ -18,15 +20,21 @@ _PROMPTS = Path(__file__).parent / "prompts"
 _SLOT = re.compile(r"\{(instruction|query|document)\}")
 
 
-@dataclass(frozen=True)
-class Template:
+class Labels(Struct, frozen=True, forbid_unknown_fields=True):
+    """The answers whose logits are compared."""
+
+    positive: str
+    negative: str
+
+
+class Template(Struct, frozen=True, forbid_unknown_fields=True):
     """One file of ``prompts/``.
 
     Args:
         source: The place where the words and numbers come from.
         architectures: The values of ``architectures`` in config.json that it belongs to.
         checkpoints: The names that users know.
-        labels: The answers whose logits are compared, the positive one first. None where the model has a score head.
+        labels: The answers whose logits are compared. None where the model has a score head.
         logit_bias: The constant that is added to the logit before the sigmoid.
         max_tokens: The length of the longest sequence that the model was trained with, if that is known.
         min_pixels: The fewest pixels of an image. None takes what preprocessor_config.json says.
@@ -38,34 +46,28 @@ class Template:
     source: str
     architectures: tuple[str, ...]
     checkpoints: tuple[str, ...]
-    labels: tuple[str, str] | None
+    labels: Labels | None
     logit_bias: float
     max_tokens: int | None
     min_pixels: int | None
     max_pixels: int | None
     instruction: str | None
-    prompt: Mapping[str, Any]
+    prompt: PromptSpec
 
     def reads(self, query: str, document: str) -> bool:
         """Tell whether the model reads a pair of these modalities: "text", "image" or "image_text"."""
-        return query in self.prompt["queries"] and document in self.prompt["documents"]
-
-    @property
-    def document_first(self) -> bool:
-        """Whether the document, and with it its image, stands before the query."""
-        text: str = self.prompt["template"]
-        return text.index("{document}") < text.index("{query}")
+        return query in self.prompt.queries and document in self.prompt.documents
 
     def fill(self, query: str, document: str) -> str:
         """Word a pair with the default instruction; each part is its image, if it has one, then its text."""
         parts = {"instruction": self.instruction or "", "query": query, "document": document}
-        return _SLOT.sub(lambda slot: parts[slot[1]], self.prompt["template"])
+        return _SLOT.sub(lambda slot: parts[slot[1]], self.prompt.template)
 
 
 @cache
 def templates() -> tuple[Template, ...]:
     """Read all prompt files."""
-    return tuple(_read(path) for path in sorted(_PROMPTS.glob("*.json")))
+    return tuple(msgspec.json.decode(path.read_bytes(), type=Template) for path in sorted(_PROMPTS.glob("*.json")))
 
 
 def find_template(config: Mapping[str, Any]) -> Template:
@@ -82,20 +84,3 @@ def find_template(config: Mapping[str, Any]) -> Template:
         f"{', '.join(template.architectures)} (such as {', '.join(template.checkpoints)})" for template in templates()
     )
     raise CheckpointError(f"config.json: architectures[0] is {architecture!r}; the known rerankers are {known}")
-
-
-def _read(path: Path) -> Template:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    labels = content["labels"]
-    return Template(
-        source=content["source"],
-        architectures=tuple(content["architectures"]),
-        checkpoints=tuple(content["checkpoints"]),
-        labels=None if labels is None else (labels["positive"], labels["negative"]),
-        logit_bias=content["logit_bias"],
-        max_tokens=content["max_tokens"],
-        min_pixels=content["min_pixels"],
-        max_pixels=content["max_pixels"],
-        instruction=content["instruction"],
-        prompt=content["prompt"],
-    )

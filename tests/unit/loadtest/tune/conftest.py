@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.cross_encoder import PATCHES_MANIFEST
+from fakes.dual_encoder import manifest_json
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
@@ -50,25 +51,28 @@ input { name: "image_grid_thw" data_type: TYPE_INT64 dims: 2 dims: 3 }
 output { name: "image_embeds" data_type: TYPE_FP32 dims: -1 dims: 8 }
 parameters { key: "maximum.num_patches" value { string_value: "960" } }
 """
-DUAL_MANIFEST = {"model_id": "tiny", "text": {"buckets": [16, 32, 64]}}
-CROSS_MANIFEST = {"text": {"buckets": [64, 128]}, "image": {"merge_size": 2, "buckets": [64, 192, 960]}}
+CROSS_MANIFEST = {
+    **PATCHES_MANIFEST,
+    "text": {"pad_token_id": 0, "max_tokens": 128, "buckets": [64, 128]},
+    "image": {**PATCHES_MANIFEST["image"], "buckets": [64, 192, 960]},
+}
 
 
-def write_repository(folder: Path, text: str, vision: str, manifest: object) -> Path:
+def write_repository(folder: Path, text: str, vision: str, manifest: Mapping[str, Any]) -> Path:
     """Write two encoders and a manifest."""
     for name, config in (("text_encoder", text), ("vision_encoder", vision)):
         (folder / name / "1").mkdir(parents=True)
         (folder / name / "1" / "model.onnx").touch()
         (folder / name / "config.pbtxt").write_text(config, encoding="utf-8")
     (folder / "client_assets" / "1").mkdir(parents=True)
-    (folder / "client_assets" / "1" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (folder / "client_assets" / "1" / "manifest.json").write_text(manifest_json(**manifest), encoding="utf-8")
     return folder
 
 
 @pytest.fixture
 def dual_repository(tmp_path: Path) -> Path:
     """Return the repository of a dual encoder."""
-    return write_repository(tmp_path / "dual", TEXT_ENCODER, VISION_ENCODER, DUAL_MANIFEST)
+    return write_repository(tmp_path / "dual", TEXT_ENCODER, VISION_ENCODER, {"model_id": "tiny"})
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from fakes.dual_encoder import manifest_json
 from google.protobuf import text_format
 from lychee_server.execution import serve, serving, with_choice, without_choice
 from lychee_server.execution.choice import Choice
@@ -95,8 +96,8 @@ def write_rows(repository: Path, inputs: np.ndarray, scores: np.ndarray) -> None
         },
     )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    manifest = {"precision": "fp32", "artifacts": {"client_assets/reference_rows.npz": digest}}
-    (assets / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    manifest = manifest_json(artifacts={"tokenizer": "0" * 64, "client_assets/reference_rows.npz": digest})
+    (assets / "manifest.json").write_text(manifest, encoding="utf-8")
 
 
 @pytest.fixture
