@@ -14,6 +14,7 @@ from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint, Piece
 from lychee_export.repository.deployment import config_files
 from lychee_server.execution import serve
+from msgspec import structs
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -82,7 +83,7 @@ def test_changed_model_id_gives_the_assets_a_new_version(
 ) -> None:
     load(toy)
     export_checkpoint("toy", tmp_path)
-    load(replace(toy, card=replace(toy.card, model_id="other")))
+    load(replace(toy, card=replace(toy.card, spec=structs.replace(toy.card.spec, model_id="other"))))
     export_checkpoint("toy", tmp_path)
     assert (tmp_path / "client_assets/2/model.onnx").is_file()
     assert (tmp_path / "encoder/1/model.onnx").is_file()

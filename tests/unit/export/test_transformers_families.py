@@ -17,6 +17,7 @@ from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import Checkpoint, load_checkpoint
 from lychee_export.families.attention import attention_bias
+from msgspec import structs
 from safetensors.torch import load_file, save_file
 
 NAMES = ["blip", "chinese_clip", "clip", "siglip", "siglip2", "siglip2_naflex"]
@@ -41,7 +42,7 @@ def test_dry_run_signs_the_same_contract_on_the_meta_device(build: Callable[[str
     dry = load_checkpoint(str(build(name)), weights=False)
     loaded = load_checkpoint(str(build(name)))
     assert [piece.signature for piece in dry.pieces] == [piece.signature for piece in loaded.pieces]
-    assert dry.card.spec == loaded.card.spec
+    assert structs.replace(dry.card.spec, revision=loaded.card.spec.revision) == loaded.card.spec
     encoders = [piece for piece in dry.pieces if piece.signature.encoder]
     assert {tensor.device.type for piece in encoders for tensor in piece.module.parameters()} == {"meta"}
 
@@ -63,9 +64,9 @@ def test_halved_encoders_stay_close_and_give_float32(build: Callable[[str], Path
 def test_padding_more_does_not_move_an_embedding(build: Callable[[str], Path], name: str) -> None:
     checkpoint = load_checkpoint(str(build(name)))
     piece = next(piece for piece in checkpoint.pieces if piece.signature.name == "text_encoder")
-    buckets = text_of(checkpoint)["buckets"]
+    buckets = text_of(checkpoint).buckets
     if len(buckets) == 1:
-        assert buckets == [64]
+        assert buckets == (64,)
         return
     inputs = piece.sample_inputs(np.random.default_rng(0), 3)
     padded = dict(inputs)
