@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from lychee_client._errors import ContractError
+from lychee_client._errors import ConfigurationError, ContractError
 from lychee_client.manifest.manifest import Manifest, parse_manifest
+
+if TYPE_CHECKING:
+    from tritonclient.grpc import model_config_pb2
 
 __all__ = [
     "ASSETS_MODEL",
@@ -16,6 +19,7 @@ __all__ = [
     "TRITON_BYTES",
     "newest_version",
     "process_bytes",
+    "read_config",
     "read_manifest",
     "version_folders",
 ]
@@ -47,6 +51,23 @@ def version_folders(folder: Path) -> list[int]:
 def newest_version(folder: Path) -> Path:
     """Return the folder of the version of a model that Triton serves; without versions, where the first one belongs."""
     return folder / str(max(version_folders(folder), default=_FIRST_VERSION))
+
+
+def read_config(folder: Path, config_name: str | None = None) -> model_config_pb2.ModelConfig:
+    """Read the configuration of the model in a folder: the variant, if it has that, else `config.pbtxt`.
+
+    Raises:
+        ConfigurationError: There is none, or it is no configuration.
+    """
+    from google.protobuf import text_format  # with gRPC behind them, which most commands need not load
+    from tritonclient.grpc import model_config_pb2
+
+    variant = folder / "configs" / f"{config_name}.pbtxt"
+    path = variant if config_name is not None and variant.is_file() else folder / "config.pbtxt"
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
+    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+        raise ConfigurationError(f"{path} is not a Triton model configuration: {error}") from error
 
 
 def read_manifest(repository: Path) -> Manifest | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "ExportError", "RepositoryIOError", "ValidationError"]
+__all__ = ["CheckpointError", "ExportError", "ValidationError", "WriteError"]
 
 
 class ExportError(Exception):
@@ -17,5 +17,5 @@ class ValidationError(ExportError):
     """An exported model breaks the tensor contract or differs from its reference."""
 
 
-class RepositoryIOError(ExportError):
-    """The files of the model repository cannot be written or read."""
+class WriteError(ExportError):
+    """The model repository cannot be written."""

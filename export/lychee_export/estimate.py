@@ -10,7 +10,7 @@ from pathlib import Path
 from lychee_client.repository import MODEL_FILENAME
 from torch import nn
 
-from lychee_export.errors import RepositoryIOError
+from lychee_export.errors import WriteError
 from lychee_export.families import Piece
 from lychee_export.onnx.model_file import DATA_FILENAME, EXTERNAL_DATA_BYTES
 from lychee_export.onnx.quantization import BITS, BLOCK_SIZE, QUANTIZED, Precision
@@ -52,14 +52,14 @@ def check_disk_space(repository: Path, sizes: Iterable[PieceSize]) -> None:
     """Compare what an export needs at its worst moment with what is free.
 
     Raises:
-        RepositoryIOError: There is not enough free space.
+        WriteError: There is not enough free space.
     """
     needed = sum(size.exported_bytes + _GRAPH_BYTES for size in sizes)
     needed += sum(size.served_bytes for size in sizes if size.served_bytes != size.exported_bytes)
     folder = next(path for path in (repository, *repository.absolute().parents) if path.exists())
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise RepositoryIOError(
+        raise WriteError(
             f"the export needs {needed / 1e9:.2f} GB in {repository}, and {free / 1e9:.2f} GB are free; make room, or "
             "name another folder with --repository"
         )

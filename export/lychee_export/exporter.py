@@ -17,7 +17,7 @@ from lychee_export.checkpoint.range_data import CalibrationData, bundled_data, r
 from lychee_export.checkpoint.weight_files import hash_files
 from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import ModelSignature, Tensors, hash_tensors
-from lychee_export.errors import CheckpointError, ExportError, RepositoryIOError
+from lychee_export.errors import CheckpointError, ExportError, WriteError
 from lychee_export.estimate import check_disk_space, estimate_pieces
 from lychee_export.families import Checkpoint, ModelCard, Piece, Reference, load_checkpoint
 from lychee_export.families.weights import release_weights, return_memory
@@ -115,7 +115,7 @@ def export_checkpoint(
     Raises:
         CheckpointError: The checkpoint or the calibration data cannot be read, or the precision is not for it.
         ValidationError: An exported model breaks the contract or differs from the reference.
-        RepositoryIOError: The repository cannot be written.
+        WriteError: The repository cannot be written.
     """
     if target == "tensorrt":
         tensorrt.check_precision(precision)
@@ -137,7 +137,7 @@ def export_checkpoint(
         check_disk_space(repository, sizes)
         workspace = Workspace(repository, _key(loaded, plan, samples))
     except OSError as error:
-        raise RepositoryIOError(f"cannot write the model repository {repository}: {error}") from error
+        raise WriteError(f"cannot write the model repository {repository}: {error}") from error
     with _cleaned_up(workspace, repository):
         progress("running the reference")
         reference, expected = _run_reference(loaded, plan)
@@ -160,7 +160,7 @@ def _cleaned_up(workspace: Workspace, repository: Path) -> Iterator[None]:
         raise
     except OSError as error:
         workspace.remove()
-        raise RepositoryIOError(f"cannot write the model repository {repository}: {error}; it is as it was") from error
+        raise WriteError(f"cannot write the model repository {repository}: {error}; it is as it was") from error
     workspace.remove()
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from google.protobuf import text_format
+from lychee_client import ConfigurationError
+from lychee_client import repository as files
 from lychee_client.repository import EXTERNAL_DATA_SUFFIX, MODEL_FILENAME, newest_version, read_manifest
 from tritonclient.grpc import model_config_pb2
 
@@ -53,14 +54,10 @@ def read_config(folder: Path, config_name: str | None = None) -> model_config_pb
     Raises:
         RepositoryError: It is no configuration.
     """
-    variant = folder / "configs" / f"{config_name}.pbtxt"
-    path = variant if config_name is not None and variant.is_file() else folder / "config.pbtxt"
-    config = model_config_pb2.ModelConfig()
     try:
-        text_format.Parse(path.read_text(encoding="utf-8"), config)
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise RepositoryError(f"{path} is not a Triton model configuration: {error}.") from error
-    return config
+        return files.read_config(folder, config_name)
+    except ConfigurationError as error:
+        raise RepositoryError(f"{error}. Correct it, or run `lychee export` again.") from error
 
 
 def model_path(folder: Path, config: model_config_pb2.ModelConfig) -> Path:

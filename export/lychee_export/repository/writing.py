@@ -13,7 +13,7 @@ from pathlib import Path
 from lychee_client.repository import read_manifest, version_folders
 
 from lychee_export.checkpoint.weight_files import hash_files
-from lychee_export.errors import RepositoryIOError
+from lychee_export.errors import WriteError
 
 __all__ = ["ModelFolder", "exported_models", "linked_repository", "write_models"]
 
@@ -62,7 +62,7 @@ def write_models(
         root_files: The texts of files beside the models, by name, scripts executable; None for one that goes.
 
     Raises:
-        RepositoryIOError: Something could not be written; the repository is as it was.
+        WriteError: Something could not be written; the repository is as it was.
     """
     try:
         repository.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def write_models(
             names = dict.fromkeys([*(model.name for model in models), *stale, *(root_files or {})])
             _swap(repository, new, old, list(names))
     except OSError as error:
-        raise RepositoryIOError(f"cannot write the model repository {repository}: {error}; it is as it was") from error
+        raise WriteError(f"cannot write the model repository {repository}: {error}; it is as it was") from error
 
 
 @contextmanager

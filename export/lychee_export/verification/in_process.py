@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from lychee_client import (
+    ConfigurationError,
     GoldenReport,
     InferenceError,
     LycheeClient,
@@ -18,13 +19,12 @@ from lychee_client import (
     ModelNotReadyError,
     RequestRejectedError,
 )
-from lychee_client.repository import MODEL_FILENAME, newest_version
+from lychee_client.repository import MODEL_FILENAME, newest_version, read_config
 from lychee_client.transports.base import ControlRequest, InferResponse, Request, Tensor
 from tritonclient.grpc import model_config_pb2
 
-from lychee_export.errors import RepositoryIOError, ValidationError
+from lychee_export.errors import ValidationError
 from lychee_export.onnx.runtime import open_session
-from lychee_export.verification.model_files import read_config
 
 __all__ = ["InProcessTransport", "check_golden_pairs_in_process", "in_process_client", "measure_golden_error"]
 
@@ -89,9 +89,9 @@ class InProcessTransport:
     def _config(self, name: str) -> model_config_pb2.ModelConfig:
         if name not in self._configs:
             try:
-                self._configs[name] = read_config(self._repository, name)
-            except RepositoryIOError as error:
-                raise ModelNotReadyError(str(error), model_name=name) from error
+                self._configs[name] = read_config(self._repository / name)
+            except ConfigurationError as error:
+                raise ModelNotReadyError(f"{error}; run `lychee export` again", model_name=name) from error
         return self._configs[name]
 
     def _session(self, name: str, config: model_config_pb2.ModelConfig) -> onnxruntime.InferenceSession:
@@ -113,13 +113,13 @@ def check_golden_pairs_in_process(repository: Path) -> GoldenReport:
     """Replay a repository's golden pairs with the client's own preprocessing and the repository's own files.
 
     Raises:
-        RepositoryIOError: The client cannot use the repository, or a pair cannot be scored.
+        ValidationError: The client cannot use the repository, or a pair cannot be scored.
     """
     try:
         with in_process_client(repository) as client:
             return client.check_golden_pairs(timeout_s=None)
     except LycheeError as error:
-        raise RepositoryIOError(f"the client cannot use {repository}: {error}") from error
+        raise ValidationError(f"the client cannot use {repository}: {error}") from error
 
 
 def _check_request(name: str, config: model_config_pb2.ModelConfig, inputs: Mapping[str, Tensor]) -> None:

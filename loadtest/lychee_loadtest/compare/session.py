@@ -16,8 +16,7 @@ import numpy.typing as npt
 from lychee_client import Image
 from lychee_client.manifest import parse_manifest
 from lychee_client.preprocessing.text import TextProcessor
-from lychee_client.repository import ASSETS_MODEL, MODEL_FILENAME, newest_version
-from lychee_export.verification.model_files import read_config
+from lychee_client.repository import ASSETS_MODEL, MODEL_FILENAME, newest_version, read_config
 
 from lychee_loadtest.execution import open_session
 
@@ -80,7 +79,7 @@ class _Encoder:
     """One model file, run in the slices in which the server's backend runs it."""
 
     def __init__(self, repository: Path, name: str, executions: Mapping[str, str]) -> None:
-        config = read_config(repository, name)
+        config = read_config(repository / name)
         path = newest_version(repository / name) / config.default_model_filename
         self._session = open_session(path, executions[name])
         self._max_batch_size = config.max_batch_size

@@ -16,10 +16,11 @@ import typer
 from fakes.dual_encoder import manifest_json
 from lychee_export import estimate, exporter
 from lychee_export.cli import register
-from lychee_export.errors import RepositoryIOError
+from lychee_export.errors import WriteError
 from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint, Piece
 from lychee_export.repository.workspace import Workspace
+from msgspec import structs
 from typer.testing import CliRunner
 
 Load = Callable[[Checkpoint], None]
@@ -67,7 +68,9 @@ def test_work_on_something_else_is_cleaned_and_not_reused(tmp_path: Path, two_pi
     load(two_pieces)
     with pytest.raises(KeyboardInterrupt):
         export_checkpoint("toy", tmp_path, progress=interrupt_at("exporting spare"))
-    load(replace(two_pieces, card=replace(two_pieces.card, revision="other")))
+    load(
+        replace(two_pieces, card=replace(two_pieces.card, spec=structs.replace(two_pieces.card.spec, revision="other")))
+    )
     lines: list[str] = []
     export_checkpoint("toy", tmp_path, progress=lines.append)
     assert "exporting encoder" in lines
@@ -114,7 +117,7 @@ def test_too_little_disk_space_is_found_out_first(
     load(weighted)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _: usage(10, 9, 1_000_000))
-    with pytest.raises(RepositoryIOError, match=r"needs 0\.00 GB in .*models, and 0\.00 GB are free"):
+    with pytest.raises(WriteError, match=r"needs 0\.00 GB in .*models, and 0\.00 GB are free"):
         export_checkpoint("toy", tmp_path / "models")
     assert not (tmp_path / "models").exists()
 
@@ -131,7 +134,7 @@ def test_full_disk_leaves_the_repository_untouched(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(exporter, "export_onnx", export)
-    with pytest.raises(RepositoryIOError, match="No space left on device; it is as it was"):
+    with pytest.raises(WriteError, match="No space left on device; it is as it was"):
         export_checkpoint("toy", tmp_path, "w8")
     assert snapshot(tmp_path) == before
 
@@ -139,7 +142,7 @@ def test_full_disk_leaves_the_repository_untouched(
 def test_repository_that_cannot_be_made_is_reported(tmp_path: Path, toy: Checkpoint, load: Load) -> None:
     load(toy)
     (tmp_path / "file").write_text("")
-    with pytest.raises(RepositoryIOError, match="cannot write the model repository"):
+    with pytest.raises(WriteError, match="cannot write the model repository"):
         export_checkpoint("toy", tmp_path / "file")
 
 

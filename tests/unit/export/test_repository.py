@@ -3,7 +3,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from lychee_export.errors import RepositoryIOError
+from lychee_export.errors import WriteError
 from lychee_export.repository.writing import ModelFolder, write_models
 
 
@@ -77,7 +77,7 @@ def test_failure_at_any_move_leaves_the_repository_untouched(
         real_rename(source, target)
 
     monkeypatch.setattr(os, "rename", rename)
-    with pytest.raises(RepositoryIOError, match="disk full; it is as it was"):
+    with pytest.raises(WriteError, match="disk full; it is as it was"):
         write_models(tmp_path, new)
     assert snapshot(tmp_path) == before
 
@@ -91,5 +91,5 @@ def test_leftover_of_a_killed_export_is_removed(tmp_path: Path) -> None:
 
 def test_repository_that_is_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RepositoryIOError, match="cannot write the model repository"):
+    with pytest.raises(WriteError, match="cannot write the model repository"):
         write_models(tmp_path / "file", [ModelFolder("encoder", "")])

@@ -22,7 +22,7 @@ from lychee_client.cli import add_commands, app
 from lychee_client.manifest import GoldenInput, GoldenPair
 from lychee_client.transports.base import ControlRequest, InferRequest
 from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, TensorSpec
-from lychee_export.errors import RepositoryIOError
+from lychee_export.errors import ValidationError
 from lychee_export.families import Reference
 from lychee_export.repository.assets import CLIENT_ASSETS, build_client_assets
 from lychee_export.repository.triton_config import model_config
@@ -267,7 +267,7 @@ def test_only_the_tensors_that_were_asked_for_come_back(exported: Path) -> None:
 
 def test_a_file_that_is_no_model_is_a_repository_error(models: Path) -> None:
     (models / "text_encoder" / "1" / "model.onnx").write_bytes(b"no model")
-    with pytest.raises(RepositoryIOError, match=r"text_encoder cannot be loaded"):
+    with pytest.raises(ValidationError, match=r"text_encoder cannot be loaded"):
         check_golden_pairs_in_process(models)
 
 
@@ -401,7 +401,7 @@ def test_a_broken_repository_is_a_failure_with_a_reason(verify: Callable[..., Re
     (models / "text_encoder" / "config.pbtxt").write_text("no configuration")
     result = verify("--repository", models)
     assert result.exit_code == 1
-    assert "config.pbtxt cannot be read" in result.stderr
+    assert "config.pbtxt is not a Triton model configuration" in result.stderr
 
 
 def test_a_long_text_is_shortened(exported: Path, models: Path, verify: Callable[..., Result]) -> None:
