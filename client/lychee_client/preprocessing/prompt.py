@@ -6,16 +6,18 @@ import re
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding
 
 from lychee_client._errors import ContractError, InvalidInputError
 from lychee_client.manifest.manifest import TextSpec
 from lychee_client.manifest.prompt_spec import PromptSpec
 from lychee_client.preprocessing.text import MAX_CHARACTERS, TokenizedText, find_bucket, load_tokenizer, pad_texts
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 # Documents that are tokenized at once: an encoding takes about 100 bytes per token until its ids are taken out.
 CHUNK_CHARACTERS: Final = 262_144

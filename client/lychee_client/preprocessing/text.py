@@ -6,14 +6,16 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
 
 from lychee_client._errors import ContractError, InvalidInputError
 from lychee_client.manifest.manifest import TextSpec
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 # Far above what any model reads; keeps a text of megabytes from being tokenized to its end.
 MAX_CHARACTERS: Final = 65_536
@@ -92,6 +94,8 @@ def load_tokenizer(tokenizer_json: str) -> Tokenizer:
     Raises:
         ContractError: It cannot be read.
     """
+    from tokenizers import Tokenizer  # not before a model is there
+
     try:
         tokenizer = Tokenizer.from_str(tokenizer_json)
     except Exception as error:  # the Rust side raises a plain Exception

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lychee_client._errors import ConfigurationError
 from lychee_client.transports.shared_memory import SharedMemoryPool
+
+if TYPE_CHECKING:
+    import ssl
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class TlsConfig:
         Raises:
             ConfigurationError: A file is not what it should be.
         """
+        import ssl  # few connections need it
+
         try:
             context = ssl.create_default_context(cafile=None if self.ca_path is None else str(self.ca_path))
             if self.certificate_path is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import secrets
 import threading
 from dataclasses import dataclass
-from multiprocessing.shared_memory import SharedMemory
 from typing import Final
 
 from lychee_client._errors import InferenceError
@@ -46,6 +45,8 @@ class SharedMemoryPool:
     """
 
     def __init__(self) -> None:
+        from multiprocessing.shared_memory import SharedMemory  # few clients use it
+
         self.name = f"lychee-{secrets.token_hex(8)}"
         self.active = False
         self._memory = SharedMemory(create=True, size=SLOTS * SLOT_BYTES)

@@ -7,7 +7,7 @@ import pytest
 from lychee_client._command import CLI_LIBRARIES
 
 HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "grpc", "tritonclient", "typer", "rich", "aiohttp")
-HEAVY += ("asyncio", "scipy", "sklearn", "matplotlib")
+HEAVY += ("asyncio", "multiprocessing", "ssl", "tokenizers", "pydantic", "scipy", "sklearn", "matplotlib")
 
 
 def test_import_loads_nothing_heavy_and_starts_no_thread() -> None:
