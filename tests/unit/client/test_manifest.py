@@ -9,8 +9,9 @@ from fakes.cross_encoder import PATCHES_MANIFEST, STRETCH_MANIFEST
 from fakes.dual_encoder import MANIFEST
 from lychee_client import ContractError
 from lychee_client.manifest.image_spec import CropSpec, PatchSpec, StretchSpec
-from lychee_client.manifest.manifest import InstructionSpec, ModelIdentity, TextSpec, parse_manifest
+from lychee_client.manifest.manifest import InstructionSpec, ModelIdentity, TextSpec, parse_manifest, write_manifest
 from lychee_client.manifest.prompt_spec import PromptSpec
+from msgspec import structs
 
 PAIR = {"query": {"text": "q"}, "document": {"text": "d"}, "relevance_score": 1}
 
@@ -184,3 +185,19 @@ def test_message_names_the_key_of_a_cross_encoder(path: str, value: object, name
 def test_dual_encoder_has_no_place_for_patches() -> None:
     with pytest.raises(ContractError, match=r"expected prompt\.image"):
         parse_manifest(manifest(image=PATCHES_MANIFEST["image"]))
+
+
+@pytest.mark.parametrize("base", [MANIFEST, PATCHES_MANIFEST, STRETCH_MANIFEST], ids=["crop", "patches", "stretch"])
+def test_what_is_written_is_what_was_read(base: dict[str, Any]) -> None:
+    image = {"image_png_base64": "iVBORw0KGgo="}
+    pairs = [PAIR, {"query": image, "document": {"text": "词", **image}, "relevance_score": 0.25}]
+    text = manifest(base, golden_pairs__pairs=pairs, flash_attn=False, created_by={"torch": "2.13.0"})
+    written = write_manifest(parse_manifest(text))
+    assert json.loads(written) == json.loads(text)
+    assert "词" in written
+
+
+def test_manifest_that_no_client_could_read_is_not_written() -> None:
+    wrong = structs.replace(parse_manifest(manifest()), embedding_dim=0)
+    with pytest.raises(ContractError, match="embedding_dim is 0; expected `int` >= 1"):
+        write_manifest(wrong)
