@@ -95,7 +95,7 @@ def _export(
             revision=revision,
             target=_choose("target", target, TARGETS),
             flash_attn=flash_attn,
-            calibration_data=calibration_data,
+            range_data=calibration_data,
         )
 
     try:

@@ -13,7 +13,7 @@ from typing import Any
 from lychee_client.manifest import Manifest, write_manifest
 from lychee_client.repository import MANIFEST_FILENAME, MODEL_FILENAME
 
-from lychee_export.checkpoint.range_data import CalibrationData, bundled_data, read_data
+from lychee_export.checkpoint.range_data import RangeData, bundled_data, read_data
 from lychee_export.checkpoint.weight_files import hash_files
 from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import ModelSignature, Tensors, hash_tensors
@@ -95,7 +95,7 @@ def export_checkpoint(
     revision: str | None = None,
     target: Target = "cpu",
     flash_attn: bool = False,
-    calibration_data: Path | None = None,
+    range_data: Path | None = None,
 ) -> ExportReport:
     """Turn a checkpoint into models of a Triton repository.
 
@@ -110,10 +110,10 @@ def export_checkpoint(
         revision: The branch, tag or commit on the hub. None takes the main branch.
         target: The hardware that the configurations are for.
         flash_attn: Whether attention becomes one fused operator of ONNX Runtime.
-        calibration_data: The folder of texts and images for s8. None takes bundled ones.
+        range_data: The folder of texts and images for s8. None takes bundled ones.
 
     Raises:
-        CheckpointError: The checkpoint or the calibration data cannot be read, or the precision is not for it.
+        CheckpointError: The checkpoint or the range data cannot be read, or the precision is not for it.
         ValidationError: An exported model breaks the contract or differs from the reference.
         WriteError: The repository cannot be written.
     """
@@ -124,9 +124,11 @@ def export_checkpoint(
             f"precision s8 is for CPUs and takes no fused attention, got target {target}"
             f"{' with --flash-attn' if flash_attn else ''}; choose fp16 for GPUs"
         )
-    if precision != "s8" and calibration_data is not None:
-        raise CheckpointError(f"calibration data is for precision s8 alone, the precision is {precision}; leave it out")
-    data = bundled_data() if calibration_data is None else read_data(calibration_data)
+    if precision != "s8" and range_data is not None:
+        raise CheckpointError(
+            f"range data (--calibration-data) is for precision s8 alone, the precision is {precision}; leave it out"
+        )
+    data = bundled_data() if range_data is None else read_data(range_data)
     plan = _Plan(repository, precision, target, flash_attn, progress)
     progress(f"loading {checkpoint}")
     loaded = load_checkpoint(checkpoint, limits, revision)
@@ -164,18 +166,18 @@ def _cleaned_up(workspace: Workspace, repository: Path) -> Iterator[None]:
     workspace.remove()
 
 
-def _make_samples(checkpoint: Checkpoint, data: CalibrationData) -> Mapping[str, tuple[Tensors, ...]]:
-    """Prepare the calibration data for the checkpoint's encoders.
+def _make_samples(checkpoint: Checkpoint, data: RangeData) -> Mapping[str, tuple[Tensors, ...]]:
+    """Prepare the range data for the checkpoint's encoders.
 
     Raises:
         CheckpointError: The family has no static int8.
     """
-    if checkpoint.calibrate is None:
+    if checkpoint.sample_ranges is None:
         raise CheckpointError(
             f"precision s8 is for dual encoders (lychee-mini, CLIP, Chinese-CLIP, SigLIP, SigLIP 2); "
             f"{checkpoint.card.spec.model_id} is of the family {checkpoint.card.spec.family}. Choose --precision w8"
         )
-    return checkpoint.calibrate(data)
+    return checkpoint.sample_ranges(data)
 
 
 def _key(checkpoint: Checkpoint, plan: _Plan, samples: Mapping[str, tuple[Tensors, ...]]) -> str:

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lychee_export.errors import CheckpointError
 
-__all__ = ["CalibrationData", "augment", "bundled_data", "read_data"]
+__all__ = ["RangeData", "augment", "bundled_data", "read_data"]
 
 _MAX_TEXTS = 400
 _MAX_IMAGES = 64
@@ -62,7 +62,7 @@ _PARTS_OF_LONG = 5
 
 
 @dataclass(frozen=True)
-class CalibrationData:
+class RangeData:
     """What a deployment reads, or something like it.
 
     Args:
@@ -74,16 +74,16 @@ class CalibrationData:
     images: tuple[Image.Image, ...] = ()
 
 
-def bundled_data() -> CalibrationData:
+def bundled_data() -> RangeData:
     """Write 252 texts in Chinese and English, from one word to two hundred."""
     texts = [pattern.format(english) for english, _ in _NOUNS for pattern in _ENGLISH]
     texts += [pattern.format(chinese) for _, chinese in _NOUNS for pattern in _CHINESE]
     rng = np.random.default_rng(0)
     long = [" ".join(rng.choice(texts, _PARTS_OF_LONG, replace=False)) for _ in range(_LONG_TEXTS)]
-    return CalibrationData((*texts, *long))
+    return RangeData((*texts, *long))
 
 
-def read_data(folder: Path) -> CalibrationData:
+def read_data(folder: Path) -> RangeData:
     """Read the images of a folder, and its ``.txt`` files: one text a line, UTF-8.
 
     Of more than 400 texts or 64 images, so many are chosen, the same every time. Without texts the bundled ones are
@@ -94,7 +94,7 @@ def read_data(folder: Path) -> CalibrationData:
     """
     if not folder.is_dir():
         raise CheckpointError(
-            f"the calibration data {folder} is no folder; expected one with images and .txt files of a text a line"
+            f"the range data {folder} is no folder; expected one with images and .txt files of a text a line"
         )
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     rng = np.random.default_rng(0)
@@ -102,11 +102,11 @@ def read_data(folder: Path) -> CalibrationData:
     pictures = [path for path in files if path.suffix.lower() in _IMAGE_SUFFIXES]
     if not lines and not pictures:
         raise CheckpointError(
-            f"the calibration data {folder} holds no text and no image; expected .txt files of a text a line, or "
+            f"the range data {folder} holds no text and no image; expected .txt files of a text a line, or "
             f"images ({', '.join(sorted(_IMAGE_SUFFIXES))})"
         )
     texts = tuple(lines[index] for index in _choose(rng, len(lines), _MAX_TEXTS)) or bundled_data().texts
-    return CalibrationData(texts, tuple(_open(pictures[index]) for index in _choose(rng, len(pictures), _MAX_IMAGES)))
+    return RangeData(texts, tuple(_open(pictures[index]) for index in _choose(rng, len(pictures), _MAX_IMAGES)))
 
 
 def augment(images: NDArray[np.uint8], count: int) -> Iterator[NDArray[np.uint8]]:
@@ -141,7 +141,7 @@ def _read_lines(path: Path) -> list[str]:
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"cannot read the calibration texts in {path}: {error}; expected UTF-8") from error
+        raise CheckpointError(f"cannot read the range texts in {path}: {error}; expected UTF-8") from error
 
 
 def _open(path: Path) -> Image.Image:
@@ -149,4 +149,4 @@ def _open(path: Path) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise CheckpointError(f"cannot read the calibration image {path}: {error}; remove or repair it") from error
+        raise CheckpointError(f"cannot read the range image {path}: {error}; remove or repair it") from error

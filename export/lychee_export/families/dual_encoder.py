@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import SCORE_OUTPUTS, ModelSignature, Tensors, TensorSpec
-from lychee_export.families.dual_ranges import make_calibration
+from lychee_export.families.dual_ranges import make_range_sampler
 from lychee_export.families.dual_reference import ReferenceEncoders, make_reference
 from lychee_export.families.family import Checkpoint, ModelCard, Piece
 from lychee_export.families.fixed_image import FixedImageSpec, image_tensor
@@ -142,7 +142,7 @@ def build_checkpoint(
         ModelCard(spec, ensembles, tokenizer_json),
         pieces,
         lambda: make_reference(model.text, model.heads, tokenizer_json, load_reference()),
-        make_calibration(model.text, model.image, tokenizer_json, lambda: load_reference().pixel_values),
+        make_range_sampler(model.text, model.image, tokenizer_json, lambda: load_reference().pixel_values),
     )
 
 

@@ -1,4 +1,4 @@
-"""Calibration samples of a dual encoder: texts as the client tokenizes them, images of the model's size."""
+"""Samples for the 8-bit ranges of a dual encoder: texts as the client tokenizes them, images of the model's size."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 
-from lychee_export.checkpoint.range_data import CalibrationData, augment
+from lychee_export.checkpoint.range_data import RangeData, augment
 from lychee_export.contract.signature import Tensors
 from lychee_export.families.fixed_image import FixedImageSpec
 from lychee_export.families.text_format import TextFormat
 
-__all__ = ["make_calibration"]
+__all__ = ["make_range_sampler"]
 
 _MAX_TOKENS = 256
-"""Of a calibration text: attention takes memory for the square of it, and longer texts add no new ranges."""
+"""Of a text for the ranges: attention takes memory for the square of it, and longer texts add no new ranges."""
 _IMAGES = 40
 
 
-def make_calibration(
+def make_range_sampler(
     text: TextFormat, image: FixedImageSpec, tokenizer_json: str, load_pixels: Callable[[], NDArray[np.uint8]]
-) -> Callable[[CalibrationData], Mapping[str, tuple[Tensors, ...]]]:
+) -> Callable[[RangeData], Mapping[str, tuple[Tensors, ...]]]:
     """Return what makes samples by the encoders' names, one row each and without padding.
 
     Args:
@@ -34,7 +34,7 @@ def make_calibration(
         load_pixels: Gives images for data that has none, as uint8, (num_images, 3, height, width).
     """
 
-    def calibrate(data: CalibrationData) -> Mapping[str, tuple[Tensors, ...]]:
+    def sample_ranges(data: RangeData) -> Mapping[str, tuple[Tensors, ...]]:
         pixels = np.stack([_fit(picture, image) for picture in data.images]) if data.images else load_pixels()
         images = augment(pixels, max(_IMAGES, len(pixels)))
         return {
@@ -42,7 +42,7 @@ def make_calibration(
             "vision_encoder": tuple({"pixel_values": one[None]} for one in images),
         }
 
-    return calibrate
+    return sample_ranges
 
 
 def _tokenize(text: TextFormat, tokenizer_json: str, texts: Sequence[str]) -> list[Tensors]:

@@ -11,7 +11,7 @@ from lychee_client.manifest import GoldenPair, ModelSpec
 from numpy.typing import NDArray
 from torch import nn
 
-from lychee_export.checkpoint.range_data import CalibrationData
+from lychee_export.checkpoint.range_data import RangeData
 from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import SCORE_OUTPUTS, ModelSignature, Tensors
@@ -84,14 +84,14 @@ class Checkpoint:
         card: Everything but the weights.
         pieces: The torch modules, encoders first. They may share parameters with each other.
         make_reference: Runs the reference implementation. Call it before anything changes a module.
-        calibrate: Turns calibration data into samples of the encoders, by their names. None where the family has no
+        sample_ranges: Turns range data into samples of the encoders, by their names. None where the family has no
             static int8.
     """
 
     card: ModelCard
     pieces: tuple[Piece, ...]
     make_reference: Callable[[], Reference]
-    calibrate: Callable[[CalibrationData], Mapping[str, tuple[Tensors, ...]]] | None = None
+    sample_ranges: Callable[[RangeData], Mapping[str, tuple[Tensors, ...]]] | None = None
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ def test_command_hands_its_options_on(app: typer.Typer, tmp_path: Path, monkeypa
                 "revision": "v1",
                 "target": "cuda",
                 "flash_attn": True,
-                "calibration_data": Path("photos"),
+                "range_data": Path("photos"),
             },
         )
     ]

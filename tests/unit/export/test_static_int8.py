@@ -149,7 +149,7 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"s8 is for CPUs .* got target cuda"):
         export_checkpoint("lychee-mini", tmp_path, "s8", target="cuda")
     with pytest.raises(CheckpointError, match="for precision s8 alone, the precision is w8"):
-        export_checkpoint("lychee-mini", tmp_path, "w8", calibration_data=tmp_path)
+        export_checkpoint("lychee-mini", tmp_path, "w8", range_data=tmp_path)
 
 
 def test_bundled_texts_have_several_lengths_and_two_languages() -> None:
@@ -173,8 +173,8 @@ def test_calibration_folder_is_read(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("notes.md", b"text", "holds no text and no image"),
-        ("photo.png", b"no image", "cannot read the calibration image"),
-        ("texts.txt", b"\xff\xfe\xff", "cannot read the calibration texts"),
+        ("photo.png", b"no image", "cannot read the range image"),
+        ("texts.txt", b"\xff\xfe\xff", "cannot read the range texts"),
     ],
 )
 def test_unusable_calibration_folder_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
