@@ -125,8 +125,8 @@ class GatewaySettings(BaseSettings):
     )
     allowed_hosts: _AllowedHosts = Field(
         (),
-        description="Name under which others reach the gateway, *.example.org for subdomains. Repeat. Without any, every "
-        "name will do, but without keys on the loopback only its own.",
+        description="Name under which others reach the gateway, *.example.org for subdomains. Repeat. Without any, "
+        "every name will do, but without keys on the loopback only its own.",
     )
     max_request_mb: int = Field(64, ge=1, description="Largest request body in MiB.")
     max_documents: int = Field(1000, ge=1, description="Most documents of one request.")
