@@ -23,6 +23,7 @@ from lychee_client._errors import (
 from lychee_client.calibration import Calibration
 from lychee_client.golden import GoldenPairResult, GoldenReport
 from lychee_client.manifest.manifest import Manifest, ModelIdentity
+from lychee_client.memory_cache import CacheStatistics, MemoryEmbeddingCache
 from lychee_client.preprocessing.image import Image
 from lychee_client.thresholds import POLICIES, Decision, Policy, decide
 from lychee_client.transports.connection import TlsConfig
@@ -49,6 +50,7 @@ __all__ = [
     "POLICIES",
     "UNSET",
     "AsyncLycheeClient",
+    "CacheStatistics",
     "CacheUse",
     "Calibration",
     "ConfigurationError",
@@ -69,6 +71,7 @@ __all__ = [
     "LycheeWarning",
     "Manifest",
     "ManyResult",
+    "MemoryEmbeddingCache",
     "ModelIdentity",
     "ModelNotReadyError",
     "ModelStatus",

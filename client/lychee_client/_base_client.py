@@ -16,6 +16,7 @@ from lychee_client._embedding_cache import EmbeddingCache
 from lychee_client._errors import ConfigurationError, ConnectionFailedError, LycheeError
 from lychee_client._retry import DEFAULT_MAX_RETRIES, RetryPolicy
 from lychee_client.calibration import Calibration
+from lychee_client.memory_cache import MemoryEmbeddingCache
 from lychee_client.thresholds import Policy
 from lychee_client.transports.base import ControlRequest, Transport
 from lychee_client.transports.connection import TlsConfig
@@ -24,6 +25,7 @@ from lychee_client.transports.shared_memory import SharedMemoryPool
 # Each thread may hold a large image, and more threads than cores decode no faster.
 MAX_WORKERS: Final = 4
 DEFAULT_CONCURRENCY: Final = 4
+DEFAULT_CACHE_BYTES: Final = 64 * 2**20  # of a client that was given no cache: 28,000 embeddings of 512 numbers
 GOLDEN_TIMEOUT_S: Final = 300.0  # several pairs, perhaps of a large model on a CPU
 
 T = TypeVar("T")
@@ -40,7 +42,7 @@ class BaseClient:
         policy: str | Policy | Calibration = DEFAULT_POLICY,
         max_img_size: int | Unset | None = UNSET,
         transport: Transport | None = None,
-        embedding_cache: EmbeddingCache | None = None,
+        embedding_cache: EmbeddingCache | Unset | None = UNSET,
         executor: Executor | None = None,
         tls: TlsConfig | None = None,
         headers: Mapping[str, str] = NO_HEADERS,
@@ -52,6 +54,8 @@ class BaseClient:
             url, timeout_s, policy, max_img_size, tls, headers, keepalive_s, max_retries, shared_memory
         )
         self._shared_memory = SharedMemoryPool() if self._config.shared_memory else None
+        if isinstance(embedding_cache, Unset):
+            embedding_cache = MemoryEmbeddingCache(DEFAULT_CACHE_BYTES)
         self._calls = Calls(self._config, self._shared_memory, embedding_cache)
         self._retry = RetryPolicy(self._config.max_retries)
         self._transport = connect(self._config, self._shared_memory) if transport is None else transport

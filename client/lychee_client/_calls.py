@@ -62,7 +62,7 @@ class Calls:
         config: The settings of the client.
         shared_memory: The memory for larger tensors, made known to the server when the model is loaded; None sends
             every tensor itself.
-        embedding_cache: Keeps the documents' embeddings between calls; None keeps nothing.
+        embedding_cache: Keeps embeddings, or scores of pairs, between calls; None keeps nothing.
 
     Attributes:
         closed: True once the client is closed.

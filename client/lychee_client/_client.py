@@ -41,8 +41,8 @@ class LycheeClient(BaseClient):
         transport: Replaces the connection, for tests and servers in this process: something that has the methods of
             `lychee_client.transports.base.Transport`.
         embedding_cache: Keeps the embeddings of documents' texts and images, so that those which come again are neither
-            decoded, sent nor computed; None keeps nothing. Used with dual encoders (a cross-encoder reads a document
-            together with its query, and has nothing to keep) and never for golden pairs.
+            decoded, sent nor computed; of a cross-encoder, which reads a document together with its query, the scores
+            of pairs. The default is a MemoryEmbeddingCache of 64 MiB; None keeps nothing. Golden pairs never use it.
         executor: The threads that decode and tokenize, for programs with threads of another kind (gevent), and for many
             clients that share some; `close` leaves them running. With None the client has up to four of its own.
         tls: The certificates, for "grpcs" and "https". None takes those of the system.
@@ -95,10 +95,11 @@ class LycheeClient(BaseClient):
     ) -> RerankResponse:
         """Score every document against the query and rank them.
 
-        A document that cannot be ranked (empty text, damaged image, refused by the server) becomes an entry in
-        `errors`; the others are ranked. What works but does not fit together (an instruction for a model that reads
-        none, a calibration made with another model or instruction) is in `warnings`, and a LycheeWarning the first
-        time.
+        A document that cannot be ranked (empty text, damaged image, too large, refused by a model that took others)
+        becomes an entry in `errors`; the others are ranked. A failure of the server is no document's: it is tried
+        again within the time of the call, then raised. What works but does not fit together (an instruction for a model
+        that reads none, a calibration made with another model or instruction) is in `warnings`, and a LycheeWarning the
+        first time.
 
         Args:
             query: A `str` is always text, never a path. With an ImageText, both parts count: a dual encoder weighs them
@@ -126,8 +127,8 @@ class LycheeClient(BaseClient):
             ConfigurationError: Another argument cannot be used, or `max_img_size` is below the model's minimum.
             ConnectionFailedError: The server cannot be reached, or the client is closed.
             DeadlineExceededError: The call took longer than `timeout_s`.
-            ServerError: The server cannot serve the call: ModelNotReadyError, ServerOverloadedError, or about the
-                query RequestRejectedError or InferenceError.
+            ServerError: The server cannot serve the call: ModelNotReadyError, ServerOverloadedError, InferenceError,
+                or RequestRejectedError where a model refused the query or every document.
             ContractError: The server's model or answers do not fit this client.
         """
         options: RerankOptions = {

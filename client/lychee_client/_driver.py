@@ -14,7 +14,13 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from lychee_client._deadline import Deadline
 from lychee_client._diagnosis import diagnose, probe_for
-from lychee_client._errors import ConnectionFailedError, DeadlineExceededError, LycheeError
+from lychee_client._errors import (
+    ConnectionFailedError,
+    DeadlineExceededError,
+    InferenceError,
+    LycheeError,
+    ModelNotReadyError,
+)
 from lychee_client._operations import Ask, Begin, Handle, Operation, Send, Sleep, Wait
 from lychee_client._retry import RetryPolicy
 from lychee_client.transports.base import InferRequest, Request, Transport, TransportError
@@ -175,7 +181,7 @@ class Driver:
                     self._start_again(handle)
                     continue
                 error = yield from self._diagnose(failure, request)
-                pause_s = self._retry.pause_s(retries) if error.retryable else None
+                pause_s = self._retry.pause_s(retries) if _may_pass(error, request) else None
                 if pause_s is None or not self._deadline.leaves(pause_s):
                     raise error from failure
             yield Pause(pause_s)
@@ -213,6 +219,16 @@ class Driver:
                 raise
             raise self._deadline.exceeded(waiting_for) from error
         return result
+
+
+def _may_pass(error: LycheeError, request: Request) -> bool:
+    """Say whether the same request may succeed a little later: a model may be short of memory, or be replaced.
+
+    A batch that failed is not sent again as it is: smaller ones tell more.
+    """
+    if isinstance(error, InferenceError):
+        return _rows(request) == 1
+    return error.retryable or isinstance(error, ModelNotReadyError)
 
 
 def _name(request: Request) -> str:

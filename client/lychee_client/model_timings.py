@@ -32,8 +32,6 @@ def model_timings(
             requests=count,
             queue_ms=queue_ns / max(1, queued) / 1e6,
             compute_ms=compute_ns / max(1, queued) / 1e6,
-            cache_hits=_difference(first.get(name, {}), second[name], "cache_hit")[0],
-            cache_misses=_difference(first.get(name, {}), second[name], "cache_miss")[0],
         )
     return timings
 

@@ -106,18 +106,14 @@ class ModelTimings:
     Triton counts per model and not per request: the requests of other callers that ended meanwhile are in here too.
 
     Attributes:
-        requests: How many requests were answered, those from the cache included.
+        requests: How many requests were answered.
         queue_ms: The mean time that a request waited.
         compute_ms: The mean time that a request was computed, copying of tensors included.
-        cache_hits: How many requests were answered from the response cache.
-        cache_misses: How many requests were looked up there in vain; 0 without a cache.
     """
 
     requests: int
     queue_ms: float
     compute_ms: float
-    cache_hits: int
-    cache_misses: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +133,6 @@ class Timings:
     encode_query_ms: float = 0.0
     score_documents_ms: float = 0.0
     server: Mapping[str, ModelTimings] | None = None
-
-    @property
-    def cache_hits(self) -> int | None:
-        """The number of requests that the server answered from its cache, or None where it was not asked."""
-        return None if self.server is None else sum(model.cache_hits for model in self.server.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,9 +78,6 @@ def load(
     timeout_s: Annotated[
         float, typer.Option(min=1, help="Seconds to wait until ready.")
     ] = defaults.DEFAULT_LOAD_TIMEOUT_S,
-    cache_size_mb: Annotated[
-        int, typer.Option(min=1, help="Size of the response cache in MiB.")
-    ] = defaults.DEFAULT_CACHE_SIZE_MB,
 ) -> None:
     """Start Triton and the gateway with its web page, wait until both are ready, and check the scores.
 
@@ -102,7 +99,6 @@ def load(
         error_budget=budget,
         log_path=defaults.state_dir() / "triton.log",
         log_level=log_level,
-        cache_size_mb=cache_size_mb,
         detached=not foreground,
     )
     beside = None

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from tritonclient.grpc import model_config_pb2
-
 from lychee_server.errors import RepositoryError
 from lychee_server.repository import check_repository, read_config
 
@@ -93,7 +91,8 @@ def _silent_problems(config: Any) -> Iterator[tuple[str, str]]:
             known = f"one of {', '.join(PARAMETERS)} or {MAXIMUM_PREFIX}<input or axis>"
             advice = f"did you mean {near[0]}?" if near else f"expected {known}"
             yield f"parameters[{name}]: no backend reads this parameter, so it changes nothing", advice
-    on_gpu = any(group.kind == model_config_pb2.ModelInstanceGroup.KIND_GPU for group in config.instance_group)
-    if config.response_cache.enable and on_gpu:
-        seen = "response_cache: the outputs are in GPU memory, where Triton's response cache never hits"
-        yield seen, "remove it, or write KIND_CPU"
+    if config.response_cache.enable:
+        yield (
+            "response_cache: Triton's response cache stores failed answers and gives them for ever",
+            "remove it; client and gateway have a cache of their own"
+        )

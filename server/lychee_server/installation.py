@@ -56,11 +56,6 @@ class TritonInstallation:
         return self.root / "bin" / "tritonserver"
 
     @property
-    def cache_directory(self) -> Path:
-        """The folder of response cache implementations."""
-        return self.root / "caches"
-
-    @property
     def library_directory(self) -> Path:
         """The shared libraries that the binary and the stub need."""
         return self.site_packages / "nvidia_pytriton.libs"
@@ -85,7 +80,7 @@ class TritonInstallation:
                 f"{WHEEL} {self.version} has no stub for Python {_python_version()}: {self.stub} is missing. "
                 f"It has stubs for Python {', '.join(versions) or '(none)'}; make the environment with one of them."
             )
-        pieces = [self.binary, self.cache_directory / "local", self.library_directory]
+        pieces = [self.binary, self.library_directory]
         pieces += [self.root / "backends" / "python" / name for name in PYTHON_BACKEND_FILES]
         for piece in pieces:
             if not piece.exists():

@@ -14,9 +14,6 @@ from lychee_server.state import GatewayState, ServerState
 from lychee_server.triton import clean_reason, fetch, reachable_host, read_repository_index
 
 EXECUTION_METRIC = "lychee_model_execution"
-# Triton leaves out the ending that Prometheus' parser gives to the samples of every counter.
-CACHE_HITS_METRIC = "nv_cache_num_hits_per_model_total"
-CACHE_MISSES_METRIC = "nv_cache_num_misses_per_model_total"
 
 
 @dataclass(frozen=True)
@@ -30,8 +27,6 @@ class ServedModelState:
     provider: str | None
     precision: str | None
     precision_reason: str
-    cache_hits: int
-    cache_misses: int
 
 
 @dataclass(frozen=True)
@@ -121,8 +116,6 @@ def read_models(host: str, http_port: int, metrics_port: int) -> tuple[ServedMod
     for entry in index:
         name, version = entry["name"], entry.get("version", "")
         execution = by_model.get((EXECUTION_METRIC, name, version))
-        hits = by_model.get((CACHE_HITS_METRIC, name, version))
-        misses = by_model.get((CACHE_MISSES_METRIC, name, version))
         models.append(
             ServedModelState(
                 name=name,
@@ -132,8 +125,6 @@ def read_models(host: str, http_port: int, metrics_port: int) -> tuple[ServedMod
                 provider=execution.labels["provider"] if execution else None,
                 precision=execution.labels["precision"] if execution else None,
                 precision_reason=execution.labels["reason"] if execution else "",
-                cache_hits=int(hits.value) if hits else 0,
-                cache_misses=int(misses.value) if misses else 0,
             )
         )
     return tuple(models)

@@ -30,8 +30,6 @@ def describe_server(current: LocalServer) -> Iterator[str]:
             line += f"  {model.provider}, {model.precision}"
         if model.precision_reason:
             line += f" ({model.precision_reason})"
-        if model.cache_hits or model.cache_misses:
-            line += f"  cache {model.cache_hits} hits, {model.cache_misses} misses"
         yield f"{line}  {model.reason}".rstrip()
     yield f"  memory: {current.rss_bytes // MIB} MiB resident, {current.pss_bytes // MIB} MiB without sharing"
     for process in current.processes:

@@ -67,7 +67,6 @@ class TritonServer:
         error_budget: float = DEFAULT_ERROR_BUDGET,
         log_path: str | Path | None = None,
         log_level: str = "WARNING",
-        cache_size_mb: int = defaults.DEFAULT_CACHE_SIZE_MB,
         detached: bool = False,
     ) -> None:
         """Choose how Triton will run; nothing starts yet.
@@ -83,7 +82,6 @@ class TritonServer:
                 in float32. For models that leave open what executes them.
             log_path: None makes a file in the system's folder for temporary files.
             log_level: One of LOG_LEVELS.
-            cache_size_mb: The size of the response cache in 2**20 bytes.
             detached: Triton lives on when this process ends. Otherwise it ends with it, even with a killed one, if
                 `start` is called in the main thread.
         """
@@ -98,7 +96,6 @@ class TritonServer:
         self._config_name = config_name
         self._error_budget = error_budget
         self._served: Served | None = None
-        self._cache_size_mb = cache_size_mb
         self._detached = detached
         self._process: subprocess.Popen[bytes] | None = None
         self._models: list[str] = []
@@ -179,8 +176,6 @@ class TritonServer:
             f"--model-repository={self._served.path}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={self.marker}",
-            f"--cache-directory={installation.cache_directory}",
-            f"--cache-config=local,size={self._cache_size_mb * defaults.MIB}",
             "--disable-auto-complete-config",
             "--exit-on-error=false",  # so that the repository index can tell why a model failed
             f"--exit-timeout-secs={TRITON_EXIT_TIMEOUT_S}",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from deployment import ROOT, find_tool
-from lychee_server.gateway.cache import MemoryEmbeddingCache
+from lychee_client import MemoryEmbeddingCache
 from lychee_server.gateway.metrics import Metrics
 from prometheus_client.parser import text_string_to_metric_families
 

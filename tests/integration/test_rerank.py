@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -164,21 +163,6 @@ def test_threads_get_the_answers_of_one_thread(client: LycheeClient, photos: Pat
     for answer, reference in zip(answers, expected, strict=True):
         scores = {result.index: result.relevance_score for result in answer}
         assert scores == pytest.approx({result.index: result.relevance_score for result in reference}, abs=1e-4)
-
-
-def test_repeated_photo_is_answered_from_the_cache(client: LycheeClient, server: TritonServer) -> None:
-    image = Image.from_numpy(np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    before = cache_hits(server)
-    client.score("one query", image)
-    client.score("another query", image)
-    assert cache_hits(server) == before + 1
-
-
-def cache_hits(server: TritonServer) -> int:
-    with urllib.request.urlopen(server.metrics_url) as answer:
-        lines = answer.read().decode().splitlines()
-    prefix = 'nv_cache_num_hits_per_model{model="vision_encoder"'
-    return sum(int(line.rpartition(" ")[2]) for line in lines if line.startswith(prefix))
 
 
 def run_lychee(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,7 @@
-"""Requests with one row per item: sent in batches, and answered row by row if a batch fails."""
+"""Requests with one row per item: sent in batches, and answered row by row if a batch fails.
+
+A failure of the server ends the call. A refusal is an item's own only where the model took another item of the call.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,15 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
-from lychee_client._errors import ContractError, InferenceError, InvalidInputError, LycheeError, RequestRejectedError
+from lychee_client._errors import ContractError, InferenceError, LycheeError, RequestRejectedError
 from lychee_client._operations import Handle, Send, Wait
 from lychee_client._pipelines.lanes import Lane
 from lychee_client._pipelines.pace import Pace
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.transports.base import InferRequest, InferResponse, Tensor
 
-# Errors that one item's tensors can cause; every other error concerns the whole call.
-ITEM_ERRORS: Final = (InvalidInputError, RequestRejectedError, InferenceError)
+# What one item, or too large a batch, can cause for all of its batch; every other error ends the call at once.
+BATCH_ERRORS: Final = (RequestRejectedError, InferenceError)
 
 # One batch is computed while the next one waits. Batches of one call differ in length, and Triton 2.51 keeps a core
 # busy while a request of a third shape waits in a model's queue: with four batches waiting, 100 texts reached 0.79 of
@@ -33,7 +36,7 @@ class Batches(Generic[K]):
         lane: How much of the server the call may take.
         make_tensors: Makes the tensors of a request for the given items.
         use: Called with the model's name, an answer, and the items that its rows belong to.
-        fail: Called with an item, and the error that its row causes.
+        fail: Called with an item, and the refusal that its row causes.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class Batches(Generic[K]):
         self._use = use
         self._fail = fail
         self._sent: deque[tuple[Handle[InferResponse], str, tuple[str, ...], Sequence[K]]] = deque()
+        self._answered: set[str] = set()
+        self._refused: list[tuple[str, K, LycheeError]] = []
 
     async def send_batches(self, model_name: str, outputs: tuple[str, ...], lengths: Mapping[K, int]) -> None:
         """Send items grouped by their length in tokens, as many in one request as the lane allows.
@@ -70,7 +75,7 @@ class Batches(Generic[K]):
                 started = time.perf_counter()
                 await self.send(model_name, outputs, self._make_tensors(group), group)
                 if self._lane.is_patient:
-                    await self.read()
+                    await self._read_all()
                     self._pace.note(len(group) * length, time.perf_counter() - started)
 
     async def send(
@@ -82,7 +87,20 @@ class Batches(Generic[K]):
         self._sent.append((handle, model_name, outputs, items))
 
     async def read(self) -> None:
-        """Wait for every answer, the oldest first. Items of a batch that fails are sent again one by one."""
+        """Wait for every answer, the oldest first. Items of a batch that fails are sent again one by one.
+
+        Raises:
+            InferenceError: The model failed on an item alone, also when it was asked again.
+            RequestRejectedError: The model refused an item, and took no other one.
+        """
+        await self._read_all()
+        for model_name, item, error in self._refused:
+            if model_name not in self._answered:
+                raise error
+            self._fail(item, error)
+        self._refused.clear()
+
+    async def _read_all(self) -> None:
         while self._sent:
             await self._read(*self._sent.popleft())
 
@@ -110,10 +128,14 @@ class Batches(Generic[K]):
     ) -> None:
         try:
             response = await Wait(handle)
-        except ITEM_ERRORS as error:
-            if len(items) == 1:
-                self._fail(items[0], error)
-            for item in items if len(items) > 1 else []:
-                await self.send(model_name, outputs, self._make_tensors([item]), [item])
+        except BATCH_ERRORS as error:
+            if len(items) > 1:
+                for item in items:
+                    await self.send(model_name, outputs, self._make_tensors([item]), [item])
+            elif isinstance(error, RequestRejectedError):
+                self._refused.append((model_name, items[0], error))
+            else:
+                raise
         else:
+            self._answered.add(model_name)
             self._use(model_name, response, items)

@@ -142,7 +142,7 @@ class Scoring:
         await self._batches.send(model_name, SCORE_OUTPUTS, tensors, indexes)
 
     async def read(self) -> None:
-        """Wait for every answer. A batch that fails is sent again row by row, so that only the bad row fails."""
+        """Wait for every answer; see Batches.read."""
         await self._batches.read()
 
     def _use(self, model_name: str, response: InferResponse, indexes: Sequence[int]) -> None:

@@ -60,11 +60,10 @@ def server_table(models: Mapping[str, ModelTimings]) -> Table:
     """Return one row per model that the server counted."""
     table = Table(box=None, pad_edge=False)
     table.add_column("model")
-    for name in ("requests", "queue ms", "compute ms", "cache hits", "misses"):
+    for name in ("requests", "queue ms", "compute ms"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, model in models.items():
-        counts = [str(count) for count in (model.cache_hits, model.cache_misses)]
-        table.add_row(name, str(model.requests), f"{model.queue_ms:.1f}", f"{model.compute_ms:.1f}", *counts)
+        table.add_row(name, str(model.requests), f"{model.queue_ms:.1f}", f"{model.compute_ms:.1f}")
     return table
 
 

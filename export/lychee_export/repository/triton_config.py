@@ -75,9 +75,7 @@ def _add_backend(config: model_config_pb2.ModelConfig, signature: ModelSignature
         # Nothing inside: with priority levels or a queue policy, Triton 2.51 leaves requests in the queue for 500 ms
         # every few calls although the model is idle. Measured: 3 to 17 of 25 calls with, none of 200 without.
         config.dynamic_batching.SetInParent()
-    if signature.encoder:
-        config.response_cache.enable = device != "cuda"  # it takes no outputs that lie on a GPU
-    else:
+    if not signature.encoder:
         config.parameters["intra_op_thread_count"].string_value = "1"
     if device == "auto":
         config.parameters["execution"].string_value = UNCHOSEN

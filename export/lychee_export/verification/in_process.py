@@ -106,7 +106,7 @@ class InProcessTransport:
 
 def in_process_client(repository: Path) -> LycheeClient:
     """Return a client whose server is the repository's files; close it after use."""
-    return LycheeClient(_ADDRESS, transport=InProcessTransport(repository))
+    return LycheeClient(_ADDRESS, transport=InProcessTransport(repository), embedding_cache=None)
 
 
 def check_golden_pairs_in_process(repository: Path) -> GoldenReport:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from lychee_client import LycheeClient
-from lychee_server.defaults import MIB
-from lychee_server.gateway.cache import MemoryEmbeddingCache
 
 from lychee_loadtest.quantile import quantile
 
@@ -29,7 +27,6 @@ _INTERACTIVE: Final = Workload("interactive", "texts", 5, 1)
 _BULK: Final = Workload("bulk", "texts", 1000, 1)
 _INTERACTIVE_CALLS: Final = 4000  # more than fit into the time
 _WARM_UP_CALLS: Final = 10
-_CACHE_BYTES: Final = 256 * MIB
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class CacheResult:
 
     Attributes:
         workload: The name of the workload whose documents are sent.
-        cache: Which cache it is, and whether the query is new.
+        cache: Which cache it is.
         hot_ms: The median latency of a call.
         ratio: The hot throughput divided by the cold one of each round.
     """
@@ -76,26 +73,21 @@ def measure_caches(
     """Send the same documents again and again, from one caller.
 
     Args:
-        server: The running server, with its response cache, as it is by default.
+        server: The running server.
         gateway: The caller of the gateway, which keeps embeddings in its cache, as it does by default.
         cold: The documents per second of each round without repeated documents, by workload and contestant.
         documents: The source of documents and queries.
     """
-    with (
-        LycheeClient(server.grpc_url) as plain,
-        LycheeClient(server.grpc_url, embedding_cache=MemoryEmbeddingCache(_CACHE_BYTES)) as caching,
-    ):
-        variants: Sequence[tuple[str, str, Caller, bool]] = (
-            ("Triton's response cache, query known", "lychee", LycheeCaller(plain), False),
-            ("Triton's response cache, query new", "lychee", LycheeCaller(plain), True),
-            ("client's embedding cache, query new", "lychee", LycheeCaller(caching), True),
-            ("gateway's embedding cache, query new", "lychee gateway", gateway, True),
+    with LycheeClient(server.grpc_url) as caching:
+        variants: Sequence[tuple[str, str, Caller]] = (
+            ("client's embedding cache, query new", "lychee", LycheeCaller(caching)),
+            ("gateway's embedding cache, query new", "lychee gateway", gateway),
         )
         for workload in WORKLOADS[:2]:
             first = documents.call(workload.kind, workload.documents)
-            for cache, contestant, caller, new_query in variants:
+            for cache, contestant, caller in variants:
                 caller.rank(first)
-                queries = (documents.query() if new_query else first.query for _ in range(_HOT_CALLS))
+                queries = (documents.query() for _ in range(_HOT_CALLS))
                 sample = measure(caller, [Call(query, first.documents) for query in queries], 1, float("inf"))
                 hot_ms = statistics.median(sample.latencies_ms)
                 rounds = cold[workload.name][contestant]
@@ -110,7 +102,7 @@ def measure_lanes(server: Server, documents: Documents, seconds: float) -> LaneR
     Raises:
         RuntimeError: The job failed.
     """
-    with LycheeClient(server.grpc_url) as client:
+    with LycheeClient(server.grpc_url, embedding_cache=None) as client:
         interactive, bulk = LycheeCaller(client), LycheeCaller(client, {"priority": "bulk"})
 
         def loop() -> tuple[float, ...]:

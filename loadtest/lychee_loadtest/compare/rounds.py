@@ -182,5 +182,5 @@ def measure_ceiling(tournament: Tournament, place: Place, executions: Mapping[st
 
 
 def _salt(contestant: Contestant) -> tuple[int, ...]:
-    """Everyone gets the same documents, but not twice through the same Triton, whose cache would know them."""
+    """Everyone gets the same documents, but not twice through the same gateway, whose cache would know them."""
     return (OURS.index(contestant.name),) if contestant.name in OURS else (0,)

@@ -63,7 +63,7 @@ def run(place: Place, alternatives: tuple[str, ...], rounds: int, seconds: float
         others = [stack.enter_context(start(name, place)) for name in alternatives if name not in left_out]
         server = stack.enter_context(run_lychee(place))
         others.append(start_session(place, server.executions))
-        client = stack.enter_context(LycheeClient(server.grpc_url))
+        client = stack.enter_context(LycheeClient(server.grpc_url, embedding_cache=None))
         ours = own_contestants(place, server, client)
         tournament = Tournament([*others, *ours], seconds)
         agreements = tournament.check(Documents(CHECK_SEED))

@@ -83,7 +83,7 @@ class LoadRun:
         """See CallSource. The client does not send again what was refused: that would hide it."""
         if transport not in self._clients:
             url = self._options.grpc_url if transport == GRPC else self._options.http_url
-            self._clients[transport] = LycheeClient(url, max_retries=0, executor=self._decoders)
+            self._clients[transport] = LycheeClient(url, max_retries=0, executor=self._decoders, embedding_cache=None)
         return self._clients[transport]
 
     def timeout_s(self, lane: Lane) -> float:

@@ -29,7 +29,7 @@ WEIGHT_COPIES: Final = 4
 """Without a prediction: weights as they are, as the runtime lays them out, and twice as much for tensors."""
 LEAST_WARNED_BYTES: Final = 100_000_000
 _INSTANCE: Final = re.compile(r"_\d+_\d+$")
-_METRICS: Final = re.compile(r"^nv_(cpu_memory|gpu_memory|pinned_memory|cache_(?!num|.*duration))")
+_METRICS: Final = re.compile(r"^nv_(cpu_memory|gpu_memory|pinned_memory)")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class LiveMemory:
 
     Attributes:
         processes: Triton first, then its models, then the gateway.
-        metrics: What Triton itself says of memory and cache, by name and labels.
+        metrics: What Triton itself says of memory, by name and labels.
         devices: The GPUs; empty if there are none.
     """
 
@@ -205,7 +205,7 @@ def _file_bytes(state: ServerState) -> dict[str, int]:
 
 
 def _read_metrics(state: ServerState) -> dict[str, float]:
-    """Return Triton's metrics of memory and cache; none if it does not answer."""
+    """Return Triton's metrics of memory; none if it does not answer."""
     try:
         text = fetch(state.host, state.metrics_port, "GET", "/metrics").decode("utf-8")
     except (OSError, http.client.HTTPException):

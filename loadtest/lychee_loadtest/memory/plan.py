@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from lychee_client.repository import TRITON_BYTES
-from lychee_server import defaults
 
 from lychee_loadtest.memory.layers import Layers, ModelMeasurement, Prediction, predict, repeat_error
 
 __all__ = [
-    "CACHE_BYTES",
     "STUB_BYTES",
     "Answer",
     "ModelNeed",
@@ -26,8 +24,6 @@ __all__ = [
 Verdict: TypeAlias = Literal["fits", "too close to call", "does not fit"]
 STUB_BYTES: Final = 5_000_000
 """What passing requests through shared memory adds to each model's process, which the probe does not do; measured."""
-CACHE_BYTES: Final = defaults.DEFAULT_CACHE_SIZE_MB * defaults.MIB
-"""The response cache once it is full."""
 LEAST_NOTED_BYTES: Final = 1_000_000
 
 
@@ -85,13 +81,13 @@ class Need:
 
     @property
     def server_bytes(self) -> int:
-        """Triton itself, its cache, and its share of the models' processes."""
+        """Triton itself, and its share of the models' processes."""
         processes = sum(need.measurement.instances for need in self.models)
-        return 0 if self.on_gpu else TRITON_BYTES + CACHE_BYTES + STUB_BYTES * processes
+        return 0 if self.on_gpu else TRITON_BYTES + STUB_BYTES * processes
 
     @property
     def layers(self) -> Layers:
-        """The layers of all processes, each in full; Triton and its cache are framework."""
+        """The layers of all processes, each in full; Triton itself is framework."""
         return sum((need.layers for need in self.models), Layers(framework=self.server_bytes))
 
     @property

@@ -42,7 +42,7 @@ def need_table(need: Need) -> Table:
         )
     if not need.on_gpu:
         server = Layers(framework=need.server_bytes)
-        row = ("Triton, cache, transport", "1", "-", *_layer_cells(server), _mb(server.total), "", _mb(TRITON_BYTES))
+        row = ("Triton, transport", "1", "-", *_layer_cells(server), _mb(server.total), "", _mb(TRITON_BYTES))
         table.add_row(*row)
     table.add_section()
     shared = need.shared_bytes

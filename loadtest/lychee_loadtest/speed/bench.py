@@ -68,8 +68,13 @@ class Server:
         return subprocess.run(command, env=self._environment, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def measure_calls(client: LycheeClient) -> Iterator[Measurement]:
-    """Measure whole calls of the SDK: preprocessing, gRPC, queue, inference, ranking."""
+def measure_calls(plain: LycheeClient, caching: LycheeClient) -> Iterator[Measurement]:
+    """Measure whole calls of the SDK: preprocessing, gRPC, queue, inference, ranking.
+
+    Args:
+        plain: A client without a cache, for what is new.
+        caching: A client with one, for what is known.
+    """
     queries, texts, photos = fresh_queries(), fresh_texts(), fresh_photos()
 
     def take_texts(count: int) -> list[str]:
@@ -78,7 +83,13 @@ def measure_calls(client: LycheeClient) -> Iterator[Measurement]:
     def take_photos(count: int) -> list[Image]:
         return [Image.from_bytes(data) for data in itertools.islice(photos, count)]
 
-    def measure(name: str, make: Callable[[], tuple[str, list[Any]]], calls: int, target: float | None) -> Measurement:
+    def measure(
+        name: str,
+        make: Callable[[], tuple[str, list[Any]]],
+        calls: int,
+        target: float | None,
+        client: LycheeClient = plain,
+    ) -> Measurement:
         latencies_ms = []
         for call in range(WARM_UP_CALLS + calls):
             query, documents = make()
@@ -97,8 +108,8 @@ def measure_calls(client: LycheeClient) -> Iterator[Measurement]:
     yield measure("1 photo, query repeated", lambda: ("a cat", take_photos(1)), CALLS, None)
     yield measure("20 short texts, all new", lambda: (next(queries), take_texts(LIST_LENGTH)), LIST_CALLS, 120)
     yield measure("20 photos, all new", lambda: (next(queries), take_photos(LIST_LENGTH)), LIST_CALLS, 130)
-    yield measure("20 photos, cached", lambda: ("a cat", cached), LIST_CALLS, 30)
-    yield measure("20 photos, cached, query new", lambda: (next(queries), cached), LIST_CALLS, None)
+    yield measure("20 photos, cached", lambda: ("a cat", cached), LIST_CALLS, 30, caching)
+    yield measure("20 photos, cached, query new", lambda: (next(queries), cached), LIST_CALLS, None, caching)
 
 
 def measure_throughput(url: str, executions: Mapping[str, str]) -> Iterator[Measurement]:
@@ -150,8 +161,8 @@ def run() -> list[Measurement]:
         try:
             status = server.status()
             url = status["grpc_url"]
-            with LycheeClient(url) as client:
-                measurements += measure_calls(client)
+            with LycheeClient(url, embedding_cache=None) as client, LycheeClient(url) as caching:
+                measurements += measure_calls(client, caching)
             measurements += measure_client(url, status["http_url"])
             measurements += measure_throughput(url, read_executions(url))
             measurements.append(Measurement("lychee load, second time", load_s, "s", 12))

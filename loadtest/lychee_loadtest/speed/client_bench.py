@@ -7,7 +7,7 @@ import itertools
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -54,15 +54,15 @@ def measure_client(grpc_url: str, http_url: str) -> Iterator[Measurement]:
 
 
 def measure_transports(urls: dict[str, str], grpc_url: str) -> Iterator[Measurement]:
-    """Compare the four clients in turn: one short text pair that the server's cache knows.
+    """Compare the four clients in turn: one short text pair, computed every time.
 
     The overhead is the wall time without preprocessing and without what the server counts for the two requests.
     """
     walls: dict[str, list[float]] = {}
     overheads: dict[str, list[float]] = {}
     loop = asyncio.new_event_loop()
-    synchronous = {f"sync {name}": LycheeClient(url) for name, url in urls.items()}
-    asynchronous = {f"async {name}": AsyncLycheeClient(url) for name, url in urls.items()}
+    synchronous = {f"sync {name}": LycheeClient(url, embedding_cache=None) for name, url in urls.items()}
+    asynchronous = {f"async {name}": AsyncLycheeClient(url, embedding_cache=None) for name, url in urls.items()}
     rounds: dict[str, Callable[[], list[Timed]]] = {
         name: partial(time_calls, client) for name, client in synchronous.items()
     }
@@ -86,7 +86,7 @@ def measure_transports(urls: dict[str, str], grpc_url: str) -> Iterator[Measurem
         loop.run_until_complete(other.aclose())
     loop.close()
     for name, values in walls.items():
-        yield Measurement(f"{name}: 1 cached text pair", statistics.median(values), "ms")
+        yield Measurement(f"{name}: 1 text pair", statistics.median(values), "ms")
     for name, values in overheads.items():
         yield Measurement(f"{name}: overhead of the client", statistics.median(values), "ms", 1.5)
 
@@ -100,7 +100,7 @@ class Timed:
 
 
 def time_calls(client: LycheeClient) -> list[Timed]:
-    """Time calls with one cached text pair, one after the other."""
+    """Time calls with one text pair, one after the other."""
     timed = []
     for _ in range(CALLS_PER_ROUND):
         started = time.perf_counter()
@@ -128,10 +128,13 @@ def server_ms(triton: InferenceServerClient) -> float:
 
 
 def measure_shared_memory(urls: dict[str, str]) -> Iterator[Measurement]:
-    """Compare sending pixels with sharing them, in turn: photos that the server's cache knows."""
+    """Compare sending pixels with sharing them, in turn: photos that are decoded already."""
     photos = [Image.from_bytes(data) for data in itertools.islice(fresh_photos(), LIST_LENGTH)]
     for name, url in urls.items():
-        with LycheeClient(url) as sending, LycheeClient(url, shared_memory=True) as sharing:
+        with (
+            LycheeClient(url, embedding_cache=None) as sending,
+            LycheeClient(url, embedding_cache=None, shared_memory=True) as sharing,
+        ):
             latencies: dict[bool, list[float]] = {False: [], True: []}
             for client in (sending, sharing):
                 client.rerank("a cat", photos)
@@ -140,20 +143,8 @@ def measure_shared_memory(urls: dict[str, str]) -> Iterator[Measurement]:
                     started = time.perf_counter()
                     client.rerank("a cat", photos)
                     latencies[shared].append(1e3 * (time.perf_counter() - started))
-        yield Measurement(f"{name}: 20 cached photos, sent", statistics.median(latencies[False]), "ms")
-        yield Measurement(f"{name}: 20 cached photos, shared memory", statistics.median(latencies[True]), "ms")
-
-
-class Embeddings(dict[bytes, bytes]):
-    """An embedding cache that forgets nothing."""
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """See EmbeddingCache."""
-        return [self.get(key) for key in keys]
-
-    def put_many(self, entries: Mapping[bytes, bytes]) -> None:
-        """See EmbeddingCache."""
-        self.update(entries)
+        yield Measurement(f"{name}: 20 decoded photos, sent", statistics.median(latencies[False]), "ms")
+        yield Measurement(f"{name}: 20 decoded photos, shared memory", statistics.median(latencies[True]), "ms")
 
 
 def measure_embedding_cache(url: str) -> Iterator[Measurement]:
@@ -163,7 +154,7 @@ def measure_embedding_cache(url: str) -> Iterator[Measurement]:
     """
     start = SALT // 2  # no other measurement begins there
     queries, texts, photos = fresh_queries(start), fresh_texts(start), fresh_photos(start)
-    with LycheeClient(url) as without, LycheeClient(url, embedding_cache=Embeddings()) as caching:
+    with LycheeClient(url, embedding_cache=None) as without, LycheeClient(url) as caching:
         kinds: tuple[tuple[str, Iterator[bytes] | Iterator[str], int], ...] = (
             ("photos", photos, LIST_LENGTH),
             ("short texts", texts, CACHED_TEXTS),
@@ -196,7 +187,7 @@ def measure_memory(url: str) -> Iterator[Measurement]:
 
 def growth_mb(url: str) -> float:
     """Return by how much this process's memory exceeds, at its peak, what it was before the call, in megabytes."""
-    with LycheeClient(url) as client:
+    with LycheeClient(url, embedding_cache=None) as client:
         client.rerank("a cat", ["a small cat"])
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew from here
         before = memory_kib("VmRSS")
@@ -216,7 +207,7 @@ def measure_lanes(url: str) -> Iterator[Measurement]:
     latencies: dict[Priority | None, list[float]] = {None: [], "interactive": [], "bulk": []}
     rates: dict[Priority, list[float]] = {"interactive": [], "bulk": []}
     salts = itertools.count(1)
-    with LycheeClient(url) as client:
+    with LycheeClient(url, embedding_cache=None) as client:
         for _ in range(LANE_ROUNDS):
             for priority, values in latencies.items():
                 if priority is None:
@@ -273,7 +264,7 @@ def rank_until(url: str, priority: Priority, salt: int, began: Event, stop: Even
     """Rank new texts again and again; say when the first call is over, and how many per second each later one had."""
     texts = fresh_texts(SALT * salt)
     measured = []
-    with LycheeClient(url) as client:
+    with LycheeClient(url, embedding_cache=None) as client:
         while not stop.is_set():
             documents = list(itertools.islice(texts, BULK_TEXTS))
             started = time.perf_counter()

@@ -18,7 +18,7 @@ from lychee_loadtest.tune.workloads import Workload, make_inputs
 __all__ = ["LoadSample", "Stream", "make_requests", "run_load"]
 
 Request: TypeAlias = list[Any]
-DIFFERENT_REQUESTS: Final = 4  # the response cache is off, so these few serve for all
+DIFFERENT_REQUESTS: Final = 4  # no cache knows them, so these few serve for all
 CALL_TIMEOUT_S: Final = 120.0
 
 

@@ -75,11 +75,10 @@ def with_settings(config: Any, settings: Settings) -> Any:
 
 
 def without_batching(config: Any) -> Any:
-    """Return a copy whose requests run as they come, each as one batch, and are computed every time."""
+    """Return a copy whose requests run as they come, each as one batch."""
     changed = model_config_pb2.ModelConfig()
     changed.CopyFrom(config)
     changed.ClearField("dynamic_batching")
-    changed.ClearField("response_cache")
     _set_number(changed, BOUND, 0)
     return changed
 

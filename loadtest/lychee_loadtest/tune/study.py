@@ -209,12 +209,12 @@ def _measure_delays(
     progress: Progress,
 ) -> Study:
     """Try queue delays, and the unchanged configuration beside them, under interactive callers and a bulk job."""
-    configs = {f"{subject.name}-now": _uncached(subject.config)}
+    configs = {f"{subject.name}-now": subject.config}
     by_name = {}
     for delay_us in effort.delays_us:
         delayed = replace(settings, delay_us=delay_us)
         by_name[f"{delay_us / 1000:g} ms"] = delayed
-        configs[f"{subject.name}-{delay_us}us"] = _uncached(with_settings(subject.config, delayed))
+        configs[f"{subject.name}-{delay_us}us"] = with_settings(subject.config, delayed)
     work = curves[-1]  # of both, so that a row is as much work as any other
     bulk_rows = min(subject.config.max_batch_size, max(BULK_ROWS, work.chosen.rows))
     streams = (Stream(work.workload, 1, INTERACTIVE_CALLERS), Stream(work.workload, bulk_rows, 1))
@@ -239,10 +239,3 @@ def _measure_delays(
     else:
         lines.append(f"mixed load: {describe_choice(chosen)} for single rows; config.pbtxt {describe_choice(current)}")
     return Study(subject, tuple(curves), instances, tuple(points), current, found, tuple(lines))
-
-
-def _uncached(config: Any) -> Any:
-    copy = type(config)()
-    copy.CopyFrom(config)
-    copy.ClearField("response_cache")
-    return copy

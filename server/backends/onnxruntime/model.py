@@ -414,7 +414,7 @@ def _respond(outputs: Mapping[str, Array]) -> Any:
             return _error(
                 f"output {name} has NaN or infinite values; the inputs overflow the model's precision, "
                 "or the model file is damaged.",
-                pb_utils.TritonError.INTERNAL,
+                pb_utils.TritonError.INVALID_ARG,  # alone, each row shows whether it is the row or the model
             )
     return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs.items()])
 

@@ -13,13 +13,12 @@ from dataclasses import asdict
 from typing import Any, Final, Protocol
 
 import psutil
-from lychee_client import POLICIES, RerankResponse
+from lychee_client import POLICIES, CacheStatistics, RerankResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from lychee_server.gateway.cache import CacheStatistics
 from lychee_server.gateway.limits import ConcurrencyLimit
 from lychee_server.gateway.recent_calls import RecentCalls
 

@@ -179,8 +179,6 @@ class ServerTimings(_Answer):
     requests: int
     queue_ms: float
     compute_ms: float
-    cache_hits: int
-    cache_misses: int
 
 
 class CallTimings(_Answer):

@@ -96,14 +96,12 @@ def test_server_timings_name_what_was_computed(callers: dict[str, Call]) -> None
         for attempt in range(5):
             text = f"a text that only {name} sends, {attempt}"
             first = call("rerank", "a query", [text], server_timings=True).timings
-            again = call("rerank", "a query", [text], server_timings=True).timings
             assert first.server is not None
-            if first.server.keys() == again.server.keys() >= {"text_encoder"}:
+            if "text_encoder" in first.server:
                 break
         encoder = first.server["text_encoder"]
         assert encoder.requests == 1
         assert encoder.compute_ms > 0
-        assert again.server["text_encoder"].cache_hits == 1, name
 
 
 def test_logits_and_scores_fit_together(callers: dict[str, Call], documents: list[Any]) -> None:

@@ -36,7 +36,6 @@ def test_triton_serves_the_repository_with_composes_command(
     # What the image has in its own places, and ports that are free here.
     arguments += [
         f"--backend-directory={assemble_backends(installation, defaults.cache_dir())}",
-        f"--cache-directory={installation.cache_directory}",
         f"--http-port={ports[8000]}",
         f"--grpc-port={ports[8001]}",
         f"--metrics-port={ports[8002]}",

@@ -73,7 +73,6 @@ ACCELERATED = """
 optimization { execution_accelerators { cpu_execution_accelerator {
   name: "openvino" parameters { key: "precision" value: "fp32" } } } }
 parameters { key: "maximum.ids" value { string_value: "3" } }
-response_cache { enable: true }
 """
 
 

@@ -90,13 +90,6 @@ def test_the_accelerator_computes_the_same(client: Any, server: TritonServer) ->
     assert (plain.provider, plain.precision) == ("CPUExecutionProvider", "fp32")
 
 
-def test_a_repeated_request_comes_from_the_cache(client: Any, server: TritonServer) -> None:
-    before = read_model(server, "accelerated")
-    assert look_up(client, 0, 0, 1, model="accelerated") == look_up(client, 0, 0, 1, model="accelerated")
-    after = read_model(server, "accelerated")
-    assert (after.cache_hits - before.cache_hits, after.cache_misses - before.cache_misses) == (1, 1)
-
-
 @pytest.mark.parametrize(("model", "shape"), [("strings", (2, 1)), ("strings", (1, 2)), ("unbatched", (2,))])
 def test_strings_pass_with_and_without_batching(client: Any, model: str, shape: tuple[int, ...]) -> None:
     texts = np.array(["荔枝".encode(), b""], dtype=np.object_).reshape(shape)

@@ -55,4 +55,3 @@ def test_a_prediction_is_near_what_the_server_holds(
     table = invoke()
     assert table.exit_code == 0
     assert "accelerated_0_0" in table.output
-    assert "nv_cache_util" in table.output

@@ -27,7 +27,7 @@ from lychee_client import (
     Text,
 )
 from lychee_client._pipelines.lanes import LANES
-from lychee_client.transports.base import InferRequest, InferResponse, Request
+from lychee_client.transports.base import InferRequest, InferResponse, Request, TransportError
 
 RED, GREEN, BLUE = ((220, 10, 10), (10, 220, 10), (10, 10, 220))
 
@@ -249,7 +249,7 @@ def test_refused_batch_is_sent_again_row_by_row() -> None:
             raise RequestRejectedError("refused", model_name="text_encoder", status="INVALID_ARGUMENT")
 
     transport = FakeTransport(refuse)
-    with LycheeClient(transport=transport) as client:
+    with LycheeClient(transport=transport, embedding_cache=None) as client:
         poison_id = -1
         client.rerank("q", [chr(poison)])
         ids = sent_to(transport, "text_encoder")[0].inputs["input_ids"][1]  # after the query's
@@ -262,14 +262,14 @@ def test_refused_batch_is_sent_again_row_by_row() -> None:
     ]
 
 
-def test_image_that_the_model_fails_on_is_one_error() -> None:
+def test_image_that_the_model_refuses_is_one_error() -> None:
     def fail(request: Request) -> None:
         if (
             isinstance(request, InferRequest)
             and request.model_name == "vision_encoder"
             and request.inputs["pixel_values"].mean() > 100
         ):
-            raise InferenceError("failed", model_name="vision_encoder", status="INTERNAL")
+            raise RequestRejectedError("failed", model_name="vision_encoder", status="INVALID_ARGUMENT")
 
     with LycheeClient(transport=FakeTransport(fail)) as client:
         response = client.rerank("q", [plain(RED), plain((250, 250, 250)), plain(BLUE)])
@@ -277,9 +277,48 @@ def test_image_that_the_model_fails_on_is_one_error() -> None:
     assert [failed.index for failed in response.errors] == [1]
 
 
+@pytest.mark.parametrize("kind", [InferenceError, RequestRejectedError])
+@pytest.mark.parametrize("model_name", ["vision_encoder", "scoring_head_image", "scoring_head_image_text"])
+def test_model_that_answers_nothing_is_no_documents_fault(kind: type[LycheeError], model_name: str) -> None:
+    transport = FakeTransport(fail_at(model_name, kind("its process has died", model_name=model_name)))
+    documents = ["a", plain(RED), ImageText(plain(BLUE), "blue"), Image.from_bytes(b"damaged")]
+    with LycheeClient(transport=transport) as client:
+        with pytest.raises(kind, match="has died"):
+            client.rerank("q", documents)
+        assert [result.index for result in client.rerank("q", ["a"]).results] == [0]  # texts need other models
+
+
+def test_short_memory_of_a_batch_is_survived_row_by_row() -> None:
+    def fail(request: Request) -> None:
+        if is_for(request, "text_encoder") and isinstance(request, InferRequest) and request.rows > 1:
+            raise InferenceError("short of memory", model_name="text_encoder")
+
+    with LycheeClient(transport=FakeTransport(fail)) as client:
+        response = client.rerank("q", ["a", "b", "c"])
+    assert (len(response.results), response.errors) == (3, ())
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_failing_model_is_asked_again(failures: int) -> None:
+    left = [failures]
+
+    def fail(request: Request) -> None:
+        if is_for(request, "vision_encoder") and left[0]:
+            left[0] -= 1
+            raise TransportError(InferenceError, "INTERNAL", "bad allocation", "id")
+
+    with LycheeClient(transport=FakeTransport(fail), max_retries=2) as client:
+        if failures > 2:
+            with pytest.raises(InferenceError, match="bad allocation"):
+                client.rerank("q", [plain(RED)])
+        response = client.rerank("q", [plain(RED), plain(GREEN)])
+    assert (len(response.results), response.errors) == (2, ())  # and nothing that failed was kept
+
+
 @pytest.mark.parametrize(
     "error",
     [
+        InferenceError("short of memory"),
         ConnectionFailedError("gone"),
         DeadlineExceededError("late", timeout_s=1),
         ServerOverloadedError("full"),

@@ -21,6 +21,7 @@ from lychee_client import (
     InferenceError,
     InvalidInputError,
     LycheeClient,
+    LycheeError,
     LycheeWarning,
     RequestRejectedError,
     RerankResponse,
@@ -279,16 +280,28 @@ def test_failed_batch_is_sent_again_row_by_row() -> None:
     assert [request.rows for request in sent(transport, "rerank_text")] == [4, 1, 1, 1, 1]
 
 
-def test_failed_image_is_an_error_of_its_document() -> None:
+def test_refused_image_is_an_error_of_its_document() -> None:
     def fail(request: Request) -> InferResponse | None:
         grid = request.inputs.get("image_grid_thw") if isinstance(request, InferRequest) else None
         if grid is not None and grid[0, 0].tolist() == [1, 4, 8]:
-            raise InferenceError("it broke", model_name="rerank_image")
+            raise RequestRejectedError("it broke", model_name="rerank_image")
         return None
 
     response = rerank_on(FakeTransport(fail, PATCHES_MANIFEST), False)("q", ["text", noise(WIDE), noise()])
-    assert [(error.index, type(error.error)) for error in response.errors] == [(1, InferenceError)]
+    assert [(error.index, type(error.error)) for error in response.errors] == [(1, RequestRejectedError)]
     assert sorted(result.index for result in response.results) == [0, 2]
+
+
+@pytest.mark.parametrize("kind", [InferenceError, RequestRejectedError])
+def test_ensemble_that_answers_nothing_is_no_documents_fault(kind: type[LycheeError]) -> None:
+    def fail(request: Request) -> None:
+        if isinstance(request, InferRequest) and request.model_name == "rerank_image":
+            raise kind("its process has died", model_name="rerank_image")
+
+    call = rerank_on(FakeTransport(fail, PATCHES_MANIFEST), False)
+    with pytest.raises(kind, match="has died"):
+        call("q", ["text", noise(), noise(WIDE)])
+    assert len(call("q", ["text"]).results) == 1
 
 
 def test_bulk_sends_one_text_at_a_time(rerank: Rerank, transport: FakeTransport) -> None:

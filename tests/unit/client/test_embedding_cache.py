@@ -192,8 +192,8 @@ def is_long(request: InferRequest, row: int) -> bool:
     return int(request.inputs["attention_mask"][row].sum()) == len("passage: bbbb") + 2
 
 
-@pytest.mark.parametrize("kind", [InferenceError, RequestRejectedError])
-def test_row_that_fails_in_the_encoder_costs_nothing_else(kind: type[Exception]) -> None:
+def test_row_that_is_refused_by_the_encoder_costs_nothing_else() -> None:
+    kind = RequestRejectedError
     cache = Cache()
     transport = FakeTransport(FailingRows("text_encoder", is_long, kind("bad row")))
     response = ask(cache, transport, "q", ["a", "bbbb", "cc", "bbbb", ImageText(plain((1, 1, 1)), "bbbb"), "d"])
@@ -206,7 +206,7 @@ def test_image_that_fails_costs_its_documents_only() -> None:
     def is_dark(request: InferRequest, row: int) -> bool:
         return bool(request.inputs["pixel_values"][row].max() == 0)
 
-    transport = FakeTransport(FailingRows("vision_encoder", is_dark, InferenceError("bad image")))
+    transport = FakeTransport(FailingRows("vision_encoder", is_dark, RequestRejectedError("bad image")))
     documents = [plain((0, 0, 0)), plain((9, 9, 9)), "text", ImageText(plain((0, 0, 0)), "text")]
     response = ask(Cache(), transport, "q", documents)
     assert sorted(result.index for result in response.results) == [1, 2]
@@ -223,7 +223,7 @@ def test_row_that_fails_in_the_head_costs_nothing_else() -> None:
     def is_bad(request: InferRequest, row: int) -> bool:
         return np.array_equal(request.inputs["text_embedding"][row], bad)
 
-    transport = FakeTransport(FailingRows("scoring_head_text", is_bad, InferenceError("bad row")))
+    transport = FakeTransport(FailingRows("scoring_head_text", is_bad, RequestRejectedError("bad row")))
     response = ask(Cache(), transport, "q", ["a", "b", "c"])
     assert [failed.index for failed in response.errors] == [1]
     assert response.results == tuple(result for result in reference.results if result.index != 1)
@@ -439,6 +439,23 @@ def test_pixels_do_not_pile_up(monkeypatch: pytest.MonkeyPatch, priority: Priori
     response = ask(Cache(), ForgetfulTransport(), "q", images, priority=priority)
     assert (len(response.results), len(most)) == (200, 200)
     assert max(most) <= LANES[priority].max_rows_in_flight + IMAGES_AHEAD + 2
+
+
+def test_nothing_failed_is_kept() -> None:
+    failing = [True]
+
+    def fail(request: Request) -> None:
+        if failing[0] and isinstance(request, InferRequest) and request.model_name == "text_encoder":
+            raise InferenceError("short of memory")
+
+    expected = ask(None, FakeTransport(), "q", ["a", "b"])
+    with LycheeClient(transport=FakeTransport(fail)) as client:  # with the cache that it has by default
+        with pytest.raises(InferenceError, match="short of memory"):
+            client.rerank("q", ["a", "b"])
+        failing[0] = False
+        computed, again = client.rerank("q", ["a", "b"]), client.rerank("q", ["a", "b"])
+    assert computed.results == again.results == expected.results
+    assert (computed.embedding_cache, again.embedding_cache) == (CacheUse(0, 2), CacheUse(2, 0))
 
 
 def test_golden_pairs_never_use_the_cache() -> None:

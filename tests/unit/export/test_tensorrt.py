@@ -102,7 +102,7 @@ def test_native_config_names_plan_profiles_and_gpu_and_nothing_that_tensorrt_doe
     assert config.max_batch_size == 32
     assert config.HasField("dynamic_batching")
     assert not config.parameters
-    assert not config.response_cache.enable
+    assert not config.HasField("response_cache")
 
 
 def test_onnxruntime_config_passes_the_profile_for_all_shapes_on() -> None:

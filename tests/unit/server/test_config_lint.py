@@ -16,7 +16,7 @@ instance_group { count: 1 kind: KIND_CPU }
 dynamic_batching { }
 parameters { key: "intra_op_thread_count" value { string_value: "1" } }
 parameters { key: "maximum.x" value { string_value: "9" } }
-response_cache { enable: true }
+default_model_filename: "model.onnx"
 """
 
 
@@ -105,7 +105,7 @@ def test_a_missing_model_file_is_an_error(repository: Path) -> None:
         (7, "dynamic_batching { priority_queue_policy { key: 1 } }", "priority_queue_policy: ", "remove"),
         (8, 'parameters { key: "intra_op_threads" }', "parameters[intra_op_threads]: ", "mean intra_op_thread_count?"),
         (8, 'parameters { key: "x" }', "parameters[x]: ", "expected one of arena_extend_strategy, "),
-        (6, "instance_group { kind: KIND_GPU }", "response_cache: ", "write KIND_CPU"),
+        (10, "response_cache { enable: true }", "response_cache: ", "have a cache of their own"),
     ],
 )
 def test_what_triton_takes_in_silence_is_a_warning(
@@ -126,5 +126,4 @@ def test_a_python_model_may_have_any_parameter(repository: Path) -> None:
 def test_a_variant_may_be_for_other_hardware(repository: Path) -> None:
     rewrite(repository, 2, 'backend: "tensorrt"', "configs/cpu.pbtxt")
     rewrite(repository, 6, "instance_group { kind: KIND_GPU }", "configs/cpu.pbtxt")
-    rewrite(repository, 10, "", "configs/cpu.pbtxt")
     assert lint(repository) == []

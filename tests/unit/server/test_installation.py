@@ -19,7 +19,7 @@ VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 def wheel(tmp_path: Path) -> TritonInstallation:
     """Make the files of a wheel, all empty."""
     wheel = TritonInstallation("0.7.0", tmp_path / "site-packages")
-    for folder in (wheel.cache_directory / "local", wheel.library_directory):
+    for folder in (wheel.library_directory,):
         folder.mkdir(parents=True)
     files = [wheel.binary, wheel.stub, wheel.root / "python_backend_stubs" / "3.10" / STUB]
     files += [wheel.root / "backends" / "python" / name for name in installation.PYTHON_BACKEND_FILES]

@@ -23,7 +23,6 @@ dynamic_batching { }
 parameters { key: "max_run_elements" value { string_value: "2048" } }
 parameters { key: "maximum.input_ids" value { string_value: "999" } }
 parameters { key: "maximum.sequence_length" value { string_value: "512" } }
-response_cache { enable: true }
 """
 VISION_ENCODER = """name: "vision_encoder"
 backend: "onnxruntime"

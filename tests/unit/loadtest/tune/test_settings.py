@@ -30,7 +30,6 @@ def test_all_other_keys_stay(config: Any) -> None:
     changed = with_settings(with_settings(config, TUNED), current_settings(config))
     assert changed == config
     assert with_settings(config, TUNED).max_batch_size == 32
-    assert with_settings(config, TUNED).response_cache.enable
 
 
 def test_a_smaller_choice_removes_keys_that_no_longer_apply(config: Any) -> None:
@@ -48,10 +47,9 @@ def test_the_configuration_that_was_read_is_not_changed(config: Any) -> None:
     assert config == before
 
 
-def test_batches_are_measured_without_batching_cache_and_bound(config: Any) -> None:
+def test_batches_are_measured_without_batching_and_bound(config: Any) -> None:
     bare = without_batching(config)
     assert not bare.HasField("dynamic_batching")
-    assert not bare.HasField("response_cache")
     assert "max_run_elements" not in bare.parameters
 
 

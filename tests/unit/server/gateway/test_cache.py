@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 from fakes.dual_encoder import FakeTransport
-from lychee_client import CacheUse, LycheeClient
+from lychee_client import CacheUse, LycheeClient, MemoryEmbeddingCache
+from lychee_client.memory_cache import ENTRY_OVERHEAD_BYTES
 from lychee_server.defaults import MIB
 from lychee_server.errors import SettingsError
 from lychee_server.gateway.cache import (
-    ENTRY_OVERHEAD_BYTES,
     REDIS_CHUNK,
     REDIS_PAUSE_S,
-    MemoryEmbeddingCache,
     RedisEmbeddingCache,
     make_cache,
 )

@@ -12,9 +12,8 @@ from typing import Any
 import psutil
 import pytest
 from fakes.dual_encoder import FakeTransport
-from lychee_client import ModelStatus
+from lychee_client import MemoryEmbeddingCache, ModelStatus
 from lychee_server import state
-from lychee_server.gateway.cache import MemoryEmbeddingCache
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
 from lychee_server.status import ProcessMemory
