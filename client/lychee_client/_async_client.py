@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from lychee_client import golden
-from lychee_client._base_client import DEFAULT_CONCURRENCY, GOLDEN_TIMEOUT_S, BaseClient, check_concurrency
+from lychee_client._base_client import DEFAULT_CONCURRENCY, GOLDEN_TIMEOUT_S, ONCE, BaseClient, check_concurrency
 from lychee_client._calls import RerankOptions
 from lychee_client._config import UNSET, Unset
 from lychee_client._driver import Steps, WaitFor
@@ -169,6 +169,10 @@ class AsyncLycheeClient(BaseClient):
     async def check_golden_pairs(self, timeout_s: float | None = GOLDEN_TIMEOUT_S) -> golden.GoldenReport:
         """See LycheeClient.check_golden_pairs."""
         return await self._carry_out(self._calls.check_golden_pairs(), timeout_s)
+
+    async def probe(self, model_name: str, timeout_s: float | None = 5.0) -> None:
+        """See LycheeClient.probe."""
+        await await_steps(self._drive(self._calls.probe(model_name), timeout_s, retry=ONCE))
 
     async def is_ready(self, timeout_s: float | None = 5.0) -> bool:
         """See LycheeClient.is_ready."""

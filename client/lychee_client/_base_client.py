@@ -25,6 +25,7 @@ from lychee_client.transports.shared_memory import SharedMemoryPool
 # Each thread may hold a large image, and more threads than cores decode no faster.
 MAX_WORKERS: Final = 4
 DEFAULT_CONCURRENCY: Final = 4
+ONCE: Final = RetryPolicy(0)
 DEFAULT_CACHE_BYTES: Final = 64 * 2**20  # of a client that was given no cache: 28,000 embeddings of 512 numbers
 GOLDEN_TIMEOUT_S: Final = 300.0  # several pairs, perhaps of a large model on a CPU
 
@@ -56,14 +57,26 @@ class BaseClient:
         self._shared_memory = SharedMemoryPool() if self._config.shared_memory else None
         if isinstance(embedding_cache, Unset):
             embedding_cache = MemoryEmbeddingCache(DEFAULT_CACHE_BYTES)
-        self._calls = Calls(self._config, self._shared_memory, embedding_cache)
+        self._answered_at: dict[str, float] = {}
+        self._calls = Calls(self._config, self._shared_memory, embedding_cache, self._answered_at)
         self._retry = RetryPolicy(self._config.max_retries)
         self._transport = connect(self._config, self._shared_memory) if transport is None else transport
         threads = min(MAX_WORKERS, os.cpu_count() or 1)
         self._owns_pool = executor is None
         self._pool = executor or ThreadPoolExecutor(threads, thread_name_prefix="lychee-client")
 
-    def _drive(self, call: Coroutine[Any, Any, T], timeout_s: float | None, request_id: str | None = None) -> Steps[T]:
+    @property
+    def answered_at(self) -> Mapping[str, float]:
+        """When each model last answered this client, by `time.monotonic`; without those that never did."""
+        return self._answered_at
+
+    def _drive(
+        self,
+        call: Coroutine[Any, Any, T],
+        timeout_s: float | None,
+        request_id: str | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> Steps[T]:
         """Return the steps of one call; its deadline begins now.
 
         Raises:
@@ -78,7 +91,10 @@ class BaseClient:
         except LycheeError:
             call.close()  # it never begins
             raise
-        return Driver(self._transport, self._config.url, self._pool, deadline, self._retry, request_id).drive(call)
+        retry = retry or self._retry
+        answered_at = self._answered_at
+        driver = Driver(self._transport, self._config.url, self._pool, deadline, retry, request_id, answered_at)
+        return driver.drive(call)
 
     def _release(self) -> None:
         if self._calls.closed:

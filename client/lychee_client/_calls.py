@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Final, TypedDict
 
 import msgspec
@@ -63,6 +65,7 @@ class Calls:
         shared_memory: The memory for larger tensors, made known to the server when the model is loaded; None sends
             every tensor itself.
         embedding_cache: Keeps embeddings, or scores of pairs, between calls; None keeps nothing.
+        answered_at: When each model last answered, by `time.monotonic`.
 
     Attributes:
         closed: True once the client is closed.
@@ -73,10 +76,12 @@ class Calls:
         config: ClientConfig,
         shared_memory: SharedMemoryPool | None = None,
         embedding_cache: EmbeddingCache | None = None,
+        answered_at: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.config = config
         self._shared_memory = shared_memory
         self._embedding_cache = embedding_cache
+        self._answered_at = answered_at
         self.closed = False
         self._loaded: Model | None = None
         self._warned: set[str] = set()
@@ -199,6 +204,7 @@ class Calls:
     async def check_golden_pairs(self) -> golden.GoldenReport:
         """See LycheeClient.check_golden_pairs."""
         model = await self.load()
+        began_at_s = time.monotonic()
         instruction = None if model.manifest.instruction is None else model.manifest.instruction.default
         scores = []
         for query, document in golden.golden_inputs(model.manifest):
@@ -206,7 +212,14 @@ class Calls:
             for error in outcome.errors.values():
                 raise error
             scores.append(outcome.scores[0].relevance_score)
+        for name in model.manifest.asked_models:
+            if self._answered_at.get(name, 0.0) < began_at_s:  # no pair needs it
+                await model.reference_pipeline.probe(name)
         return golden.golden_report(model.manifest, scores)
+
+    async def probe(self, model_name: str) -> None:
+        """See LycheeClient.probe."""
+        await (await self.load()).reference_pipeline.probe(model_name)
 
     async def wait_until_ready(self) -> None:
         """See LycheeClient.wait_until_ready."""

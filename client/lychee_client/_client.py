@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from lychee_client import golden
-from lychee_client._base_client import DEFAULT_CONCURRENCY, GOLDEN_TIMEOUT_S, BaseClient, check_concurrency
+from lychee_client._base_client import DEFAULT_CONCURRENCY, GOLDEN_TIMEOUT_S, ONCE, BaseClient, check_concurrency
 from lychee_client._calls import RerankOptions
 from lychee_client._config import UNSET, Unset
 from lychee_client._driver import Steps, WaitFor
@@ -257,6 +257,18 @@ class LycheeClient(BaseClient):
             LycheeError: The manifest cannot be fetched, or a pair cannot be scored.
         """
         return self._carry_out(self._calls.check_golden_pairs(), timeout_s)
+
+    def probe(self, model_name: str, timeout_s: float | None = 5.0) -> None:
+        """Have one model compute the smallest thing that it can, once, without any cache.
+
+        Args:
+            model_name: One of the manifest's `asked_models`.
+            timeout_s: Seconds to wait for the answer. None waits forever.
+
+        Raises:
+            LycheeError: It does not answer, or not what it should.
+        """
+        wait_for_steps(self._drive(self._calls.probe(model_name), timeout_s, retry=ONCE))
 
     def is_ready(self, timeout_s: float | None = 5.0) -> bool:
         """Say whether the server answers in time and all its models are ready.

@@ -6,6 +6,7 @@ The driver is a generator too. What is left to its caller, a synchronous or an a
 from __future__ import annotations
 
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import CancelledError, Executor, Future
@@ -62,6 +63,7 @@ class Driver:
         retry: When to send a request again.
         request_id: The caller's own id. Requests get it with a number of theirs, and errors without an id get it alone.
             With None each request has an id that its transport makes up.
+        answered_at: Gets the time of each model's last answer, by `time.monotonic`.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Driver:
         deadline: Deadline,
         retry: RetryPolicy,
         request_id: str | None = None,
+        answered_at: dict[str, float] | None = None,
     ) -> None:
         self._transport = transport
         self._url = url
@@ -79,6 +82,7 @@ class Driver:
         self._deadline = deadline
         self._retry = retry
         self._request_id = request_id
+        self._answered_at = {} if answered_at is None else answered_at
         self._request_number = itertools.count(1)
         self._in_flight: deque[Handle[Any]] = deque()
         self._jobs: set[Future[Any]] = set()
@@ -174,7 +178,10 @@ class Driver:
         retries = 0
         while True:
             try:
-                return (yield from self._wait_for(handle.future, _name(request)))
+                answer = yield from self._wait_for(handle.future, _name(request))
+                if isinstance(request, InferRequest):
+                    self._answered_at[request.model_name] = time.monotonic()
+                return answer
             except TransportError as failure:
                 if failure.shared_memory and isinstance(request, InferRequest):  # the server may have been restarted
                     handle.request = request = replace(request, inline=True)

@@ -13,7 +13,7 @@ import numpy as np
 from lychee_client._errors import InvalidInputError
 from lychee_client._operations import Begin, Handle, Wait, in_thread
 from lychee_client._pipelines.lanes import LANES, Lane
-from lychee_client._pipelines.scoring import Outcome, Preparation, Scoring
+from lychee_client._pipelines.scoring import PROBE_TEXT, Outcome, Preparation, Scoring, make_probe_image
 from lychee_client.manifest.image_spec import ImageSpec, PatchSpec
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.manifest.prompt_spec import Modality
@@ -21,7 +21,7 @@ from lychee_client.preprocessing.image import PreparedImage
 from lychee_client.preprocessing.prompt import Frame, Part, PromptProcessor
 from lychee_client.preprocessing.text import TokenizedText
 from lychee_client.transports.base import Tensor
-from lychee_client.types import Input, QueryReading, Timings, image_of, modality_of, text_of
+from lychee_client.types import Input, QueryReading, Timings, combine, image_of, modality_of, text_of
 
 TEXT_ENSEMBLE: Final = "rerank_text"
 IMAGE_ENSEMBLE: Final = "rerank_image"
@@ -105,6 +105,17 @@ class CrossEncoder:
             score_documents_ms=1e3 * (finished - sending),
         )
         return scoring.outcome
+
+    async def probe(self, model_name: str) -> None:
+        """See Pipeline."""
+        spec, instruction = self._prompt_spec, self._manifest.instruction
+        query: Input = PROBE_TEXT if "text" in spec.queries else make_probe_image()
+        kind = "text" if model_name == TEXT_ENSEMBLE else next(kind for kind in spec.documents if kind != "text")
+        image = None if kind == "text" else make_probe_image()
+        document = combine(None if kind == "image" else PROBE_TEXT, image)
+        outcome = await self.rerank(query, [document], None if instruction is None else instruction.default)
+        for error in outcome.errors.values():
+            raise error
 
     def _check_documents(self, scoring: Scoring, query: Input, documents: Sequence[Input]) -> list[int]:
         """Return the indexes of the documents that the model reads; note what is wrong with the others."""

@@ -11,16 +11,24 @@ from typing import Final
 import numpy as np
 
 from lychee_client._embedding_cache import EmbeddingCache, encoder_artifacts
-from lychee_client._operations import Begin, Handle, Wait
+from lychee_client._operations import Begin, Handle, Send, Wait, in_thread
 from lychee_client._pipelines.encoder import EMBEDDINGS, TEXT_ENCODER, VISION_ENCODER, Encoder, Key
 from lychee_client._pipelines.encoding import Encoding
 from lychee_client._pipelines.lanes import LANES, Lane
-from lychee_client._pipelines.scoring import Outcome, Preparation, Scoring
+from lychee_client._pipelines.scoring import (
+    PROBE_TEXT,
+    SCORE_OUTPUTS,
+    Outcome,
+    Preparation,
+    Scoring,
+    make_probe_image,
+    read_output,
+)
 from lychee_client.manifest.image_spec import ImageSpec
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.manifest.prompt_spec import Modality
 from lychee_client.preprocessing.text import TextProcessor, TokenizedText
-from lychee_client.transports.base import Tensor
+from lychee_client.transports.base import InferRequest, Tensor
 from lychee_client.types import Input, QueryReading, Timings, image_of, modality_of, text_of
 
 HEADS: Final[dict[Modality, str]] = {
@@ -113,6 +121,23 @@ class DualEncoder:
             score_documents_ms=1e3 * (finished - encoding.began),
         )
         return outcome
+
+    async def probe(self, model_name: str) -> None:
+        """See Pipeline."""
+        dim = self._encoder.embedding_dim
+        outputs, shape = ((EMBEDDINGS[model_name],), (1, dim)) if model_name in EMBEDDINGS else (SCORE_OUTPUTS, (1, 1))
+        tensors: Mapping[str, Tensor]
+        if model_name == TEXT_ENCODER:
+            tensors = self._text_processor.to_tensors(self._text_processor.tokenize_documents([PROBE_TEXT]))
+        elif model_name == VISION_ENCODER:
+            image = await in_thread(partial(make_probe_image().prepare, self._encoder.image_spec))
+            tensors = {"pixel_values": image.pixel_values[None]}
+        else:
+            names = ["query_embedding", *(name for name in (_TEXT, _IMAGE) if name.split("_")[0] in model_name)]
+            tensors = dict.fromkeys(names, np.full((1, dim), dim**-0.5, np.float32))
+        response = await Wait(await Send(InferRequest(model_name, tensors, outputs)))
+        for output in outputs:
+            read_output(response, output, shape)
 
     async def _take_apart(
         self,

@@ -67,6 +67,14 @@ class Outcome:
         self.errors[index] = error
 
 
+PROBE_TEXT: Final = "a"
+
+
+def make_probe_image() -> Image:
+    """Return an image that costs little."""
+    return Image.from_numpy(np.zeros((32, 32, 3), np.uint8))
+
+
 class Pipeline(Protocol):
     """The calls to one model."""
 
@@ -89,6 +97,13 @@ class Pipeline(Protocol):
             InvalidInputError: The query cannot be used.
             ContractError: A response has another shape than the contract's, is not finite or is out of range.
             LycheeError: The server cannot serve the call.
+        """
+
+    async def probe(self, model_name: str) -> None:
+        """Have one of the manifest's `asked_models` compute the smallest thing that it can.
+
+        Raises:
+            LycheeError: It does not answer, or not what it should.
         """
 
 

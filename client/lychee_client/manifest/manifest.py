@@ -224,6 +224,15 @@ class Manifest(ModelSpec, frozen=True, kw_only=True, tag_field="format_version",
         return ModelIdentity(self.model_id, self.revision, self.precision, self.artifacts, told)
 
     @property
+    def asked_models(self) -> tuple[str, ...]:
+        """The models that this client asks: a dual encoder's encoders and heads, a cross-encoder's ensembles.
+
+        Together they run every model that has a process of its own.
+        """
+        ensembles = self.prompt is not None
+        return tuple(name for name in self.max_batch_size if name.startswith("rerank_") == ensembles)
+
+    @property
     def accepted_error(self) -> float:
         """The largest absolute difference allowed of a golden pair's score, by what executes the encoders.
 

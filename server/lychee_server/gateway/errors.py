@@ -17,6 +17,7 @@ from lychee_client import (
     ConnectionFailedError,
     ContractError,
     DeadlineExceededError,
+    InferenceError,
     InvalidInputError,
     LycheeError,
     ModelNotReadyError,
@@ -59,7 +60,8 @@ class Fault:
     Attributes:
         status: The HTTP status of the answer.
         kind: What kind of error it is, for programs.
-        message: What people read; None: the error's own message, which names nothing inside.
+        message: What people read, with "{model}" for the model's name; None: the error's own message, which names
+            nothing inside.
         retry: Whether the caller is told to come again.
     """
 
@@ -85,6 +87,10 @@ FAULTS: Final[tuple[tuple[type[LycheeError], Fault], ...]] = (
         Fault(504, "timeout", "the call took longer than its timeout_ms; send less, or allow more"),
     ),
     (ContractError, Fault(502, "bad_answer", "the model server answered something unexpected; see the gateway's log")),
+    (
+        InferenceError,
+        Fault(502, "model_failed", "{model} of the model server failed; try again, see /health", retry=True),
+    ),
     (ServerError, Fault(502, "model_failed", "the model server failed; see the gateway's log under this request's id")),
 )
 NOTHING_HERE: Final = "nothing is served at this path; see /docs"
@@ -120,7 +126,10 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     headers = {}
     if fault.retry:
         headers["retry-after"] = str(error.retry_after_s if isinstance(error, TooBusyError) else RETRY_AFTER_S)
-    return make_error(fault.status, fault.kind, fault.message or str(error), param, headers)
+    message = fault.message or str(error)
+    if isinstance(error, LycheeError):
+        message = message.replace("{model}", error.model_name or "a model")
+    return make_error(fault.status, fault.kind, message, param, headers)
 
 
 async def _answer_shape(request: Request, error: Exception) -> Response:

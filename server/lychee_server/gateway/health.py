@@ -1,4 +1,4 @@
-"""Whether the gateway can be trusted: Triton answers, the golden pairs match, and a pair is scored in time."""
+"""Whether the gateway can be trusted: every model answers, the golden pairs match, and a pair is scored in time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -17,6 +17,7 @@ from lychee_client import (
     DeadlineExceededError,
     GoldenReport,
     Image,
+    InferenceError,
     LycheeError,
     Manifest,
     ModelNotReadyError,
@@ -25,6 +26,7 @@ from lychee_client import (
 
 from lychee_server.gateway.metrics import Metrics
 from lychee_server.gateway.model_client import SharedClient
+from lychee_server.gateway.model_watch import SILENCE_S, ModelWatch
 
 State: TypeAlias = Literal["starting", "ready", "degraded", "unavailable", "stopping"]
 Status: TypeAlias = Literal["ok", "degraded", "unavailable"]
@@ -32,6 +34,7 @@ Status: TypeAlias = Literal["ok", "degraded", "unavailable"]
 POLL_S: Final = 1.0  # how soon a lost Triton is noticed where no call notices it first
 ANSWER_TIMEOUT_S: Final = 5.0  # for "are you ready?"
 READY_TIMEOUT_S: Final = 2.0
+LOOK_S: Final = 1.5  # a process that has died is told by Triton after 1 s
 GOLDEN_TIMEOUT_S: Final = 300.0
 RECHECK_S: Final = 300.0
 RECHECK_FAILED_S: Final = 30.0
@@ -62,7 +65,8 @@ class Health:
 
     A server counts as ready only after its golden pairs matched, and again only after it was lost, came back, and they
     matched again; also every few minutes. Each of these checks uses a new client, so that it sees the model that is
-    served now, and none of them uses the embedding cache.
+    served now, and none of them uses a cache. In between every model proves all the time that it answers. While one
+    does not, the gateway is "degraded": it still answers the calls that need only others.
 
     Args:
         connect: Makes a client without a cache.
@@ -70,10 +74,13 @@ class Health:
         metrics: Are told of every change.
         latency_limit_ms: A scored pair that takes longer makes the status "degraded".
         on_model: Awaited with the manifest before a server counts as ready.
+        answered_at: Returns when each model last answered a call, by `time.monotonic`.
 
     Attributes:
-        state: "starting" before the first check ended, "degraded" while the golden pairs do not match.
+        state: "starting" before the first check ended, "degraded" while the golden pairs do not match or a model does
+            not answer.
         reason: Why the state is not "ready", for people; None when it is.
+        mismatch: What is wrong with the golden pairs, for people; None while they match.
         golden: The last replay of the golden pairs; None before the first.
         golden_checked_at: When that was, in seconds since 1970; None before the first.
     """
@@ -86,6 +93,7 @@ class Health:
         *,
         latency_limit_ms: float,
         on_model: Callable[[Manifest], Awaitable[None]],
+        answered_at: Callable[[], Mapping[str, float]],
     ) -> None:
         self.state: State = "starting"
         self.reason: str | None = f"waiting for Triton at {url}"
@@ -96,6 +104,9 @@ class Health:
         self._metrics = metrics
         self._latency_limit_ms = latency_limit_ms
         self._on_model = on_model
+        self._answered_at = answered_at
+        self.mismatch: str | None = None
+        self._models: ModelWatch | None = None  # of the model that was verified; None while none is
         self._watch_task: asyncio.Task[None] | None = None
         self._probe_task: asyncio.Task[HealthReport] | None = None
         self._probed: tuple[float, HealthReport] | None = None
@@ -122,6 +133,7 @@ class Health:
                 task.cancel()
                 with suppress(asyncio.CancelledError, LycheeError):
                     await task
+        await self._forget()
         await self._clients.aclose()
 
     async def require(self, timeout_s: float) -> None:
@@ -163,8 +175,13 @@ class Health:
         return report
 
     async def _score_pair(self) -> HealthReport:
-        manifest = self._manifest
-        assert manifest is not None  # the state says so
+        manifest, models = self._manifest, self._models
+        if manifest is None or models is None:
+            return HealthReport("unavailable", reason=self.reason)
+        dead = await models.look(LOOK_S, max_age_s=0.0)
+        if dead:
+            self._suffer(dead)
+            return HealthReport("degraded", reason=self.reason)
         timeout_s = max(1.0, 2 * self._latency_limit_ms / 1e3)
         name = uuid.uuid4().hex  # a text that no cache has seen
         document = f"document {name}" if "rerank_text" in manifest.max_batch_size else _make_image()
@@ -176,6 +193,9 @@ class Health:
             return HealthReport("degraded", reason=f"a pair was not scored within {timeout_s:g} s")
         except ServerOverloadedError:
             return HealthReport("degraded", reason="Triton's queue is full")
+        except InferenceError as error:
+            self._suffer({error.model_name or "a model": str(error)})
+            return HealthReport("degraded", reason=self.reason)
         except LycheeError as error:
             self.suspect()
             return HealthReport("unavailable", reason=f"a pair cannot be scored: {error}")
@@ -191,12 +211,19 @@ class Health:
         while True:
             try:
                 checked = await self._verify()
+            except (DeadlineExceededError, ServerOverloadedError) as error:  # busy, which is not lost
+                if self._models is None:
+                    await self._lose(str(error))
+                checked = False
+            except InferenceError as error:
+                await self._suffer_or_lose({error.model_name or "a model": str(error)})
+                checked = False
             except LycheeError as error:  # also: the server went away meanwhile
-                self._lose(str(error))
+                await self._lose(str(error))
                 checked = False
             except Exception:
                 _logger.exception("the golden pairs could not be checked")
-                self._lose("the golden pairs could not be checked; the gateway's log says why")
+                await self._lose("the golden pairs could not be checked; the gateway's log says why")
                 checked = False
             self._checked_once.set()
             async with self._verifications:
@@ -209,19 +236,31 @@ class Health:
         """Replay the golden pairs with a new client; return False while the server is not ready."""
         self._doubt.clear()
         client = self._connect()
+        models: ModelWatch | None = None
         try:
             if not await client.is_ready(ANSWER_TIMEOUT_S):
-                self._lose(f"Triton at {self._url} does not answer, or not all its models are loaded")
+                await self._lose(self._lost())
                 return False
             await client.wait_until_ready(READY_TIMEOUT_S)
             manifest = await client.manifest()
+            if manifest != self._manifest:
+                await self._forget()
+            models = ModelWatch(client, manifest.asked_models, self._answered_at)
+            dead = await models.look(SILENCE_S)
+            if dead:
+                await self._suffer_or_lose(dead)
+                return False
             report = await client.check_golden_pairs(GOLDEN_TIMEOUT_S)
             await self._on_model(manifest)
-        except BaseException:
-            await client.aclose()
-            raise
-        self._manifest = manifest
-        await self._clients.replace(client)
+            self._manifest = manifest
+            await self._forget()
+            await self._clients.replace(client)
+            self._models = models
+        finally:
+            if self._models is not models:
+                if models is not None:
+                    await models.aclose()
+                await client.aclose()
         self._judge(report)
         return True
 
@@ -229,20 +268,22 @@ class Health:
         self.golden, self.golden_checked_at = report, time.time()
         self._metrics.set_triton_up(True)
         self._metrics.set_golden(report.passed, report.max_abs_error)
+        self.mismatch = None
         if report.passed:
             self._enter("ready", None)
             return
         wrong = sum(pair.abs_error > report.tolerance for pair in report.pairs)
-        self._enter(
-            "degraded",
+        self.mismatch = (
             f"{wrong} of {len(report.pairs)} golden pairs do not match: the largest error is "
             f"{report.max_abs_error:.4f}, {report.tolerance:g} is allowed; another model is served than was exported, "
-            "or with another precision. Run `lychee doctor`",
+            "or with another precision. Run `lychee doctor`"
         )
+        self._enter("degraded", self.mismatch)
 
     async def _wait_for_doubt(self) -> None:
-        """Return when the golden pairs have to be replayed: the server is lost, a call failed, or time has passed."""
+        """Return when all has to be checked: server or model is lost, a call failed, or time has passed."""
         assert self.golden is not None
+        assert self._models is not None
         until_s = time.monotonic() + (RECHECK_S if self.golden.passed else RECHECK_FAILED_S)
         while time.monotonic() < until_s:
             with suppress(TimeoutError):
@@ -250,12 +291,37 @@ class Health:
                     await self._doubt.wait()
                 return
             async with self._clients.use() as client:
-                ready = await client.is_ready(ANSWER_TIMEOUT_S)
+                ready, dead = await asyncio.gather(client.is_ready(ANSWER_TIMEOUT_S), self._models.look(LOOK_S))
             if not ready:
-                self._lose(f"Triton at {self._url} does not answer, or not all its models are loaded")
+                await self._lose(self._lost())
+                return
+            if dead:
+                self._suffer(dead)
                 return
 
-    def _lose(self, reason: str) -> None:
+    def _lost(self) -> str:
+        return f"Triton at {self._url} does not answer, or not all its models are loaded"
+
+    async def _forget(self) -> None:
+        """Trust no model that was verified any more."""
+        models, self._models = self._models, None
+        if models is not None:
+            await models.aclose()
+
+    def _suffer(self, dead: Mapping[str, str]) -> None:
+        """Go on without models that do not answer."""
+        self._metrics.set_triton_up(False)
+        self._enter("degraded", _describe(dead))
+
+    async def _suffer_or_lose(self, dead: Mapping[str, str]) -> None:
+        """Go on without models that do not answer, if all was verified before they died."""
+        if self._models is None:
+            await self._lose(_describe(dead))
+        else:
+            self._suffer(dead)
+
+    async def _lose(self, reason: str) -> None:
+        await self._forget()
         self._metrics.set_triton_up(False)
         self._enter("starting" if self.golden is None else "unavailable", reason)
 
@@ -268,6 +334,10 @@ class Health:
         self.state, self.reason = state, reason
         self._metrics.set_ready(state == "ready")
         self._probed = None
+
+
+def _describe(dead: Mapping[str, str]) -> str:
+    return "; ".join(f"{name} does not answer: {reason}" for name, reason in dead.items())
 
 
 def _make_image() -> Image:

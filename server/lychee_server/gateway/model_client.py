@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -49,6 +49,10 @@ class SharedClient:
         finally:
             lease.users -= 1
             await _close_unused(lease)
+
+    def answered_at(self) -> Mapping[str, float]:
+        """Return when each model last answered the client, by `time.monotonic`."""
+        return self._lease.client.answered_at
 
     async def replace(self, client: AsyncLycheeClient) -> None:
         """Lend another one from now on: a client keeps the manifest and the tokenizer that it has seen first."""

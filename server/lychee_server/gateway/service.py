@@ -21,6 +21,7 @@ from lychee_client import (
     ContractError,
     DocumentError,
     EmbeddingCache,
+    InferenceError,
     InvalidInputError,
     LycheeError,
     LycheeWarning,
@@ -55,8 +56,8 @@ from lychee_server.gateway.settings import GatewaySettings
 DISTRIBUTION: Final = "lychee-rerank-server"
 PAGE_CALLS_ROUTE: Final = "web"
 CALIBRATION_POLICY: Final = "calibration"
-# What a call fails with where the server is lost, or serves another model than before.
-_DOUBTFUL: Final = (ConnectionFailedError, ModelNotReadyError, ContractError, RequestRejectedError)
+# What a call fails with where the server or one of its models is lost, or another one is served than before.
+_DOUBTFUL: Final = (ConnectionFailedError, ModelNotReadyError, ContractError, RequestRejectedError, InferenceError)
 
 _logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Service:
     Args:
         settings: The settings of the gateway.
         transport: A transport in place of a connection to `settings.triton_url`; stays open when the service is closed.
-        cache: Keeps the documents' embeddings; None: nothing does.
+        cache: Keeps the documents' embeddings, or the scores of pairs; None: nothing does.
         metrics: Are told of every call; None: the service makes its own.
 
     Attributes:
@@ -109,6 +110,7 @@ class Service:
                 self.metrics,
                 latency_limit_ms=settings.health_latency_ms,
                 on_model=self._take_model,
+                answered_at=self._clients.answered_at,
             )
         except ConfigurationError as error:
             raise SettingsError(f"the gateway cannot be set up: {error}") from error
@@ -311,8 +313,8 @@ class Service:
             for error in response.errors
         )
         doubts = response.warnings
-        if self.health.state == "degraded" and self.health.reason is not None:
-            doubts = (*doubts, self.health.reason)
+        if self.health.mismatch is not None:
+            doubts = (*doubts, self.health.mismatch)
         return replace(
             response,
             results=tuple(replace(result, index=accepted[result.index]) for result in response.results),

@@ -41,7 +41,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lychee_client._retry.FIRST_CEILING_S", 0.0)
 
 
-@pytest.mark.parametrize("kind", [ConnectionFailedError, Ambiguity.OVERLOADED_OR_GONE])
+@pytest.mark.parametrize("kind", [ConnectionFailedError, Ambiguity.OVERLOADED_OR_GONE, InferenceError])
 def test_what_may_pass_is_sent_again(kind: type[LycheeError] | Ambiguity) -> None:
     failing = Failing(kind, failures=2)
     with LycheeClient(transport=FakeTransport(failing)) as client:
@@ -55,7 +55,8 @@ def test_what_may_pass_is_sent_again(kind: type[LycheeError] | Ambiguity) -> Non
         (Ambiguity.OVERLOADED_OR_GONE, True, ServerOverloadedError, 3),
         (Ambiguity.OVERLOADED_OR_GONE, False, ConnectionFailedError, 3),
         (ConnectionFailedError, True, ConnectionFailedError, 3),
-        (Ambiguity.REJECTED_OR_NOT_READY, False, ModelNotReadyError, 1),
+        (Ambiguity.REJECTED_OR_NOT_READY, False, ModelNotReadyError, 3),
+        (InferenceError, True, InferenceError, 3),
         (DeadlineExceededError, True, DeadlineExceededError, 1),
     ],
 )
@@ -71,15 +72,11 @@ def test_retries_end_with_the_exception_that_the_probe_settles(
     assert isinstance(error.__cause__, TransportError)
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected"), [(Ambiguity.REJECTED_OR_NOT_READY, RequestRejectedError), (InferenceError, InferenceError)]
-)
-def test_what_concerns_one_document_is_not_sent_again(kind: type[LycheeError] | Ambiguity, expected: type) -> None:
-    failing = Failing(kind, failures=99)
-    with LycheeClient(transport=FakeTransport(failing)) as client:
-        (failed,) = client.rerank("q", ["a"]).errors
-    assert type(failed.error) is expected
-    assert "the details" in failed.message
+def test_what_was_refused_is_not_sent_again() -> None:
+    failing = Failing(Ambiguity.REJECTED_OR_NOT_READY, failures=99)
+    client = LycheeClient(transport=FakeTransport(failing))
+    with client, pytest.raises(RequestRejectedError, match="the details"):
+        client.rerank("q", ["a"])
     assert failing.attempts == 1
 
 
