@@ -53,7 +53,7 @@ def load_model(
     if manifest.prompt is not None:
         prompts = PromptProcessor(tokenizer_json, manifest.text, manifest.prompt)
         reference = CrossEncoder(manifest, prompts, manifest.image)
-        return Model(manifest, CrossEncoder(manifest, prompts, image_spec), reference, warning)
+        return Model(manifest, CrossEncoder(manifest, prompts, image_spec, embedding_cache), reference, warning)
     texts = TextProcessor(tokenizer_json, manifest.text)
     pipeline = DualEncoder(manifest, texts, image_spec, embedding_cache)
     return Model(manifest, pipeline, DualEncoder(manifest, texts, manifest.image), warning)

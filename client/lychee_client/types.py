@@ -137,11 +137,12 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class CacheUse:
-    """What one call found in the client's embedding cache; a text or image that comes twice counts once.
+    """What one call found in the client's cache; a text or image that comes twice counts once.
 
     Attributes:
-        hits: How many texts and images of documents had their embedding in the cache.
-        misses: How many had an embedding that had to be computed.
+        hits: How many texts and images of documents had their embedding in the cache; of a cross-encoder, how many
+            pairs their score.
+        misses: How many had to be computed.
     """
 
     hits: int
@@ -159,8 +160,8 @@ class RerankResponse:
         model: The model that scored; None where nothing was sent.
         instruction: The instruction that the model read, or None if it reads none.
         warnings: What does not fit together: see `LycheeClient.rerank`.
-        embedding_cache: What the client's embedding cache saved; None without one, or where the model has no use for
-            it.
+        embedding_cache: What the client's embedding cache saved; None without one, or where the model's manifest does
+            not tell its files from another's.
         query: What the model read of the query; None where nothing was sent.
     """
 

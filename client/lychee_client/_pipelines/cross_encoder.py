@@ -10,9 +10,11 @@ from typing import Final
 
 import numpy as np
 
+from lychee_client._embedding_cache import EmbeddingCache
 from lychee_client._errors import InvalidInputError
 from lychee_client._operations import Begin, Handle, Wait, in_thread
 from lychee_client._pipelines.lanes import LANES, Lane
+from lychee_client._pipelines.pair_scores import PairScores, can_cache_scores
 from lychee_client._pipelines.scoring import PROBE_TEXT, Outcome, Preparation, Scoring, make_probe_image
 from lychee_client.manifest.image_spec import ImageSpec, PatchSpec
 from lychee_client.manifest.manifest import Manifest
@@ -21,7 +23,16 @@ from lychee_client.preprocessing.image import PreparedImage
 from lychee_client.preprocessing.prompt import Frame, Part, PromptProcessor
 from lychee_client.preprocessing.text import TokenizedText
 from lychee_client.transports.base import Tensor
-from lychee_client.types import Input, QueryReading, Timings, combine, image_of, modality_of, text_of
+from lychee_client.types import (
+    CacheUse,
+    Input,
+    QueryReading,
+    Timings,
+    combine,
+    image_of,
+    modality_of,
+    text_of,
+)
 
 TEXT_ENSEMBLE: Final = "rerank_text"
 IMAGE_ENSEMBLE: Final = "rerank_image"
@@ -35,14 +46,24 @@ class CrossEncoder:
         manifest: The manifest of the model.
         prompts: Turns pairs into tensors; it has the model's tokenizer.
         image_spec: How to prepare images.
+        cache: Keeps the scores of pairs, if the model passes `can_cache_scores`. None keeps nothing.
     """
 
-    def __init__(self, manifest: Manifest, prompts: PromptProcessor, image_spec: ImageSpec) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        prompts: PromptProcessor,
+        image_spec: ImageSpec,
+        cache: EmbeddingCache | None = None,
+    ) -> None:
         assert manifest.prompt is not None
         self._manifest = manifest
         self._prompt_spec = manifest.prompt
         self._prompts = prompts
         self._image_spec = image_spec
+        self._known = None
+        if cache is not None and can_cache_scores(manifest):
+            self._known = PairScores(manifest, image_spec, cache)
 
     async def rerank(
         self,
@@ -61,9 +82,21 @@ class CrossEncoder:
 
         scoring = Scoring(self._manifest, lane, make_text_tensors)
         valid = self._check_documents(scoring, query, documents)
+        if valid:
+            scoring.outcome.query = QueryReading(modality_of(query))  # too long a query is refused, never cut
+        keys: dict[int, bytes] = {}
+        if self._known is not None:
+            found = await in_thread(partial(self._known.look_up, query, documents, valid, instruction))
+            for index, error in found.errors.items():
+                scoring.outcome.fail(index, error)
+            scoring.outcome.scores.update(found.scores)
+            keys = {index: key for index, key in found.keys.items() if index not in found.scores}
+            scoring.outcome.embedding_cache = CacheUse(len(found.scores), len(set(keys.values())))
+            valid = list(keys)
         if not valid:
+            finished = time.perf_counter()
+            scoring.outcome.timings = Timings(1e3 * (finished - started), 1e3 * (finished - started))
             return scoring.outcome
-        scoring.outcome.query = QueryReading(modality_of(query))  # too long a query is refused, never cut
         query_image = await self._prepare_query(query)
         part = Part(text_of(query), None if query_image is None else query_image.tokens)
         frame = await in_thread(partial(self._prompts.make_frame, part, instruction))
@@ -98,6 +131,9 @@ class CrossEncoder:
 
         await preparation.for_each(send_pair)
         await scoring.read()
+        if self._known is not None:
+            new = {index: scoring.outcome.scores[index] for index in keys if index in scoring.outcome.scores}
+            await in_thread(partial(self._known.store, query, documents, instruction, keys, new))
         finished = time.perf_counter()
         scoring.outcome.timings = Timings(
             total_ms=1e3 * (finished - started),

@@ -126,9 +126,8 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     headers = {}
     if fault.retry:
         headers["retry-after"] = str(error.retry_after_s if isinstance(error, TooBusyError) else RETRY_AFTER_S)
-    message = fault.message or str(error)
-    if isinstance(error, LycheeError):
-        message = message.replace("{model}", error.model_name or "a model")
+    model = getattr(error, "model_name", None) or "a model"
+    message = str(error) if fault.message is None else fault.message.replace("{model}", model)
     return make_error(fault.status, fault.kind, message, param, headers)
 
 

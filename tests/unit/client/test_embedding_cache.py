@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from fakes import cross_encoder
 from fakes.cross_encoder import PATCHES_MANIFEST
 from fakes.dual_encoder import FakeTransport, make_tokenizer_json
 from lychee_client import (
@@ -42,6 +43,7 @@ from lychee_client.transports.base import InferRequest, InferResponse, Request
 from lychee_client.types import Input, Priority
 
 ENCODERS = ("text_encoder", "vision_encoder")
+PATCHES_TOKENIZER = hashlib.sha256(cross_encoder.make_tokenizer_json().encode()).hexdigest()
 
 
 class Cache(dict[bytes, bytes]):
@@ -470,11 +472,8 @@ def test_golden_pairs_never_use_the_cache() -> None:
 
 @pytest.mark.parametrize(
     "manifest",
-    [
-        PATCHES_MANIFEST,
-        {"artifacts": artifacts()},
-    ],
-    ids=["cross-encoder", "no hashes"],
+    [{**PATCHES_MANIFEST, "artifacts": {"tokenizer": PATCHES_TOKENIZER}}, {"artifacts": artifacts()}],
+    ids=["cross-encoder", "dual encoder"],
 )
 def test_model_that_cannot_use_a_cache_does_without(manifest: dict[str, Any]) -> None:
     cache = Cache()

@@ -185,7 +185,7 @@ def test_what_is_no_json_object_is_refused(client: TestClient, content: bytes) -
         (lambda: ModelNotReadyError("internals"), 503, "2"),
         (lambda: DeadlineExceededError("internals"), 504, None),
         (lambda: ContractError("internals"), 502, None),
-        (lambda: InferenceError("internals"), 502, None),
+        (lambda: InferenceError("internals"), 502, "2"),
         (lambda: ZeroDivisionError("internals"), 500, None),
     ],
 )
