@@ -9,9 +9,16 @@ from typing import Any
 
 import pytest
 from fakes.dual_encoder import FakeTransport
-from lychee_client import DeadlineExceededError, ModelNotReadyError
+from lychee_client import (
+    DeadlineExceededError,
+    InferenceError,
+    LycheeError,
+    ModelNotReadyError,
+    ServerOverloadedError,
+)
 from lychee_client.transports.base import InferRequest, InferResponse, Request
 from lychee_server.gateway import health as module
+from lychee_server.gateway import model_watch
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
 
@@ -153,6 +160,108 @@ def test_a_failing_call_makes_the_gateway_look_again() -> None:
                 await asyncio.sleep(0.005)
 
     run(look, FakeTransport(intercept))
+
+
+ENCODERS = ("text_encoder", "vision_encoder", "scoring_head_image")
+
+
+class Failing:
+    """Fails the requests to a model while it is told to, as a dead or an overloaded one does."""
+
+    def __init__(self, model_name: str, error: LycheeError) -> None:
+        self.model_name, self.error, self.active = model_name, error, False
+
+    def __call__(self, request: Request) -> None:
+        if self.active and isinstance(request, InferRequest) and request.model_name == self.model_name:
+            raise self.error
+
+
+@pytest.mark.parametrize("model_name", ENCODERS)
+def test_a_dead_model_degrades_until_it_is_back(model_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_watch, "PROOF_S", 0.05)
+    failing = Failing(model_name, InferenceError("its process is not healthy", model_name=model_name))
+
+    async def look(service: Service) -> None:
+        await reach(service, "ready")
+        failing.active = True
+        await reach(service, "degraded")
+        assert f"{model_name} does not answer: its process is not healthy" in str(service.health.reason)
+        report = await service.health.check()
+        assert (report.status, report.reason) == ("degraded", service.health.reason)
+        metrics = service.metrics.render()[0].decode()
+        assert "lychee_gateway_ready 0.0" in metrics
+        assert "lychee_gateway_triton_up 0.0" in metrics
+        if model_name != "text_encoder":
+            answer = await service.rerank("a", ["b"], {})  # needs other models
+            assert (len(answer.response.results), answer.response.warnings) == (1, ())
+        failing.active = False
+        await reach(service, "ready")
+        assert "lychee_gateway_triton_up 1.0" in service.metrics.render()[0].decode()
+
+    run(look, FakeTransport(failing))
+
+
+def test_health_notices_a_dead_model_at_once() -> None:
+    failing = Failing("vision_encoder", InferenceError("its process is not healthy"))
+
+    async def look(service: Service) -> None:
+        await reach(service, "ready")
+        failing.active = True  # the last proof is fresh
+        report = await service.health.check()
+        assert report.status == "degraded"
+        assert "vision_encoder does not answer" in str(report.reason)
+        assert service.health.state == "degraded"
+
+    run(look, FakeTransport(failing))
+
+
+def test_a_model_that_never_answered_keeps_the_gateway_from_starting() -> None:
+    failing = Failing("vision_encoder", InferenceError("its process is not healthy"))
+    failing.active = True
+
+    async def look(service: Service) -> None:
+        with pytest.raises(ModelNotReadyError, match="vision_encoder"):
+            await service.health.require(5)
+        assert service.health.state == "starting"
+
+    run(look, FakeTransport(failing))
+
+
+@pytest.mark.parametrize("error", [ServerOverloadedError("full"), DeadlineExceededError("late")])
+def test_a_busy_model_is_dead_only_after_a_long_silence(error: LycheeError, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_watch, "PROOF_S", 0.01)
+    monkeypatch.setattr(model_watch, "SILENCE_S", 3600.0)
+    failing = Failing("vision_encoder", error)
+
+    async def look(service: Service) -> None:
+        await reach(service, "ready")
+        failing.active = True
+        await asyncio.sleep(0.2)
+        assert service.health.state == "ready"
+        monkeypatch.setattr(model_watch, "SILENCE_S", 0.1)
+        monkeypatch.setattr(model_watch, "_SLOWNESS", 0)
+        await reach(service, "degraded")
+        assert "vision_encoder does not answer: no answer for" in str(service.health.reason)
+
+    run(look, FakeTransport(failing))
+
+
+def test_calls_that_are_answered_are_proof_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look(service: Service) -> None:
+        await reach(service, "ready")
+        monkeypatch.setattr(model_watch, "PROOF_S", 0.5)
+        before = len([r for r in transport.requests if isinstance(r, InferRequest)])
+        async with asyncio.timeout(30):
+            for _ in range(50):
+                await service.rerank("a", ["b"], {})
+                await asyncio.sleep(0.01)
+        sent = [r for r in transport.requests if isinstance(r, InferRequest)][before:]
+        watched = {r.model_name for r in sent if r.request_id is None}
+        assert "text_encoder" not in watched
+        assert "scoring_head_text" not in watched
+
+    transport = FakeTransport()
+    run(look, transport)
 
 
 def test_probes_share_one_pair_that_no_cache_has_seen() -> None:
