@@ -36,7 +36,7 @@ def url(request: pytest.FixtureRequest, server: TritonServer) -> str:
 
 @pytest.fixture
 def sharing(url: str) -> Iterator[LycheeClient]:
-    with LycheeClient(url, shared_memory=True) as client:
+    with LycheeClient(url, shared_memory=True, embedding_cache=None) as client:
         yield client
 
 
@@ -59,7 +59,7 @@ def sent_inline(client: LycheeClient) -> list[bool]:
 
 def test_answers_are_those_without_it(url: str, sharing: LycheeClient, photos: Path) -> None:
     documents = [*(Image.from_path(path) for path in sorted(photos.glob("*.jpg"))), "a cat", *new_images(4, 2)]
-    with LycheeClient(url) as client:
+    with LycheeClient(url, embedding_cache=None) as client:
         expected = client.rerank("一只猫", documents)
     assert sharing.rerank("一只猫", documents).results == expected.results
     assert sent_inline(sharing) == [False] * 3
@@ -80,7 +80,7 @@ def test_first_calls_at_the_same_time_share_one_region(server: TritonServer, sha
 
 def test_closing_leaves_no_region_behind(server: TritonServer, url: str) -> None:
     before = regions(server)
-    client = LycheeClient(url, shared_memory=True)
+    client = LycheeClient(url, shared_memory=True, embedding_cache=None)
     assert client.manifest()
     (region,) = set(regions(server)) - set(before)
     memory = Path("/dev/shm") / client._shared_memory._memory.name
@@ -105,7 +105,7 @@ def test_server_that_cannot_read_the_memory_is_a_configuration_error(url: str, m
     elsewhere = ControlRequest("register_region", "elsewhere", {"key": "/elsewhere", "offset": 0, "byte_size": 4096})
     monkeypatch.setattr(SharedMemoryPool, "registration", elsewhere)
     with (
-        LycheeClient(url, shared_memory=True) as client,
+        LycheeClient(url, shared_memory=True, embedding_cache=None) as client,
         pytest.raises(ConfigurationError, match="server on this host"),
     ):
         client.rerank("a cat", ["a cat"])
