@@ -94,5 +94,5 @@ def _silent_problems(config: Any) -> Iterator[tuple[str, str]]:
     if config.response_cache.enable:
         yield (
             "response_cache: Triton's response cache stores failed answers and gives them for ever",
-            "remove it; client and gateway have a cache of their own"
+            "remove it; client and gateway have a cache of their own",
         )
