@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Coroutine, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from lychee_client._calls import Calls
@@ -100,12 +100,12 @@ class BaseClient:
         if self._calls.closed:
             return
         self._calls.closed = True
+        if self._shared_memory is not None and self._shared_memory.active:
+            self._transport.close(ControlRequest("unregister_region", self._shared_memory.name))
+        else:
+            self._transport.close()
         if self._shared_memory is not None:
-            if self._shared_memory.active:
-                forgotten = self._transport.send(ControlRequest("unregister_region", self._shared_memory.name), 1.0)
-                wait([forgotten], 1.0)  # a server that is gone needs no farewell
             self._shared_memory.close()
-        self._transport.close()
         if self._owns_pool:
             self._pool.shutdown(wait=False, cancel_futures=True)
 

@@ -182,6 +182,9 @@ class Driver:
                 if isinstance(request, InferRequest):
                     self._answered_at[request.model_name] = time.monotonic()
                 return answer
+            except DeadlineExceededError as late:
+                late.model_name = _name(request)
+                raise
             except TransportError as failure:
                 if failure.shared_memory and isinstance(request, InferRequest):  # the server may have been restarted
                     handle.request = request = replace(request, inline=True)

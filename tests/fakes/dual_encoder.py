@@ -141,8 +141,10 @@ class FakeTransport:
             future.set_exception(error)
         return future
 
-    def close(self) -> None:
+    def close(self, farewell: Request | None = None) -> None:
         """See Transport."""
+        if farewell is not None:
+            self.send(farewell, None)
         self.live = False
 
     def _control(self, request: ControlRequest) -> dict[str, Any]:

@@ -112,12 +112,17 @@ class Transport(Protocol):
 
         Args:
             request: What to compute, ask or do.
-            timeout_s: Seconds until the request counts as failed; the server learns of it too. None waits forever.
+            timeout_s: Seconds that the request may take, for the server to know. None sets no limit. Whoever waits
+                keeps to it: a server that does not survive that a request is cut is let finish it.
 
         Returns:
             An InferResponse, or the JSON object that answers a ControlRequest; or a TransportError or ContractError.
-            Cancelling it tells the server to stop working on the request.
+            Cancelling it tells the server to stop working on the request, if the server survives that.
         """
 
-    def close(self) -> None:
-        """Release the connection; requests in flight fail or are cancelled."""
+    def close(self, farewell: Request | None = None) -> None:
+        """Release the connection, at the latest when the server has finished what it has; no answer comes any more.
+
+        Args:
+            farewell: A last request, sent after that.
+        """

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import secrets
+import threading
+import time
+import weakref
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final
 
 import grpc  # type: ignore[import-untyped]  # ships no types
@@ -32,8 +37,9 @@ from lychee_client.transports.base import (
     TransportError,
 )
 from lychee_client.transports.connection import Connection
+from lychee_client.transports.flights import Answer, Flights
 from lychee_client.transports.shared_memory import Slot
-from lychee_client.transports.tensors import place_tensors, queue_timeout_us, to_tensor, watch
+from lychee_client.transports.tensors import place_tensors, queue_timeout_us, release_slots, to_tensor
 
 _CHANNEL_OPTIONS: Final = [
     ("grpc.max_send_message_length", -1),
@@ -58,6 +64,12 @@ _ERRORS: Final[dict[str, type[LycheeError] | Ambiguity]] = {
 }
 # These also come from a connection that broke, or from an answer that was no gRPC.
 _AMBIGUOUS: Final = frozenset({"UNAVAILABLE", "UNKNOWN", "INTERNAL"})
+# Triton's words for a request without the key; the status is UNAVAILABLE, which would be tried again.
+_RESTRICTED: Final = "protocol is restricted"
+# Older ones die of cancelled calls now and then: https://github.com/triton-inference-server/server/releases/tag/v2.53.0
+_FIRST_THAT_SURVIVES: Final = (2, 53)
+_FAREWELL_S: Final = 1.0
+_EXIT_S: Final = 2.0
 # Method of the service, message, and which fields hold the request's name.
 _CONTROL: Final[dict[Action, tuple[str, Any, tuple[str, ...]]]] = {
     "live": ("ServerLive", service_pb2.ServerLiveRequest, ()),
@@ -74,6 +86,9 @@ _CONTROL: Final[dict[Action, tuple[str, Any, tuple[str, ...]]]] = {
 
 class GrpcTransport:
     """One channel to one server. See Transport.
+
+    Calls are cut and have a deadline on the wire only where the server has said that it is a Triton that survives it.
+    The transport asks after its first answer, and again after a lost connection.
 
     Args:
         connection: The server to connect to; its headers become metadata.
@@ -95,10 +110,38 @@ class GrpcTransport:
         self._pool = connection.shared_memory
         self._request_prefix = secrets.token_hex(4)
         self._request_number = itertools.count(1)
+        self._asked = False
+        self._survives_cuts = False
+        self._flights = Flights(lambda: self._survives_cuts)
+        self._closed = threading.Event()
+        _OPEN.add(self)
 
     def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
         """See Transport."""
         request_id = request.request_id or f"{self._request_prefix}-{next(self._request_number)}"
+        ends_at_s = None if timeout_s is None else time.monotonic() + timeout_s
+        return self._flights.send(partial(self._begin, request, request_id, ends_at_s), request_id)
+
+    def close(self, farewell: Request | None = None) -> None:
+        """See Transport."""
+        if farewell is None:
+            self._flights.close(self._disconnect)
+            return
+        begin = partial(self._begin, farewell, "farewell", None)
+        self._flights.close(lambda: self._flights.send_last(begin, self._disconnect))
+        self._closed.wait(_FAREWELL_S)
+
+    def wait(self, until_s: float) -> None:
+        """Wait until the server has finished what the end of this process would cut, at most until then."""
+        while self._flights.count and not self._survives_cuts and self._is_connected() and time.monotonic() < until_s:
+            time.sleep(0.01)
+
+    def _disconnect(self) -> None:
+        self._channel.close()
+        self._closed.set()
+
+    def _begin(self, request: Request, request_id: str, ends_at_s: float | None, answer: Answer) -> None:
+        timeout_s = None if ends_at_s is None else max(1e-3, ends_at_s - time.monotonic())
         read: Callable[[Any], Any]
         slots: dict[str, Slot] = {}
         if isinstance(request, InferRequest):
@@ -108,19 +151,40 @@ class GrpcTransport:
         else:
             name, message = to_control_message(request)
             method, read = getattr(self._stub, name), to_json
-        try:
-            call = method.future(message, timeout=timeout_s, metadata=self._metadata)
-        except ValueError as error:  # gRPC's way to say that the channel is closed
-            failed: Future[Any] = Future()
-            failed.set_exception(TransportError(ConnectionFailedError, None, str(error), request_id))
-            return failed
-        answer = _Answer(call, read, request_id, self._is_connected)
-        watch(self._pool, request, slots, answer)
-        return answer
+        call = method.future(message, timeout=timeout_s if self._survives_cuts else None, metadata=self._metadata)
+        answer.cut = call.cancel
 
-    def close(self) -> None:
-        """See Transport."""
-        self._channel.close()
+        def end(call: Any) -> None:
+            outcome = self._read(call, read, request_id)
+            release_slots(self._pool, request, slots, outcome)
+            if isinstance(request, ControlRequest) and request.action == "metadata":
+                self._survives_cuts = isinstance(outcome, dict) and _survives_cuts(outcome)
+            self._flights.land(answer, outcome)
+
+        call.add_done_callback(end)
+
+    def _read(self, call: Any, read: Callable[[Any], Any], request_id: str) -> object:
+        """Return what a call has answered, or the exception for it."""
+        try:
+            result = read(call.result())
+        except grpc.FutureCancelledError:  # by us, so that nobody takes this
+            return TransportError(ConnectionFailedError, "CANCELLED", "cancelled", request_id)
+        except grpc.RpcError as error:
+            status, details = error.code().name, error.details() or "no details"
+            kind = ServerError if _RESTRICTED in details else _ERRORS.get(status, ServerError)
+            if status in _AMBIGUOUS and not self._is_connected():
+                kind = ConnectionFailedError
+                self._asked = self._survives_cuts = False  # another server may come in its place
+            failure = TransportError(kind, status, details, request_id)
+            if status in _AMBIGUOUS:
+                failure.is_connected = self._is_connected
+            return failure
+        except ContractError as error:
+            return error
+        if not self._asked:
+            self._asked = True
+            self.send(ControlRequest("metadata"), None)
+        return result
 
     def _is_connected(self) -> bool:
         """Say whether the connection stands, without making one.
@@ -135,48 +199,21 @@ class GrpcTransport:
         return bool(state == grpc.ChannelConnectivity.READY.value[0])
 
 
-class _Answer(Future[Any]):
-    """The outcome of a gRPC call; cancelling it cancels the call."""
+_OPEN: Final[weakref.WeakSet[GrpcTransport]] = weakref.WeakSet()
 
-    def __init__(
-        self, call: Any, read: Callable[[Any], Any], request_id: str, is_connected: Callable[[], bool]
-    ) -> None:
-        super().__init__()
-        self._is_connected = is_connected
-        self._call = call
-        self._read = read
-        self._request_id = request_id
-        call.add_done_callback(self._finish)
 
-    def cancel(self) -> bool:
-        cancelled = super().cancel()
-        self._call.cancel()
-        return cancelled
+@atexit.register
+def _wait_for_all() -> None:
+    """Let servers finish what they have: the end of this process would cancel it."""
+    until_s = time.monotonic() + _EXIT_S
+    for transport in list(_OPEN):
+        transport.wait(until_s)
 
-    def _finish(self, call: Any) -> None:
-        try:
-            result = self._read(call.result())
-        except grpc.FutureCancelledError:
-            super().cancel()
-        except grpc.RpcError as error:
-            status = error.code().name
-            kind = _ERRORS.get(status, ServerError)
-            if status in _AMBIGUOUS and not self._is_connected():
-                kind = ConnectionFailedError
-            failure = TransportError(kind, status, error.details() or "no details", self._request_id)
-            if status in _AMBIGUOUS:
-                failure.is_connected = self._is_connected
-            self._settle(self.set_exception, failure)
-        except ContractError as error:
-            self._settle(self.set_exception, error)
-        else:
-            self._settle(self.set_result, result)
 
-    def _settle(self, setter: Callable[[Any], None], outcome: object) -> None:
-        try:
-            setter(outcome)
-        except InvalidStateError:  # it was cancelled in the meantime
-            return
+def _survives_cuts(metadata: Mapping[str, Any]) -> bool:
+    """Say whether a server is a Triton that survives cancelled calls. Whose version cannot be read does not."""
+    numbers = str(metadata.get("version", "")).split(".")[:2]
+    return all(number.isdecimal() for number in numbers) and tuple(map(int, numbers)) >= _FIRST_THAT_SURVIVES
 
 
 def to_message(

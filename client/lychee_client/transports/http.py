@@ -10,8 +10,10 @@ import itertools
 import json
 import secrets
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -37,11 +39,13 @@ from lychee_client.transports.base import (
     TransportError,
 )
 from lychee_client.transports.connection import Connection
+from lychee_client.transports.flights import LINGER_S, Answer, Flights
 from lychee_client.transports.shared_memory import Slot
-from lychee_client.transports.tensors import place_tensors, queue_timeout_us, to_tensor, watch
+from lychee_client.transports.tensors import place_tensors, queue_timeout_us, release_slots, to_tensor
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 DEFAULT_KEEPALIVE_S: Final = 15.0
+_FAREWELL_S: Final = 1.0
 # The translation table. What is not in it is a ServerError.
 _ERRORS: Final[dict[int, type[LycheeError] | Ambiguity]] = {
     400: Ambiguity.REJECTED_OR_NOT_READY,
@@ -72,6 +76,8 @@ _READINESS: Final = frozenset({"live", "ready", "model_ready"})
 class HttpTransport:
     """A pool of connections to one server, served by an event loop in a thread of its own. See Transport.
 
+    No request is cut: Triton would compute it to the end all the same, and it would be out of sight.
+
     Args:
         connection: The server to connect to.
     """
@@ -84,50 +90,62 @@ class HttpTransport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._session: aiohttp.ClientSession | None = None
-        self._closed = False
+        self._flights = Flights(lambda: False)
         self._request_prefix = secrets.token_hex(4)
         self._request_number = itertools.count(1)
 
     def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
         """See Transport."""
         request_id = request.request_id or f"{self._request_prefix}-{next(self._request_number)}"
-        with self._lock:
-            if self._closed:
-                failed: Future[Any] = Future()
-                failed.set_exception(TransportError(ConnectionFailedError, None, "connection closed", request_id))
-                return failed
-            slots = place_tensors(self._pool, request)
-            exchange = self._exchange(request, request_id, timeout_s, slots)
-            future = asyncio.run_coroutine_threadsafe(exchange, self._start())
-        watch(self._pool, request, slots, future)
-        return future
+        ends_at_s = None if timeout_s is None else time.monotonic() + timeout_s
+        return self._flights.send(partial(self._begin, request, request_id, ends_at_s), request_id)
 
-    def close(self) -> None:
+    def close(self, farewell: Request | None = None) -> None:
         """See Transport."""
+        idle = self._flights.count == 0
+        if farewell is None:
+            self._flights.close(self._disconnect)
+        else:
+            begin = partial(self._begin, farewell, "farewell", None)
+            self._flights.close(lambda: self._flights.send_last(begin, self._disconnect))
+        if self._thread is not None and (idle or farewell is not None):
+            self._thread.join(_FAREWELL_S)
+
+    def _disconnect(self) -> None:
         with self._lock:
-            self._closed = True
             loop, self._loop = self._loop, None
-        if loop is None or self._thread is None:
-            return
-        asyncio.run_coroutine_threadsafe(self._shut_down(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        self._thread.join()
+        if loop is not None:
+            asyncio.run_coroutine_threadsafe(self._shut_down(), loop)
+
+    def _begin(self, request: Request, request_id: str, ends_at_s: float | None, answer: Answer) -> None:
+        timeout_s = None if ends_at_s is None else max(1e-3, ends_at_s - time.monotonic())
+        slots = place_tensors(self._pool, request)
+        asyncio.run_coroutine_threadsafe(self._fly(request, request_id, timeout_s, slots, answer), self._start())
+
+    async def _fly(
+        self, request: Request, request_id: str, timeout_s: float | None, slots: dict[str, Slot], answer: Answer
+    ) -> None:
+        outcome: object
+        try:
+            outcome = await self._exchange(request, request_id, timeout_s, slots)
+        except Exception as error:  # to be raised where the answer is waited for
+            outcome = error
+        release_slots(self._pool, request, slots, outcome)
+        self._flights.land(answer, outcome)
 
     def _start(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=_run_loop, args=(self._loop,), name="lychee-http", daemon=True)
-            self._thread.start()
-        return self._loop
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=_run_loop, args=(self._loop,), name="lychee-http", daemon=True)
+                self._thread.start()
+            return self._loop
 
     async def _shut_down(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
             await asyncio.sleep(0)  # the transports of the connections close one turn of the loop later
+        asyncio.get_running_loop().stop()
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -148,10 +166,6 @@ class HttpTransport:
     async def _exchange(
         self, request: Request, request_id: str, timeout_s: float | None, slots: Mapping[str, Slot]
     ) -> Any:
-        task = asyncio.current_task()
-        assert task is not None
-        # A failure at the moment of a cancellation has nobody left to take it; asyncio would log it.
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         method, path, headers, body = _to_http(request, request_id, timeout_s, slots)
         try:
             async with self._open_session().request(
@@ -159,7 +173,7 @@ class HttpTransport:
                 self._base_url + path,
                 data=body,
                 headers=headers,
-                timeout=aiohttp.ClientTimeout(total=timeout_s),
+                timeout=aiohttp.ClientTimeout(total=None if timeout_s is None else timeout_s + LINGER_S),
                 allow_redirects=False,
             ) as response:
                 content = await response.read()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import CancelledError, Future
-from typing import Any
 
 import numpy as np
 from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
@@ -46,24 +44,20 @@ def place_tensors(pool: SharedMemoryPool | None, request: Request) -> dict[str, 
     return {} if pool is None else pool.place(request)
 
 
-def watch(pool: SharedMemoryPool | None, request: Request, slots: dict[str, Slot], future: Future[Any]) -> None:
-    """Take the slots back when the request is answered.
+def release_slots(pool: SharedMemoryPool | None, request: Request, slots: dict[str, Slot], outcome: object) -> None:
+    """Take the slots back when the server has done with a request, whether its caller has waited for it or not.
 
     A request that was refused because of them, and then answered without them, tells that the server has forgotten
     the region: it is not used any more.
     """
     if pool is None or isinstance(request, ControlRequest):
         return
-
-    def finish(done: Future[Any]) -> None:
-        error = CancelledError() if done.cancelled() else done.exception()
-        if isinstance(error, TransportError) and error.kind is Ambiguity.REJECTED_OR_NOT_READY:
-            error.shared_memory = bool(slots)
-        pool.release(slots, error)
-        if request.inline and error is None:
-            pool.active = False
-
-    future.add_done_callback(finish)
+    error = outcome if isinstance(outcome, BaseException) else None
+    if isinstance(error, TransportError) and error.kind is Ambiguity.REJECTED_OR_NOT_READY:
+        error.shared_memory = bool(slots)
+    pool.release(slots, error)
+    if request.inline and error is None:
+        pool.active = False
 
 
 def queue_timeout_us(timeout_s: float) -> int:

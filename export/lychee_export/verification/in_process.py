@@ -57,7 +57,7 @@ class InProcessTransport:
             future.set_exception(error)
         return future
 
-    def close(self) -> None:
+    def close(self, farewell: Request | None = None) -> None:
         """Release the models."""
         self._sessions.clear()
 

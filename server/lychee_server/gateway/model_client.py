@@ -22,7 +22,7 @@ class LentTransport:
         """See Transport."""
         return self._transport.send(request, timeout_s)
 
-    def close(self) -> None:
+    def close(self, farewell: Request | None = None) -> None:
         """Do nothing."""
 
 

@@ -216,7 +216,8 @@ def test_tensors_travel_both_ways(script: Script, transport: Transport) -> None:
         ("pixel_values", "UINT8", [2, 1], REQUEST.inputs["pixel_values"].tobytes()),
     ]
     assert received.outputs == ["relevance_score"]
-    assert received.parameters == {"timeout": 10_000_000}
+    assert list(received.parameters) == ["timeout"]
+    assert 9_000_000 < received.parameters["timeout"] <= 10_000_000
     assert received.headers["x-tenant"] == "blue"
 
 
@@ -299,15 +300,6 @@ def test_nobody_listening_is_a_failed_connection(protocol: str) -> None:
             transport.close()
     assert caught.value.kind in (ConnectionFailedError, Ambiguity.OVERLOADED_OR_GONE)
     assert address.partition(":")[2] in caught.value.details
-
-
-def test_deadline_ends_the_request(script: Script, transport: Transport) -> None:
-    released = threading.Event()
-    script.answer = lambda: [(str(released.wait(10)), "FP32", [0], b"")]
-    with pytest.raises(TransportError) as caught:
-        transport.send(REQUEST, 0.2).result()
-    released.set()
-    assert caught.value.kind is DeadlineExceededError
 
 
 def send_and_hold(script: Script, transport: Transport, released: threading.Event) -> Future[Any]:
