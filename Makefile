@@ -1,7 +1,7 @@
 # make demo   export, serve and rank the example catalogue     make test    all tests
 # make serve  leave the server running                         make check   ruff, mypy, committed files current
 # make bench  speed and memory against the targets       make loadtest two minutes of Locust, with limits
-# make docs   the documentation as a web site in site/
+# make docs   the documentation as a web site in site/     make chaos   what breaks for minutes, survived
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +12,7 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check --constraint constrain
 # torch's idle threads spin otherwise, and take the cores from Triton's.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: bench check clean demo docs export loadtest serve setup test tools
+.PHONY: bench chaos check clean demo docs export loadtest serve setup test tools
 
 demo: $(EXPORTED)
 	$(BIN)/python examples/demo.py
@@ -22,6 +22,9 @@ serve: $(EXPORTED)
 
 test: $(EXPORTED) tools
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "" --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 25
+
+chaos: $(EXPORTED)
+	LYCHEE_CHAOS=1 $(BIN)/pytest -m chaos tests/chaos
 
 check: $(EXPORTED) tools docs
 	$(BIN)/ruff check .

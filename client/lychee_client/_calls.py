@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 
 import msgspec
 
@@ -36,6 +36,7 @@ from lychee_client.ranking import check_selection, rank
 from lychee_client.thresholds import Policy, get_policy
 from lychee_client.transports.base import ControlRequest
 from lychee_client.transports.shared_memory import SharedMemoryPool
+from lychee_client.triton_key import KEY_VARIABLE
 from lychee_client.types import Input, ModelStatus, ModelTimings, Priority, RerankResponse, ServerStatus, Timings
 
 POLL_INTERVAL_S: Final = 0.1
@@ -119,7 +120,8 @@ class Calls:
         except ServerError as error:
             raise ConfigurationError(
                 f"{self.config.url} cannot use this machine's shared memory: {error}; expected a server on this host "
-                "that may read /dev/shm. Leave shared_memory out"
+                "that may read /dev/shm, started by this user's `lychee load` or with its key in "
+                f"{KEY_VARIABLE}. Leave shared_memory out"
             ) from error
         finally:
             pool.end_registration()
@@ -255,7 +257,7 @@ class Calls:
             return ServerStatus(live=False)
         ready = await self._is_ready(ControlRequest("ready"))
         metadata = await ask(ControlRequest("metadata"))
-        index = await ask(ControlRequest("index"))
+        index = await self._list_models()
         models = tuple(
             ModelStatus(
                 name=model["name"],
@@ -266,6 +268,13 @@ class Calls:
             for model in index.get("models", [])
         )
         return ServerStatus(live=True, ready=ready, version=metadata.get("version"), models=models)
+
+    async def _list_models(self) -> dict[str, Any]:
+        try:
+            return await ask(ControlRequest("index"))
+        except ServerError:  # kept to those with the key; the models that are ready are no secret
+            counted = (await ask(ControlRequest("statistics"))).get("model_stats", [])
+            return {"models": [{**model, "state": "READY"} for model in counted]}
 
     def _warn(self, messages: Sequence[str]) -> None:
         """Warn about each thing once, and after many different ones not at all: every response has its own."""

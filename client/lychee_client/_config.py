@@ -20,6 +20,7 @@ from lychee_client.calibration import Calibration
 from lychee_client.thresholds import Policy, get_policy
 from lychee_client.transports.connection import Connection, TlsConfig
 from lychee_client.transports.shared_memory import SharedMemoryPool
+from lychee_client.triton_key import key_headers
 
 DEFAULT_URL: Final = "localhost:8001"
 SCHEMES: Final = ("grpc", "grpcs", "http", "https")
@@ -114,7 +115,8 @@ class ClientConfig:
         secure = self.scheme.endswith("s")
         address = self.url.partition("://")[2] or self.url
         tls = (self.tls or TlsConfig()) if secure else None
-        return Connection(self.url, address.rstrip("/"), tls, self.headers, self.keepalive_s, pool)
+        address = address.rstrip("/")
+        return Connection(self.url, address, tls, {**key_headers(address), **self.headers}, self.keepalive_s, pool)
 
 
 def check_timeout(timeout_s: float | None) -> None:

@@ -179,7 +179,7 @@ def _start(
 
 
 def _report_models(server: TritonServer, max_img_size: int | None, *, flash_attn: bool) -> None:
-    models = read_models(server.host, server.http_port, server.metrics_port)
+    models = read_models(server.host, server.http_port, server.metrics_port, server.key)
     if server.choice_note:
         typer.echo(f"  what executes the encoders: {server.choice_note}")
     for model in models:

@@ -6,8 +6,10 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from lychee_client.triton_key import STATE_FILE
 
 from lychee_server import defaults
 from lychee_server.errors import AlreadyRunningError
@@ -51,6 +53,7 @@ class ServerState:
     repository: str
     log_path: str
     gateway: GatewayState | None = None
+    triton_key: str = field(default="", repr=False)
 
     @classmethod
     def of(cls, server: TritonServer, gateway: GatewayProcess | None = None) -> "ServerState":
@@ -67,6 +70,7 @@ class ServerState:
             repository=str(server.repository),
             log_path=str(server.log_path),
             gateway=None if gateway is None or gateway.pid is None else GatewayState.of(gateway),
+            triton_key=server.key,
         )
 
     def is_running(self) -> bool:
@@ -76,7 +80,7 @@ class ServerState:
 
 def state_path() -> Path:
     """Return where the state file is, or would be."""
-    return defaults.state_dir() / "server.json"
+    return defaults.state_dir() / STATE_FILE
 
 
 def read_state() -> ServerState | None:
@@ -90,7 +94,7 @@ def read_state() -> ServerState | None:
 
 
 def write_state(state: ServerState) -> None:
-    """Write the state file; a reader sees the old one or the new one, never a part."""
+    """Write the state file, for this user alone; a reader sees the old one or the new one, never a part."""
     path = state_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".server-", suffix=".json")

@@ -71,7 +71,7 @@ class LocalServer:
 def read_status(state: ServerState) -> LocalServer:
     """Ask a running server, and the operating system, how it is. A server that does not answer has no models."""
     try:
-        models = read_models(state.host, state.http_port, state.metrics_port)
+        models = read_models(state.host, state.http_port, state.metrics_port, state.triton_key)
     except (OSError, http.client.HTTPException):
         models = ()
     processes = read_memory(state.marker)
@@ -102,14 +102,14 @@ def read_gateway(known: GatewayState) -> GatewayStatus:
     return GatewayStatus(known.pid, url, known.log_path, problem)
 
 
-def read_models(host: str, http_port: int, metrics_port: int) -> tuple[ServedModelState, ...]:
+def read_models(host: str, http_port: int, metrics_port: int, key: str) -> tuple[ServedModelState, ...]:
     """Return the state of every model version that the server knows.
 
     Raises:
         OSError: Nobody answers.
         http.client.HTTPException: The answer is not HTTP, or not 200.
     """
-    index = read_repository_index(host, http_port)
+    index = read_repository_index(host, http_port, key)
     samples = parse_metrics(fetch(host, metrics_port, "GET", "/metrics").decode("utf-8"))
     by_model = {(sample.name, sample.labels.get("model"), sample.labels.get("version")): sample for sample in samples}
     models = []

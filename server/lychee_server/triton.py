@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import secrets
 import subprocess
 import tempfile
 import time
@@ -14,6 +15,7 @@ from typing import Any, Self
 
 import psutil
 from lychee_client.manifest import DEFAULT_ERROR_BUDGET
+from lychee_client.triton_key import KEY_HEADER
 
 from lychee_server import defaults
 from lychee_server.errors import LycheeServerError, ServerStartError
@@ -28,6 +30,7 @@ from lychee_server.processes import (
     stop_processes,
 )
 from lychee_server.repository import check_repository
+from lychee_server.restrictions import restrict
 
 LOG_LEVELS = {
     "ERROR": ["--log-info=false", "--log-warning=false"],
@@ -53,6 +56,7 @@ class TritonServer:
         log_path: The file with what Triton and its backends print.
         pid: Process id, None before the start.
         marker: What finds the server's processes and shared memory; see `lychee_server.processes`.
+        key: What opens the restricted part of Triton, in the header KEY_HEADER.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class TritonServer:
         log_path: str | Path | None = None,
         log_level: str = "WARNING",
         detached: bool = False,
+        key: str | None = None,
     ) -> None:
         """Choose how Triton will run; nothing starts yet.
 
@@ -84,6 +89,7 @@ class TritonServer:
             log_level: One of LOG_LEVELS.
             detached: Triton lives on when this process ends. Otherwise it ends with it, even with a killed one, if
                 `start` is called in the main thread.
+            key: See TritonServer; None makes one up.
         """
         self.repository = Path(repository).absolute()
         self.host = host
@@ -93,6 +99,7 @@ class TritonServer:
         self.log_level = log_level
         self.log_path = Path(log_path).absolute() if log_path is not None else None
         self.marker = make_marker()
+        self.key = key or secrets.token_hex(16)
         self._config_name = config_name
         self._error_budget = error_budget
         self._served: Served | None = None
@@ -187,6 +194,7 @@ class TritonServer:
             f"--metrics-address={self.host}",
             f"--metrics-port={self.metrics_port}",
             "--allow-gpu-metrics=false",
+            *restrict(self.key),
             *LOG_LEVELS[self.log_level],
         ]
         if self._config_name is not None:
@@ -238,14 +246,10 @@ class TritonServer:
 
     def find_failed_models(self) -> dict[str, str]:
         """Return why each model of the repository that is not ready is not."""
-        index = read_repository_index(self.host, self.http_port)
+        index = read_repository_index(self.host, self.http_port, self.key)
         ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
         reasons = {entry["name"]: clean_reason(entry.get("reason", "")) for entry in index}
-        failed = {}
-        for name in self._models:
-            if name not in ready:
-                failed[name] = reasons.get(name) or self._find_log_reason(name)
-        return failed
+        return {name: reasons.get(name) or self._find_log_reason(name) for name in self._models if name not in ready}
 
     def _find_log_reason(self, name: str) -> str:
         """Triton leaves a model whose configuration it cannot read out of its index; only the log says why."""
@@ -300,7 +304,7 @@ def reachable_host(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
-def fetch(host: str, port: int, method: str, path: str, *, timeout_s: float = 5.0) -> bytes:
+def fetch(host: str, port: int, method: str, path: str, *, key: str = "", timeout_s: float = 5.0) -> bytes:
     """Send a request to a server on this machine, past any proxy settings, and return the body.
 
     Raises:
@@ -309,7 +313,7 @@ def fetch(host: str, port: int, method: str, path: str, *, timeout_s: float = 5.
     """
     connection = http.client.HTTPConnection(reachable_host(host), port, timeout=timeout_s)
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers={KEY_HEADER: key} if key else {})
         response = connection.getresponse()
         body = response.read()
         if response.status != http.client.OK:
@@ -319,9 +323,9 @@ def fetch(host: str, port: int, method: str, path: str, *, timeout_s: float = 5.
         connection.close()
 
 
-def read_repository_index(host: str, http_port: int) -> list[dict[str, Any]]:
+def read_repository_index(host: str, http_port: int, key: str) -> list[dict[str, Any]]:
     """Return Triton's list of models: `name`, and where it tried to load one, `version`, `state` and `reason`."""
-    index: list[dict[str, Any]] = json.loads(fetch(host, http_port, "POST", "/v2/repository/index"))
+    index: list[dict[str, Any]] = json.loads(fetch(host, http_port, "POST", "/v2/repository/index", key=key))
     return index
 
 

@@ -1,4 +1,7 @@
-"""What the fuzzers share: the whole gateway in this process, in front of a server that computes simple scores."""
+"""What the fuzzers share: the whole gateway in this process, in front of a server that computes simple scores.
+
+The long runs are `make chaos`'s, which sets LYCHEE_CHAOS; `make test` leaves them out.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,14 @@ URL = "http://127.0.0.1:7860"
 ERROR_KEYS = {"message", "type", "param", "request_id"}
 
 Call = Callable[[str, bytes], tuple[int, Any]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the long runs."""
+    if not IS_CHAOS:
+        for item in items:
+            if item.get_closest_marker("chaos"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes; `make chaos` runs it"))
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,8 @@ def test_the_client_tells_what_executes_as_the_backend_does(chosen: TritonServer
     url = chosen.grpc_url if protocol == "grpc" else f"http://{chosen.http_url}"
     with LycheeClient(url) as client:
         told = client.manifest().execution
-    running = {model.name: model for model in read_models(chosen.host, chosen.http_port, chosen.metrics_port)}
+    models = read_models(chosen.host, chosen.http_port, chosen.metrics_port, chosen.key)
+    running = {model.name: model for model in models}
     assert told.keys() == set(ENCODERS)
     for name, execution in told.items():
         assert f"{execution.provider}executionprovider" == (running[name].provider or "").lower()

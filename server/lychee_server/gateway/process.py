@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import psutil
+from lychee_client.triton_key import KEY_VARIABLE
 
 from lychee_server import defaults
 from lychee_server.errors import ServerStartError
@@ -109,6 +110,7 @@ class GatewayProcess:
         if choice.max_img_size is not None:
             command += ["--max-img-size", str(choice.max_img_size)]
         environment = {ERROR_LOG_VARIABLE: str(defaults.state_dir() / "gateway-errors.log"), **os.environ}
+        environment[KEY_VARIABLE] = server.key
         self._process = start_process(command, log_path=self.log_path, environment=environment, detached=self._detached)
 
     def poll(self) -> int | None:

@@ -14,19 +14,26 @@ import pytest
 from lychee_client import ConfigurationError, Image, LycheeClient
 from lychee_client.transports.base import ControlRequest
 from lychee_client.transports.shared_memory import SLOTS, SharedMemoryPool
+from lychee_client.triton_key import KEY_HEADER, KEY_VARIABLE
 from lychee_server import TritonServer
 
 pytestmark = pytest.mark.triton
 
 
 def regions(server: TritonServer) -> list[str]:
-    with urllib.request.urlopen(f"http://{server.http_url}/v2/systemsharedmemory/status") as answer:
+    url = f"http://{server.http_url}/v2/systemsharedmemory/status"
+    with urllib.request.urlopen(urllib.request.Request(url, headers={KEY_HEADER: server.key})) as answer:
         return [region["name"] for region in json.load(answer)]
 
 
 def new_images(count: int, seed: int) -> list[Image]:
     rng = np.random.default_rng(seed)
     return [Image.from_numpy(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+@pytest.fixture(autouse=True)
+def key(server: TritonServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, server.key)
 
 
 @pytest.fixture(params=["grpc", "http"])
@@ -95,7 +102,7 @@ def test_server_that_forgot_the_region_gets_the_tensors_themselves(server: Trito
     expected = sharing.rerank("a cat", new_images(3, 1))
     (region,) = [name for name in regions(server) if name == sharing._shared_memory.name]
     url = f"http://{server.http_url}/v2/systemsharedmemory/region/{region}/unregister"
-    urllib.request.urlopen(urllib.request.Request(url, method="POST")).close()
+    urllib.request.urlopen(urllib.request.Request(url, headers={KEY_HEADER: server.key}, method="POST")).close()
     answer = sharing.rerank("a cat", new_images(3, 1))
     assert (answer.results, answer.errors) == (expected.results, ())
     assert sent_inline(sharing) == [True] * 3

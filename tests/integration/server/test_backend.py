@@ -27,7 +27,7 @@ def look_up(client: Any, *ids: int, model: str = "lookup") -> float:
 
 
 def read_model(server: TritonServer, name: str) -> ServedModelState:
-    models = read_models(server.host, server.http_port, server.metrics_port)
+    models = read_models(server.host, server.http_port, server.metrics_port, server.key)
     return next(model for model in models if model.name == name)
 
 

@@ -20,7 +20,7 @@ class FakeServer:
     """Starts at once, and remembers that it was stopped."""
 
     pid = None
-    marker = "lychee_fake_"
+    marker, key = "lychee_fake_", "key"
     host, http_port, metrics_port = "127.0.0.1", 1, 3
     grpc_url, http_url, metrics_url = "127.0.0.1:2", "127.0.0.1:1", "http://127.0.0.1:3/metrics"
     repository = log_path = "somewhere"

@@ -35,9 +35,14 @@ def test_metrics_are_parsed() -> None:
 
 def test_models_are_told_with_what_runs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"/metrics": METRICS, "/v2/repository/index": json.dumps(INDEX)}
+
+    def fetch(host: str, port: int, method: str, path: str, key: str = "") -> bytes:
+        assert path != "/v2/repository/index" or key == "key"
+        return answers[path].encode()
+
     for module in ("status", "triton"):
-        monkeypatch.setattr(f"lychee_server.{module}.fetch", lambda host, port, method, path: answers[path].encode())
-    a, b = status.read_models("127.0.0.1", 1, 2)
+        monkeypatch.setattr(f"lychee_server.{module}.fetch", fetch)
+    a, b = status.read_models("127.0.0.1", 1, 2, "key")
     assert (a.state, a.provider, a.precision) == ("READY", "CPU", "fp32")
     assert (b.state, b.reason, b.provider) == ("UNAVAILABLE", "gone", None)
 
