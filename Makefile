@@ -24,7 +24,7 @@ test: $(EXPORTED) tools
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "" --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 25
 
 chaos: $(EXPORTED)
-	LYCHEE_CHAOS=1 $(BIN)/pytest -m chaos tests/chaos
+	LYCHEE_CHAOS=1 $(BIN)/pytest -m "" --durations 0 tests/chaos
 
 check: $(EXPORTED) tools docs
 	$(BIN)/ruff check .

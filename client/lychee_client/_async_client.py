@@ -26,8 +26,8 @@ T = TypeVar("T")
 class AsyncLycheeClient(BaseClient):
     """LycheeClient for asyncio: the same arguments, calls and errors.
 
-    Cancelling a call also cancels its requests on the server. Preprocessing runs in threads. One client may serve
-    several event loops.
+    Cancelling a call also cancels its requests where the server survives that. Preprocessing runs in threads. One
+    client may serve several event loops.
 
     Args:
         url: See LycheeClient.

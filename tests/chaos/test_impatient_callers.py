@@ -165,10 +165,8 @@ def test_no_process_ends_and_every_patient_call_is_right(stack: Stack, way: Call
 
 
 @pytest.mark.chaos
-def test_twenty_thousand_calls_in_every_way_at_once(stack: Stack, record_property: Callable[..., None]) -> None:
-    began_s = time.monotonic()
+def test_twenty_thousand_calls_in_every_way_at_once(stack: Stack) -> None:
     with ThreadPoolExecutor(len(WAYS)) as pool:
         for done in [pool.submit(way, stack, MANY // len(WAYS), 14) for way in WAYS]:
             done.result()
-    record_property("seconds", round(time.monotonic() - began_s))
     check_alive(stack)
