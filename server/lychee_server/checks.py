@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -74,7 +73,7 @@ def check_state(context: CheckContext) -> Iterator[CheckResult]:
         seen = f"the server with pid {known.pid} ended without `lychee stop`, and left {left} processes"
         yield CheckResult("state", "warning", seen, "`lychee stop` cleans up after it")
     else:
-        seen = f"pid {known.pid}, up {time.time() - known.create_time:.0f} s, {known.repository}"
+        seen = f"pid {known.pid}, up {known.process.uptime_s:.0f} s, {known.repository}"
         if context.address[1] in (known.grpc_port, known.http_port):
             yield CheckResult("state", "ok", seen)
         else:

@@ -3,20 +3,19 @@
 import contextlib
 import importlib.util
 import json
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from lychee_client import ConfigurationError, LycheeClient, LycheeError, Manifest
 from lychee_client.manifest import DEFAULT_ERROR_BUDGET
 from lychee_client.repository import ASSETS_MODEL
 
-from lychee_server import defaults, load_report, processes, state
-from lychee_server.errors import AlreadyRunningError, LycheeServerError
+from lychee_server import defaults, load_report, presence, processes, state
+from lychee_server.errors import LycheeServerError
 from lychee_server.execution import format_budget, parse_budget
 from lychee_server.gateway.cli import gateway as gateway_command
 from lychee_server.gateway.cli import setting
@@ -24,12 +23,20 @@ from lychee_server.gateway.process import GatewayChoice, GatewayProcess
 from lychee_server.gateway.settings import DEFAULT_PORT, GatewaySettings
 from lychee_server.status import read_models, read_status
 from lychee_server.status_text import describe_server
+from lychee_server.supervision import (
+    MOST_RESTARTS,
+    Guard,
+    Notifier,
+    SupervisedServer,
+    clean_up,
+    configure_log,
+    stop_everything,
+)
 from lychee_server.termination import raise_on_sigterm
 from lychee_server.triton import TritonServer
 
 EXIT_UNHEALTHY = 1
 EXIT_NOT_RUNNING = 3
-WATCH_INTERVAL_S = 0.2
 
 
 def register(app: typer.Typer) -> None:
@@ -78,8 +85,13 @@ def load(
     timeout_s: Annotated[
         float, typer.Option(min=1, help="Seconds to wait until ready.")
     ] = defaults.DEFAULT_LOAD_TIMEOUT_S,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="Restarts of Triton or gateway within ten minutes before it gives up.")
+    ] = MOST_RESTARTS,
 ) -> None:
     """Start Triton and the gateway with its web page, wait until both are ready, and check the scores.
+
+    Both are watched from then on: one that ends or hangs is started again.
 
     There is no `lychee share`: a public tunnel would open your models and your documents to everyone who learns its
     address. To let others in, set keys in LYCHEE_GATEWAY_API_KEYS, keep the page on 127.0.0.1, and put a proxy with TLS
@@ -99,23 +111,35 @@ def load(
         error_budget=budget,
         log_path=defaults.state_dir() / "triton.log",
         log_level=log_level,
-        detached=not foreground,
+        marker=state.own_marker(),
     )
     beside = None
     if gateway:
-        choice = GatewayChoice(host, port, web and _has_page(), max_img_size, log_level)
-        beside = GatewayProcess(choice, detached=not foreground)
+        beside = GatewayProcess(GatewayChoice(host, port, web and _has_page(), max_img_size, log_level))
+    supervised = SupervisedServer(server, beside)
+    configure_log()
+    with _report_errors():
+        place = state.claim()
+        _clean_up_after_the_last(server.marker)
+        guard = Guard(server.marker, None if foreground else defaults.state_dir() / "supervisor.log")
+        guard.split()
+    notifier = Notifier()
     with _report_errors(), raise_on_sigterm():
         try:
-            with state.lock_state():
-                _refuse_second_server()
-                _start(server, beside, timeout_s, max_img_size, flash_attn=flash_attn)
+            place.answer(supervised.describe)
+            _start(supervised, timeout_s, max_img_size, flash_attn=flash_attn)
             if foreground:
                 typer.echo("Ctrl-C stops it.")
-                _wait(server, beside)
+            guard.say_ready()
+            notifier.send("READY=1")
+            supervised.supervise(start_timeout_s=timeout_s, most_restarts=max_restarts, beat=notifier.beat)
         except BaseException as error:
-            _stop_for_good(server, beside, error)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                typer.echo("Stopping", err=True)
+            supervised.stop()
             raise
+        finally:
+            place.close()
 
 
 def _has_page() -> bool:
@@ -125,46 +149,35 @@ def _has_page() -> bool:
     return False
 
 
-def _refuse_second_server() -> None:
+def _clean_up_after_the_last(marker: str) -> None:
+    """End what a server has left whose supervisor is gone: whoever has the place of the supervisor may do so."""
     known = state.read_state()
-    if known is None:
-        return
-    if known.is_running():
-        raise AlreadyRunningError(
-            f"A server runs already: pid {known.pid}, gRPC on port {known.grpc_port}, {known.repository}. "
-            "Stop it with `lychee stop`."
-        )
-    typer.echo(f"The server with pid {known.pid} ended without `lychee stop`; cleaning up after it.", err=True)
-    _stop_gateway(known.gateway)
-    processes.stop_processes(known.marker, timeout_s=defaults.DEFAULT_STOP_TIMEOUT_S)
-    state.clear_state()
+    if known is not None:
+        if known.gave_up is None:
+            typer.echo(f"The server with pid {known.pid} ended without `lychee stop`; cleaning up after it.", err=True)
+        state.clear_state()
+    clean_up(marker)
 
 
-def _start(
-    server: TritonServer,
-    gateway: GatewayProcess | None,
-    timeout_s: float,
-    max_img_size: int | None,
-    *,
-    flash_attn: bool,
-) -> None:
+def _start(supervised: SupervisedServer, timeout_s: float, max_img_size: int | None, *, flash_attn: bool) -> None:
     """Start both at once, and wait for both.
 
     Raises:
         LycheeServerError: One of them does not start, or the scores are wrong.
     """
     start = time.monotonic()
+    server, gateway = supervised.server, supervised.gateway
     if gateway is not None:
-        gateway.choose_port()
+        gateway.listen()
     server.start()
-    state.write_state(state.ServerState.of(server))
+    supervised.publish()
     typer.echo(f"Loading {server.repository} (pid {server.pid}, log {server.log_path})")
     if ASSETS_MODEL not in server.models:
         typer.echo(f"  no golden pairs to check, and no gateway: the repository has no {ASSETS_MODEL}", err=True)
-        gateway = None
+        gateway = supervised.gateway = None
     if gateway is not None:
         gateway.start(server)
-        state.write_state(state.ServerState.of(server, gateway))
+        supervised.publish()
     server.wait_until_ready(timeout_s)
     _report_models(server, max_img_size, flash_attn=flash_attn)
     if gateway is not None:
@@ -198,20 +211,6 @@ def _report_models(server: TritonServer, max_img_size: int | None, *, flash_attn
         typer.echo(f"  {load_report.describe_flash_attn(manifest, models)}")
 
 
-def _wait(server: TritonServer, gateway: GatewayProcess | None) -> None:
-    """Wait until one of them ends, which it should not.
-
-    Raises:
-        LycheeServerError: It did.
-    """
-    while True:
-        if (code := server.poll()) is not None:
-            raise LycheeServerError(f"Triton ended by itself, with code {code}; see its log.")
-        if gateway is not None and gateway.pid is not None and (code := gateway.poll()) is not None:
-            raise LycheeServerError(f"The gateway ended by itself, with code {code}; see {gateway.log_path}.")
-        time.sleep(WATCH_INTERVAL_S)
-
-
 def _check_golden_pairs(server: TritonServer) -> Manifest:
     """Replay the pairs whose scores the exporter knew. Return what the server says about its model.
 
@@ -234,59 +233,24 @@ def _check_golden_pairs(server: TritonServer) -> Manifest:
     return manifest
 
 
-def _stop_for_good(server: TritonServer, gateway: GatewayProcess | None, error: BaseException) -> None:
-    """Stop both, whatever else arrives meanwhile."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    if server.pid is None:
-        return
-    if isinstance(error, KeyboardInterrupt | SystemExit):
-        typer.echo("Stopping", err=True)
-    if gateway is not None and gateway.pid is not None:
-        gateway.stop()
-    server.stop()
-    known = state.read_state()
-    if known is not None and known.marker == server.marker:
-        state.clear_state()
-
-
 def stop() -> None:
     """Stop what `lychee load` started: the gateway, Triton, and all its processes."""
     known = state.read_state()
-    if known is None:
-        state.clear_state()  # a damaged one
-        typer.echo("No server is running.")
-        return
-    was_running = known.is_running()
-    gateway = _stop_gateway(known.gateway)
-    report = processes.stop_processes(known.marker, timeout_s=defaults.DEFAULT_STOP_TIMEOUT_S)
+    stopped = stop_everything(known)
     state.clear_state()
-    if was_running:
-        typer.echo(f"Stopped the server with pid {known.pid} and its {max(0, _count(report) - 1)} stubs.")
-    else:
-        typer.echo(f"No server is running: pid {known.pid} has ended. Removed its state file.")
-        if _count(report):
-            typer.echo(f"Stopped {_count(report)} stubs that it left.")
-    if gateway is not None:
-        typer.echo(f"Stopped the gateway with pid {gateway}.")
-    if report.killed:
-        typer.echo(f"Had to kill {', '.join(map(str, report.killed))}.", err=True)
-    if report.shared_memory_regions:
-        typer.echo(f"Removed {report.shared_memory_regions} shared memory regions that it left.")
-
-
-def _stop_gateway(known: state.GatewayState | None) -> int | None:
-    """Stop a gateway, before its Triton: it finishes the calls in flight. Return its pid, None if none was running."""
-    process = None if known is None else processes.find_process(known.pid, known.create_time)
-    if process is None:
-        return None
-    if not processes.stop_process(process, timeout_s=defaults.GATEWAY_STOP_TIMEOUT_S):
-        typer.echo(f"Had to kill the gateway with pid {process.pid}.", err=True)
-    return process.pid
-
-
-def _count(report: processes.StopReport) -> int:
-    return len(report.ended) + len(report.killed)
+    if stopped.pid is not None:
+        typer.echo(f"Stopped the server with pid {stopped.pid} and its {stopped.stubs} stubs.")
+    elif not stopped.found_any:
+        ended = "" if known is None else f": pid {known.pid} has ended. Removed its state file"
+        typer.echo(f"No server is running{ended}.")
+    elif stopped.stubs:
+        typer.echo(f"Stopped {stopped.stubs} stubs that a server had left.")
+    for pid in stopped.gateways:
+        typer.echo(f"Stopped the gateway with pid {pid}.")
+    if stopped.killed:
+        typer.echo(f"Had to kill {', '.join(map(str, stopped.killed))}.", err=True)
+    if stopped.regions:
+        typer.echo(f"Removed {stopped.regions} shared memory regions that it left.")
 
 
 def status(
@@ -295,13 +259,7 @@ def status(
     """Say how the server is. Exit status: 0 ready, 1 unhealthy, 3 not running."""
     known = state.read_state()
     if known is None or not known.is_running():
-        if as_json:
-            typer.echo(json.dumps({"running": False}))
-        elif known is None:
-            typer.echo("No server is running. Start one with `lychee load`.")
-        else:
-            typer.echo(f"No server is running: pid {known.pid} has ended. Clean up after it with `lychee stop`.")
-        raise typer.Exit(EXIT_NOT_RUNNING)
+        _report_absence(known, as_json=as_json)
     current = read_status(known)
     if as_json:
         typer.echo(json.dumps({"running": True, **asdict(current)}, indent=2))
@@ -309,6 +267,26 @@ def status(
         typer.echo("\n".join(describe_server(current)))
     if not current.healthy:
         raise typer.Exit(EXIT_UNHEALTHY)
+
+
+def _report_absence(known: state.ServerState | None, *, as_json: bool) -> NoReturn:
+    """Say why there is no server to ask."""
+    reason, code = "", EXIT_NOT_RUNNING
+    if (found := presence.find(state.own_marker())) is not None:
+        reason, code = f"`lychee load` (pid {found.pid}) is starting or stopping it", EXIT_UNHEALTHY
+    elif left := processes.find_processes(state.own_marker()):
+        reason = f"its supervisor is gone, but {len(left)} of its processes live. End them with `lychee stop`"
+    elif known is not None and known.gave_up is not None:
+        reason = known.gave_up
+    elif known is not None:
+        reason = f"pid {known.pid} has ended. Clean up after it with `lychee stop`"
+    if as_json:
+        typer.echo(json.dumps({"running": False, **({"reason": reason} if reason else {})}))
+    elif reason:
+        typer.echo(f"No server is running: {reason.removesuffix('.')}.")
+    else:
+        typer.echo("No server is running. Start one with `lychee load`.")
+    raise typer.Exit(code)
 
 
 @contextlib.contextmanager

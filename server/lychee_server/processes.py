@@ -1,17 +1,19 @@
 """The operating system's side of a server: its processes, its shared memory, its ports.
 
-Each server has a marker, a random word that prefixes its shared memory regions. It stands in the command line of the
-server and of each of its stubs, so it finds them all, whoever their parent is now.
+Each server has a marker, a word that prefixes its shared memory regions. It stands in the command line of the server,
+of each of its stubs and of its gateway, so it finds them all, whoever their parent is now, without clocks or files.
 """
 
 import contextlib
+import hashlib
 import os
 import secrets
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,11 @@ from lychee_server.errors import PortInUseError
 
 SHARED_MEMORY = Path("/dev/shm")
 KILL_TIMEOUT_S = 5.0
-CREATE_TIME_TOLERANCE_S = 1.0  # psutil derives it from the boot time, which moves with the clock
+BACKLOG = 2048  # connections that wait until they are accepted
+PROCESS_FILES = Path("/proc")
+MARKER_LENGTH = 12
+# Python ignores -X options that it does not know; this one puts the marker into a command line.
+MARKER_OPTION = "-Xlychee="
 # Starts a command so that the kernel ends it when the thread that started it ends: PR_SET_PDEATHSIG, SIGTERM.
 _DIE_WITH_PARENT = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); "
@@ -39,7 +45,13 @@ class StopReport:
 
 
 def start_process(
-    command: Sequence[str], *, log_path: Path, environment: Mapping[str, str], detached: bool
+    command: Sequence[str],
+    *,
+    log_path: Path,
+    environment: Mapping[str, str],
+    detached: bool,
+    append: bool = False,
+    keep_open: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own, so that a Ctrl-C in the terminal reaches us, and we stop it.
 
@@ -49,11 +61,13 @@ def start_process(
         environment: All of its variables.
         detached: It lives on when this process ends. Otherwise it ends with the thread that calls this, even with a
             killed one, if that is the main thread.
+        append: Keep what the log holds already.
+        keep_open: File descriptors that it inherits.
     """
     if not detached and threading.current_thread() is threading.main_thread():
         command = [sys.executable, "-ISc", _DIE_WITH_PARENT, str(os.getpid()), *command]
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("wb") as log:
+    with log_path.open("ab" if append else "wb") as log:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -61,17 +75,60 @@ def start_process(
             stderr=subprocess.STDOUT,
             env=environment,
             start_new_session=True,
+            pass_fds=keep_open,
         )
 
 
-def find_process(pid: int, create_time: float) -> psutil.Process | None:
-    """Return the running process that had this pid at that time; None if it ended, even if another got its pid."""
+@dataclass(frozen=True)
+class ProcessId:
+    """One process, for good: a pid is used again, and the clock may be set, but ticks since boot never repeat.
+
+    Attributes:
+        pid: Its pid.
+        start_ticks: When it started, in the kernel's clock ticks since boot.
+    """
+
+    pid: int
+    start_ticks: int
+
+    @classmethod
+    def of(cls, pid: int) -> "ProcessId":
+        """Identify the process that has this pid now.
+
+        Raises:
+            ProcessLookupError: None has.
+        """
+        return cls(pid, _read_stat(pid)[1])
+
+    @property
+    def uptime_s(self) -> float:
+        """How long ago it started, whatever was done to the clock meanwhile."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.start_ticks / os.sysconf("SC_CLK_TCK")
+
+    def is_running(self) -> bool:
+        """Tell whether it lives, and is neither another one that got its pid, nor a zombie."""
+        try:
+            state, start_ticks = _read_stat(self.pid)
+        except ProcessLookupError:
+            return False
+        return start_ticks == self.start_ticks and state not in "ZX"
+
+    def find(self) -> psutil.Process | None:
+        """Return it for psutil; None if it has ended."""
+        try:
+            return psutil.Process(self.pid) if self.is_running() else None
+        except psutil.NoSuchProcess:
+            return None
+
+
+def _read_stat(pid: int) -> tuple[str, int]:
+    """Return a process's state as a letter, and its start in clock ticks since boot."""
     try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - create_time) < CREATE_TIME_TOLERANCE_S
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
-        return None
+        text = (PROCESS_FILES / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise ProcessLookupError(f"no process has pid {pid}") from error
+    fields = text.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
+    return fields[0], int(fields[19])
 
 
 def stop_process(process: psutil.Process, *, timeout_s: float) -> bool:
@@ -86,21 +143,38 @@ def stop_process(process: psutil.Process, *, timeout_s: float) -> bool:
     return not alive
 
 
-def make_marker() -> str:
-    """Return a new marker."""
-    return f"lychee_{secrets.token_hex(6)}_"
+def make_marker(folder: Path | None = None) -> str:
+    """Return a marker: that of a state folder, the same each time for this user and machine, or else a new one."""
+    if folder is None:
+        return f"lychee_{secrets.token_hex(MARKER_LENGTH // 2)}_"
+    identity = f"{socket.gethostname()}\0{os.getuid()}\0{folder}"  # containers may share their shared memory
+    return f"lychee_{hashlib.sha256(identity.encode()).hexdigest()[:MARKER_LENGTH]}_"
+
+
+def find_gateways(marker: str) -> list[psutil.Process]:
+    """Return the running gateways of a server."""
+    return _find(lambda process: MARKER_OPTION + marker in process.cmdline())
 
 
 def find_processes(marker: str) -> list[psutil.Process]:
     """Return the running processes of a server, the server itself first, then its stubs by name."""
+    found = _find(
+        lambda process: process.name().startswith("triton") and any(marker in part for part in process.cmdline())
+    )
+    named = []
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            named.append((not is_server(process), describe_process(process), process))
+    return [process for *_, process in sorted(named, key=lambda item: item[:2])]
+
+
+def _find(fits: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
-        try:
-            if process.name().startswith("triton") and any(marker in part for part in process.cmdline()):
-                found.append((not is_server(process), describe_process(process), process))
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return [process for *_, process in sorted(found, key=lambda item: item[:2])]
+        with contextlib.suppress(psutil.Error):
+            if fits(process):
+                found.append(process)
+    return found
 
 
 def is_server(process: psutil.Process) -> bool:
@@ -109,10 +183,17 @@ def is_server(process: psutil.Process) -> bool:
 
 
 def describe_process(process: psutil.Process) -> str:
-    """Return `tritonserver`, or the model instance that a stub runs."""
+    """Return `tritonserver`, or the model instance that a stub runs.
+
+    Raises:
+        psutil.NoSuchProcess: It has just ended.
+    """
     if is_server(process):
         return "tritonserver"
-    return process.cmdline()[-2]  # the stub's last arguments: instance name, backend folder
+    command = process.cmdline()
+    if len(command) < 2:
+        raise psutil.NoSuchProcess(process.pid)
+    return command[-2]  # the stub's last arguments: instance name, backend folder
 
 
 def stop_processes(marker: str, *, timeout_s: float) -> StopReport:
@@ -156,6 +237,24 @@ def check_port(host: str, port: int, *, option: str) -> None:
                 f"Stop that process, or choose another port with {option}.",
                 port=port,
             ) from error
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; port 0 picks a free one.
+
+    Raises:
+        PortInUseError: Another process holds the port.
+    """
+    check_port(host, port, option="--port")
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:  # taken since the check
+        listener.close()
+        raise PortInUseError(f"Port {port} on {host} is not free ({error.strerror}); see --port.", port=port) from error
+    return listener
 
 
 def pick_free_ports(host: str, count: int) -> Sequence[int]:

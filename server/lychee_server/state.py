@@ -1,20 +1,21 @@
-"""The state file: which server `lychee load` started last, for `lychee stop` and `lychee status`."""
+"""What is known of the server that `lychee load` started last, for `lychee stop`, `lychee status` and others.
 
-import contextlib
-import fcntl
+A server that runs says so itself (`presence`). The state file holds the same for one that ended without saying so.
+"""
+
 import json
 import os
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lychee_client.triton_key import STATE_FILE
 
-from lychee_server import defaults
+from lychee_server import defaults, presence
 from lychee_server.errors import AlreadyRunningError
 from lychee_server.gateway.process import GatewayProcess
-from lychee_server.processes import find_process
+from lychee_server.presence import Presence
+from lychee_server.processes import ProcessId, make_marker
 from lychee_server.triton import TritonServer
 
 
@@ -23,7 +24,7 @@ class GatewayState:
     """A gateway that was started beside a server."""
 
     pid: int
-    create_time: float
+    start_ticks: int
     host: str
     port: int
     log_path: str
@@ -31,20 +32,41 @@ class GatewayState:
     @classmethod
     def of(cls, gateway: GatewayProcess) -> "GatewayState":
         """Describe a started gateway."""
-        assert gateway.pid is not None
-        return cls(gateway.pid, gateway.create_time, gateway.host, gateway.port, str(gateway.log_path))
+        process = gateway.process_id
+        return cls(process.pid, process.start_ticks, gateway.host, gateway.port, str(gateway.log_path))
+
+    @property
+    def process(self) -> ProcessId:
+        """Its process, which may have ended."""
+        return ProcessId(self.pid, self.start_ticks)
 
     def is_running(self) -> bool:
         """Tell whether the process lives, and is not another one that got the same pid."""
-        return find_process(self.pid, self.create_time) is not None
+        return self.process.is_running()
+
+
+@dataclass(frozen=True)
+class Restarts:
+    """How often a process was started again, why the last time, and when (seconds since 1970)."""
+
+    count: int
+    reason: str
+    at: float
 
 
 @dataclass(frozen=True)
 class ServerState:
-    """A server that was started: enough to find its process, and only that process."""
+    """A server that was started: enough to find its processes, and only those.
+
+    Attributes:
+        pid: Triton's; it changes when Triton is started again. So does `start_ticks`.
+        supervisor: The process that starts them again.
+        restarts: For each process that had to be started again.
+        gave_up: Why the supervisor ended by itself; None if it did not.
+    """
 
     pid: int
-    create_time: float
+    start_ticks: int
     marker: str
     host: str
     http_port: int
@@ -53,15 +75,24 @@ class ServerState:
     repository: str
     log_path: str
     gateway: GatewayState | None = None
+    supervisor: ProcessId | None = None
+    restarts: dict[str, Restarts] = field(default_factory=dict)
+    gave_up: str | None = None
     triton_key: str = field(default="", repr=False)
 
     @classmethod
-    def of(cls, server: TritonServer, gateway: GatewayProcess | None = None) -> "ServerState":
-        """Describe a started server, and the gateway if that was started too."""
-        assert server.pid is not None
+    def of(
+        cls,
+        server: TritonServer,
+        gateway: GatewayProcess | None = None,
+        restarts: dict[str, Restarts] | None = None,
+        gave_up: str | None = None,
+    ) -> "ServerState":
+        """Describe a started server, and the gateway if that was started too, from within their supervisor."""
+        process = server.process_id
         return cls(
-            pid=server.pid,
-            create_time=server.create_time,
+            pid=process.pid,
+            start_ticks=process.start_ticks,
             marker=server.marker,
             host=server.host,
             http_port=server.http_port,
@@ -70,12 +101,36 @@ class ServerState:
             repository=str(server.repository),
             log_path=str(server.log_path),
             gateway=None if gateway is None or gateway.pid is None else GatewayState.of(gateway),
+            supervisor=ProcessId.of(os.getpid()),
+            restarts=dict(restarts or {}),
+            gave_up=gave_up,
             triton_key=server.key,
         )
 
+    @classmethod
+    def parse(cls, text: str) -> "ServerState | None":
+        """Read what `format` wrote; None if it is anything else."""
+        try:
+            data = json.loads(text)
+            for name, kind in (("gateway", GatewayState), ("supervisor", ProcessId)):
+                data[name] = None if data.get(name) is None else kind(**data[name])
+            data["restarts"] = {name: Restarts(**each) for name, each in data.get("restarts", {}).items()}
+            return cls(**data)
+        except (AttributeError, ValueError, TypeError):
+            return None
+
+    def format(self) -> str:
+        """Return it as JSON."""
+        return json.dumps(asdict(self), indent=2)
+
+    @property
+    def process(self) -> ProcessId:
+        """Triton's process, which may have ended."""
+        return ProcessId(self.pid, self.start_ticks)
+
     def is_running(self) -> bool:
-        """Tell whether the process lives, and is not another one that got the same pid."""
-        return find_process(self.pid, self.create_time) is not None
+        """Tell whether Triton lives, or who would start it again."""
+        return self.process.is_running() or (self.supervisor is not None and self.supervisor.is_running())
 
 
 def state_path() -> Path:
@@ -83,13 +138,23 @@ def state_path() -> Path:
     return defaults.state_dir() / STATE_FILE
 
 
+def own_marker() -> str:
+    """Return the marker of the state folder: whatever runs for it has that marker."""
+    return make_marker(defaults.state_dir())
+
+
 def read_state() -> ServerState | None:
-    """Return the last server that was started and not stopped; None if there is none or the file is damaged."""
+    """Return the server that runs, else the last one that was not stopped; None if there is none that is known."""
+    found = presence.find(own_marker())
+    said = None if found is None else ServerState.parse(found.text)
+    return read_state_file() if said is None else said
+
+
+def read_state_file() -> ServerState | None:
+    """Return what the state file says; None if there is none or it is damaged."""
     try:
-        data = json.loads(state_path().read_text(encoding="utf-8"))
-        gateway = data.pop("gateway", None)
-        return ServerState(**data, gateway=None if gateway is None else GatewayState(**gateway))
-    except (AttributeError, FileNotFoundError, ValueError, TypeError):
+        return ServerState.parse(state_path().read_text(encoding="utf-8"))
+    except (FileNotFoundError, UnicodeDecodeError):
         return None
 
 
@@ -99,7 +164,7 @@ def write_state(state: ServerState) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".server-", suffix=".json")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(asdict(state), file, indent=2)
+        file.write(state.format())
     os.replace(name, path)
 
 
@@ -108,21 +173,26 @@ def clear_state() -> None:
     state_path().unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def lock_state() -> Iterator[None]:
-    """Keep a second `lychee load` away while the first one starts its server.
+def claim() -> Presence:
+    """Take the place of the one server of this state folder.
 
     Raises:
-        AlreadyRunningError: Another process holds the lock.
+        AlreadyRunningError: Another process has it.
         FolderError: The folder of the state cannot be written.
     """
-    path = defaults.state_dir() / "load.lock"
-    defaults.make_folder(path.parent, "LYCHEE_STATE_DIR")
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+    defaults.make_folder(defaults.state_dir(), "LYCHEE_STATE_DIR")
+    marker = own_marker()
+    try:
+        return Presence(marker)
+    except OSError as error:
+        found = presence.find(marker)
+        known = None if found is None else ServerState.parse(found.text)
+        if known is not None:
             raise AlreadyRunningError(
-                f"Another `lychee load` is starting a server ({path} is locked). Wait for it, or stop it with Ctrl-C."
+                f"A server runs already: pid {known.pid}, gRPC on port {known.grpc_port}, {known.repository}. "
+                "Stop it with `lychee stop`."
             ) from error
-        yield
+        holder = "Another process" if found is None else f"Another `lychee load` (pid {found.pid})"
+        raise AlreadyRunningError(
+            f"{holder} is starting or stopping a server for {defaults.state_dir()}. Wait for it, or run `lychee stop`."
+        ) from error

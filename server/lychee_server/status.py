@@ -1,8 +1,7 @@
 """What a running server does right now: its models, what executes them, its cache, its memory."""
 
 import http.client
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
@@ -10,8 +9,9 @@ from prometheus_client.samples import Sample
 
 from lychee_server.gateway.process import read_problem
 from lychee_server.processes import describe_process, find_processes
-from lychee_server.state import GatewayState, ServerState
-from lychee_server.triton import clean_reason, fetch, reachable_host, read_repository_index
+from lychee_server.state import GatewayState, Restarts, ServerState
+from lychee_server.triton import fetch, reachable_host, read_repository_index
+from lychee_server.triton_messages import clean_reason
 
 EXECUTION_METRIC = "lychee_model_execution"
 
@@ -66,6 +66,7 @@ class LocalServer:
     rss_bytes: int
     pss_bytes: int
     gateway: GatewayStatus | None = None
+    restarts: dict[str, Restarts] = field(default_factory=dict)
 
 
 def read_status(state: ServerState) -> LocalServer:
@@ -80,7 +81,7 @@ def read_status(state: ServerState) -> LocalServer:
     host = reachable_host(state.host)
     return LocalServer(
         pid=state.pid,
-        uptime_s=time.time() - state.create_time,
+        uptime_s=state.process.uptime_s if state.process.is_running() else 0.0,
         healthy=models_ready and (gateway is None or gateway.problem is None),
         http_url=f"{host}:{state.http_port}",
         grpc_url=f"{host}:{state.grpc_port}",
@@ -92,6 +93,7 @@ def read_status(state: ServerState) -> LocalServer:
         rss_bytes=sum(process.rss_bytes for process in processes),
         pss_bytes=sum(process.pss_bytes for process in processes),
         gateway=gateway,
+        restarts=state.restarts,
     )
 
 

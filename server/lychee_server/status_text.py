@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from lychee_server.defaults import MIB
@@ -24,6 +25,9 @@ def describe_server(current: LocalServer) -> Iterator[str]:
         ("log", current.log_path),
     ):
         yield f"  {label:8} {value}"
+    for name, restarts in current.restarts.items():
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(restarts.at))
+        yield f"  restarts {name} {restarts.count}, the last at {when}: {restarts.reason}"
     for model in current.models:
         line = f"  {model.name:24} {model.version:>3}  {model.state}"
         if model.provider is not None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import psutil
 from lychee_client.manifest import DEFAULT_ERROR_BUDGET
 from lychee_client.triton_key import KEY_HEADER
 
@@ -22,6 +21,7 @@ from lychee_server.errors import LycheeServerError, ServerStartError
 from lychee_server.execution import Choice, Served, serve
 from lychee_server.installation import TritonInstallation, assemble_backends
 from lychee_server.processes import (
+    ProcessId,
     StopReport,
     check_port,
     make_marker,
@@ -31,6 +31,7 @@ from lychee_server.processes import (
 )
 from lychee_server.repository import check_repository
 from lychee_server.restrictions import restrict
+from lychee_server.triton_messages import clean_reason, read_error_lines
 
 LOG_LEVELS = {
     "ERROR": ["--log-info=false", "--log-warning=false"],
@@ -38,7 +39,6 @@ LOG_LEVELS = {
     "INFO": [],
     "VERBOSE": ["--log-verbose=1"],
 }
-LOG_TAIL_LINES = 10
 POLL_INTERVAL_S = 0.1
 MODEL_LOAD_THREADS = 8  # all models of a repository at once; more than the CPUs, because stubs wait for their imports
 TRITON_EXIT_TIMEOUT_S = 10
@@ -57,7 +57,10 @@ class TritonServer:
         pid: Process id, None before the start.
         marker: What finds the server's processes and shared memory; see `lychee_server.processes`.
         key: What opens the restricted part of Triton, in the header KEY_HEADER.
+        process_id: Names the process for good; from the start on.
     """
+
+    process_id: ProcessId
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class TritonServer:
         log_level: str = "WARNING",
         detached: bool = False,
         key: str | None = None,
+        marker: str | None = None,
     ) -> None:
         """Choose how Triton will run; nothing starts yet.
 
@@ -90,6 +94,7 @@ class TritonServer:
             detached: Triton lives on when this process ends. Otherwise it ends with it, even with a killed one, if
                 `start` is called in the main thread.
             key: See TritonServer; None makes one up.
+            marker: None makes a new one.
         """
         self.repository = Path(repository).absolute()
         self.host = host
@@ -98,13 +103,15 @@ class TritonServer:
         self.metrics_port = metrics_port
         self.log_level = log_level
         self.log_path = Path(log_path).absolute() if log_path is not None else None
-        self.marker = make_marker()
+        self.marker = make_marker() if marker is None else marker
         self.key = key or secrets.token_hex(16)
         self._config_name = config_name
         self._error_budget = error_budget
         self._served: Served | None = None
         self._detached = detached
         self._process: subprocess.Popen[bytes] | None = None
+        self._command_line: list[str] = []
+        self._environment: dict[str, str] = {}
         self._models: list[str] = []
 
     @property
@@ -156,7 +163,7 @@ class TritonServer:
         self._models = check_repository(self.repository, self._config_name)
         installation = TritonInstallation.find()
         cache_dir = defaults.usable_cache_dir()
-        environment = installation.environment(os.environ, cache_dir)
+        self._environment = installation.environment(os.environ, cache_dir)
         backends = assemble_backends(installation, cache_dir)
         self._served = serve(self.repository, self._config_name, self._error_budget, cache_dir)
         self._choose_ports()
@@ -164,8 +171,24 @@ class TritonServer:
             handle, name = tempfile.mkstemp(prefix="lychee-triton-", suffix=".log")
             os.close(handle)
             self.log_path = Path(name)
-        command = self._command(installation, backends)
-        self._process = start_process(command, log_path=self.log_path, environment=environment, detached=self._detached)
+        self._command_line = self._command(installation, backends)
+        self._launch(append=False)
+
+    def start_again(self) -> None:
+        """Kill what is left of it, and start the same once more: same ports, same options, same choice of execution."""
+        self.kill()
+        self._launch(append=True)
+
+    def _launch(self, *, append: bool) -> None:
+        assert self.log_path is not None
+        self._process = start_process(
+            self._command_line,
+            log_path=self.log_path,
+            environment=self._environment,
+            detached=self._detached,
+            append=append,
+        )
+        self.process_id = ProcessId.of(self._process.pid)
 
     def _choose_ports(self) -> None:
         names = ("http_port", "grpc_port", "metrics_port")
@@ -210,7 +233,7 @@ class TritonServer:
         assert self._process is not None, "call start() first"
         assert self.log_path is not None
         deadline = time.monotonic() + timeout_s
-        while not self._is_up():
+        while not self.is_up():
             code = self._process.poll()
             if code is not None:
                 ended = f"by signal {-code}" if code < 0 else f"with exit code {code}"
@@ -235,11 +258,11 @@ class TritonServer:
                 model_reasons=reasons,
             )
 
-    def _is_up(self) -> bool:
+    def is_up(self, timeout_s: float = 5.0) -> bool:
         """Triton opens its endpoints, metrics last, after it has tried to load every model."""
         try:
-            fetch(self.host, self.http_port, "GET", "/v2/health/live")
-            fetch(self.host, self.metrics_port, "GET", "/metrics")
+            fetch(self.host, self.http_port, "GET", "/v2/health/live", timeout_s=timeout_s)
+            fetch(self.host, self.metrics_port, "GET", "/metrics", timeout_s=timeout_s)
         except (OSError, http.client.HTTPException):
             return False
         return True
@@ -271,6 +294,10 @@ class TritonServer:
             self._process.wait()
         return report
 
+    def kill(self) -> None:
+        """End Triton and its stubs at once, whatever they do."""
+        self.stop(timeout_s=0)
+
     def poll(self) -> int | None:
         """Return Triton's exit code if it has ended, negative for a signal."""
         assert self._process is not None, "call start() first"
@@ -291,12 +318,6 @@ class TritonServer:
     ) -> None:
         """Stop Triton."""
         self.stop()
-
-    @property
-    def create_time(self) -> float:
-        """Start of the process in seconds since the epoch; with the pid it names the process for good."""
-        assert self._process is not None, "call start() first"
-        return psutil.Process(self._process.pid).create_time()
 
 
 def reachable_host(host: str) -> str:
@@ -327,20 +348,3 @@ def read_repository_index(host: str, http_port: int, key: str) -> list[dict[str,
     """Return Triton's list of models: `name`, and where it tried to load one, `version`, `state` and `reason`."""
     index: list[dict[str, Any]] = json.loads(fetch(host, http_port, "POST", "/v2/repository/index", key=key))
     return index
-
-
-def clean_reason(reason: str) -> str:
-    """Cut Triton's reason for a failed load to its cause: no stack trace, no copy of another model's reason."""
-    dependency = re.search(r"depends on '([^']+)' which has no loaded version", reason)
-    if dependency:
-        return f"depends on {dependency[1]}, which is not loaded"
-    noise = r"^([EWIF]\d{4} [^\]]*\] \"?)?(Poll failed for [^:]*: )?(Internal: )?(TritonModelException: )?"
-    return re.sub(noise, "", reason.split("\n\nAt:")[0]).strip(' "\n')
-
-
-def read_error_lines(log_path: Path, count: int | None = LOG_TAIL_LINES) -> list[str]:
-    """Return the last error lines of Triton's log; without any, its last lines."""
-    lines = [line for line in log_path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"E\d{4} |(error|fatal|terminate called)", line, re.IGNORECASE)]
-    chosen = errors or lines
-    return chosen if count is None else chosen[-count:]

@@ -1,4 +1,5 @@
-"""What the fuzzers share: the whole gateway in this process, in front of a server that computes simple scores.
+"""What the tests share: for fuzzing the whole gateway in this process, in front of a server that computes simple
+scores; for faults one real server, which `lychee load` has started in a state folder of its own.
 
 The long runs are `make chaos`'s, which sets LYCHEE_CHAOS; `make test` leaves them out.
 """
@@ -9,6 +10,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,8 @@ from fastapi.testclient import TestClient
 from lychee_server.gateway.app import create_app
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
+
+from chaos.running_server import FREE_PORTS, RunningServer, find_leftovers, run
 
 IS_CHAOS = os.environ.get("LYCHEE_CHAOS") == "1"
 URL = "http://127.0.0.1:7860"
@@ -67,3 +71,24 @@ def call(client: TestClient) -> Call:
         return answer.status_code, data
 
     return post
+
+
+@pytest.fixture(scope="module")
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep the user's running server out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("chaos") / "state"
+        patch.setenv("LYCHEE_STATE_DIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def supervised(repository: Path, state_folder: Path) -> Iterator[RunningServer]:
+    """Run `lychee load` in the background; whatever the tests did to it, nothing is left at the end."""
+    loaded = run("load", "--repository", str(repository), *FREE_PORTS, "--no-web", "--max-restarts", "100")
+    try:
+        assert loaded.returncode == 0, loaded.stderr
+        yield RunningServer()
+    finally:
+        run("stop")
+    assert find_leftovers() == []

@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias
 
 import psutil
 from lychee_server.errors import RepositoryError
-from lychee_server.processes import describe_process, find_process, find_processes, is_server
+from lychee_server.processes import describe_process, find_processes, is_server
 from lychee_server.state import ServerState
 from lychee_server.status import parse_metrics
 from lychee_server.triton import fetch
@@ -111,7 +111,7 @@ class LiveMemory:
 def read_live(state: ServerState) -> LiveMemory:
     """Read the memory of a running server and its gateway."""
     found = [(process, *_identify(process)) for process in find_processes(state.marker)]
-    gateway = None if state.gateway is None else find_process(state.gateway.pid, state.gateway.create_time)
+    gateway = None if state.gateway is None else state.gateway.process.find()
     if gateway is not None:
         family = [gateway, *gateway.children(recursive=True)]
         found += [(process, "gateway", "gateway", "") for process in family]

@@ -10,6 +10,9 @@ Source: https://github.com/triton-inference-server/onnxruntime_backend/blob/r24.
 
 import json
 import os
+import re
+import select
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +37,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 Array = npt.NDArray[Any]
 
+SHARED_MEMORY = Path("/dev/shm")
 DEFAULT_MODEL_FILENAME = "model.onnx"
 DEFAULT_PRECISION = "bf16"
 ATTENTION_MASK = "attention_mask"  # 1 for the tokens that count
@@ -238,6 +242,28 @@ def check_signature(path: Path, session: ort.InferenceSession, config: Mapping[s
         )
 
 
+def follow_parent() -> None:
+    """End this process when Triton, its parent, ends: at once, even amid a long batch; and leave no shared memory.
+
+    The stub's own look at its parent waits for the batch, and leaves the regions to nobody. Its third argument names
+    its region, `<prefix>_<random UUID>`; those of its siblings have the same prefix.
+    """
+    try:
+        parent = os.pidfd_open(os.getppid())
+        arguments = Path("/proc/self/cmdline").read_text(encoding="utf-8").split("\0")
+    except OSError:  # an old kernel, or Triton is gone already
+        return
+    regions = [match[1] for part in arguments if (match := re.fullmatch(r"/?(.+)[0-9a-f-]{36}", part))]
+
+    def wait() -> None:
+        select.select([parent], [], [])
+        for path in (path for prefix in regions for path in SHARED_MEMORY.glob(f"{prefix}*")):
+            path.unlink(missing_ok=True)
+        os._exit(1)
+
+    threading.Thread(target=wait, name="follow-parent", daemon=True).start()
+
+
 class TritonPythonModel:
     """One instance of one model. Triton calls its three methods, never two at a time."""
 
@@ -247,6 +273,7 @@ class TritonPythonModel:
         Raises:
             TritonModelException: The file is missing or damaged, or the configuration does not fit it.
         """
+        follow_parent()
         config = json.loads(args["model_config"])
         filename = config.get("default_model_filename") or DEFAULT_MODEL_FILENAME
         path = Path(args["model_repository"]) / args["model_version"] / filename

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib import metadata
 from typing import Final
 
@@ -12,13 +12,14 @@ from fastapi import FastAPI, Security
 from fastapi.security import APIKeyHeader
 from fastapi_offline import FastAPIOffline
 
-from lychee_server.errors import SettingsError
 from lychee_server.gateway.cache import make_cache
 from lychee_server.gateway.edge import install_middleware
 from lychee_server.gateway.errors import install_error_handlers
 from lychee_server.gateway.image_urls import ImageFetcher
 from lychee_server.gateway.keys import ApiKeys
+from lychee_server.gateway.late_page import LatePage
 from lychee_server.gateway.metrics import Metrics
+from lychee_server.gateway.restarts import RestartsCollector
 from lychee_server.gateway.routes import install_routes, refuse_other_methods
 from lychee_server.gateway.service import DISTRIBUTION, Service
 from lychee_server.gateway.settings import GatewaySettings
@@ -47,14 +48,22 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
         service = Service(settings, cache=cache, metrics=metrics)
         if cache is not None:
             metrics.watch_cache(cache)
+    service.metrics.registry.register(RestartsCollector())
     fetcher = ImageFetcher(settings.image_hosts, metrics=service.metrics) if settings.image_hosts else None
+
+    page = LatePage(service) if settings.web else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.start()
+        building = None if page is None else asyncio.create_task(page.run(), name="page")
         try:
             yield
         finally:
+            if building is not None:
+                building.cancel()
+                with suppress(asyncio.CancelledError):
+                    await building
             await service.aclose()
             if fetcher is not None:
                 await fetcher.aclose()
@@ -78,8 +87,9 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
     install_middleware(app, settings, service.metrics, keys)
     refuse_other_methods(app)
 
-    if settings.web:
-        return _mount_page(app, service)
+    if page is not None:
+        app.mount("/", page)
+        return app
 
     @app.get("/", include_in_schema=False)
     async def root() -> dict[str, str]:
@@ -91,14 +101,3 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
         }
 
     return app
-
-
-def _mount_page(app: FastAPI, service: Service) -> FastAPI:
-    try:
-        from lychee_server.web.page import mount_page  # an extra, and it takes seconds to import
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"the web page needs the package {error.name}, which is not installed; run "
-            "`pip install 'lychee-rerank-server[web]'`, or start with --no-web"
-        ) from error
-    return mount_page(app, service)

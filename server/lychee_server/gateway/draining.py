@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +15,7 @@ from lychee_server.gateway.refusals import local_path, refuse
 HEALTH_PREFIX: Final = "/health"  # these say themselves that the gateway stops
 RETRY_AFTER_S: Final = 2
 POLL_INTERVAL_S: Final = 0.1
+LINGER_S: Final = 0.5
 
 
 class Drain:
@@ -46,11 +48,16 @@ class Drain:
         self._metrics.set_ready(False)
 
     async def finish(self) -> None:
-        """Wait until nothing is in flight; then end the event streams."""
-        idle = 0
-        while idle < 3:  # a call's end and its way to the page are different tasks
+        """Wait until nothing is in flight, and has not been for a moment; then end the event streams.
+
+        In that moment callers with open connections learn from an answer that theirs is closed. A call's end and its
+        way to the page are different tasks, too.
+        """
+        idle_since = time.monotonic()
+        while time.monotonic() - idle_since < LINGER_S:
             await asyncio.sleep(POLL_INTERVAL_S)
-            idle = 0 if self.in_flight else idle + 1
+            if self.in_flight:
+                idle_since = time.monotonic()
         for task in tuple(self._streams):
             task.cancel()
 
@@ -67,6 +74,8 @@ class Drain:
 
         async def send_and_look(message: Message) -> None:
             nonlocal is_stream
+            if self.stopping:
+                message = _close_after(message)
             if message["type"] == "http.response.start" and is_event_stream(message):
                 is_stream = True
                 self._requests -= 1
@@ -86,6 +95,14 @@ class Drain:
                 self._streams.discard(task)
             else:
                 self._requests -= 1
+
+
+def _close_after(message: Message) -> Message:
+    """Have an answer say that its connection ends with it: nobody sends the next request into a closing one."""
+    if message["type"] != "http.response.start":
+        return message
+    headers = [(name, value) for name, value in message.get("headers", ()) if name.lower() != b"connection"]
+    return {**message, "headers": [*headers, (b"connection", b"close")]}
 
 
 class DrainMiddleware:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -16,12 +17,14 @@ from lychee_client.triton_key import KEY_VARIABLE
 
 from lychee_server import defaults
 from lychee_server.errors import ServerStartError
-from lychee_server.processes import check_port, pick_free_ports, start_process, stop_process
-from lychee_server.triton import TritonServer, reachable_host, read_error_lines
+from lychee_server.processes import MARKER_OPTION, ProcessId, listen, start_process, stop_process
+from lychee_server.triton import TritonServer, reachable_host
+from lychee_server.triton_messages import read_error_lines
 
 POLL_INTERVAL_S: Final = 0.25  # every refusal is a line in the log of the gateway
 REQUEST_TIMEOUT_S: Final = 5.0
 LOG_LEVELS: Final = {"VERBOSE": "DEBUG"}
+LISTENER_VARIABLE: Final = "LYCHEE_LISTEN_FD"  # the number of an inherited socket that listens already
 ERROR_LOG_VARIABLE: Final = "LYCHEE_GATEWAY_ERROR_LOG"
 
 
@@ -47,20 +50,26 @@ class GatewayChoice:
 class GatewayProcess:
     """Runs `lychee gateway` for one Triton.
 
+    The socket that it listens on belongs to this process, and each gateway inherits it: while one gateway has ended and
+    the next one has not begun, callers wait, and nobody else can take the port.
+
     Args:
         choice: What is particular about it.
-        detached: Whether it lives on when this process ends. Otherwise it ends with it.
 
     Attributes:
         log_path: The file with its JSON log.
-        port: Where it listens; chosen at the start.
+        port: Where it listens; chosen by `listen`.
+        process_id: Names the process for good; from the start on.
     """
 
-    def __init__(self, choice: GatewayChoice, *, detached: bool) -> None:
+    process_id: ProcessId
+
+    def __init__(self, choice: GatewayChoice) -> None:
         self.log_path = defaults.state_dir() / "gateway.log"
         self.port = choice.port
         self._choice = choice
-        self._detached = detached
+        self._listener: socket.socket | None = None
+        self._command: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -83,35 +92,50 @@ class GatewayProcess:
         """Whether it serves the page."""
         return self._choice.web
 
-    @property
-    def create_time(self) -> float:
-        """Start of the process in seconds since the epoch; with the pid it names the process for good."""
-        assert self._process is not None, "call start() first"
-        return psutil.Process(self._process.pid).create_time()
-
-    def choose_port(self) -> None:
-        """Check that the port is free, or pick one.
+    def listen(self) -> None:
+        """Take the port, or pick a free one.
 
         Raises:
             PortInUseError: Another process holds it.
         """
-        if self.port == 0:
-            (self.port,) = pick_free_ports(self.host, 1)
-        else:
-            check_port(self.host, self.port, option="--port")
+        self._listener = listen(self.host, self.port)
+        self.port = self._listener.getsockname()[1]
 
     def start(self, server: TritonServer) -> None:
         """Start it; it waits for Triton itself."""
         choice = self._choice
-        command = [sys.executable, "-m", "lychee_server.gateway", "--triton-url", server.grpc_url]
+        command = [sys.executable, MARKER_OPTION + server.marker, "-m", "lychee_server.gateway"]
+        command += ["--triton-url", server.grpc_url]
         command += ["--host", self.host, "--port", str(self.port)]
         command += ["--log-level", LOG_LEVELS.get(choice.log_level, choice.log_level)]
         command.append("--web" if choice.web else "--no-web")
         if choice.max_img_size is not None:
             command += ["--max-img-size", str(choice.max_img_size)]
-        environment = {ERROR_LOG_VARIABLE: str(defaults.state_dir() / "gateway-errors.log"), **os.environ}
-        environment[KEY_VARIABLE] = server.key
-        self._process = start_process(command, log_path=self.log_path, environment=environment, detached=self._detached)
+        self._command, self._key = command, server.key
+        self._launch(append=False)
+
+    def start_again(self) -> None:
+        """Kill what is left of it, and start the same once more."""
+        self.kill()
+        self._launch(append=True)
+
+    def _launch(self, *, append: bool) -> None:
+        assert self._listener is not None, "call listen() first"
+        environment = {
+            ERROR_LOG_VARIABLE: str(defaults.state_dir() / "gateway-errors.log"),
+            **os.environ,
+            LISTENER_VARIABLE: str(self._listener.fileno()),
+            KEY_VARIABLE: self._key,
+        }
+        self._process = start_process(
+            self._command,
+            log_path=self.log_path,
+            environment=environment,
+            detached=False,
+            append=append,
+            keep_open=[self._listener.fileno()],
+        )
+        self.process_id = ProcessId.of(self._process.pid)
 
     def poll(self) -> int | None:
         """Return its exit code if it has ended."""
@@ -140,9 +164,18 @@ class GatewayProcess:
                 )
             time.sleep(POLL_INTERVAL_S)
 
-    def stop(self) -> None:
-        """End it: ask, wait until the calls in flight are answered, kill."""
+    def kill(self) -> None:
+        """End it at once, whatever it does."""
         assert self._process is not None, "call start() first"
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """End it: ask, wait until the calls in flight are answered, kill. Let go of the port, also before the start."""
+        if self._listener is not None:
+            self._listener.close()  # so that it goes with the gateway, and no caller waits for nobody
+        if self._process is None or self._process.poll() is not None:
+            return
         stop_process(psutil.Process(self._process.pid), timeout_s=defaults.GATEWAY_STOP_TIMEOUT_S)
         self._process.wait()
 

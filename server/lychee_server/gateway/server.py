@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import math
 import os
 import signal
 import socket
@@ -14,19 +14,20 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
-from lychee_server import processes
-from lychee_server.errors import PortInUseError
 from lychee_server.gateway.app import create_app
 from lychee_server.gateway.draining import Drain
 from lychee_server.gateway.logs import configure_logging
+from lychee_server.gateway.process import LISTENER_VARIABLE
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
+from lychee_server.processes import BACKLOG, listen
 
 MAX_CONNECTIONS: Final = 1000
-BACKLOG: Final = 2048
 KEEP_ALIVE_S: Final = 75  # longer than the idle time of common proxies
 PROXIES_VARIABLE: Final = "FORWARDED_ALLOW_IPS"  # uvicorn's: whose X-Forwarded-For is believed
 LOOPBACK: Final = "127.0.0.1,::1"
+CLOSING_S: Final = 1  # for connections, after the calls have ended or were given up
+LAST_REQUESTS_S: Final = 0.2  # of connections that were accepted last
 EXIT_OK: Final = 0
 
 _logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def serve(settings: GatewaySettings) -> int:
     """
     configure_logging(settings)
     _logger.setLevel(logging.INFO)  # whatever the settings say: with port 0 nobody else knows the port
-    with _listen(settings.host, settings.port) as listener:
+    with _open_listener(settings) as listener:
         server = _Server(create_app(settings), settings, listener)
         for number in (signal.SIGINT, signal.SIGTERM):
             # uvicorn raises the signal once more at its end, for whoever handled it before.
@@ -69,9 +70,10 @@ class _Server(uvicorn.Server):
             limit_concurrency=MAX_CONNECTIONS,
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
+            timeout_graceful_shutdown=CLOSING_S,
         )
         super().__init__(config)
+        self._drain_timeout_s = settings.drain_timeout_s
         self._drain: Drain = app.state.drain
         self._service: Service = app.state.service
         self._listener = listener
@@ -99,26 +101,21 @@ class _Server(uvicorn.Server):
         self._service.begin_stopping()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """See uvicorn."""
-        finishing = asyncio.create_task(self._drain.finish())
-        try:
-            await super().shutdown(sockets)
-        finally:
-            finishing.cancel()
+        """Answer what comes while calls are in flight, with a refusal; uvicorn alone would first close what is idle."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_timeout_s):
+                await self._drain.finish()
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(LAST_REQUESTS_S)
+        await super().shutdown(sockets)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a bound socket.
+def _open_listener(settings: GatewaySettings) -> socket.socket:
+    """Return the socket that the supervisor hands down, or an own one.
 
     Raises:
         PortInUseError: Another process holds the port.
     """
-    processes.check_port(host, port, option="--port")
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:  # taken since the check
-        listener.close()
-        raise PortInUseError(f"Port {port} on {host} is not free ({error.strerror}); see --port.", port=port) from error
-    return listener
+    inherited = os.environ.pop(LISTENER_VARIABLE, None)
+    return listen(settings.host, settings.port) if inherited is None else socket.socket(fileno=int(inherited))

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -45,16 +46,73 @@ def wait_until_running(gateway: RunningGateway, calls: int = 1) -> None:
 
 
 def wait_until_refused(gateway: RunningGateway) -> None:
-    """Return when nobody listens on the port any more."""
+    """Return when new calls are refused: with an answer that says when to come again, and ends its connection."""
     deadline_s = time.monotonic() + STOP_TIMEOUT_S
     while True:
-        try:
-            socket.create_connection(("127.0.0.1", gateway.port), timeout=5).close()
-        except ConnectionRefusedError:
-            return
-        except OSError:
-            continue  # taken by the system in the moment of closing
+        with closing(http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)) as connection:
+            connection.request("GET", "/v1/models")
+            response = connection.getresponse()
+            if response.status == 503:
+                assert response.headers["connection"] == "close"
+                assert response.headers["retry-after"]
+                return
         assert time.monotonic() < deadline_s
+
+
+class KeepAliveCaller(threading.Thread):
+    """Calls again and again on connections that it keeps, until nobody listens.
+
+    Attributes:
+        statuses: Of its answers.
+        lost: Why calls that it had sent got no answer.
+    """
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self.statuses: list[int] = []
+        self.lost: list[Exception] = []
+        self._port = port
+
+    def run(self) -> None:
+        """See Thread."""
+        while True:
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+            try:
+                connection.connect()
+            except OSError:
+                return
+            with closing(connection):
+                self._call(connection)
+
+    def _call(self, connection: http.client.HTTPConnection) -> None:
+        while connection.sock is not None:  # http.client closes it where the answer says so
+            body = json.dumps({"query": "cat", "documents": [f"{next(NUMBERS)} cats"]})
+            try:
+                connection.request("POST", "/v1/rerank", body, {"content-type": "application/json"})
+                response = connection.getresponse()
+                response.read()
+            except (OSError, http.client.HTTPException) as error:
+                self.lost.append(error)
+                return
+            self.statuses.append(response.status)
+            if response.status == 503:
+                time.sleep(0.5)  # less than it was told
+
+
+def test_no_caller_with_an_open_connection_loses_a_call(server: TritonServer, tmp_path: Path) -> None:
+    with run_gateway(tmp_path, server.grpc_url, "--no-web", *PATIENT) as gateway:
+        gateway.wait_for("/health/ready", 200)
+        callers = [KeepAliveCaller(gateway.port) for _ in range(20)]
+        for caller in callers:
+            caller.start()
+        while not all(caller.statuses for caller in callers):
+            time.sleep(0.05)
+        gateway.process.terminate()
+        for caller in callers:
+            caller.join()
+        assert gateway.process.wait(STOP_TIMEOUT_S) == 0
+    assert [caller.lost for caller in callers if caller.lost] == []
+    assert {status for caller in callers for status in caller.statuses} <= {200, 503}
 
 
 def test_a_call_in_flight_is_finished_before_the_end(server: TritonServer, tmp_path: Path) -> None:
@@ -64,7 +122,7 @@ def test_a_call_in_flight_is_finished_before_the_end(server: TritonServer, tmp_p
             wait_until_running(gateway)
             gateway.process.terminate()
             wait_until_refused(gateway)
-            assert gateway.process.poll() is None  # new connections are refused while the call still runs
+            assert gateway.process.poll() is None  # new calls are refused while the old one still runs
             response = call.getresponse()
             assert response.status == 200
             assert len(json.loads(response.read())["results"]) == 1000
@@ -72,7 +130,8 @@ def test_a_call_in_flight_is_finished_before_the_end(server: TritonServer, tmp_p
         assert not psutil.pid_exists(gateway.process.pid)
     messages = [line["message"] for line in gateway.lines()]
     assert messages.index("stopping") < messages.index("request", messages.index("stopping"))
-    assert (tmp_path / "gateway.err").read_text(encoding="utf-8") == ""
+    errors = [json.loads(line) for line in (tmp_path / "gateway.err").read_text(encoding="utf-8").splitlines()]
+    assert {error["status"] for error in errors} <= {503}  # of the new calls
 
 
 def test_an_idle_gateway_ends_at_once_although_a_browser_stays(server: TritonServer, tmp_path: Path) -> None:

@@ -15,16 +15,17 @@ from typing import Any
 import psutil
 import pytest
 from lychee_server import state
-from lychee_server.processes import find_processes, stop_processes
+from lychee_server.processes import ProcessId, find_processes
+from lychee_server.supervision import stop_everything
 
 pytestmark = pytest.mark.triton
 LYCHEE = str(Path(sys.executable).parent / "lychee")
 FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--port", "0"]
-WAIT_S = 30.0
+WAIT_S = 120.0
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([LYCHEE, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([LYCHEE, *arguments], capture_output=True, text=True, timeout=300, check=False)
 
 
 def load(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -42,9 +43,7 @@ def wait_for(condition: Callable[[], Any]) -> Any:
 @pytest.fixture(autouse=True)
 def _stop_whatever_is_left(own_state: None) -> Iterator[None]:
     yield
-    known = state.read_state()
-    if known is not None:
-        stop_processes(known.marker, timeout_s=5)
+    stop_everything(state.read_state())
 
 
 def test_load_status_stop(tiny_repository: Path) -> None:
@@ -82,7 +81,9 @@ def test_a_server_that_was_killed_is_cleaned_up(tiny_repository: Path) -> None:
     assert load(tiny_repository).returncode == 0
     known = state.read_state()
     assert known is not None
-    os.kill(known.pid, signal.SIGKILL)
+    assert known.supervisor is not None
+    for pid in (psutil.Process(known.supervisor.pid).ppid(), known.supervisor.pid):  # nobody is left to sweep up
+        os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not known.is_running())
     status = run("status")
     assert status.returncode == 3
@@ -96,9 +97,9 @@ def test_a_server_that_was_killed_is_cleaned_up(tiny_repository: Path) -> None:
 
 
 def test_a_stale_state_file_does_not_block_a_load(tiny_repository: Path) -> None:
-    own = psutil.Process()
+    own = ProcessId.of(os.getpid())
     state.write_state(
-        state.ServerState(own.pid, own.create_time() - 1000, "lychee_gone_", "127.0.0.1", 1, 2, 3, "nowhere", "no.log")
+        state.ServerState(own.pid, own.start_ticks - 1000, "lychee_gone_", "127.0.0.1", 1, 2, 3, "nowhere", "no.log")
     )
     assert run("status").returncode == 3
     loaded = load(tiny_repository)
@@ -120,7 +121,7 @@ def test_a_signal_stops_everything(
                 assert process.stdout is not None
                 assert any("Ctrl-C stops it" in line for line in iter(process.stdout.readline, ""))
             process.send_signal(sent)
-            assert process.wait(30) == code
+            assert process.wait(WAIT_S) == code
         finally:
             process.terminate()  # a shell may have had SIGINT ignored: fail, and do not wait forever
     assert find_processes(known.marker) == []
@@ -132,23 +133,31 @@ def test_a_signal_stops_a_background_server_that_still_loads(tiny_repository: Pa
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         known = wait_for(state.read_state)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 143
+        assert process.wait(WAIT_S) == 143
     assert find_processes(known.marker) == []
     assert state.read_state() is None
 
 
-def test_foreground_notices_that_triton_ended(tiny_repository: Path) -> None:
+def test_foreground_starts_triton_again_and_gives_up_in_the_end(tiny_repository: Path) -> None:
     command = [LYCHEE, "load", "--foreground", "--repository", str(tiny_repository), *FREE_PORTS]
+    command += ["--max-restarts", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert any("Ctrl-C stops it" in line for line in iter(process.stdout.readline, ""))
-        known = state.read_state()
-        assert known is not None
-        os.kill(known.pid, signal.SIGKILL)
-        assert process.wait(30) == 1
+        first = state.read_state()
+        assert first is not None
+        os.kill(first.pid, signal.SIGKILL)
+        second = wait_for(lambda: (known := state.read_state()) and known.pid != first.pid and known)
+        assert second.http_port == first.http_port
+        os.kill(second.pid, signal.SIGKILL)
+        assert process.wait(WAIT_S) == 1
         assert process.stderr is not None
-        assert "Triton ended by itself" in process.stderr.read()
-    assert find_processes(known.marker) == []
+        said = process.stderr.read()
+    assert "triton failed: it ended by signal 9; starting it again" in said
+    assert "started again 1 times within 10 minutes already; gave up" in said
+    assert find_processes(first.marker) == []
+    status = run("status")
+    assert (status.returncode, "gave up" in status.stdout) == (3, True)
 
 
 def test_the_reason_of_a_failed_load_is_printed(tiny_repository: Path, add_model: Callable[..., Path]) -> None:

@@ -17,6 +17,7 @@ import pytest
 from fakes.dual_encoder import manifest_json
 from lychee_client.checks import MACHINE_CHECKS, CheckContext, CheckResult, CheckSkipped
 from lychee_server import checks, file_checks, gateway_checks, state
+from lychee_server.processes import ProcessId
 
 IDENTITY = {
     "model_id": "tiny",
@@ -69,7 +70,7 @@ def running(repository: Path) -> state.ServerState:
     own = psutil.Process()
     marker = "lychee_0123456789ab_"
     known = state.ServerState(
-        own.pid, own.create_time(), marker, "0.0.0.0", 1, 2, 3, str(repository), "/log/triton.log"
+        own.pid, ProcessId.of(own.pid).start_ticks, marker, "0.0.0.0", 1, 2, 3, str(repository), "/log/triton.log"
     )
     state.write_state(known)
     return known
@@ -221,7 +222,7 @@ def test_a_running_server_passes_and_another_url_is_a_warning(running: state.Ser
 
 
 def test_a_stale_state_is_a_warning(running: state.ServerState) -> None:
-    state.write_state(dataclasses.replace(running, create_time=running.create_time - 60))
+    state.write_state(dataclasses.replace(running, start_ticks=running.start_ticks - 60))
     result = only(checks.check_state(make_context()))
     assert (result.verdict, "ended without `lychee stop`" in result.seen) == ("warning", True)
     assert "`lychee stop`" in result.advice
@@ -230,7 +231,7 @@ def test_a_stale_state_is_a_warning(running: state.ServerState) -> None:
 def test_the_ports_of_a_server_that_ended_do_not_count(
     running: state.ServerState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state.write_state(dataclasses.replace(running, create_time=running.create_time - 60))
+    state.write_state(dataclasses.replace(running, start_ticks=running.start_ticks - 60))
     monkeypatch.setattr(checks, "find_listeners", dict)
     names = [result.name for result in checks.check_ports(make_context())]
     assert names == ["port 8000", "port 8001", "port 8002"]

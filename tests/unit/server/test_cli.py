@@ -11,7 +11,7 @@ import pytest
 import typer
 from fakes.dual_encoder import FakeTransport
 from lychee_server import cli
-from lychee_server.errors import PortInUseError, ServerStartError
+from lychee_server.errors import LycheeServerError, PortInUseError, ServerStartError
 from lychee_server.gateway.process import GatewayChoice
 from typer.testing import CliRunner
 
@@ -49,11 +49,11 @@ class FakeGateway:
     problems: ClassVar[list[Exception]] = []
     stopped = False
 
-    def __init__(self, choice: GatewayChoice, *, detached: bool) -> None:
+    def __init__(self, choice: GatewayChoice) -> None:
         type(self).choice = choice
         self.has_page = choice.web
 
-    def choose_port(self) -> None:
+    def listen(self) -> None:
         for problem in self.problems:
             if isinstance(problem, PortInUseError):
                 raise problem
@@ -77,6 +77,19 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> type[FakeGateway]:
     return gateway
 
 
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep `lychee load` from splitting the process of the tests."""
+    monkeypatch.setattr(cli.Guard, "split", lambda guard: None)
+    monkeypatch.setattr(cli.Guard, "say_ready", lambda guard: None)
+
+
+def supervise(supervised: Any, *, most_restarts: int, **options: Any) -> None:
+    """Return at once; a real one does not return. Without a restart to spare it gives up."""
+    if most_restarts == 0:
+        raise LycheeServerError("triton failed; gave up")
+
+
 @pytest.fixture
 def runner(monkeypatch: pytest.MonkeyPatch, gateway: type[FakeGateway]) -> Any:
     """Return a function that runs a command line with a fake server, and what became of that."""
@@ -85,8 +98,8 @@ def runner(monkeypatch: pytest.MonkeyPatch, gateway: type[FakeGateway]) -> Any:
     server = type("Server", (FakeServer,), {})
     monkeypatch.setattr(cli, "TritonServer", server)
     monkeypatch.setattr(cli, "read_models", lambda *address: ())
-    monkeypatch.setattr(cli.state, "write_state", lambda state: None)
-    monkeypatch.setattr(cli.state.ServerState, "of", lambda server, gateway=None: None)
+    monkeypatch.setattr(cli.SupervisedServer, "publish", lambda supervised: None)
+    monkeypatch.setattr(cli.SupervisedServer, "supervise", supervise)
     return lambda *arguments: (CliRunner().invoke(app, arguments), server)
 
 
@@ -151,7 +164,7 @@ def test_load_names_a_missing_repository(monkeypatch: pytest.MonkeyPatch, tmp_pa
     app = typer.Typer()
     cli.register(app)
     monkeypatch.setenv("LYCHEE_REPOSITORY", str(tmp_path / "nowhere"))
-    result = CliRunner().invoke(app, ["load"])
+    result = CliRunner().invoke(app, ["load", "--port", "0"])
     assert result.exit_code == 1
     assert "nowhere does not exist" in result.output
 
@@ -164,6 +177,21 @@ def test_a_variable_of_the_gateway_that_cannot_be_used_is_found_before_triton_st
     assert result.exit_code == 1
     assert "Error: LYCHEE_GATEWAY_POLICY is 'lenient'; expected one of strict" in result.output
     assert server.pid is None
+
+
+def test_load_that_gives_up_fails_and_stops_what_is_left(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_golden_report(monkeypatch, passed=True, max_abs_error=0.001, tolerance=0.02)
+    result, server = runner("load", "--max-restarts", "0")
+    assert (result.exit_code, server.stopped) == (1, True)
+    assert "gave up" in result.output
+
+
+def test_status_says_why_a_server_gave_up(runner: Any) -> None:
+    cli.state.write_state(
+        cli.state.ServerState(1, 1, "lychee_x_", "127.0.0.1", 1, 2, 3, "models", "log", gave_up="it failed too often.")
+    )
+    result, _ = runner("status")
+    assert (result.exit_code, result.output) == (3, "No server is running: it failed too often.\n")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from lychee_client.checks import CheckContext, CheckResult
 from lychee_server import gateway_checks, state
 from lychee_server.gateway.settings import DEFAULT_PORT
+from lychee_server.processes import ProcessId
 
 OWN = psutil.Process()
 
@@ -33,9 +34,11 @@ def check(*, live: bool = False) -> CheckResult:
 def write_gateway(**changes: Any) -> state.GatewayState:
     """Let this process pass for a server with a gateway."""
     gateway = dataclasses.replace(
-        state.GatewayState(OWN.pid, OWN.create_time(), "127.0.0.1", 4321, "/log/gateway.log"), **changes
+        state.GatewayState(OWN.pid, ProcessId.of(OWN.pid).start_ticks, "127.0.0.1", 4321, "/log/gateway.log"), **changes
     )
-    server = state.ServerState(OWN.pid, OWN.create_time(), "marker", "127.0.0.1", 1, 2, 3, "models", "log", gateway)
+    server = state.ServerState(
+        OWN.pid, ProcessId.of(OWN.pid).start_ticks, "marker", "127.0.0.1", 1, 2, 3, "models", "log", gateway
+    )
     state.write_state(server)
     return gateway
 
@@ -56,7 +59,7 @@ def test_gateway_that_is_not_ready_fails_with_its_reason(monkeypatch: pytest.Mon
 
 
 def test_gateway_that_ended_fails() -> None:
-    write_gateway(create_time=OWN.create_time() - 100)
+    write_gateway(start_ticks=ProcessId.of(OWN.pid).start_ticks - 100)
     result = check()
     assert result.verdict == "failed"
     assert "ended without `lychee stop`" in result.seen

@@ -6,7 +6,8 @@ import json
 
 import pytest
 from lychee_server import status
-from lychee_server.state import ServerState
+from lychee_server.state import Restarts, ServerState
+from lychee_server.status_text import describe_server
 
 METRICS = """# HELP lychee_model_execution What runs a model
 # TYPE lychee_model_execution gauge
@@ -48,7 +49,16 @@ def test_models_are_told_with_what_runs_them(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_server_that_does_not_answer_is_unhealthy() -> None:
-    dead = ServerState(1, 0.0, "lychee_none_", "127.0.0.1", 1, 2, 3, "models", "triton.log")
+    dead = ServerState(1, 0, "lychee_none_", "127.0.0.1", 1, 2, 3, "models", "triton.log")
     current = status.read_status(dead)
     assert not current.healthy
     assert (current.models, current.processes, current.rss_bytes) == ((), (), 0)
+
+
+def test_restarts_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    restarts = {"triton": Restarts(2, "it ended by signal 9", 0.0)}
+    told = ServerState(1, 0, "lychee_none_", "127.0.0.1", 1, 2, 3, "models", "triton.log", restarts=restarts)
+    lines = list(describe_server(status.read_status(told)))
+    (line,) = [line for line in lines if line.startswith("  restarts")]
+    assert line.startswith("  restarts triton 2, the last at 19")
+    assert line.endswith(": it ended by signal 9")

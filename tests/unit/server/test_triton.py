@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from lychee_server import ServerStartError, TritonServer
-from lychee_server.triton import clean_reason, reachable_host, read_error_lines
+from lychee_server.triton import reachable_host
+from lychee_server.triton_messages import clean_reason, read_error_lines
 
 
 def test_urls_lead_to_this_machine() -> None:

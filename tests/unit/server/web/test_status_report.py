@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 from fakes.dual_encoder import FakeTransport
 from lychee_client import MemoryEmbeddingCache, ModelStatus
 from lychee_server import state
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
+from lychee_server.processes import ProcessId
 from lychee_server.status import ProcessMemory
 from lychee_server.web import status_report
 from lychee_server.web.language import LANGUAGES, Words
@@ -159,8 +160,8 @@ def test_every_setting_is_told(words: Words) -> None:
 def test_memory_of_triton_is_measured_only_where_it_is_the_one_of_this_machine(
     url: str, expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = psutil.Process()
-    state.write_state(state.ServerState(own.pid, own.create_time(), "marker", "127.0.0.1", 1, 2, 3, "models", "log"))
+    own = ProcessId.of(os.getpid())
+    state.write_state(state.ServerState(own.pid, own.start_ticks, "marker", "127.0.0.1", 1, 2, 3, "models", "log"))
     processes = (ProcessMemory("a", 1, 0, 3 * 2**20), ProcessMemory("b", 2, 0, 4 * 2**20))
     monkeypatch.setattr(status_report, "read_memory", lambda marker: processes)
     assert status_report._measure_memory(url).triton == expected

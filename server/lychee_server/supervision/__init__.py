@@ -1,0 +1,17 @@
+"""Keeping a server up: Triton and gateway are watched, and started again when they end or hang."""
+
+from lychee_server.supervision.guard import Guard
+from lychee_server.supervision.policy import MOST_RESTARTS
+from lychee_server.supervision.stopping import clean_up, stop_everything
+from lychee_server.supervision.supervised import SupervisedServer, configure_log
+from lychee_server.supervision.systemd import Notifier
+
+__all__ = [
+    "MOST_RESTARTS",
+    "Guard",
+    "Notifier",
+    "SupervisedServer",
+    "clean_up",
+    "configure_log",
+    "stop_everything",
+]
