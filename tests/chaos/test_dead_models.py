@@ -21,10 +21,9 @@ import PIL.Image
 import psutil
 import pytest
 from cohere.core.api_error import ApiError
+from integration.gateway.running_gateway import RunningGateway, run_gateway
 from lychee_client import Image, InferenceError, LycheeClient
 from lychee_server import TritonServer
-
-from ..integration.gateway.running_gateway import RunningGateway, run_gateway
 
 pytestmark = [
     pytest.mark.triton,
@@ -136,7 +135,7 @@ def test_every_client_sees_an_exception(service: Service) -> None:
         with pytest.raises(InferenceError, match="vision_encoder"):
             client.rerank("a cat", [new_picture(), "a text"])
         assert len(client.rerank("a cat", ["a text"]).results) == 1
-    with httpx.Client(trust_env=False) as http:
+    with httpx.Client(trust_env=False, timeout=60) as http:
         vendor = cohere.ClientV2("any", base_url=service.gateway.url, httpx_client=http)
         documents: Any = [new_document()]
         with pytest.raises(ApiError) as caught:

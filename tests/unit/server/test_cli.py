@@ -273,10 +273,10 @@ def test_help_says_why_there_is_no_share(runner: Any) -> None:
 
 def test_a_disk_that_is_full_is_told_without_a_traceback(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device", "/state/server.json")
+        raise OSError(28, "No space left on device", "/state")
 
-    monkeypatch.setattr(cli.state, "write_state", fail)
+    monkeypatch.setattr(cli.state, "claim", fail)
     result, server = runner("load")
     assert result.exit_code == cli.EXIT_UNHEALTHY
-    assert "Error: [Errno 28] No space left on device: '/state/server.json'" in result.output
-    assert server.stopped
+    assert "Error: [Errno 28] No space left on device: '/state'" in result.output
+    assert server.pid is None

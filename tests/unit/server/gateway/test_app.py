@@ -81,7 +81,9 @@ def test_whoever_comes_before_the_page_is_there_waits_for_it(monkeypatch: pytest
 
     monkeypatch.setattr(LatePage, "_build_page", build)
     settings = GatewaySettings()
-    with TestClient(create_app(settings, service=Service(settings, transport=FakeTransport()))) as client:
+    with TestClient(
+        create_app(settings, service=Service(settings, transport=FakeTransport())), base_url=HOST
+    ) as client:
         assert client.get("/v1/models").status_code == 200
         threading.Timer(0.2, go_on.set).start()
         assert client.get("/").text == "the page"
@@ -93,7 +95,9 @@ def test_a_page_that_fails_does_not_take_rest_with_it(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(LatePage, "_build_page", build)
     settings = GatewaySettings()
-    with TestClient(create_app(settings, service=Service(settings, transport=FakeTransport()))) as client:
+    with TestClient(
+        create_app(settings, service=Service(settings, transport=FakeTransport())), base_url=HOST
+    ) as client:
         answer = client.get("/")
         assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
         assert client.get("/v1/models").status_code == 200
