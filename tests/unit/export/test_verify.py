@@ -134,6 +134,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
             artifacts[f"{signature.name}/model.onnx"] = hashlib.sha256(content).hexdigest()
     manifest = json.loads(ask_fake("manifest"))
     manifest["artifacts"] |= artifacts
+    manifest["max_batch_size"] = {signature.name: signature.max_batch_size for signature in MODELS}
     with LycheeClient(transport=FakeTransport()) as client:
         manifest["golden_pairs"]["pairs"] = [golden_pair(client, query, document) for query, document in PAIRS]
     write_assets(folder, manifest)
