@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -193,6 +195,21 @@ def test_closing_sends_the_farewell_last(triton: Triton, address: str, monkeypat
     triton.let_go.set()
     assert transport._closed.wait(PATIENCE_S)
     assert order == ["farewell"]
+
+
+def test_program_with_an_unanswered_request_ends(triton: Triton, address: str) -> None:
+    program = (
+        "import sys\n"
+        "from lychee_client._config import load_config\n"
+        "from lychee_client.transports.base import ControlRequest, InferRequest\n"
+        "from lychee_client.transports.grpc import GrpcTransport\n"
+        "transport = GrpcTransport(load_config(sys.argv[1]).make_connection(None))\n"
+        "transport.send(ControlRequest('live'), None).result()\n"
+        "transport.send(InferRequest('model', {}, ()), 0.01).cancel()\n"
+        "transport.close()\n"
+    )
+    subprocess.run([sys.executable, "-c", program, address], check=True, timeout=3 * PATIENCE_S)
+    assert len(triton.contexts) == 1  # it got there first
 
 
 def test_slots_are_held_until_the_server_has_done(triton: Triton, address: str) -> None:
