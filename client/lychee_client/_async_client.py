@@ -197,7 +197,8 @@ class AsyncLycheeClient(BaseClient):
         return await self._rank(self._calls.rerank(query, documents, options), options)
 
     async def _rank(self, call: Coroutine[Any, Any, T], options: RerankOptions) -> T:
-        return await await_steps(self._drive(call, self._calls.timeout_s(options), options.get("request_id")))
+        timeout_s, priority = self._calls.timeout_s(options), options.get("priority", "interactive")
+        return await await_steps(self._drive(call, timeout_s, options.get("request_id"), priority))
 
     async def _carry_out(self, call: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
         return await await_steps(self._drive(call, timeout_s))

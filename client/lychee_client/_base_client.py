@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Coroutine, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any, Final, TypeVar
 
 from lychee_client._calls import Calls
@@ -15,15 +14,15 @@ from lychee_client._driver import CLOSED, Driver, Steps
 from lychee_client._embedding_cache import EmbeddingCache
 from lychee_client._errors import ConfigurationError, ConnectionFailedError, LycheeError
 from lychee_client._retry import DEFAULT_MAX_RETRIES, RetryPolicy
+from lychee_client._workers import Workers
 from lychee_client.calibration import Calibration
 from lychee_client.memory_cache import MemoryEmbeddingCache
 from lychee_client.thresholds import Policy
 from lychee_client.transports.base import ControlRequest, Transport
 from lychee_client.transports.connection import TlsConfig
 from lychee_client.transports.shared_memory import SharedMemoryPool
+from lychee_client.types import Priority
 
-# Each thread may hold a large image, and more threads than cores decode no faster.
-MAX_WORKERS: Final = 4
 DEFAULT_CONCURRENCY: Final = 4
 ONCE: Final = RetryPolicy(0)
 DEFAULT_CACHE_BYTES: Final = 64 * 2**20  # of a client that was given no cache: 28,000 embeddings of 512 numbers
@@ -61,9 +60,7 @@ class BaseClient:
         self._calls = Calls(self._config, self._shared_memory, embedding_cache, self._answered_at)
         self._retry = RetryPolicy(self._config.max_retries)
         self._transport = connect(self._config, self._shared_memory) if transport is None else transport
-        threads = min(MAX_WORKERS, os.cpu_count() or 1)
-        self._owns_pool = executor is None
-        self._pool = executor or ThreadPoolExecutor(threads, thread_name_prefix="lychee-client")
+        self._workers = Workers(executor)
 
     @property
     def answered_at(self) -> Mapping[str, float]:
@@ -76,6 +73,7 @@ class BaseClient:
         timeout_s: float | None,
         request_id: str | None = None,
         retry: RetryPolicy | None = None,
+        priority: Priority = "interactive",
     ) -> Steps[T]:
         """Return the steps of one call; its deadline begins now.
 
@@ -91,9 +89,9 @@ class BaseClient:
         except LycheeError:
             call.close()  # it never begins
             raise
-        retry = retry or self._retry
-        answered_at = self._answered_at
-        driver = Driver(self._transport, self._config.url, self._pool, deadline, retry, request_id, answered_at)
+        jobs = self._workers.open_call(bulk=priority == "bulk")
+        retry, answered_at = retry or self._retry, self._answered_at
+        driver = Driver(self._transport, self._config.url, jobs, deadline, retry, request_id, answered_at)
         return driver.drive(call)
 
     def _release(self) -> None:
@@ -106,8 +104,7 @@ class BaseClient:
             self._transport.close()
         if self._shared_memory is not None:
             self._shared_memory.close()
-        if self._owns_pool:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._workers.shutdown()
 
 
 def check_concurrency(concurrency: int) -> None:

@@ -44,7 +44,8 @@ class LycheeClient(BaseClient):
             decoded, sent nor computed; of a cross-encoder, which reads a document together with its query, the scores
             of pairs. The default is a MemoryEmbeddingCache of 64 MiB; None keeps nothing. Golden pairs never use it.
         executor: The threads that decode and tokenize, for programs with threads of another kind (gevent), and for many
-            clients that share some; `close` leaves them running. With None the client has up to four of its own.
+            clients that share some; `close` leaves them running. With None the client has up to four of its own for
+            texts, and as many for images.
         tls: The certificates, for "grpcs" and "https". None takes those of the system.
         headers: The headers that every request carries, as gRPC metadata or HTTP headers.
         keepalive_s: Seconds without traffic after which gRPC sends a ping and HTTP closes a connection. None leaves it
@@ -317,7 +318,8 @@ class LycheeClient(BaseClient):
         return self._rank(self._calls.rerank(query, documents, options), options)
 
     def _rank(self, call: Coroutine[Any, Any, T], options: RerankOptions) -> T:
-        return wait_for_steps(self._drive(call, self._calls.timeout_s(options), options.get("request_id")))
+        timeout_s, priority = self._calls.timeout_s(options), options.get("priority", "interactive")
+        return wait_for_steps(self._drive(call, timeout_s, options.get("request_id"), priority))
 
     def _carry_out(self, call: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
         return wait_for_steps(self._drive(call, timeout_s))

@@ -8,8 +8,8 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
-from concurrent.futures import CancelledError, Executor, Future
+from collections.abc import Coroutine, Generator
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -24,6 +24,7 @@ from lychee_client._errors import (
 )
 from lychee_client._operations import Ask, Begin, Handle, Operation, Send, Sleep, Wait
 from lychee_client._retry import RetryPolicy
+from lychee_client._workers import CallJobs
 from lychee_client.transports.base import InferRequest, Request, Transport, TransportError
 
 PROBE_TIMEOUT_S: Final = 2.0
@@ -58,7 +59,7 @@ class Driver:
     Args:
         transport: Sends the requests.
         url: The server's URL, for messages.
-        pool: Runs the jobs.
+        jobs: Starts the jobs.
         deadline: The deadline of the whole call, retries included.
         retry: When to send a request again.
         request_id: The caller's own id. Requests get it with a number of theirs, and errors without an id get it alone.
@@ -70,7 +71,7 @@ class Driver:
         self,
         transport: Transport,
         url: str,
-        pool: Executor,
+        jobs: CallJobs,
         deadline: Deadline,
         retry: RetryPolicy,
         request_id: str | None = None,
@@ -78,7 +79,7 @@ class Driver:
     ) -> None:
         self._transport = transport
         self._url = url
-        self._pool = pool
+        self._call_jobs = jobs
         self._deadline = deadline
         self._retry = retry
         self._request_id = request_id
@@ -121,7 +122,7 @@ class Driver:
         if isinstance(operation, Ask):
             return (yield from self._send(operation.request, None))
         if isinstance(operation, Begin):
-            return self._begin(operation.job)
+            return self._begin(operation)
         if isinstance(operation, Sleep):
             self._deadline.remaining_s(operation.waiting_for)
             yield Pause(self._deadline.at_most(operation.duration_s))
@@ -165,9 +166,9 @@ class Driver:
         if all(other is not handle for other in self._in_flight):
             self._in_flight.append(handle)
 
-    def _begin(self, job_to_do: Callable[[], Any]) -> Handle[Any]:
+    def _begin(self, operation: Begin[Any]) -> Handle[Any]:
         try:
-            job = self._pool.submit(job_to_do)
+            job = self._call_jobs.begin(operation.job, operation.weigh)
         except RuntimeError as error:  # the pool was shut down
             raise ConnectionFailedError(CLOSED) from error
         self._jobs.add(job)

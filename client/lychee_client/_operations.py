@@ -65,9 +65,16 @@ class Ask(Operation[Handle[dict[str, Any]]]):
 
 @dataclass(frozen=True)
 class Begin(Operation[Handle[T]]):
-    """Start a job that would block (decoding, tokenizing, the disk) in a thread, and go on with a handle."""
+    """Start a job that would block (decoding, tokenizing, the disk) in a thread, and go on with a handle.
+
+    Attributes:
+        job: The work.
+        weigh: Returns how many bytes the job takes, where it decodes an image and so waits for its turn. None: the job
+            is a short one.
+    """
 
     job: Callable[[], T]
+    weigh: Callable[[], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,6 @@ async def ask(request: ControlRequest) -> dict[str, Any]:
     return await Wait(await Ask(request))
 
 
-async def in_thread(job: Callable[[], T]) -> T:
-    """Run a job in a thread, and return its result."""
-    return await Wait(await Begin(job))
+async def in_thread(job: Callable[[], T], weigh: Callable[[], int] | None = None) -> T:
+    """Run a job in a thread, and return its result; see Begin."""
+    return await Wait(await Begin(job, weigh))

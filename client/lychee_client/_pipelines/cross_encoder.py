@@ -177,7 +177,7 @@ class CrossEncoder:
         image = image_of(query)
         if image is None:
             return None
-        prepared = await in_thread(partial(image.prepare, self._image_spec))
+        prepared = await in_thread(partial(image.prepare, self._image_spec), partial(image.weigh, self._image_spec))
         if isinstance(self._image_spec, PatchSpec):
             _find_patch_bucket([prepared], self._image_spec)  # an image that is too large concerns the whole call
         return prepared
@@ -185,7 +185,9 @@ class CrossEncoder:
     async def _prepare_pair(
         self, frame: Frame, documents: Sequence[Input], index: int
     ) -> Handle[tuple[TokenizedText, PreparedImage | None]] | tuple[TokenizedText, PreparedImage | None]:
-        return await Begin(partial(self._read_document, frame, documents[index]))
+        image = image_of(documents[index])
+        weigh = None if image is None else partial(image.weigh, self._image_spec)
+        return await Begin(partial(self._read_document, frame, documents[index]), weigh)
 
     def _read_document(self, frame: Frame, document: Input) -> tuple[TokenizedText, PreparedImage | None]:
         """Prepare a document's image, then the prompt, which has as many tokens for it as it needs.

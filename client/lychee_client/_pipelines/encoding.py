@@ -68,7 +68,8 @@ class Encoding:
         if prepared is not None:
             await self._send_image(image, prepared)
         else:
-            self._query_image = await Begin(partial(image.prepare, self._encoder.image_spec))
+            spec = self._encoder.image_spec
+            self._query_image = await Begin(partial(image.prepare, spec), partial(image.weigh, spec))
 
     def add_query_text(self, text: TokenizedText) -> None:
         """Take the query's text."""
@@ -127,6 +128,7 @@ class Encoding:
             The job that the call must wait for before it ends; None where nothing is to be kept.
         """
         await self._batches.read()
+        self._images.clear()  # this object is part of a circle, and would keep the files until the next collection
         if self._encoder.cache is None:
             return None
         new = self._documents - self._found - self._stale
@@ -166,7 +168,8 @@ class Encoding:
 
     async def _begin_image(self, key: Key) -> Handle[PreparedImage] | PreparedImage:
         prepared = self._images[key].cached(self._encoder.image_spec) if self._encoder.cache is None else None
-        return prepared or (await Begin(partial(self._prepare, key)))
+        weigh = partial(self._images[key].weigh, self._encoder.image_spec)
+        return prepared or (await Begin(partial(self._prepare, key), weigh))
 
     def _prepare(self, key: Key) -> PreparedImage:
         image = self._images[key]

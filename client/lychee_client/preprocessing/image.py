@@ -18,6 +18,8 @@ import PIL.ImageOps
 
 from lychee_client._errors import InvalidInputError
 from lychee_client.manifest.image_spec import ImageSpec, PatchSpec
+from lychee_client.preprocessing.decoded_size import count_decoded_bytes
+from lychee_client.preprocessing.decoding_memory import decoding_memory
 from lychee_client.preprocessing.depth import WIDE_MODES, to_eight_bits
 from lychee_client.preprocessing.formats import explain, open_image
 from lychee_client.preprocessing.pixels import Pixels, Size, preprocess, target_size
@@ -132,6 +134,25 @@ class Image:
         """Return what an earlier `prepare` with the same spec made, or None."""
         return self._prepared if self._spec == spec else None
 
+    def weigh(self, spec: ImageSpec) -> int:
+        """Return how many bytes `prepare` takes at its peak, as far as the image's header tells; 0 if nothing is left.
+
+        Args:
+            spec: The manifest's image specification.
+
+        Raises:
+            InvalidInputError: `prepare` will refuse the image.
+        """
+        if self.cached(spec) is not None:
+            return 0
+        if isinstance(self._source, PIL.Image.Image):
+            return _count_bytes(self._source, spec)
+        with _open(_read_bytes(self._source), str(self._source)) as opened:
+            full_size = opened.size
+            if opened.format in _JPEG_FORMATS:
+                _decode_smaller(opened, spec)
+            return _count_bytes(opened, spec, full_size)
+
     def content_hash(self) -> bytes:
         """Return 32 bytes that only this content has: that of the file, undecoded, or the upright RGB pixels.
 
@@ -172,6 +193,10 @@ class Image:
 
 
 def _read(source: Path | bytes | PIL.Image.Image) -> bytes | PIL.Image.Image:
+    return source if isinstance(source, PIL.Image.Image) else _read_bytes(source)
+
+
+def _read_bytes(source: Path | bytes) -> bytes:
     return _read_file(source) if isinstance(source, Path) else source
 
 
@@ -180,7 +205,8 @@ def _hash_content(content: bytes | PIL.Image.Image) -> bytes:
         content_hash = hashlib.sha256(b"file:")
         content_hash.update(content)
         return content_hash.digest()
-    pixels, (width, height) = _decode_opened(content, "the image")
+    decoded, (width, height) = _decode_opened(content, "the image")
+    pixels = _to_rgb(decoded)
     content_hash = hashlib.sha256(b"%d x %d pixels:" % (width, height))
     content_hash.update(pixels.tobytes())
     return content_hash.digest()
@@ -188,7 +214,7 @@ def _hash_content(content: bytes | PIL.Image.Image) -> bytes:
 
 def _prepare(content: bytes | PIL.Image.Image, spec: ImageSpec, name: str) -> PreparedImage:
     image, size = _decode(content, spec, name)
-    pixel_values, resized_to = preprocess(image, spec, size)
+    pixel_values, resized_to = preprocess(image, spec, size, _to_rgb)
     if not isinstance(spec, PatchSpec):
         return PreparedImage(pixel_values, size, resized_to)
     width, height = (edge // spec.patch_size for edge in resized_to)
@@ -196,7 +222,7 @@ def _prepare(content: bytes | PIL.Image.Image, spec: ImageSpec, name: str) -> Pr
 
 
 def _decode(data: bytes | PIL.Image.Image, spec: ImageSpec, name: str = "the image") -> tuple[PIL.Image.Image, Size]:
-    """Return the first frame in mode RGB, upright, on white; and the original's width and height, upright.
+    """Return the first frame, upright, with 8 bits in the mode that it has; and the original's width and height, upright.
 
     Args:
         data: The content of a file, or an image that Pillow has opened.
@@ -205,16 +231,20 @@ def _decode(data: bytes | PIL.Image.Image, spec: ImageSpec, name: str = "the ima
     """
     if isinstance(data, PIL.Image.Image):
         return _decode_opened(data, name)
+    with _open(data, name) as opened:
+        return _decode_opened(opened, name, spec)
+
+
+def _open(data: bytes, name: str) -> PIL.Image.Image:
+    """Read the header of a file's content."""
     if len(data) > MAX_SIZE_BYTES:
         raise InvalidInputError(f"{name} has {len(data)} bytes, the limit is {MAX_SIZE_BYTES}; shrink the image")
     try:
-        opened = open_image(data)
+        return open_image(data)
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         raise InvalidInputError(f"{name} has more than the {MAX_PIXELS} pixels allowed; shrink it") from error
     except Exception as error:  # Pillow's readers raise whatever damaged bytes make them stumble over
         raise InvalidInputError(f"{name} ({len(data)} bytes) is not a readable image: {explain(data)}") from error
-    with opened:
-        return _decode_opened(opened, name, spec)
 
 
 def _read_file(path: Path) -> bytes:
@@ -242,9 +272,14 @@ def _decode_opened(image: PIL.Image.Image, name: str, spec: ImageSpec | None = N
     try:
         if spec is not None and image.format in _JPEG_FORMATS:
             _decode_smaller(image, spec)
+        if spec is not None:
+            decoding_memory().check(_count_bytes(image, spec, (width, height)), name)
         image.load()
         turned = _is_turned(image)
-        return _to_rgb(_upright(image), name), (height, width) if turned else (width, height)
+        upright = _upright(image)
+        if upright.mode in WIDE_MODES:
+            upright = to_eight_bits(upright, name)
+        return upright, (height, width) if turned else (width, height)
     except InvalidInputError:
         raise
     except Exception as error:  # see above
@@ -259,25 +294,38 @@ def _decode_smaller(image: PIL.Image.Image, spec: ImageSpec) -> None:
     image.draft(None, (JPEG_OVERSAMPLING * wanted[0], JPEG_OVERSAMPLING * wanted[1]))
 
 
+def _count_bytes(image: PIL.Image.Image, spec: ImageSpec, full_size: Size | None = None) -> int:
+    """Return what decoding and resizing takes at its peak; see count_decoded_bytes."""
+    size = full_size or image.size
+    # Pillow would decode a PNG to find metadata behind its pixels.
+    orientation = 1 if image.format == "PNG" and "exif" not in image.info else _orientation(image)
+    target = target_size(size[::-1] if orientation in _TURNED else size, spec)
+    return count_decoded_bytes(image, size, target, turned=orientation != 1)
+
+
 def _is_turned(image: PIL.Image.Image) -> bool:
     """Say whether the camera's width and height change places when the image is turned upright."""
+    return _orientation(image) in _TURNED
+
+
+def _orientation(image: PIL.Image.Image) -> int:
     try:
-        return image.getexif().get(PIL.ExifTags.Base.Orientation) in _TURNED
+        return int(image.getexif().get(PIL.ExifTags.Base.Orientation, 1))
     except Exception:  # damaged metadata does not make the pixels unusable
-        return False
+        return 1
 
 
 def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    if _orientation(image) == 1:
+        return image  # without a copy
     try:
         return PIL.ImageOps.exif_transpose(image)
-    except Exception:  # see _is_turned
+    except Exception:  # see _orientation
         return image
 
 
-def _to_rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
-    """Convert any mode to RGB: transparency on white, more than 8 bits scaled to 8."""
-    if image.mode in WIDE_MODES:
-        image = to_eight_bits(image, name)
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Convert any mode of 8 bits to RGB, transparency on white."""
     if image.has_transparency_data:
         with_alpha = image.convert("RGBA")
         white = PIL.Image.new("RGBA", with_alpha.size, "white")

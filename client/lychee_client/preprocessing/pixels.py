@@ -6,7 +6,7 @@ The resizing is Pillow's, as the reference's is, on the same pixels to the same 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ from lychee_client._errors import InvalidInputError
 from lychee_client.manifest.image_spec import CropSpec, ImageSpec, PatchSpec, StretchSpec
 
 MAX_CROP_ASPECT_RATIO: Final = 4
+STRIP_PIXELS: Final = 2**20  # are converted at once
 # transformers 5.23.0, image_processing_pil_qwen2_vl.py, smart_resize: it raises a ValueError beyond.
 MAX_PATCH_ASPECT_RATIO: Final = 200
 _RESAMPLING: Final[Mapping[str, PIL.Image.Resampling]] = {
@@ -50,13 +51,19 @@ def target_size(size: Size, spec: ImageSpec) -> Size:
     return resized_width, resized_height
 
 
-def preprocess(image: PIL.Image.Image, spec: ImageSpec, size: Size | None = None) -> tuple[Pixels, Size]:
+def preprocess(
+    image: PIL.Image.Image,
+    spec: ImageSpec,
+    size: Size | None = None,
+    to_rgb: Callable[[PIL.Image.Image], PIL.Image.Image] = lambda image: image,
+) -> tuple[Pixels, Size]:
     """Resize an image and lay out its pixels as the model wants them.
 
     Args:
-        image: The decoded image, in mode RGB.
+        image: The decoded image.
         spec: The manifest's image specification.
         size: The width and height of the original, where the image was decoded smaller. None takes the image's own.
+        to_rgb: Converts the image, or a part of it, to mode RGB, each pixel for itself.
 
     Returns:
         uint8, C-contiguous: (3, height, width), or (num_patches, 3 * patch_size**2) for a PatchSpec; and width and
@@ -67,14 +74,37 @@ def preprocess(image: PIL.Image.Image, spec: ImageSpec, size: Size | None = None
     """
     resized_to = target_size(size or image.size, spec)
     if isinstance(spec, CropSpec):
-        return _crop(image, spec, resized_to), resized_to
-    resized = np.asarray(image.resize(resized_to, _RESAMPLING[spec.resample]))  # (height, width, 3)
+        return _crop(image, spec, resized_to, to_rgb), resized_to
+    resized = np.asarray(resize(image, resized_to, spec.resample, to_rgb))  # (height, width, 3)
     if isinstance(spec, StretchSpec):
         return _channels_first(resized), resized_to
     return patchify(resized, spec), resized_to
 
 
-def _crop(image: PIL.Image.Image, spec: CropSpec, resized_to: Size) -> Pixels:
+def resize(
+    image: PIL.Image.Image,
+    size: Size,
+    resample: str,
+    to_rgb: Callable[[PIL.Image.Image], PIL.Image.Image] = lambda image: image,
+) -> PIL.Image.Image:
+    """Return `to_rgb(image).resize(size)` to the bit, and convert a large image only a few rows at a time.
+
+    Pillow itself resizes in width first and rounds in between, so the rows of that step do not depend on each other.
+    """
+    resampling = _RESAMPLING[resample]
+    rows = max(1, STRIP_PIXELS // image.width)
+    if rows >= image.height:
+        return to_rgb(image).resize(size, resampling)
+    narrow = PIL.Image.new("RGB", (size[0], image.height))
+    for top in range(0, image.height, rows):
+        strip = to_rgb(image.crop((0, top, image.width, min(top + rows, image.height))))
+        narrow.paste(strip.resize((size[0], strip.height), resampling), (0, top))
+    return narrow.resize(size, resampling)
+
+
+def _crop(
+    image: PIL.Image.Image, spec: CropSpec, resized_to: Size, to_rgb: Callable[[PIL.Image.Image], PIL.Image.Image]
+) -> Pixels:
     """Resize the shortest edge and crop the centre.
 
     Equal to transformers' CLIPImageProcessorPil with rescaling and normalization off, up to an aspect ratio of 4.
@@ -86,7 +116,7 @@ def _crop(image: PIL.Image.Image, spec: CropSpec, resized_to: Size) -> Pixels:
     """
     longest = MAX_CROP_ASPECT_RATIO * min(image.size)
     image = _crop_centre(image, min(image.width, longest), min(image.height, longest))
-    resized = image.resize(resized_to, _RESAMPLING[spec.resample])
+    resized = resize(image, resized_to, spec.resample, to_rgb)
     return _channels_first(np.asarray(_crop_centre(resized, spec.width, spec.height)))
 
 

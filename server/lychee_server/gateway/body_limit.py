@@ -14,7 +14,11 @@ from lychee_server.defaults import MIB
 from lychee_server.gateway.metrics import Metrics
 from lychee_server.gateway.refusals import header, refuse
 
-BODIES_IN_MEMORY: Final = 8  # so many of the largest size; smaller ones in proportion
+# So many of the largest size; smaller ones in proportion. A body lies in memory about three times while it is answered
+# (as it came, parsed, and its images decoded from base64), and once more in an answer that returns the documents.
+BODIES_IN_MEMORY: Final = 2
+SMALL_BYTES: Final = MIB  # bodies up to this size have a share that larger ones cannot fill
+SMALL_SHARE_BYTES: Final = 64 * MIB
 BODY_TIMEOUT_S: Final = 60.0
 DISCARD_TIMEOUT_S: Final = 2.0
 RETRY_AFTER_S: Final = 1
@@ -69,7 +73,8 @@ class BodyLimit:
         """Return the status for a body of this size that adds so much to what lies in memory, or None."""
         if size > self._max_bytes:
             return 413
-        return 429 if self._in_memory + added > BODIES_IN_MEMORY * self._max_bytes else None
+        share = SMALL_SHARE_BYTES if size <= SMALL_BYTES else 0
+        return 429 if self._in_memory + added > BODIES_IN_MEMORY * self._max_bytes + share else None
 
     def take(self, size: int) -> None:
         """Count bytes that lie in memory now."""

@@ -1,7 +1,7 @@
 """The edge of the gateway: everything that happens to a request before a route and after it.
 
-From the outside in: request id, log and counts, honesty, drain, API key, size of the body. All of it is plain ASGI, so
-answers stream and a cancelled request is cancelled all the way down.
+From the outside in: pieces of large answers, request id, log and counts, honesty, drain, API key, size of the body. All
+of it is plain ASGI, so answers stream and a cancelled request is cancelled all the way down.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lychee_server.gateway.access_log import AccessLog, RequestIds
+from lychee_server.gateway.answer_pieces import AnswerPieces
 from lychee_server.gateway.body_limit import BodyLimit
 from lychee_server.gateway.draining import Drain, DrainMiddleware
 from lychee_server.gateway.keys import ApiKeys
@@ -44,6 +45,7 @@ def install_middleware(app: FastAPI, settings: GatewaySettings, metrics: Metrics
     )
     app.add_middleware(AccessLog, metrics=metrics, content=settings.log_content)
     app.add_middleware(RequestIds)
+    app.add_middleware(AnswerPieces)
 
 
 class KeyCheck:

@@ -21,6 +21,7 @@ from lychee_server.gateway.call_options import check_model, make_options
 from lychee_server.gateway.documents import DocumentReader, Fetcher
 from lychee_server.gateway.errors import RequestValueError
 from lychee_server.gateway.image_urls import ImageFetcher
+from lychee_server.gateway.json_body import JsonRoute, render_json
 from lychee_server.gateway.request_ids import current_request_id
 from lychee_server.gateway.schemas import (
     RERANK_EXAMPLES,
@@ -80,7 +81,7 @@ def _make_refusal(methods: Set[str]) -> Callable[[Request], Awaitable[Response]]
 
 
 def _make_call_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
-    router = APIRouter(tags=["rerank"], responses=_ERRORS)
+    router = APIRouter(tags=["rerank"], responses=_ERRORS, route_class=JsonRoute)
     settings = service.settings
     reader = DocumentReader(fetcher, settings.max_request_mb * MIB)
 
@@ -237,4 +238,4 @@ async def _model_id(service: Service, answer: ServiceAnswer) -> str:
 
 
 def _send(body: Any, status: int = 200) -> Response:
-    return Response(body.model_dump_json(exclude_none=True), status, media_type="application/json")
+    return Response(render_json(body), status, media_type="application/json")

@@ -15,20 +15,22 @@ import uvicorn
 from fastapi import FastAPI
 
 from lychee_server.gateway.app import create_app
+from lychee_server.gateway.connections import GuardedProtocol, cut_off_slow
 from lychee_server.gateway.draining import Drain
 from lychee_server.gateway.logs import configure_logging
 from lychee_server.gateway.process import LISTENER_VARIABLE
+from lychee_server.gateway.process_limits import give_back_large_blocks, raise_file_limit, yield_to_model_server
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
 from lychee_server.processes import BACKLOG, listen
 
-MAX_CONNECTIONS: Final = 1000
 KEEP_ALIVE_S: Final = 75  # longer than the idle time of common proxies
 PROXIES_VARIABLE: Final = "FORWARDED_ALLOW_IPS"  # uvicorn's: whose X-Forwarded-For is believed
 LOOPBACK: Final = "127.0.0.1,::1"
 CLOSING_S: Final = 1  # for connections, after the calls have ended or were given up
 LAST_REQUESTS_S: Final = 0.2  # of connections that were accepted last
 EXIT_OK: Final = 0
+TICKS_PER_LOOK: Final = 10  # uvicorn ticks every 0.1 s
 
 _logger = logging.getLogger(__name__)
 
@@ -67,13 +69,16 @@ class _Server(uvicorn.Server):
             server_header=False,
             root_path=settings.root_path,
             forwarded_allow_ips=os.environ.get(PROXIES_VARIABLE, LOOPBACK),
-            limit_concurrency=MAX_CONNECTIONS,
+            http=GuardedProtocol,
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=CLOSING_S,
         )
         super().__init__(config)
         self._drain_timeout_s = settings.drain_timeout_s
+        GuardedProtocol.max_connections = raise_file_limit()
+        give_back_large_blocks()
+        yield_to_model_server()
         self._drain: Drain = app.state.drain
         self._service: Service = app.state.service
         self._listener = listener
@@ -86,6 +91,12 @@ class _Server(uvicorn.Server):
         host, port = self._listener.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         _logger.info("listening", extra={"fields": {"url": url, "port": port}})
+
+    async def on_tick(self, counter: int) -> bool:
+        """See uvicorn."""
+        if counter % TICKS_PER_LOOK == 0 and self._loop is not None:
+            cut_off_slow(self.server_state.connections, self._loop.time(), self._service.metrics.reject)
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """See uvicorn."""

@@ -8,8 +8,11 @@ from typing import Final
 
 import PIL.Image
 import PIL.ImageOps
+from lychee_client.preprocessing.decoded_size import count_decoded_bytes
+from lychee_client.preprocessing.decoding_memory import decoding_memory
 from lychee_client.preprocessing.depth import WIDE_MODES, to_eight_bits
 from lychee_client.preprocessing.formats import open_image
+from lychee_client.preprocessing.pixels import resize
 
 EDGE: Final = 160  # pixels; shown at half of it, sharp on dense screens
 MAX_PIXELS: Final = 64_000_000
@@ -26,16 +29,28 @@ def make_thumbnail(data: bytes) -> str | None:
         with open_image(data) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 return None
+            full_size = opened.size
             opened.draft("RGB", (2 * EDGE, 2 * EDGE))
-            image = PIL.ImageOps.exif_transpose(opened)
-            if image.mode in WIDE_MODES:
-                image = to_eight_bits(image, "the image")
-            image.thumbnail((EDGE, EDGE))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
+            memory = decoding_memory()
+            size_bytes = count_decoded_bytes(opened, full_size, (EDGE, EDGE), turned=False)
+            memory.check(size_bytes, "the image")
+            with memory.hold(size_bytes):
+                PIL.ImageOps.exif_transpose(opened, in_place=True)
+                deep = opened.mode in WIDE_MODES
+                upright = to_eight_bits(opened, "the image") if deep else opened
+                scale = min(1.0, EDGE / max(upright.size))
+                size = max(1, round(upright.width * scale)), max(1, round(upright.height * scale))
+                image = resize(upright, size, "bicubic", _to_rgb)
             out = io.BytesIO()
-            image.convert("RGB").save(out, "JPEG", quality=QUALITY)
+            image.save(out, "JPEG", quality=QUALITY)
     except Exception:  # Pillow's readers raise whatever damaged bytes make them stumble over
         return None
     return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
+
+
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Convert an image, or some of its rows, to RGB on white."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")

@@ -17,6 +17,7 @@ from lychee_client._deadline import Deadline
 from lychee_client._driver import Driver, Pause, Steps, WaitFor
 from lychee_client._operations import Begin, Handle, Send, Sleep, Wait, in_thread
 from lychee_client._retry import RetryPolicy
+from lychee_client._workers import Workers
 from lychee_client.transports.base import InferRequest, InferResponse, Request, TransportError
 
 REQUEST = InferRequest("model", {"input_ids": np.zeros((2, 1), np.int64)}, ())
@@ -65,7 +66,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def make_driver(transport: Transport, pool: ThreadPoolExecutor, timeout_s: float | None = 10) -> Driver:
-    return Driver(transport, "localhost:1", pool, Deadline(timeout_s), RetryPolicy(0))
+    return Driver(transport, "localhost:1", Workers(pool).open_call(), Deadline(timeout_s), RetryPolicy(0))
 
 
 def test_rows_in_flight_are_bounded_and_errors_wait_for_the_plan(carry_out: CarryOut, pool: ThreadPoolExecutor) -> None:
@@ -263,7 +264,7 @@ def test_request_that_was_sent_again_is_cancelled_too(pool: ThreadPoolExecutor) 
         await Wait(first)
 
     retry = RetryPolicy(1, lambda low, high: 0.0)
-    steps = Driver(transport, "localhost:1", pool, Deadline(10), retry).drive(call())
+    steps = Driver(transport, "localhost:1", Workers(pool).open_call(), Deadline(10), retry).drive(call())
     assert next(steps).future is transport.futures[0]
     assert steps.throw(transport.futures[0].exception()) == Pause(0.0)
     assert next(steps).future is transport.futures[2]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import io
 import logging
+import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -436,7 +438,7 @@ def test_pixels_do_not_pile_up(monkeypatch: pytest.MonkeyPatch, priority: Priori
         return replace(prepared, pixel_values=pixels)
 
     monkeypatch.setattr(image_module, "_prepare", count)
-    monkeypatch.setattr("lychee_client._base_client.MAX_WORKERS", 1)
+    monkeypatch.setattr("lychee_client._workers.MAX_WORKERS", 1)
     images = [Image.from_bytes(png((number, 0, 7))) for number in range(200)]
     response = ask(Cache(), ForgetfulTransport(), "q", images, priority=priority)
     assert (len(response.results), len(most)) == (200, 200)
@@ -486,3 +488,15 @@ def test_call_with_nothing_to_rank_asks_nothing() -> None:
     cache, transport = Cache(), FakeTransport()
     assert ask(cache, transport, "q", ["", " "]).embedding_cache == CacheUse(0, 0)
     assert (cache.calls, requests_to(transport, *ENCODERS)) == ([], [])
+
+
+def test_a_finished_call_keeps_no_file_until_the_next_collection() -> None:
+    data = png((200, 30, 30))
+    gc.disable()
+    try:
+        with LycheeClient(transport=FakeTransport(), embedding_cache=Cache()) as client:
+            before = sys.getrefcount(data)
+            assert client.rerank("red", [Image.from_bytes(data)]).errors == ()
+            assert sys.getrefcount(data) == before
+    finally:
+        gc.enable()

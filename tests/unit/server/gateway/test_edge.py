@@ -426,8 +426,34 @@ def test_a_body_that_never_ends_is_given_up(metrics: Metrics, monkeypatch: pytes
     assert "took longer than 0.05 s" in response.json()["message"]
 
 
+def test_large_bodies_leave_room_for_small_ones(metrics: Metrics) -> None:
+    app = make_app(metrics, max_request_mb=2)
+
+    async def test() -> None:
+        go_on, arrived = asyncio.Event(), asyncio.Event()
+
+        async def held() -> AsyncIterator[bytes]:
+            yield b"x" * (2 * MIB)
+            arrived.set()
+            await go_on.wait()
+
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            tasks = []
+            for _ in range(body_limit.BODIES_IN_MEMORY):
+                arrived.clear()
+                tasks.append(asyncio.create_task(client.post("/upload", content=held())))
+                await arrived.wait()
+            assert (await client.post("/upload", content=b"x" * (MIB + 1))).status_code == 429
+            assert (await client.post("/upload", content=b"x" * MIB)).status_code == 200
+            go_on.set()
+            assert [(await task).status_code for task in tasks] == [200] * body_limit.BODIES_IN_MEMORY
+
+    asyncio.run(test())
+
+
 def test_all_bodies_together_are_limited(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body_limit, "BODIES_IN_MEMORY", 2)
+    monkeypatch.setattr(body_limit, "SMALL_SHARE_BYTES", 0)
     app = make_app(metrics, max_request_mb=1)
 
     async def test() -> None:
