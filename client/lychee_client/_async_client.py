@@ -198,7 +198,7 @@ class AsyncLycheeClient(BaseClient):
 
     async def _rank(self, call: Coroutine[Any, Any, T], options: RerankOptions) -> T:
         timeout_s, priority = self._calls.timeout_s(options), options.get("priority", "interactive")
-        return await await_steps(self._drive(call, timeout_s, options.get("request_id"), priority))
+        return await await_steps(self._drive(call, timeout_s, options.get("request_id"), priority=priority))
 
     async def _carry_out(self, call: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
         return await await_steps(self._drive(call, timeout_s))

@@ -319,7 +319,7 @@ class LycheeClient(BaseClient):
 
     def _rank(self, call: Coroutine[Any, Any, T], options: RerankOptions) -> T:
         timeout_s, priority = self._calls.timeout_s(options), options.get("priority", "interactive")
-        return wait_for_steps(self._drive(call, timeout_s, options.get("request_id"), priority))
+        return wait_for_steps(self._drive(call, timeout_s, options.get("request_id"), priority=priority))
 
     def _carry_out(self, call: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
         return wait_for_steps(self._drive(call, timeout_s))

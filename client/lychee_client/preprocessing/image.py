@@ -222,7 +222,7 @@ def _prepare(content: bytes | PIL.Image.Image, spec: ImageSpec, name: str) -> Pr
 
 
 def _decode(data: bytes | PIL.Image.Image, spec: ImageSpec, name: str = "the image") -> tuple[PIL.Image.Image, Size]:
-    """Return the first frame, upright, with 8 bits in the mode that it has; and the original's width and height, upright.
+    """Return the first frame, upright, in its mode with 8 bits; and the original's width and height, upright.
 
     Args:
         data: The content of a file, or an image that Pillow has opened.
