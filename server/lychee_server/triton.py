@@ -176,7 +176,7 @@ class TritonServer:
 
     def start_again(self) -> None:
         """Kill what is left of it, and start the same once more: same ports, same options, same choice of execution."""
-        self.kill()
+        self.stop(timeout_s=0)
         self._launch(append=True)
 
     def _launch(self, *, append: bool) -> None:
@@ -293,10 +293,6 @@ class TritonServer:
                 self._process.kill()
             self._process.wait()
         return report
-
-    def kill(self) -> None:
-        """End Triton and its stubs at once, whatever they do."""
-        self.stop(timeout_s=0)
 
     def poll(self) -> int | None:
         """Return Triton's exit code if it has ended, negative for a signal."""

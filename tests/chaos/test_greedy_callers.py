@@ -23,9 +23,10 @@ from lychee_client import Image
 from lychee_client.manifest.image_spec import ImageSpec
 from lychee_client.preprocessing.image import PreparedImage
 from lychee_server.gateway.app import create_app
-from lychee_server.gateway.server import _listen, _Server
+from lychee_server.gateway.server import _Server
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
+from lychee_server.processes import listen
 
 TIMEOUT_S = 60
 HALF_OPEN = 1100
@@ -128,7 +129,7 @@ def test_probes_and_calls_get_in_beside_more_half_open_connections_than_fit(app:
     """Only file descriptors bound what is open here: twice as many as the connections, for both ends."""
 
     async def work() -> None:
-        with _listen("127.0.0.1", 0) as listener:
+        with listen("127.0.0.1", 0) as listener:
             server = _Server(app, SETTINGS, listener)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             port = listener.getsockname()[1]

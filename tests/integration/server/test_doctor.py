@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from lychee_server import ServerStartError, TritonServer, state, triton
 from lychee_server.config_lint import lint_repository
-from lychee_server.processes import stop_processes
+from lychee_server.supervision import stop_everything
 from onnx import TensorProto, helper
 
 pytestmark = pytest.mark.triton
@@ -42,9 +43,7 @@ MODELS = {
 @pytest.fixture(autouse=True)
 def _stop_whatever_is_left(own_state: None) -> Iterator[None]:
     yield
-    known = state.read_state()
-    if known is not None:
-        stop_processes(known.marker, timeout_s=5)
+    stop_everything(state.read_state())
 
 
 @pytest.fixture
@@ -92,7 +91,9 @@ def test_the_doctor_follows_a_server_through_its_life(exported: Path) -> None:
     assert (code, outdated["repository"]["verdict"]) == (1, "failed")
     assert "still runs an older export" in outdated["repository"]["seen"]
 
-    os.kill(known.pid, signal.SIGKILL)
+    assert known.supervisor is not None
+    for pid in (psutil.Process(known.supervisor.pid).ppid(), known.supervisor.pid):  # nobody is left to sweep up
+        os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + WAIT_S
     while known.is_running():
         assert time.monotonic() < deadline, "it did not end in time"

@@ -125,10 +125,20 @@ def test_a_taken_port_is_found_before_the_start(tiny_repository: Path, server: T
     assert second.pid is None
 
 
-def test_stop_cleans_up_after_a_killed_server(tiny_repository: Path) -> None:
+def test_the_stubs_of_a_killed_server_end_and_leave_no_shared_memory(tiny_repository: Path) -> None:
+    with make_server(tiny_repository) as server:
+        assert server.pid is not None
+        assert leftovers(server.marker) != []
+        os.kill(server.pid, signal.SIGKILL)
+        wait_for(lambda: leftovers(server.marker) == [])
+
+
+def test_stop_cleans_up_after_a_killed_server_whose_stubs_stand_still(tiny_repository: Path) -> None:
     with make_server(tiny_repository) as server:
         stubs = [process for process in find_processes(server.marker) if not is_server(process)]
         assert server.pid is not None
+        for stub in stubs:
+            stub.suspend()
         os.kill(server.pid, signal.SIGKILL)
         report = server.stop()
     assert {stub.pid for stub in stubs} <= {*report.ended, *report.killed}
