@@ -83,7 +83,7 @@ def test_a_text_is_answered_while_all_decoding_stands_still(
 ) -> None:
     async def work() -> None:
         transport = httpx.ASGITransport(app)
-        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://g") as ask:
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as ask:
             body = image_call(list(range(50, 62)), priority=priority)
             greedy = [asyncio.create_task(ask.post("/v1/rerank", json=body)) for _ in range(3)]
             await asyncio.to_thread(standstill.begun.acquire, timeout=TIMEOUT_S)
@@ -113,7 +113,7 @@ def test_a_small_image_passes_large_ones(app: FastAPI, monkeypatch: pytest.Monke
 
     async def work() -> None:
         transport = httpx.ASGITransport(app)
-        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://g") as ask:
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as ask:
             greedy = asyncio.create_task(ask.post("/v1/rerank", json=image_call([large] * 3)))
             await asyncio.to_thread(begun.wait, TIMEOUT_S)
             answer = await ask.post("/v1/rerank", json=image_call([small]))
