@@ -45,20 +45,34 @@ def app() -> FastAPI:
     return create_app(SETTINGS, service=Service(SETTINGS, transport=FakeTransport()))
 
 
+async def until_ready(app: FastAPI) -> None:
+    """Wait until the gateway has proved its models, which takes images too."""
+    async with asyncio.timeout(TIMEOUT_S):
+        while app.state.service.health.state != "ready":
+            await asyncio.sleep(0.05)
+
+
 class Standstill:
-    """Decoding that does not go on until it is let."""
+    """Decoding that does not go on until it is let, from when the gateway is ready."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.go_on = threading.Event()
+        self.is_on = False
         self.begun = threading.Semaphore(0)
         prepare = Image.prepare
 
         def stand_still(image: Image, spec: ImageSpec, *, keep: bool = True) -> PreparedImage:
-            self.begun.release()
-            assert self.go_on.wait(4 * TIMEOUT_S)
+            if self.is_on:
+                self.begun.release()
+                assert self.go_on.wait(4 * TIMEOUT_S)
             return prepare(image, spec, keep=keep)
 
         monkeypatch.setattr(Image, "prepare", stand_still)
+
+    async def begin(self, app: FastAPI) -> None:
+        """Stand still once the gateway is ready."""
+        await until_ready(app)
+        self.is_on = True
 
 
 @pytest.fixture
@@ -82,8 +96,9 @@ def test_a_text_is_answered_while_all_decoding_stands_still(
     app: FastAPI, standstill: Standstill, priority: str
 ) -> None:
     async def work() -> None:
-        transport = httpx.ASGITransport(app)
-        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as ask:
+        asking = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
+        async with app.router.lifespan_context(app), asking as ask:
+            await standstill.begin(app)
             body = image_call(list(range(50, 62)), priority=priority)
             greedy = [asyncio.create_task(ask.post("/v1/rerank", json=body)) for _ in range(3)]
             await asyncio.to_thread(standstill.begun.acquire, timeout=TIMEOUT_S)
@@ -112,8 +127,9 @@ def test_a_small_image_passes_large_ones(app: FastAPI, monkeypatch: pytest.Monke
     monkeypatch.setattr(Image, "prepare", stand_still_if_large)
 
     async def work() -> None:
-        transport = httpx.ASGITransport(app)
-        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as ask:
+        asking = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
+        async with app.router.lifespan_context(app), asking as ask:
+            await until_ready(app)
             greedy = asyncio.create_task(ask.post("/v1/rerank", json=image_call([large] * 3)))
             await asyncio.to_thread(begun.wait, TIMEOUT_S)
             answer = await ask.post("/v1/rerank", json=image_call([small]))
