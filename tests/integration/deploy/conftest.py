@@ -68,7 +68,6 @@ def translate_gateway(services: dict[str, Any], server: TritonServer) -> Gateway
     given = {name: value for name, value in service["environment"].items() if value is not None}
     replaced = {
         "triton:8001": server.grpc_url,
-        "http://triton:8002/metrics": server.metrics_url,
         "0.0.0.0": HOST,
         "7860": str(port),
     }
