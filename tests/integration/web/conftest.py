@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import lychee_server.web.page  # noqa: F401  # here: the gateway would in a thread, while pytest parses; see LatePage
 import pytest
 import uvicorn
 from lychee_server import TritonServer

@@ -75,11 +75,8 @@ def make_page(content: str) -> FastAPI:
 def test_whoever_comes_before_the_page_is_there_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
 
-    def build(page: LatePage) -> FastAPI:
-        go_on.wait()
-        return make_page("the page")
-
-    monkeypatch.setattr(LatePage, "_build_page", build)
+    monkeypatch.setattr(LatePage, "_import_page", go_on.wait)
+    monkeypatch.setattr(LatePage, "_build_page", lambda page: make_page("the page"))
     settings = GatewaySettings()
     with TestClient(
         create_app(settings, service=Service(settings, transport=FakeTransport())), base_url=HOST
