@@ -51,7 +51,8 @@ class Workers:
     has had the least so far, by the size of its decoded images. At most all threads but one hold a large image.
 
     Args:
-        executor: Runs all jobs in place of threads of its own, and stays open.
+        executor: Runs all jobs in the order in which they come, in place of threads of its own, and stays open. Nothing
+            submits to it from its own threads: gevent's would wait for ever.
         memory: Bounds what images take while they are decoded; None: what the process shares.
     """
 
@@ -61,7 +62,7 @@ class Workers:
         self._memory = memory or decoding_memory()
         self._owned = executor is None
         self._short = executor or ThreadPoolExecutor(threads, "lychee-client")
-        self._decoding = executor or ThreadPoolExecutor(width, "lychee-decode", initializer=_yield_to_others)
+        self._decoding = ThreadPoolExecutor(width, "lychee-decode", initializer=_yield_to_others)
         self._max_large = width - 1
         self._large = 0
         self._lock = threading.Lock()
@@ -179,7 +180,7 @@ class CallJobs:
         Raises:
             RuntimeError: The workers, or the caller's executor, are shut down.
         """
-        if weigh is None:
+        if weigh is None or not self._workers._owned:
             return self._workers._submit(job)
         future: Future[T] = Future()
         self._workers._enqueue(self._queue, _Decoding(future, job, weigh))

@@ -176,7 +176,7 @@ def test_command_ranks_files_as_json(server: TritonServer, photos: Path, tmp_pat
     finished = run_lychee("rerank", "--query", "一只猫", "--url", server.grpc_url, "--json", *files)
     assert finished.returncode == 0, finished.stderr
     answer = json.loads(finished.stdout)
-    assert set(answer) == {"results", "errors", "timings", "model", "instruction", "warnings"}
+    assert set(answer) == {"results", "errors", "timings", "model", "instruction", "warnings", "query"}
     best = answer["results"][0]
     assert {key: best[key] for key in ("index", "source", "modality", "decision")} == {
         "index": 1,

@@ -96,7 +96,8 @@ def test_bulk_images_yield_and_still_get_turns() -> None:
     order: list[str] = []
     go = threading.Event()
     with ThreadPoolExecutor(1) as executor:
-        workers = Workers(executor, DecodingMemory(LIMIT_BYTES))
+        workers = Workers(memory=DecodingMemory(LIMIT_BYTES))
+        workers._decoding = executor
         executor.submit(go.wait, TIMEOUT_S)
         bulk, interactive = workers.open_call(bulk=True), workers.open_call()
         futures = [begin(bulk, lambda: order.append("bulk")) for _ in range(4)]
@@ -114,7 +115,8 @@ def test_nobody_saves_turns_up() -> None:
     order: list[str] = []
     go = threading.Event()
     with ThreadPoolExecutor(1) as executor:
-        workers = Workers(executor, DecodingMemory(LIMIT_BYTES))
+        workers = Workers(memory=DecodingMemory(LIMIT_BYTES))
+        workers._decoding = executor
         old = workers.open_call()
         for _ in range(10):
             begin(old, lambda: None).result(TIMEOUT_S)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from lychee_server import defaults
 from lychee_server.errors import FolderError
-from lychee_server.state import lock_state
+from lychee_server.state import claim
 
 
 def test_a_cache_folder_that_can_be_written_is_made_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,11 +37,8 @@ def test_a_state_folder_that_cannot_be_made_is_named_with_what_to_do(
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("LYCHEE_STATE_DIR", str(tmp_path / "file" / "state"))
-    with (
-        pytest.raises(FolderError, match=r"state cannot be written \(Not a directory\).*LYCHEE_STATE_DIR"),
-        lock_state(),
-    ):
-        pass
+    with pytest.raises(FolderError, match=r"state cannot be written \(Not a directory\).*LYCHEE_STATE_DIR"):
+        claim()
 
 
 def test_a_full_disk_is_noticed_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +47,6 @@ def test_a_full_disk_is_noticed_before_anything_starts(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
     monkeypatch.setattr(defaults.tempfile, "gettempdir", lambda: str(tmp_path))
-    for use in (defaults.usable_cache_dir, lock_state().__enter__):
+    for use in (defaults.usable_cache_dir, claim):
         with pytest.raises(FolderError, match=r"No space left on device.* MiB free"):
             use()

@@ -438,7 +438,7 @@ def test_large_bodies_leave_room_for_small_ones(metrics: Metrics) -> None:
             await go_on.wait()
 
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             tasks = []
             for _ in range(body_limit.BODIES_IN_MEMORY):
                 arrived.clear()
