@@ -64,13 +64,13 @@ class KeepAliveCaller(threading.Thread):
 
     Attributes:
         statuses: Of its answers.
-        lost: Why calls that it had sent got no answer.
+        lost: Why calls that it had sent on connections with an answer got none.
     """
 
     def __init__(self, port: int) -> None:
         super().__init__()
         self.statuses: list[int] = []
-        self.lost: list[Exception] = []
+        self.lost: list[str] = []
         self._port = port
 
     def run(self) -> None:
@@ -85,6 +85,7 @@ class KeepAliveCaller(threading.Thread):
                 self._call(connection)
 
     def _call(self, connection: http.client.HTTPConnection) -> None:
+        answered = False  # the system takes new connections for a listener that is about to close
         while connection.sock is not None:  # http.client closes it where the answer says so
             body = json.dumps({"query": "cat", "documents": [f"{next(NUMBERS)} cats"]})
             try:
@@ -92,8 +93,9 @@ class KeepAliveCaller(threading.Thread):
                 response = connection.getresponse()
                 response.read()
             except (OSError, http.client.HTTPException) as error:
-                self.lost.append(error)
+                self.lost += [repr(error)] if answered else []
                 return
+            answered = True
             self.statuses.append(response.status)
             if response.status == 503:
                 time.sleep(0.5)  # less than it was told
