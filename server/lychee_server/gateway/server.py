@@ -28,7 +28,7 @@ KEEP_ALIVE_S: Final = 75  # longer than the idle time of common proxies
 PROXIES_VARIABLE: Final = "FORWARDED_ALLOW_IPS"  # uvicorn's: whose X-Forwarded-For is believed
 LOOPBACK: Final = "127.0.0.1,::1"
 CLOSING_S: Final = 1  # for connections, after the calls have ended or were given up
-LAST_REQUESTS_S: Final = 0.2  # of connections that were accepted last
+LAST_REQUESTS_S: Final = 1.0  # of connections that were accepted last, or wait for their next request to be read
 EXIT_OK: Final = 0
 TICKS_PER_LOOK: Final = 10  # uvicorn ticks every 0.1 s
 
