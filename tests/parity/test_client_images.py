@@ -10,8 +10,8 @@ import PIL.Image
 import pytest
 from lychee_client import Image, InvalidInputError
 from lychee_client.manifest.image_spec import CropSpec, PatchSpec, StretchSpec
-from lychee_client.preprocessing.image import _decode, _to_rgb
-from lychee_client.preprocessing.pixels import smart_resize
+from lychee_client.preprocessing.image import _decode
+from lychee_client.preprocessing.pixels import smart_resize, to_rgb
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.chinese_clip.image_processing_pil_chinese_clip import ChineseCLIPImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -85,7 +85,7 @@ def test_stretched_images_of_every_mode_are_those_of_the_reference(name: str, mo
     """Transparency and 16 bits become RGB in our way first: the reference drops the one and cuts off the other."""
     processor, spec = STRETCHED[name]
     image = make_image((61, 47), mode)
-    plain = image if mode in ("L", "CMYK", "P", "1") else _to_rgb(image)
+    plain = image if mode in ("L", "CMYK", "P", "1") else to_rgb(image)
     assert_equal(Image.from_pil(image).prepare(spec).pixel_values, fixed_size(processor, plain))
 
 
@@ -134,7 +134,7 @@ def test_patches_are_those_of_the_reference(spec: PatchSpec, size: tuple[int, in
 @pytest.mark.parametrize("spec", [QWEN2, QWEN3], ids=["qwen2", "qwen3"])
 def test_patches_of_every_mode_are_those_of_the_reference(spec: PatchSpec, mode: str) -> None:
     image = make_image((131, 97), mode)
-    plain = image if mode in ("L", "CMYK", "P", "1") else _to_rgb(image)
+    plain = image if mode in ("L", "CMYK", "P", "1") else to_rgb(image)
     assert_equal(Image.from_pil(image).prepare(spec).pixel_values, reference_patches(plain, spec)[0])
 
 

@@ -22,7 +22,7 @@ from lychee_client.preprocessing.decoded_size import count_decoded_bytes
 from lychee_client.preprocessing.decoding_memory import decoding_memory
 from lychee_client.preprocessing.depth import WIDE_MODES, to_eight_bits
 from lychee_client.preprocessing.formats import explain, open_image
-from lychee_client.preprocessing.pixels import Pixels, Size, preprocess, target_size
+from lychee_client.preprocessing.pixels import Pixels, Size, preprocess, target_size, to_rgb
 
 MAX_PIXELS: Final = 64_000_000
 MAX_SIZE_BYTES: Final = 64 * 2**20
@@ -206,7 +206,7 @@ def _hash_content(content: bytes | PIL.Image.Image) -> bytes:
         content_hash.update(content)
         return content_hash.digest()
     decoded, (width, height) = _decode_opened(content, "the image")
-    pixels = _to_rgb(decoded)
+    pixels = to_rgb(decoded)
     content_hash = hashlib.sha256(b"%d x %d pixels:" % (width, height))
     content_hash.update(pixels.tobytes())
     return content_hash.digest()
@@ -214,7 +214,7 @@ def _hash_content(content: bytes | PIL.Image.Image) -> bytes:
 
 def _prepare(content: bytes | PIL.Image.Image, spec: ImageSpec, name: str) -> PreparedImage:
     image, size = _decode(content, spec, name)
-    pixel_values, resized_to = preprocess(image, spec, size, _to_rgb)
+    pixel_values, resized_to = preprocess(image, spec, size)
     if not isinstance(spec, PatchSpec):
         return PreparedImage(pixel_values, size, resized_to)
     width, height = (edge // spec.patch_size for edge in resized_to)
@@ -322,12 +322,3 @@ def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
         return PIL.ImageOps.exif_transpose(image)
     except Exception:  # see _orientation
         return image
-
-
-def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Convert any mode of 8 bits to RGB, transparency on white."""
-    if image.has_transparency_data:
-        with_alpha = image.convert("RGBA")
-        white = PIL.Image.new("RGBA", with_alpha.size, "white")
-        return PIL.Image.alpha_composite(white, with_alpha).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")

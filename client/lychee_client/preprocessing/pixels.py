@@ -6,7 +6,7 @@ The resizing is Pillow's, as the reference's is, on the same pixels to the same 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -55,15 +55,13 @@ def preprocess(
     image: PIL.Image.Image,
     spec: ImageSpec,
     size: Size | None = None,
-    to_rgb: Callable[[PIL.Image.Image], PIL.Image.Image] = lambda image: image,
 ) -> tuple[Pixels, Size]:
     """Resize an image and lay out its pixels as the model wants them.
 
     Args:
-        image: The decoded image.
+        image: The decoded image, of any mode with 8 bits.
         spec: The manifest's image specification.
         size: The width and height of the original, where the image was decoded smaller. None takes the image's own.
-        to_rgb: Converts the image, or a part of it, to mode RGB, each pixel for itself.
 
     Returns:
         uint8, C-contiguous: (3, height, width), or (num_patches, 3 * patch_size**2) for a PatchSpec; and width and
@@ -74,19 +72,23 @@ def preprocess(
     """
     resized_to = target_size(size or image.size, spec)
     if isinstance(spec, CropSpec):
-        return _crop(image, spec, resized_to, to_rgb), resized_to
-    resized = np.asarray(resize(image, resized_to, spec.resample, to_rgb))  # (height, width, 3)
+        return _crop(image, spec, resized_to), resized_to
+    resized = np.asarray(resize(image, resized_to, spec.resample))  # (height, width, 3)
     if isinstance(spec, StretchSpec):
         return _channels_first(resized), resized_to
     return patchify(resized, spec), resized_to
 
 
-def resize(
-    image: PIL.Image.Image,
-    size: Size,
-    resample: str,
-    to_rgb: Callable[[PIL.Image.Image], PIL.Image.Image] = lambda image: image,
-) -> PIL.Image.Image:
+def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Convert any mode of 8 bits to RGB, each pixel for itself, transparency on white."""
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        white = PIL.Image.new("RGBA", with_alpha.size, "white")
+        return PIL.Image.alpha_composite(white, with_alpha).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def resize(image: PIL.Image.Image, size: Size, resample: str) -> PIL.Image.Image:
     """Return `to_rgb(image).resize(size)` to the bit, and convert a large image only a few rows at a time.
 
     Pillow itself resizes in width first and rounds in between, so the rows of that step do not depend on each other.
@@ -102,9 +104,7 @@ def resize(
     return narrow.resize(size, resampling)
 
 
-def _crop(
-    image: PIL.Image.Image, spec: CropSpec, resized_to: Size, to_rgb: Callable[[PIL.Image.Image], PIL.Image.Image]
-) -> Pixels:
+def _crop(image: PIL.Image.Image, spec: CropSpec, resized_to: Size) -> Pixels:
     """Resize the shortest edge and crop the centre.
 
     Equal to transformers' CLIPImageProcessorPil with rescaling and normalization off, up to an aspect ratio of 4.
@@ -116,7 +116,7 @@ def _crop(
     """
     longest = MAX_CROP_ASPECT_RATIO * min(image.size)
     image = _crop_centre(image, min(image.width, longest), min(image.height, longest))
-    resized = resize(image, resized_to, spec.resample, to_rgb)
+    resized = resize(image, resized_to, spec.resample)
     return _channels_first(np.asarray(_crop_centre(resized, spec.width, spec.height)))
 
 

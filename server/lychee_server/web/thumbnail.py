@@ -12,10 +12,10 @@ from lychee_client.preprocessing.decoded_size import count_decoded_bytes
 from lychee_client.preprocessing.decoding_memory import decoding_memory
 from lychee_client.preprocessing.depth import WIDE_MODES, to_eight_bits
 from lychee_client.preprocessing.formats import open_image
+from lychee_client.preprocessing.image import MAX_PIXELS
 from lychee_client.preprocessing.pixels import resize
 
 EDGE: Final = 160  # pixels; shown at half of it, sharp on dense screens
-MAX_PIXELS: Final = 64_000_000
 QUALITY: Final = 80
 
 
@@ -40,17 +40,9 @@ def make_thumbnail(data: bytes) -> str | None:
                 upright = to_eight_bits(opened, "the image") if deep else opened
                 scale = min(1.0, EDGE / max(upright.size))
                 size = max(1, round(upright.width * scale)), max(1, round(upright.height * scale))
-                image = resize(upright, size, "bicubic", _to_rgb)
+                image = resize(upright, size, "bicubic")
             out = io.BytesIO()
             image.save(out, "JPEG", quality=QUALITY)
     except Exception:  # Pillow's readers raise whatever damaged bytes make them stumble over
         return None
     return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
-
-
-def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Convert an image, or some of its rows, to RGB on white."""
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
