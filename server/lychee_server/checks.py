@@ -16,8 +16,8 @@ from lychee_server.defaults import MIB
 from lychee_server.file_checks import check_config, check_permissions, check_repository, find_repository, walk
 from lychee_server.gateway_checks import check_gateway
 from lychee_server.listeners import find_listeners
+from lychee_server.local_http import reachable_host
 from lychee_server.status import read_memory
-from lychee_server.triton import reachable_host
 
 CGROUP: Final = Path("/sys/fs/cgroup")
 SPARE_MEMORY_BYTES: Final = 256 * MIB

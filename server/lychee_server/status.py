@@ -8,9 +8,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from lychee_server.gateway.process import read_problem
+from lychee_server.local_http import fetch, reachable_host
 from lychee_server.processes import describe_process, find_processes
 from lychee_server.state import GatewayState, Restarts, ServerState
-from lychee_server.triton import fetch, reachable_host, read_repository_index
+from lychee_server.triton import read_repository_index
 from lychee_server.triton_messages import clean_reason
 
 EXECUTION_METRIC = "lychee_model_execution"

@@ -14,12 +14,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from lychee_client.manifest import DEFAULT_ERROR_BUDGET
-from lychee_client.triton_key import KEY_HEADER
 
 from lychee_server import defaults
 from lychee_server.errors import LycheeServerError, ServerStartError
 from lychee_server.execution import Choice, Served, serve
 from lychee_server.installation import TritonInstallation, assemble_backends
+from lychee_server.local_http import fetch, reachable_host
 from lychee_server.processes import (
     ProcessId,
     StopReport,
@@ -314,30 +314,6 @@ class TritonServer:
     ) -> None:
         """Stop Triton."""
         self.stop()
-
-
-def reachable_host(host: str) -> str:
-    """Return an address to connect to for an address to listen on."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
-def fetch(host: str, port: int, method: str, path: str, *, key: str = "", timeout_s: float = 5.0) -> bytes:
-    """Send a request to a server on this machine, past any proxy settings, and return the body.
-
-    Raises:
-        OSError: Nobody answers.
-        http.client.HTTPException: The answer is not HTTP, or not 200.
-    """
-    connection = http.client.HTTPConnection(reachable_host(host), port, timeout=timeout_s)
-    try:
-        connection.request(method, path, headers={KEY_HEADER: key} if key else {})
-        response = connection.getresponse()
-        body = response.read()
-        if response.status != http.client.OK:
-            raise http.client.HTTPException(f"{method} {path}: status {response.status}")
-        return body
-    finally:
-        connection.close()
 
 
 def read_repository_index(host: str, http_port: int, key: str) -> list[dict[str, Any]]:

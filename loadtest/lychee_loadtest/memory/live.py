@@ -11,10 +11,10 @@ from typing import Final, Literal, TypeAlias
 
 import psutil
 from lychee_server.errors import RepositoryError
+from lychee_server.local_http import fetch
 from lychee_server.processes import describe_process, find_processes, is_server
 from lychee_server.state import ServerState
 from lychee_server.status import parse_metrics
-from lychee_server.triton import fetch
 
 from lychee_loadtest.memory.deployment import read_deployment
 from lychee_loadtest.memory.device import DeviceMemory, read_devices

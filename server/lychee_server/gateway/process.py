@@ -17,8 +17,9 @@ from lychee_client.triton_key import KEY_VARIABLE
 
 from lychee_server import defaults
 from lychee_server.errors import ServerStartError
+from lychee_server.local_http import exchange, reachable_host
 from lychee_server.processes import MARKER_OPTION, ProcessId, listen, start_process, stop_process
-from lychee_server.triton import TritonServer, reachable_host
+from lychee_server.triton import TritonServer
 from lychee_server.triton_messages import read_error_lines
 
 POLL_INTERVAL_S: Final = 0.25  # every refusal is a line in the log of the gateway
@@ -70,6 +71,7 @@ class GatewayProcess:
         self._choice = choice
         self._listener: socket.socket | None = None
         self._command: list[str] = []
+        self._key = ""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -182,18 +184,13 @@ class GatewayProcess:
 
 def read_problem(host: str, port: int) -> str | None:
     """Ask a gateway on this machine whether it is ready. Return why not, or None if it is."""
-    connection = http.client.HTTPConnection(reachable_host(host), port, timeout=REQUEST_TIMEOUT_S)
     try:
-        connection.request("GET", "/health/ready")
-        response = connection.getresponse()
-        body = response.read()
+        status, body = exchange(host, port, "GET", "/health/ready", timeout_s=REQUEST_TIMEOUT_S)
     except (OSError, http.client.HTTPException) as error:
         return f"it does not answer ({error})"
-    finally:
-        connection.close()
-    if response.status == http.client.OK:
+    if status == http.client.OK:
         return None
     try:
         return str(json.loads(body)["reason"])
     except (ValueError, KeyError, TypeError):
-        return f"it answers with status {response.status}"
+        return f"it answers with status {status}"

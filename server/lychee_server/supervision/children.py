@@ -13,7 +13,7 @@ import psutil
 from lychee_server.errors import LycheeServerError
 from lychee_server.gateway.process import GatewayProcess
 from lychee_server.processes import ProcessId, describe_process, find_processes, is_server
-from lychee_server.supervision.questions import ask_gateway, ask_grpc, make_inference, read_config
+from lychee_server.supervision.questions import ask_gateway, ask_grpc, fetch_config, make_inference
 from lychee_server.supervision.watch import Watch
 from lychee_server.triton import TritonServer
 
@@ -74,7 +74,7 @@ class TritonChild:
             self._stubs = _find_stubs(server.marker)
             self._watches = [Watch("gRPC", partial(ask_grpc, server.host, server.grpc_port))]
             for model in server.models:
-                config = read_config(server.host, server.http_port, model)
+                config = fetch_config(server.host, server.http_port, model)
                 if config.get("platform") != ENSEMBLE:
                     ask = make_inference(server.host, server.http_port, config)
                     self._watches.append(Watch(model, ask, cpu_s=self._measure_cpu(model)))

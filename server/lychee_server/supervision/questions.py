@@ -9,22 +9,26 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
+from lychee_client.transports.base import InferRequest, Tensor
+from lychee_client.transports.http import HEADER_LENGTH, to_body
+from tritonclient.utils import triton_to_np_dtype
 
+from lychee_server.local_http import exchange, fetch, reachable_host
 from lychee_server.supervision.watch import MOST_BUSY_S
-from lychee_server.triton import fetch, reachable_host
 
-__all__ = ["ask_gateway", "ask_grpc", "make_inference", "read_config"]
+__all__ = ["ask_gateway", "ask_grpc", "fetch_config", "make_inference"]
 
 SHORT_TIMEOUT_S: Final = 5.0
 LENGTH: Final = 4  # of an axis whose size is free; patches of images come in fours
 LARGEST_ID: Final = 100
+SERIALIZED_TEXT: Final = b"\x01\x00\x00\x00?"  # "?" behind its length, as Triton sends strings
 STUB_FAILURE: Final = b"Stub process '"  # "... is not healthy", "... failed"
 HTTP2_GREETING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 HTTP2_HEADER_BYTES: Final = 9
 HTTP2_SETTINGS: Final = 4
 
 
-def read_config(host: str, http_port: int, model: str) -> dict[str, Any]:
+def fetch_config(host: str, http_port: int, model: str) -> dict[str, Any]:
     """Return the configuration of a model that Triton serves.
 
     Raises:
@@ -41,47 +45,41 @@ def make_inference(host: str, http_port: int, config: Mapping[str, Any]) -> Call
     Any answer of the model will do, an error too: it may find random values wrong, but it has to run to say so. What
     Triton says in the place of a stub that stands still is no answer.
     """
+    path = f"/v2/models/{config['name']}/infer"
+    outputs = tuple(each["name"] for each in config["output"][:1])
 
     def ask() -> None:
-        header, content = _make_request(config)
-        connection = http.client.HTTPConnection(reachable_host(host), http_port, timeout=MOST_BUSY_S)
-        try:
-            length = {"Inference-Header-Content-Length": str(len(header))}
-            connection.request("POST", f"/v2/models/{config['name']}/infer", header + content, length)
-            answer = connection.getresponse().read()
-        finally:
-            connection.close()
+        request = InferRequest(config["name"], _make_inputs(config), outputs)
+        body, header_length = to_body(request, "supervisor", None, {})
+        headers = {HEADER_LENGTH: str(header_length)}
+        _, answer = exchange(host, http_port, "POST", path, timeout_s=MOST_BUSY_S, body=body, headers=headers)
         if answer.startswith(b"{") and STUB_FAILURE in answer:
             raise http.client.HTTPException(answer.decode(errors="replace"))
 
     return ask
 
 
-def _make_request(config: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """Return the JSON of an inference request, and the bytes of its tensors behind it."""
+def _make_inputs(config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the smallest tensors that a model takes, by name."""
     batch = [1] if int(config.get("max_batch_size", 0)) > 0 else []
-    inputs, content = [], b""
+    inputs = {}
     for tensor in config.get("input", []):
         shape = [*batch, *(LENGTH if int(dim) < 0 else int(dim) for dim in tensor["dims"])]
-        kind = str(tensor["data_type"]).removeprefix("TYPE_")
-        data = _make_values(kind, shape, _read_maximum(config, tensor["name"]))
-        sizes = {"binary_data_size": len(data)}
-        datatype = "BYTES" if kind == "STRING" else kind
-        inputs.append({"name": tensor["name"], "datatype": datatype, "shape": shape, "parameters": sizes})
-        content += data
-    outputs = [{"name": each["name"], "parameters": {"binary_data": True}} for each in config["output"][:1]]
-    return json.dumps({"inputs": inputs, "outputs": outputs}).encode(), content
+        inputs[tensor["name"]] = _make_values(tensor["data_type"], shape, _read_maximum(config, tensor["name"]))
+    return inputs
 
 
-def _make_values(kind: str, shape: list[int], maximum: int) -> bytes:
+def _make_values(data_type: str, shape: list[int], maximum: int) -> Tensor:
     random = np.random.default_rng()
+    kind = data_type.removeprefix("TYPE_")
     if kind == "STRING":
-        return b"\x01\x00\x00\x00?" * int(np.prod(shape))
+        return np.full(shape, SERIALIZED_TEXT)
+    dtype = triton_to_np_dtype(kind)
     if kind.startswith("FP"):
-        return random.random(shape, dtype=np.float32).astype(f"f{int(kind[2:]) // 8}").tobytes()
+        return random.random(shape, dtype=np.float32).astype(dtype)
     if kind in ("UINT8", "BOOL"):
-        return random.integers(0, 2 if kind == "BOOL" else 256, shape, dtype=np.uint8).tobytes()
-    return random.integers(1, maximum + 1, shape).astype(kind.lower()).tobytes()
+        return random.integers(0, 2 if kind == "BOOL" else 256, shape, dtype=np.uint8).astype(dtype)
+    return random.integers(1, maximum + 1, shape).astype(dtype)
 
 
 def _read_maximum(config: Mapping[str, Any], name: str) -> int:
@@ -110,9 +108,4 @@ def ask_gateway(host: str, port: int) -> None:
         OSError: Nobody answers.
         http.client.HTTPException: The answer is not HTTP.
     """
-    connection = http.client.HTTPConnection(reachable_host(host), port, timeout=SHORT_TIMEOUT_S)
-    try:
-        connection.request("GET", "/health/live")
-        connection.getresponse().read()
-    finally:
-        connection.close()
+    exchange(host, port, "GET", "/health/live", timeout_s=SHORT_TIMEOUT_S)

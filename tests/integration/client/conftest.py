@@ -17,7 +17,7 @@ import trustme
 from google.protobuf import text_format
 from lychee_client import AsyncLycheeClient, LycheeClient, RerankResponse
 from lychee_server import TritonServer
-from lychee_server.triton import fetch
+from lychee_server.local_http import fetch
 from tritonclient.grpc import model_config_pb2
 
 from ..faults import FaultProxy

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from lychee_server import ServerStartError, TritonServer
-from lychee_server.triton import reachable_host
+from lychee_server.local_http import reachable_host
 from lychee_server.triton_messages import clean_reason, read_error_lines
 
 
