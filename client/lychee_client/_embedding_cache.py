@@ -89,39 +89,59 @@ def encoder_artifacts(manifest: Manifest, encoder: str) -> dict[str, str]:
 
 def look_up(cache: EmbeddingCache, keys: Sequence[bytes], embedding_dim: int) -> dict[bytes, CachedEmbedding]:
     """Return what is in the cache, by key. What is damaged, or not ours, is not there."""
-    try:
-        found = dict(zip(keys, cache.get_many(keys), strict=True))
-    except Exception as error:  # a cache must not make a call fail
-        _logger.warning("the embedding cache failed with %s; nothing was found in it", type(error).__name__)
-        return {}
-    embeddings = {key: read_entry(key, entry, embedding_dim) for key, entry in found.items()}
+    embeddings = {key: read_entry(key, entry, embedding_dim) for key, entry in get_entries(cache, keys).items()}
     return {key: embedding for key, embedding in embeddings.items() if embedding is not None}
 
 
 def store(cache: EmbeddingCache, embeddings: Mapping[bytes, CachedEmbedding]) -> None:
     """Put embeddings into the cache, by key."""
-    try:
-        cache.put_many({key: write_entry(key, embedding) for key, embedding in embeddings.items()})
-    except Exception as error:  # see above
-        _logger.warning("the embedding cache failed with %s; nothing was kept", type(error).__name__)
+    put_entries(cache, {key: write_entry(key, embedding) for key, embedding in embeddings.items()})
 
 
 def write_entry(key: bytes, embedding: CachedEmbedding) -> bytes:
     """Return an embedding as bytes, which `read_entry` takes under the same key only."""
     image = embedding.image
     sizes = (0, 0, 0, 0) if image is None else (*image.size, *image.resized_to)
-    body = _HEAD.pack(_MAGIC, *sizes) + embedding.vector.astype("<f4").tobytes()
-    return body + _CHECKSUM.pack(zlib.crc32(body, zlib.crc32(key)))
+    return seal(key, _HEAD.pack(_MAGIC, *sizes) + embedding.vector.astype("<f4").tobytes())
 
 
 def read_entry(key: bytes, entry: bytes | None, embedding_dim: int) -> CachedEmbedding | None:
     """Return the embedding, or None if the bytes are none of ours or damaged."""
-    if not isinstance(entry, bytes) or len(entry) != _HEAD.size + 4 * embedding_dim + _CHECKSUM.size:
+    body = unseal(key, entry, _HEAD.size + 4 * embedding_dim)
+    if body is None:
         return None
-    body = entry[: -_CHECKSUM.size]
     magic, width, height, resized_width, resized_height = _HEAD.unpack_from(body)
-    (checksum,) = _CHECKSUM.unpack(entry[-_CHECKSUM.size :])
     vector = np.frombuffer(body, "<f4", offset=_HEAD.size).astype(np.float32)
-    if magic != _MAGIC or checksum != zlib.crc32(body, zlib.crc32(key)) or not np.isfinite(vector).all():
+    if magic != _MAGIC or not np.isfinite(vector).all():
         return None
     return CachedEmbedding(vector, ImageSizes((width, height), (resized_width, resized_height)) if width else None)
+
+
+def get_entries(cache: EmbeddingCache, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:
+    """Return what is kept under each key. A cache that fails has nothing: it must not make a call fail."""
+    try:
+        return dict(zip(keys, cache.get_many(keys), strict=True))
+    except Exception as error:
+        _logger.warning("the embedding cache failed with %s; nothing was found in it", type(error).__name__)
+        return {}
+
+
+def put_entries(cache: EmbeddingCache, entries: Mapping[bytes, bytes]) -> None:
+    """Keep entries under their keys, if the cache does what it is asked."""
+    try:
+        cache.put_many(entries)
+    except Exception as error:  # see above
+        _logger.warning("the embedding cache failed with %s; nothing was kept", type(error).__name__)
+
+
+def seal(key: bytes, body: bytes) -> bytes:
+    """Return a body as an entry, which `unseal` takes under the same key only."""
+    return body + _CHECKSUM.pack(zlib.crc32(body, zlib.crc32(key)))
+
+
+def unseal(key: bytes, entry: bytes | None, size_bytes: int) -> bytes | None:
+    """Return the body of an entry, or None if it has not so many bytes, is damaged, or belongs to another key."""
+    if not isinstance(entry, bytes) or len(entry) != size_bytes + _CHECKSUM.size:
+        return None
+    body, (checksum,) = entry[:size_bytes], _CHECKSUM.unpack(entry[size_bytes:])
+    return body if checksum == zlib.crc32(body, zlib.crc32(key)) else None

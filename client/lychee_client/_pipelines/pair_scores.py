@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from lychee_client._embedding_cache import EmbeddingCache, encoder_artifacts
+from lychee_client._embedding_cache import (
+    EmbeddingCache,
+    encoder_artifacts,
+    get_entries,
+    put_entries,
+    seal,
+    unseal,
+)
 from lychee_client._errors import InvalidInputError
 from lychee_client._pipelines.scoring import Score
 from lychee_client.manifest.image_spec import ImageSpec
@@ -26,9 +31,6 @@ KEY_FORMAT: Final = "lychee pair score 1"
 _MAGIC: Final = b"lys1"
 # Magic; score and logit; tokens, and whether cut; size of the image, size as resized; its tokens and 1, or 0.
 _BODY: Final = struct.Struct("<4s2fIB5I")
-_CHECKSUM: Final = struct.Struct("<I")  # of the key and of what is before it
-
-_logger = logging.getLogger("lychee_client")
 
 
 def can_cache_scores(manifest: Manifest) -> bool:
@@ -94,13 +96,9 @@ class PairScores:
                 known.keys[index] = self.make_key(query, documents[index], instruction)
             except InvalidInputError as error:
                 known.errors[index] = error
-        try:
-            entries = self._cache.get_many(list(known.keys.values()))
-        except Exception as error:  # a cache must not make a call fail
-            _logger.warning("the cache of scores failed with %s; nothing was found in it", type(error).__name__)
-            return known
-        for (index, key), entry in zip(known.keys.items(), entries, strict=True):
-            score = read_score(key, entry, documents[index])
+        entries = get_entries(self._cache, list(known.keys.values()))
+        for index, key in known.keys.items():
+            score = read_score(key, entries.get(key), documents[index])
             if score is not None:
                 known.scores[index] = score
         return known
@@ -118,10 +116,7 @@ class PairScores:
         for index, score in scores.items():
             if self.make_key(query, documents[index], instruction) == keys[index]:
                 entries[keys[index]] = write_score(keys[index], score)
-        try:
-            self._cache.put_many(entries)
-        except Exception as error:  # see above
-            _logger.warning("the cache of scores failed with %s; nothing was kept", type(error).__name__)
+        put_entries(self._cache, entries)
 
 
 def write_score(key: bytes, score: Score) -> bytes:
@@ -131,19 +126,16 @@ def write_score(key: bytes, score: Score) -> bytes:
     sizes = (0, 0, 0, 0) if image is None else (*image.size, *image.resized_to)
     image_tokens = 0 if image is None or image.tokens is None else image.tokens + 1
     body = _BODY.pack(_MAGIC, score.relevance_score, score.logit, count, truncated, *sizes, image_tokens)
-    return body + _CHECKSUM.pack(zlib.crc32(body, zlib.crc32(key)))
+    return seal(key, body)
 
 
 def read_score(key: bytes, entry: bytes | None, document: Input) -> Score | None:
     """Return the score of a document, or None if the bytes are none of ours or damaged."""
-    if not isinstance(entry, bytes) or len(entry) != _BODY.size + _CHECKSUM.size:
+    body = unseal(key, entry, _BODY.size)
+    if body is None:
         return None
-    body = entry[: _BODY.size]
     magic, relevance, logit, count, truncated, width, height, *resized, image_tokens = _BODY.unpack(body)
-    (checksum,) = _CHECKSUM.unpack(entry[_BODY.size :])
-    if magic != _MAGIC or checksum != zlib.crc32(body, zlib.crc32(key)):
-        return None
-    if not 0 <= relevance <= 1 or not math.isfinite(logit):
+    if magic != _MAGIC or not 0 <= relevance <= 1 or not math.isfinite(logit):
         return None
     image = None
     if width:

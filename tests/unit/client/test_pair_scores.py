@@ -112,6 +112,17 @@ def test_nothing_failed_is_kept(kind: type[Exception]) -> None:
         assert comparable(ask(cache, documents=["a", picture(1)])) == comparable(expected)
 
 
+class ShortCache(MemoryEmbeddingCache):
+    """Answers less than it is asked."""
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return []
+
+
+def test_a_cache_that_breaks_its_promise_costs_no_call() -> None:
+    assert comparable(ask(ShortCache(2**20))) == comparable(ask(None))
+
+
 def test_file_that_changes_is_another_document(tmp_path: Path) -> None:
     path, cache = tmp_path / "image.png", MemoryEmbeddingCache(2**20)
     scores = []
