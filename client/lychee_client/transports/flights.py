@@ -6,17 +6,21 @@ impatient caller gives up its answer and not the request. Else such callers woul
 
 from __future__ import annotations
 
+import itertools
+import secrets
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from functools import partial
 from typing import Any, Final
 
 from lychee_client._errors import ConnectionFailedError
-from lychee_client.transports.base import TransportError
+from lychee_client.transports.base import Request, TransportError
 
 MAX_ABANDONED: Final = 16
 LINGER_S: Final = 60.0  # a server that is stuck must not keep out new requests for ever
+_LEAST_TIMEOUT_S: Final = 1e-3
 
 
 class Answer(Future[Any]):
@@ -49,7 +53,7 @@ class Answer(Future[Any]):
             return
 
 
-Begin = Callable[[Answer], None]
+Begin = Callable[[Request, str, float | None, Answer], None]
 
 
 class Flights:
@@ -59,13 +63,17 @@ class Flights:
     landed, no other begins; one counts for LINGER_S at most.
 
     Args:
+        begin: Sends a request, under an id, for at most so many seconds (None: for ever), for the caller of an answer.
         may_cut: Says whether the server survives a request that is cut.
     """
 
-    def __init__(self, may_cut: Callable[[], bool]) -> None:
+    def __init__(self, begin: Begin, may_cut: Callable[[], bool]) -> None:
+        self._begin_request = begin
         self._may_cut = may_cut
+        self._request_prefix = secrets.token_hex(4)
+        self._request_number = itertools.count(1)
         self._lock = threading.Lock()
-        self._waiting: dict[Answer, Begin] = {}
+        self._waiting: dict[Answer, Callable[[Answer], None]] = {}
         self._flying: set[Answer] = set()
         self._abandoned: dict[Answer, float] = {}  # and since when
         self._on_empty: Callable[[], None] | None = None
@@ -75,13 +83,11 @@ class Flights:
         """How many requests are at the server."""
         return len(self._flying)
 
-    def send(self, begin: Begin, request_id: str) -> Answer:
-        """Begin a request, now or when there is room.
-
-        Args:
-            begin: Sends it.
-            request_id: What the error names if this is closed.
-        """
+    def send(self, request: Request, timeout_s: float | None) -> Answer:
+        """Begin a request, now or when there is room; see Transport."""
+        request_id = request.request_id or f"{self._request_prefix}-{next(self._request_number)}"
+        ends_at_s = None if timeout_s is None else time.monotonic() + timeout_s
+        begin = partial(self._begin_in_time, request, request_id, ends_at_s)
         answer = Answer(self)
         with self._lock:
             closed = self._on_empty is not None
@@ -112,8 +118,14 @@ class Flights:
                 self._abandoned[answer] = time.monotonic()
         self._cut(answer)
 
-    def close(self, on_empty: Callable[[], None]) -> None:
-        """Take no more requests, give up all answers, and call a function once nothing is at the server."""
+    def close(self, disconnect: Callable[[], None], farewell: Request | None = None) -> None:
+        """Take no more requests, give up all answers, and call a function once nothing is at the server.
+
+        Args:
+            disconnect: The function.
+            farewell: One more request, which is sent once all others have landed.
+        """
+        on_empty = disconnect if farewell is None else partial(self._send_last, farewell, disconnect)
         with self._lock:
             if self._on_empty is not None:
                 return
@@ -125,13 +137,12 @@ class Flights:
         if empty:
             on_empty()
 
-    def send_last(self, begin: Begin, on_empty: Callable[[], None]) -> None:
-        """Begin one more request after all others have landed and this was closed."""
+    def _send_last(self, request: Request, disconnect: Callable[[], None]) -> None:
         answer = Answer(self)
         with self._lock:
             self._flying.add(answer)
-            self._on_empty = on_empty
-        self._begin(begin, answer)
+            self._on_empty = disconnect
+        self._begin(partial(self._begin_in_time, request, "farewell", None), answer)
 
     def _advance(self) -> None:
         while True:
@@ -145,7 +156,11 @@ class Flights:
             if answer.cancelled():  # before it could be cut
                 self._cut(answer)
 
-    def _begin(self, begin: Begin, answer: Answer) -> None:
+    def _begin_in_time(self, request: Request, request_id: str, ends_at_s: float | None, answer: Answer) -> None:
+        timeout_s = None if ends_at_s is None else max(_LEAST_TIMEOUT_S, ends_at_s - time.monotonic())
+        self._begin_request(request, request_id, timeout_s, answer)
+
+    def _begin(self, begin: Callable[[Answer], None], answer: Answer) -> None:
         try:
             begin(answer)
         except Exception as error:  # whoever waits for it gets it, not whoever made room

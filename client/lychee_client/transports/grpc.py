@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import atexit
-import itertools
-import secrets
 import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from functools import partial
 from typing import Any, Final
 
 import grpc  # type: ignore[import-untyped]  # ships no types
@@ -108,28 +105,21 @@ class GrpcTransport:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._metadata = [(name.lower(), value) for name, value in connection.headers.items()]
         self._pool = connection.shared_memory
-        self._request_prefix = secrets.token_hex(4)
-        self._request_number = itertools.count(1)
         self._asked = False
         self._survives_cuts = False
-        self._flights = Flights(lambda: self._survives_cuts)
+        self._flights = Flights(self._begin, lambda: self._survives_cuts)
         self._closed = threading.Event()
         _OPEN.add(self)
 
     def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
         """See Transport."""
-        request_id = request.request_id or f"{self._request_prefix}-{next(self._request_number)}"
-        ends_at_s = None if timeout_s is None else time.monotonic() + timeout_s
-        return self._flights.send(partial(self._begin, request, request_id, ends_at_s), request_id)
+        return self._flights.send(request, timeout_s)
 
     def close(self, farewell: Request | None = None) -> None:
         """See Transport."""
-        if farewell is None:
-            self._flights.close(self._disconnect)
-            return
-        begin = partial(self._begin, farewell, "farewell", None)
-        self._flights.close(lambda: self._flights.send_last(begin, self._disconnect))
-        self._closed.wait(_FAREWELL_S)
+        self._flights.close(self._disconnect, farewell)
+        if farewell is not None:
+            self._closed.wait(_FAREWELL_S)
 
     def wait(self, until_s: float) -> None:
         """Wait until the server has finished what the end of this process would cut, at most until then."""
@@ -140,8 +130,7 @@ class GrpcTransport:
         self._channel.close()
         self._closed.set()
 
-    def _begin(self, request: Request, request_id: str, ends_at_s: float | None, answer: Answer) -> None:
-        timeout_s = None if ends_at_s is None else max(1e-3, ends_at_s - time.monotonic())
+    def _begin(self, request: Request, request_id: str, timeout_s: float | None, answer: Answer) -> None:
         read: Callable[[Any], Any]
         slots: dict[str, Slot] = {}
         if isinstance(request, InferRequest):

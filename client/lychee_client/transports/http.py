@@ -6,14 +6,10 @@ Source: https://github.com/triton-inference-server/server/blob/r24.10/docs/proto
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
-import secrets
 import threading
-import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -90,24 +86,16 @@ class HttpTransport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._session: aiohttp.ClientSession | None = None
-        self._flights = Flights(lambda: False)
-        self._request_prefix = secrets.token_hex(4)
-        self._request_number = itertools.count(1)
+        self._flights = Flights(self._begin, lambda: False)
 
     def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
         """See Transport."""
-        request_id = request.request_id or f"{self._request_prefix}-{next(self._request_number)}"
-        ends_at_s = None if timeout_s is None else time.monotonic() + timeout_s
-        return self._flights.send(partial(self._begin, request, request_id, ends_at_s), request_id)
+        return self._flights.send(request, timeout_s)
 
     def close(self, farewell: Request | None = None) -> None:
         """See Transport."""
         idle = self._flights.count == 0
-        if farewell is None:
-            self._flights.close(self._disconnect)
-        else:
-            begin = partial(self._begin, farewell, "farewell", None)
-            self._flights.close(lambda: self._flights.send_last(begin, self._disconnect))
+        self._flights.close(self._disconnect, farewell)
         if self._thread is not None and (idle or farewell is not None):
             self._thread.join(_FAREWELL_S)
 
@@ -117,8 +105,7 @@ class HttpTransport:
         if loop is not None:
             asyncio.run_coroutine_threadsafe(self._shut_down(), loop)
 
-    def _begin(self, request: Request, request_id: str, ends_at_s: float | None, answer: Answer) -> None:
-        timeout_s = None if ends_at_s is None else max(1e-3, ends_at_s - time.monotonic())
+    def _begin(self, request: Request, request_id: str, timeout_s: float | None, answer: Answer) -> None:
         slots = place_tensors(self._pool, request)
         asyncio.run_coroutine_threadsafe(self._fly(request, request_id, timeout_s, slots, answer), self._start())
 

@@ -16,7 +16,7 @@ import pytest
 from lychee_client import ConnectionFailedError, DeadlineExceededError
 from lychee_client._config import load_config
 from lychee_client.transports import flights
-from lychee_client.transports.base import ControlRequest, InferRequest, TransportError
+from lychee_client.transports.base import ControlRequest, InferRequest, Request, TransportError
 from lychee_client.transports.connection import Connection
 from lychee_client.transports.flights import MAX_ABANDONED, Answer, Flights
 from lychee_client.transports.grpc import GrpcTransport
@@ -229,16 +229,18 @@ def test_slots_are_held_until_the_server_has_done(triton: Triton, address: str) 
 
 def test_request_that_cannot_be_made_fails_for_its_own_caller() -> None:
     begun: list[Answer] = []
-    held = Flights(lambda: False)
-    given_up = [held.send(begun.append, "id") for _ in range(MAX_ABANDONED)]
+
+    def begin(request: Request, request_id: str, timeout_s: float | None, answer: Answer) -> None:
+        if isinstance(request, InferRequest):
+            raise TypeError("no tensor")
+        begun.append(answer)
+
+    held, fine = Flights(begin, lambda: False), ControlRequest("live")
+    given_up = [held.send(fine, None) for _ in range(MAX_ABANDONED)]
     for answer in given_up:
         answer.cancel()
-
-    def fail(answer: Answer) -> None:
-        raise TypeError("no tensor")
-
-    failing: Future[Any] = held.send(fail, "id")
-    behind = held.send(begun.append, "id")
+    failing: Future[Any] = held.send(REQUEST, None)
+    behind = held.send(fine, None)
     held.land(begun[0], None)
     assert isinstance(failing.exception(0), TypeError)
     assert begun[-1] is behind
