@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["REPOSITORY", "RESULTS"]
+__all__ = ["REPOSITORY", "RESULTS", "write_record"]
 
 REPOSITORY: Final = Path("model_repository")
 RESULTS: Final = Path("loadtest", "results")
+
+
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Write what was measured as JSON, into a folder that is made if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -9,7 +9,6 @@ All servers are started, one at a time gets work, in turn, for several rounds. N
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -38,7 +37,7 @@ from lychee_loadtest.compare.preparation import check, prepare
 from lychee_loadtest.compare.processes import ENVIRONMENT
 from lychee_loadtest.compare.rounds import REFERENCE, Tournament, measure_ceiling
 from lychee_loadtest.compare.verdicts import Ratio, format_table
-from lychee_loadtest.folders import RESULTS
+from lychee_loadtest.folders import RESULTS, write_record
 from lychee_loadtest.machine import describe_machine
 
 FORMAT: Final = 2
@@ -159,8 +158,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print_report(content, ratios)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_record(arguments.output, content)
     print(f"\nwritten to {arguments.output}")
     return 1 if any(ratio.met is False for ratio in ratios) else 0
 

@@ -66,10 +66,10 @@ def read_process(pid: int | None = None) -> MemoryReading:
     )
 
 
-def reset_peak() -> None:
-    """Let the peak of this process start anew; where that is forbidden, the peak stays what it was."""
+def reset_peak(pid: int | None = None) -> None:
+    """Let the peak of a process, or of this one, start anew; where that is forbidden, it stays what it was."""
     with contextlib.suppress(OSError):
-        (_PROC / "self" / "clear_refs").write_text(_RESET_PEAK, encoding="ascii")
+        (_PROC / ("self" if pid is None else str(pid)) / "clear_refs").write_text(_RESET_PEAK, encoding="ascii")
 
 
 def read_heap() -> int | None:

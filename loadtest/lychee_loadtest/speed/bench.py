@@ -26,7 +26,7 @@ from lychee_client import Image, LycheeClient
 from tritonclient.grpc import InferenceServerClient, InferInput
 
 from lychee_loadtest.execution import open_session, read_executions
-from lychee_loadtest.folders import REPOSITORY, RESULTS
+from lychee_loadtest.folders import REPOSITORY, RESULTS, write_record
 from lychee_loadtest.machine import describe_machine
 from lychee_loadtest.payloads import fresh_photos, fresh_queries, fresh_texts
 from lychee_loadtest.speed.client_bench import measure_client
@@ -184,12 +184,9 @@ def main() -> None:
     print(f"{machine['cpu']}, {machine['cores']} cores, {bfloat16}, {machine['date']}; medians")
     measurements = run()
     for line in measurements:
-        target = f"{'>=' if line.at_least else '<='} {line.target:g}" if line.target is not None else ""
-        verdict = "" if line.target is None else "met" if line.met else "MISSED"
-        print(f"{line.name:58} {line.measured:8.2f} {line.unit:3} {target:>8}  {verdict}")
-    output.parent.mkdir(parents=True, exist_ok=True)
+        print(line)
     content = {"machine": machine, "measurements": [asdict(line) | {"met": line.met} for line in measurements]}
-    output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_record(output, content)
     print(f"written to {output.relative_to(Path.cwd()) if output.is_relative_to(Path.cwd()) else output}")
 
 

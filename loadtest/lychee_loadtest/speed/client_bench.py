@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.synchronize import Event
-from pathlib import Path
 from typing import Any
 
 from lychee_client import AsyncLycheeClient, Image, LycheeClient, Priority
 from tritonclient.grpc import InferenceServerClient
 
+from lychee_loadtest.memory.process_memory import read_process, reset_peak
 from lychee_loadtest.payloads import fresh_photos, fresh_queries, fresh_texts
 from lychee_loadtest.quantile import quantile
 from lychee_loadtest.speed.measurement import Measurement
@@ -189,17 +189,10 @@ def growth_mb(url: str) -> float:
     """Return by how much this process's memory exceeds, at its peak, what it was before the call, in megabytes."""
     with LycheeClient(url, embedding_cache=None) as client:
         client.rerank("a cat", ["a small cat"])
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew from here
-        before = memory_kib("VmRSS")
+        reset_peak()
+        before = read_process().rss_bytes
         client.rerank("a cat", list(itertools.islice(fresh_texts(), MANY_TEXTS)), timeout_s=300)
-        return (memory_kib("VmHWM") - before) * 1024 / 1e6
-
-
-def memory_kib(name: str) -> int:
-    """Return a line of this process's status."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    (line,) = [line for line in status.splitlines() if line.startswith(f"{name}:")]
-    return int(line.split()[1])
+        return (read_process().peak_bytes - before) / 1e6
 
 
 def measure_lanes(url: str) -> Iterator[Measurement]:

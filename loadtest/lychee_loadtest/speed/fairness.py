@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lychee_loadtest.folders import RESULTS
+from lychee_server.defaults import MIB
+
+from lychee_loadtest.folders import RESULTS, write_record
 from lychee_loadtest.machine import describe_machine
-from lychee_loadtest.memory.process_memory import read_process
+from lychee_loadtest.memory.process_memory import read_process, reset_peak
 from lychee_loadtest.payloads import fresh_queries, fresh_texts
 from lychee_loadtest.quantile import quantile
 from lychee_loadtest.speed.gateway_bench import Gateway, run_gateway
@@ -31,7 +33,6 @@ WARM_UP_S = 5.0
 MAX_RATIO = 3.0
 MAX_RSS_MIB = 900.0
 OK = 200
-MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def measure(gateway: Gateway, load: Load, seconds: float) -> Beside:
     caller, job = Caller(gateway.url), load.make()
     caller.run(WARM_UP_S)
     alone_ms, _ = caller.run(seconds / 2)
-    _reset_peak(gateway.pid)
+    reset_peak(gateway.pid)
     processes = multiprocessing.get_context("fork")  # of their own, so that they do not hold up this one
     ending = processes.Event()
     greedy = [processes.Process(target=run_caller, args=(job, gateway.url, ending)) for _ in range(load.callers)]
@@ -119,11 +120,6 @@ def measure(gateway: Gateway, load: Load, seconds: float) -> Beside:
         len(beside_ms),
         peak_mib,
     )
-
-
-def _reset_peak(pid: int) -> None:
-    with contextlib.suppress(OSError):
-        Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")  # proc_pid_clear_refs(5)
 
 
 def measure_all(chosen: list[int], seconds: float) -> Iterator[Beside]:
@@ -151,8 +147,7 @@ def main() -> int:
     print(f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}; callers, gateway and Triton share them")
     lines = list(measure_all(arguments.loads, arguments.seconds))
     content = {"machine": machine, "measurements": [asdict(line) | {"met": line.met} for line in lines]}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_record(arguments.output, content)
     return 0 if all(line.met for line in lines) else 1
 
 

@@ -26,8 +26,9 @@ from typing import Any
 import aiohttp
 from lychee_server.examples import read_catalogue
 
-from lychee_loadtest.folders import REPOSITORY, RESULTS
+from lychee_loadtest.folders import REPOSITORY, RESULTS, write_record
 from lychee_loadtest.machine import describe_machine
+from lychee_loadtest.memory.process_memory import read_process
 from lychee_loadtest.payloads import to_data_url
 from lychee_loadtest.quantile import quantile
 from lychee_loadtest.speed.measurement import Measurement
@@ -79,9 +80,7 @@ class Gateway:
 
     def memory_mb(self) -> float:
         """Return its resident memory."""
-        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
-        (line,) = [line for line in status.splitlines() if line.startswith("VmRSS:")]
-        return int(line.split()[1]) * 1024 / 1e6
+        return read_process(self.pid).rss_bytes / 1e6
 
 
 @contextmanager
@@ -174,12 +173,9 @@ def main() -> int:
     with run_gateway() as gateway:
         lines = list(measure(gateway, arguments.clients, arguments.seconds, fresh=arguments.fresh))
     for line in lines:
-        target = f"<= {line.target:g}" if line.target is not None else ""
-        verdict = "" if line.target is None else "met" if line.met else "MISSED"
-        print(f"{line.name:58} {line.measured:8.2f} {line.unit:3} {target:>8}  {verdict}")
+        print(line)
     content = {"machine": machine, "measurements": [asdict(line) | {"met": line.met} for line in lines]}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_record(arguments.output, content)
     return 0 if all(line.met for line in lines) else 1
 
 

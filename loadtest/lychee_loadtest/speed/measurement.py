@@ -23,3 +23,9 @@ class Measurement:
         if self.target is None:
             return True
         return self.measured >= self.target if self.at_least else self.measured <= self.target
+
+    def __str__(self) -> str:
+        """Write the line: name, number, unit, target and verdict."""
+        target = f"{'>=' if self.at_least else '<='} {self.target:g}" if self.target is not None else ""
+        verdict = "" if self.target is None else "met" if self.met else "MISSED"
+        return f"{self.name:58} {self.measured:8.2f} {self.unit:3} {target:>8}  {verdict}"

@@ -8,7 +8,6 @@ says why. ``fp16`` is for GPUs and is left out.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Mapping
@@ -32,7 +31,7 @@ from scipy.stats import kendalltau
 from sklearn.metrics import average_precision_score
 
 from lychee_loadtest.execution import ENCODERS, EXECUTIONS, available_executions, open_session
-from lychee_loadtest.folders import RESULTS
+from lychee_loadtest.folders import RESULTS, write_record
 from lychee_loadtest.machine import describe_machine
 
 FORMAT = 2
@@ -290,8 +289,7 @@ def main() -> None:
         "speed": speed,
         "missing": missing,
     }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_record(arguments.output, content)
     print(f"written to {arguments.output}")
 
 
