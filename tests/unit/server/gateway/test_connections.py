@@ -231,19 +231,21 @@ def test_a_new_connection_takes_the_place_of_one_that_says_nothing(monkeypatch: 
     run(work)
 
 
-@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel does not group by sessions")
 @pytest.mark.parametrize("own_session", [True, False])
 def test_a_gateway_with_a_session_of_its_own_yields_to_the_model_server(own_session: bool) -> None:
+    group = Path("/proc/self/autogroup")
+    before = group.read_text(encoding="ascii").split() if group.exists() else []
+    if not before:  # the file may be there and empty
+        pytest.skip("this kernel does not group by sessions")
     program = (
         "from lychee_server.gateway.process_limits import yield_to_model_server\n"
         "yield_to_model_server()\n"
         "print(open('/proc/self/autogroup').read())"
     )
-    before = Path("/proc/self/autogroup").read_text(encoding="ascii").split()[-1]
     found = subprocess.run(
         [sys.executable, "-c", program], start_new_session=own_session, check=True, stdout=subprocess.PIPE, text=True
     )
-    expected = str(process_limits.SESSION_NICENESS) if own_session else before
+    expected = str(process_limits.SESSION_NICENESS) if own_session else before[-1]
     assert found.stdout.split()[-1] == expected
 
 
