@@ -33,7 +33,7 @@ Status: TypeAlias = Literal["ok", "degraded", "unavailable"]
 
 POLL_S: Final = 1.0  # how soon a lost Triton is noticed where no call notices it first
 ANSWER_TIMEOUT_S: Final = 5.0  # for "are you ready?"
-READY_TIMEOUT_S: Final = 2.0
+READY_TIMEOUT_S: Final = 10.0  # on a busy machine the tokenizer alone takes seconds
 LOOK_S: Final = 1.5  # a process that has died is told by Triton after 1 s
 GOLDEN_TIMEOUT_S: Final = 300.0
 RECHECK_S: Final = 300.0
