@@ -9,6 +9,9 @@ INSTALLED := $(VENV)/.installed
 EXPORTED := model_repository/.exported
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --constraint constraints.txt
 
+# Where NVIDIA's driver shows a GPU, it is used; `make demo GPU=` leaves it alone.
+GPU ?= $(wildcard /dev/nvidiactl)
+
 # torch's idle threads spin otherwise, and take the cores from Triton's.
 export OMP_WAIT_POLICY := PASSIVE
 
@@ -60,6 +63,11 @@ $(INSTALLED): constraints.txt $(addsuffix /pyproject.toml,client evaluate export
 	$(PIP) hatchling editables
 	$(PIP) --no-build-isolation --editable client[cli,heic] --editable evaluate --editable export \
 		--editable server[triton,web,redis] --editable loadtest[locust]
+ifneq ($(GPU),)
+# Both builds of ONNX Runtime fill the folder onnxruntime/: the one for CPUs, which the exporter asks for, goes first.
+	$(BIN)/pip uninstall -qq --yes onnxruntime-openvino
+	$(PIP) --no-build-isolation --editable server[gpu]
+endif
 	$(PIP) --requirement tests/requirements.txt --requirement docs/requirements.txt
 	touch $@
 

@@ -16,7 +16,7 @@ from lychee_client.repository import ASSETS_MODEL
 
 from lychee_server import defaults, load_report, presence, processes, state
 from lychee_server.errors import LycheeServerError
-from lychee_server.execution import format_budget, parse_budget
+from lychee_server.execution import Device, format_budget, parse_budget
 from lychee_server.gateway.cli import gateway as gateway_command
 from lychee_server.gateway.cli import setting
 from lychee_server.gateway.process import GatewayChoice, GatewayProcess
@@ -82,6 +82,10 @@ def load(
             help="How far a score may be from the reference's for the sake of speed; exact: all in float32.",
         ),
     ] = format_budget(DEFAULT_ERROR_BUDGET),
+    device: Annotated[
+        Device,
+        typer.Option(envvar="LYCHEE_DEVICE", help="Where the encoders run; auto: as exported, else the fastest."),
+    ] = "auto",
     timeout_s: Annotated[
         float, typer.Option(min=1, help="Seconds to wait until ready.")
     ] = defaults.DEFAULT_LOAD_TIMEOUT_S,
@@ -109,6 +113,7 @@ def load(
         metrics_port=metrics_port,
         config_name=config_name,
         error_budget=budget,
+        device=device,
         log_path=defaults.state_dir() / "triton.log",
         log_level=log_level,
         marker=state.own_marker(),

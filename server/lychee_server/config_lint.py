@@ -19,6 +19,7 @@ Severity: TypeAlias = Literal["error", "warning"]
 PARAMETERS: Final = (
     "arena_extend_strategy",
     "cudnn_conv_algo_search",
+    "device",
     "do_copy_in_default_stream",
     "enable_mem_arena",
     "enable_mem_pattern",
@@ -27,6 +28,7 @@ PARAMETERS: Final = (
     "execution_mode",
     "execution_reason",
     "gpu_mem_limit",
+    "gpus",
     "inter_op_thread_count",
     "intra_op_thread_count",
     "max_run_elements",

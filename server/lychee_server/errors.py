@@ -20,6 +20,10 @@ class RepositoryError(LycheeServerError):
     """The model repository is missing, empty or incomplete."""
 
 
+class DeviceError(LycheeServerError):
+    """A GPU was asked for, and none can be used."""
+
+
 class SettingsError(LycheeServerError, ValueError):
     """A setting of the gateway cannot be used; nothing was started."""
 

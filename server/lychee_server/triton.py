@@ -17,7 +17,7 @@ from lychee_client.manifest import DEFAULT_ERROR_BUDGET
 
 from lychee_server import defaults
 from lychee_server.errors import LycheeServerError, ServerStartError
-from lychee_server.execution import Choice, Served, serve
+from lychee_server.execution import Choice, Device, Served, serve
 from lychee_server.installation import TritonInstallation, assemble_backends
 from lychee_server.local_http import fetch, reachable_host
 from lychee_server.processes import (
@@ -72,6 +72,7 @@ class TritonServer:
         metrics_port: int = defaults.DEFAULT_METRICS_PORT,
         config_name: str | None = None,
         error_budget: float = DEFAULT_ERROR_BUDGET,
+        device: Device = "auto",
         log_path: str | Path | None = None,
         log_level: str = "WARNING",
         detached: bool = False,
@@ -89,6 +90,8 @@ class TritonServer:
             config_name: The name of a variant in the models' `configs/`; None takes each `config.pbtxt`.
             error_budget: How far a score may be from the reference's for the sake of speed; with 0 every model computes
                 in float32. For models that leave open what executes them.
+            device: Where the encoders may run: on a GPU if they were exported for one or are fastest there ("auto"),
+                on the CPU, or on a GPU and nowhere else ("cuda").
             log_path: None makes a file in the system's folder for temporary files.
             log_level: One of LOG_LEVELS.
             detached: Triton lives on when this process ends. Otherwise it ends with it, even with a killed one, if
@@ -107,6 +110,7 @@ class TritonServer:
         self.key = key or secrets.token_hex(16)
         self._config_name = config_name
         self._error_budget = error_budget
+        self._device = device
         self._served: Served | None = None
         self._detached = detached
         self._process: subprocess.Popen[bytes] | None = None
@@ -155,6 +159,7 @@ class TritonServer:
         Raises:
             RepositoryError: The repository or a model file is missing.
             InstallationError: Triton is not installed completely.
+            DeviceError: The models are to run on a GPU, and none can be used.
             PortInUseError: Another process holds one of the ports.
             LycheeServerError: This object was started before.
         """
@@ -165,7 +170,7 @@ class TritonServer:
         cache_dir = defaults.usable_cache_dir()
         self._environment = installation.environment(os.environ, cache_dir)
         backends = assemble_backends(installation, cache_dir)
-        self._served = serve(self.repository, self._config_name, self._error_budget, cache_dir)
+        self._served = serve(self.repository, self._config_name, self._error_budget, cache_dir, self._device)
         self._choose_ports()
         if self.log_path is None:
             handle, name = tempfile.mkstemp(prefix="lychee-triton-", suffix=".log")

@@ -34,7 +34,7 @@ __all__ = [
 
 CHECKS_GROUP: Final = "lychee.checks"
 # What lychee-rerank-server adds; named here so that the doctor can say what it could not check.
-MACHINE_CHECKS: Final = ("repository", "ports", "gateway", "state", "permissions", "disk", "memory", "config")
+MACHINE_CHECKS: Final = ("repository", "ports", "gateway", "state", "permissions", "disk", "memory", "gpu", "config")
 
 Verdict: TypeAlias = Literal["ok", "warning", "failed", "skipped"]
 

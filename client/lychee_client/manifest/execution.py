@@ -23,7 +23,8 @@ class Execution:
 
     Attributes:
         provider: "cpu", "openvino", "cuda" or "unknown".
-        precision: The precision in which it computes, "fp32" or "bf16"; None where the server does not say.
+        precision: The precision in which it computes: "fp32", "tf32", "bf16" or "fp16"; None where the server does not
+            say.
         reason: Why the server chose it; empty where it did not choose.
         error_budget: How far a score may be from the reference's for it.
     """

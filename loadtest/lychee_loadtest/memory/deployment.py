@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from google.protobuf import json_format
 from lychee_client.manifest import DEFAULT_ERROR_BUDGET
 from lychee_client.repository import EXTERNAL_DATA_SUFFIX
 from lychee_server import defaults
+from lychee_server.errors import DeviceError
 from lychee_server.execution import serve
 from lychee_server.repository import check_repository, model_path, read_config
 
@@ -51,8 +53,10 @@ class ServedModel:
 
     @property
     def wants_gpu(self) -> bool:
-        """Whether an instance is to run on a GPU."""
-        return any(group.get("kind") == "KIND_GPU" for group in self.config.get("instance_group", []))
+        """Whether it is to run on a GPU: of an instance's kind, or where `lychee load` has put it."""
+        told = self.config.get("parameters", {}).get("execution", {}).get("string_value", "")
+        kinds = {group.get("kind") for group in self.config.get("instance_group", [])}
+        return "KIND_GPU" in kinds or told.startswith("cuda-")
 
     @property
     def size_axis(self) -> str | None:
@@ -76,7 +80,8 @@ def read_deployment(
     names = check_repository(repository, config_name)
     served = repository
     if choose:
-        served = serve(repository, config_name, DEFAULT_ERROR_BUDGET, defaults.usable_cache_dir()).path
+        with contextlib.suppress(DeviceError):  # an export for GPUs can be planned where there is none
+            served = serve(repository, config_name, DEFAULT_ERROR_BUDGET, defaults.usable_cache_dir()).path
     found = (_read_model(served / name, config_name) for name in names)
     return tuple(model for model in found if model is not None)
 

@@ -138,10 +138,8 @@ def _reading(on_gpu: bool) -> dict[str, int]:
 
 
 def _open(backend: Any, path: Path, config: Mapping[str, Any], on_gpu: bool) -> Runner:
-    """Open a model by the backend's own code; on a GPU, which that code does not know, as the C++ backend does."""
+    """Open a model by the backend's own code."""
     batching = int(config.get("max_batch_size", 0)) > 0
-    if on_gpu:
-        return _open_on_gpu(backend, path, config, batching)
     instance = backend.TritonPythonModel()
     instance.initialize(
         {
@@ -149,6 +147,8 @@ def _open(backend: Any, path: Path, config: Mapping[str, Any], on_gpu: bool) -> 
             "model_name": config["name"],
             "model_repository": str(path.parent.parent),
             "model_version": path.parent.name,
+            "model_instance_kind": "GPU" if on_gpu else "CPU",
+            "model_instance_device_id": "0",
         }
     )
 
@@ -159,21 +159,6 @@ def _open(backend: Any, path: Path, config: Mapping[str, Any], on_gpu: bool) -> 
 
     published = triton_stand_in.MetricFamily.published[-1]
     return Runner(instance._session, execute, published, batching=batching)  # private: the backend is Triton's
-
-
-def _open_on_gpu(backend: Any, path: Path, config: Mapping[str, Any], batching: bool) -> Runner:
-    import numpy as np
-    import onnxruntime as ort
-
-    options = backend.Settings.from_config(config).session_options()
-    session = ort.InferenceSession(str(path), options, providers=[GPU_PROVIDER, "CPUExecutionProvider"])
-
-    def execute(requests: list[triton_stand_in.Request]) -> None:
-        names = requests[0].inputs
-        session.run(None, {name: np.concatenate([request.inputs[name] for request in requests]) for name in names})
-
-    execution = {"provider": session.get_providers()[0], "precision": "as exported", "reason": ""}
-    return Runner(session if session.get_inputs() else None, execute, execution, batching=batching)
 
 
 def _import_backend(path: Path) -> Any:

@@ -74,13 +74,14 @@ def tune(
         LycheeServerError: Something is missing, not writable, or no setting is within the limits.
         ConfigurationError: A file cannot be written.
     """
-    subjects = _choose_executions(target, _read_subjects(target), say)
+    subjects = _read_subjects(target)
     for subject in subjects:
         if _runs_on_gpu(subject):
             raise RepositoryError(
-                f"{subject.name} runs on a GPU (KIND_GPU), and the Triton of this command has none; "
+                f"{subject.name} was exported for a GPU (KIND_GPU), and this command measures exports for CPUs; "
                 "export with --target cpu to measure here, or take a starting point with --profile"
             )
+    subjects = _choose_executions(target, subjects, say)
     _make_folder(output)
     known = state.read_state()
     if known is not None and known.is_running():

@@ -2,9 +2,11 @@
 
 Triton takes this file when `backends/onnxruntime/` holds no `libtriton_onnxruntime.so`. So it reads the same keys of
 `config.pbtxt` as the C++ backend does, and gives the same kinds of errors. Some parameters are ours, and the C++
-backend ignores them: `execution`, a name of `onnx_sessions.EXECUTIONS`, and `execution_reason`, why it was chosen; the
-accelerator's `precision`; `maximum.<name>`, the largest value that an integer input may hold, or the largest size of an
-axis; and `max_run_elements`, which bounds memory: a batch whose largest input has more elements runs in slices.
+backend ignores them: `execution`, a name of `onnx_sessions.EXECUTIONS`, and `execution_reason`, why it was chosen;
+`device`, "cuda" where a GPU was asked for, so that nothing may take its place, and `gpus`, the numbers of the GPUs to
+which the instances are dealt out; the accelerator's `precision`; `maximum.<name>`, the largest value that an integer
+input may hold, or the largest size of an axis; and `max_run_elements`, which bounds memory: a batch whose largest input
+has more elements runs in slices.
 Source: https://github.com/triton-inference-server/onnxruntime_backend/blob/r24.10/README.md
 """
 
@@ -24,7 +26,9 @@ import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 from onnx_sessions import (
     BFLOAT16_CPU_FLAGS,
+    CUDA_PROVIDER,
     EXECUTIONS,
+    OPENVINO_PROVIDER,
     PLAIN_CPU,
     UNCHOSEN,
     available_cpus,
@@ -32,6 +36,7 @@ from onnx_sessions import (
     one_line,
     open_session,
     read_cpuinfo,
+    read_gpus,
 )
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
@@ -55,6 +60,12 @@ ONNX_TYPES = {
     "TYPE_FP32": "tensor(float)",
     "TYPE_FP64": "tensor(double)",
     "TYPE_STRING": "tensor(string)",
+}
+# What the C++ backend takes as a number, by the names that ONNX Runtime's Python module wants, in the order of numbers.
+CUDA_CHOICES = {
+    "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
+    "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
+    "do_copy_in_default_stream": ("0", "1"),
 }
 GRAPH_LEVELS = {
     -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -86,10 +97,17 @@ class Settings:
     execution_reason: str
     max_run_elements: int
     maxima: Mapping[str, int]
+    cuda_options: Mapping[str, str]
+    gpus: Sequence[int]
+    gpu_required: bool
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
+    def from_config(cls, config: Mapping[str, Any], *, on_gpu: bool = False) -> "Settings":
         """Read the settings of one model.
+
+        Args:
+            config: What Triton hands over.
+            on_gpu: Whether Triton made the instance for a GPU: its group is KIND_GPU.
 
         Raises:
             TritonModelException: A value is out of range, or an accelerator is unknown.
@@ -109,10 +127,13 @@ class Settings:
             mem_arena=_integer(parameters, "enable_mem_arena", default=1, largest=1) == 1,
             mem_pattern=_integer(parameters, "enable_mem_pattern", default=1, largest=1) == 1,
             graph_level=level,
-            execution=_execution(parameters, optimization.get("execution_accelerators", {})),
+            execution=_execution(parameters, optimization.get("execution_accelerators", {}), on_gpu=on_gpu),
             execution_reason=parameters.get("execution_reason", ""),
             max_run_elements=_integer(parameters, "max_run_elements", default=0),
             maxima={key[len(prefix) :]: _integer(parameters, key) for key in parameters if key.startswith(prefix)},
+            cuda_options=_cuda_options(parameters),
+            gpus=[int(number) for number in parameters.get("gpus", "0").split(",")],
+            gpu_required=on_gpu or parameters.get("device") == "cuda",
         )
 
     def session_options(self) -> ort.SessionOptions:
@@ -140,26 +161,41 @@ class Job:
     response: Any = None
 
 
-def open_model(path: Path, settings: Settings) -> tuple[ort.InferenceSession, str, str]:
+def open_model(path: Path, settings: Settings, gpu: int = 0) -> tuple[ort.InferenceSession, str, str]:
     """Open the model file as `config.pbtxt` asks for, else with the plain CPU provider.
+
+    Args:
+        path: The model file.
+        settings: What `config.pbtxt` asks for.
+        gpu: The number of the GPU, if it asks for one.
 
     Returns:
         The session, what executes it (a name of EXECUTIONS), and the reason for that; empty if there is none to tell.
 
     Raises:
-        TritonModelException: ONNX Runtime cannot read the file.
+        TritonModelException: ONNX Runtime cannot read the file, or a GPU was asked for and cannot be had.
     """
     execution, reason = settings.execution, settings.execution_reason
-    if EXECUTIONS[execution].precision == "bf16" and lacks_bfloat16(read_cpuinfo()):
+    asked = EXECUTIONS[execution]
+    if asked.provider == OPENVINO_PROVIDER and asked.precision == "bf16" and lacks_bfloat16(read_cpuinfo()):
         execution = execution.replace("bf16", "fp32")
         reason = f"the CPU has none of {', '.join(sorted(BFLOAT16_CPU_FLAGS))}"
         pb_utils.Logger.log_warn(f"{path}: running in fp32 instead of bf16, because {reason}")
     if execution != PLAIN_CPU:
         cache_dir = os.environ.get("LYCHEE_CACHE_DIR")
         compiled = str(Path(cache_dir) / "openvino") if cache_dir else None
+        cuda_options = {**settings.cuda_options, "device_id": str(gpu)}
         try:
-            return open_session(path, execution, settings.session_options(), compiled), execution, reason
+            session = open_session(path, execution, settings.session_options(), compiled, cuda_options)
+            return session, execution, reason
         except Exception as error:  # whatever the provider throws, the plain one can still serve
+            if asked.provider == CUDA_PROVIDER and settings.gpu_required:
+                raise pb_utils.TritonModelException(
+                    f"{path} is to run on GPU {gpu} and cannot: {one_line(error)}. NVIDIA GPUs seen: "
+                    f"{', '.join(read_gpus()) or 'none'}. Expected one with a driver, free memory for the model, and "
+                    "onnxruntime-gpu with CUDA and cuDNN: pip install 'lychee-rerank-server[gpu]'. "
+                    "`lychee load --device cpu` serves it on the CPU."
+                ) from error
             reason = f"{EXECUTIONS[execution].provider} is not usable: {one_line(error)}"
             pb_utils.Logger.log_warn(f"{path}: running on {EXECUTIONS[PLAIN_CPU].provider} in fp32, because {reason}")
     try:
@@ -181,11 +217,28 @@ def _integer(parameters: Mapping[str, str], key: str, *, default: int | None = N
     return int(text)
 
 
-def _execution(parameters: Mapping[str, str], accelerators: Mapping[str, Any]) -> str:
-    """Return the name in EXECUTIONS that the parameter asks for, else the accelerators, else the plain CPU provider."""
+def _cuda_options(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return what the parameters say of the CUDA provider, by its own names."""
+    options = {
+        key: names[_integer(parameters, key, largest=len(names) - 1)]
+        for key, names in CUDA_CHOICES.items()
+        if key in parameters
+    }
+    if limit := _integer(parameters, "gpu_mem_limit", default=0):
+        options["gpu_mem_limit"] = str(limit)
+    return options
+
+
+def _execution(parameters: Mapping[str, str], accelerators: Mapping[str, Any], *, on_gpu: bool) -> str:
+    """Return the name in EXECUTIONS that the parameter asks for, else the accelerators, else the plain provider."""
+    execution = "cuda-fp32" if on_gpu else PLAIN_CPU
+    on_gpu = on_gpu or parameters.get("execution", "").startswith("cuda-")
     for accelerator in accelerators.get("gpu_execution_accelerator", []):
-        pb_utils.Logger.log_warn(f"GPU Execution Accelerator '{accelerator['name']}' is ignored on a CPU")
-    execution = PLAIN_CPU
+        ignored = f"GPU Execution Accelerator '{accelerator['name']}' is ignored"
+        if not on_gpu:
+            pb_utils.Logger.log_warn(f"{ignored} on a CPU")
+        elif accelerator["name"] != "cuda":
+            pb_utils.Logger.log_warn(f"{ignored}: CUDA's own kernels run the model, in the types of its file")
     for accelerator in accelerators.get("cpu_execution_accelerator", []):
         if accelerator["name"] != "openvino":
             raise pb_utils.TritonModelException(
@@ -207,6 +260,14 @@ def _execution(parameters: Mapping[str, str], accelerators: Mapping[str, Any]) -
             "config.pbtxt."
         )
     return str(asked)
+
+
+def _pick_gpu(args: Mapping[str, str], settings: Settings, *, on_gpu: bool) -> int:
+    """Return the number of an instance's GPU: Triton's, or by turns, the name of an instance ends with its number."""
+    if on_gpu:
+        return int(args["model_instance_device_id"])
+    number = re.search(r"\d+$", args.get("model_instance_name", ""))
+    return settings.gpus[int(number[0]) % len(settings.gpus) if number else 0]
 
 
 def check_signature(path: Path, session: ort.InferenceSession, config: Mapping[str, Any]) -> None:
@@ -279,8 +340,9 @@ class TritonPythonModel:
         path = Path(args["model_repository"]) / args["model_version"] / filename
         if not path.is_file():
             raise pb_utils.TritonModelException(f"{path} is missing. Run `lychee export` to write it.")
-        settings = Settings.from_config(config)
-        session, execution, reason = open_model(path, settings)
+        on_gpu = args.get("model_instance_kind") == "GPU"
+        settings = Settings.from_config(config, on_gpu=on_gpu)
+        session, execution, reason = open_model(path, settings, _pick_gpu(args, settings, on_gpu=on_gpu))
         check_signature(path, session, config)
         self._batching = int(config.get("max_batch_size", 0)) > 0
         self._maxima = settings.maxima

@@ -8,10 +8,12 @@ each configuration says what was chosen, and why.
 
 from lychee_server.execution.budget import format_budget, parse_budget
 from lychee_server.execution.choice import Choice
+from lychee_server.execution.device import Device
 from lychee_server.execution.serving import Served, serve, with_choice, without_choice
 
 __all__ = [
     "Choice",
+    "Device",
     "Served",
     "format_budget",
     "parse_budget",

@@ -21,10 +21,12 @@ class Choice:
     Attributes:
         execution: A name of EXECUTIONS.
         reason: Why, as one phrase.
+        required: Whether nothing may take its place, since it was asked for.
     """
 
     execution: str
     reason: str
+    required: bool = False
 
 
 def choose(measured: Mapping[str, Mapping[str, Measurement]], error_budget: float) -> dict[str, Choice]:

@@ -32,6 +32,7 @@ class Task:
         ensembles: The steps of each ensemble, by the ensemble's name.
         error_budget: How far a score may be off, from 0; with 0 only executions in float32 are tried.
         cache_dir: Where OpenVINO keeps compiled networks.
+        device: What may execute them, beside the plain CPU provider: "auto", "cpu" or "cuda".
     """
 
     rows_path: str
@@ -39,6 +40,7 @@ class Task:
     ensembles: Mapping[str, Sequence[Step]]
     error_budget: float
     cache_dir: str | None
+    device: str = "auto"
 
     @classmethod
     def from_json(cls, text: str) -> "Task":

@@ -18,6 +18,7 @@ from lychee_client.manifest import EXACT_TOLERANCE
 
 from lychee_server.execution.measurement import Measurement, Measurements, Task
 from lychee_server.execution.onnx_sessions import (
+    CUDA_PROVIDER,
     EXECUTIONS,
     PLAIN_CPU,
     available_cpus,
@@ -36,7 +37,7 @@ RUNS = 2
 SETTLE_S = 0.02
 BATCH_ROWS = 4
 ALONE_ROWS = 2
-ORDER = ("openvino-bf16", "cuda-fp32", "openvino-fp32")
+ORDER = ("cuda-tf32", "cuda-fp32", "openvino-bf16", "openvino-fp32")
 """The most promising first, in case that the time runs out."""
 
 
@@ -50,7 +51,11 @@ def measure(task: Task, executions: Sequence[str], started: float) -> Measuremen
     """
     rows = read_rows(Path(task.rows_path), task.ensembles)
     candidates = [
-        name for name in ORDER if name in executions and (task.error_budget > 0 or EXECUTIONS[name].precision == "fp32")
+        name
+        for name in ORDER
+        if name in executions
+        and (task.error_budget > 0 or EXECUTIONS[name].precision == "fp32")
+        and task.device in ("auto", "cuda" if EXECUTIONS[name].provider == CUDA_PROVIDER else "cpu")
     ]
     found = Measurements()
     scorer = Scorer(lambda model: _open(task, model, PLAIN_CPU))

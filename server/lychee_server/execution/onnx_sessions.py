@@ -4,9 +4,12 @@ This file stands alone: `assemble_backends` puts a copy beside the backend's `mo
 a server starts is what executes in it.
 """
 
+import contextlib
 import ctypes
+import io
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,14 @@ OPENVINO_PROVIDER = "OpenVINOExecutionProvider"
 ISA_VARIABLE = "ONEDNN_MAX_CPU_ISA"
 BFLOAT16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 OPENVINO_HINTS = {"bf16": "bf16", "fp32": "f32"}  # ours -> OpenVINO's INFERENCE_PRECISION_HINT
+CUDA_OPTIONS: Mapping[str, str] = {
+    "arena_extend_strategy": "kSameAsRequested",  # by default the arena doubles what it takes
+    "cudnn_conv_algo_search": "HEURISTIC",  # by default every new batch size is benchmarked first
+}
+"""Options of the CUDA provider, unless a model's configuration has others.
+Source: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html"""
+GPU_INFORMATION = Path("/proc/driver/nvidia/gpus")
+DEVICE_FILES = Path("/dev")
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,7 @@ class Execution:
     """What executes a model: one of ONNX Runtime's providers, and the precision in which it computes."""
 
     provider: str
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]
 
 
 UNCHOSEN = "auto"  # what an export writes; `lychee load` replaces it by what it has measured to be best
@@ -35,8 +46,13 @@ EXECUTIONS: Mapping[str, Execution] = {
     "openvino-bf16": Execution(OPENVINO_PROVIDER, "bf16"),
     "openvino-fp32": Execution(OPENVINO_PROVIDER, "fp32"),
     "cuda-fp32": Execution(CUDA_PROVIDER, "fp32"),
+    "cuda-tf32": Execution(CUDA_PROVIDER, "tf32"),
+    "cuda-fp16": Execution(CUDA_PROVIDER, "fp16"),
+    "cuda-bf16": Execution(CUDA_PROVIDER, "bf16"),
 }
 """Executions by the name in the parameter `execution` of `config.pbtxt`; the most exact and most common one first."""
+AS_EXPORTED = frozenset({"cuda-fp16", "cuda-bf16"})
+"""Those whose precision is that of the file, and nothing to choose: CUDA computes half floats as half floats."""
 
 
 class UnusableExecutionError(Exception):
@@ -74,11 +90,27 @@ def available_executions() -> list[str]:
     return [
         name
         for name, execution in EXECUTIONS.items()
-        if execution.provider in providers and not (execution.precision == "bf16" and no_bfloat16)
+        if execution.provider in providers
+        and name not in AS_EXPORTED
+        and not (execution.precision == "bf16" and no_bfloat16)
     ]
 
 
-def open_session(path: Path, execution: str, options: Any, cache_dir: str | None = None) -> Any:
+def read_gpus() -> list[str]:
+    """Name the NVIDIA GPUs that the system shows, without a call to CUDA; empty if there are none."""
+    described = (path.read_text(encoding="utf-8") for path in sorted(GPU_INFORMATION.glob("*/information")))
+    names = [match[1] for text in described if (match := re.search(r"^Model:\s*(.+)$", text, re.MULTILINE))]
+    files = [*DEVICE_FILES.glob("nvidia[0-9]*"), *DEVICE_FILES.glob("dxg")]  # containers may hide the names
+    return names or sorted(map(str, files))
+
+
+def open_session(
+    path: Path,
+    execution: str,
+    options: Any,
+    cache_dir: str | None = None,
+    cuda_options: Mapping[str, str] | None = None,
+) -> Any:
     """Open a model file in one way, and in no other.
 
     Args:
@@ -86,6 +118,7 @@ def open_session(path: Path, execution: str, options: Any, cache_dir: str | None
         execution: A name of EXECUTIONS.
         options: ONNX Runtime's SessionOptions; OpenVINO optimizes graphs itself, whatever they say of that.
         cache_dir: The folder for networks that OpenVINO has compiled; None keeps none.
+        cuda_options: Options of the CUDA provider that take the place of CUDA_OPTIONS, or come on top.
 
     Returns:
         ONNX Runtime's InferenceSession.
@@ -100,8 +133,11 @@ def open_session(path: Path, execution: str, options: Any, cache_dir: str | None
     if provider not in ort.get_available_providers():
         raise UnusableExecutionError(f"this onnxruntime has only {', '.join(ort.get_available_providers())}")
     provider_options: dict[str, str] = {}
+    missing = ""
     if provider == CUDA_PROVIDER:
-        provider_options["use_tf32"] = "0"  # TF32 has the mantissa of a half float
+        missing = _load_cuda_libraries()
+        # TF32 has the mantissa of a half float.
+        provider_options = {**CUDA_OPTIONS, **(cuda_options or {}), "use_tf32": str(int(precision == "tf32"))}
     elif provider == OPENVINO_PROVIDER:
         hints = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
         provider_options = {
@@ -116,10 +152,24 @@ def open_session(path: Path, execution: str, options: Any, cache_dir: str | None
         str(path), options, providers=[provider], provider_options=[provider_options], enable_fallback=0
     )
     if provider not in session.get_providers():  # onnxruntime drops a provider that it cannot load
-        raise UnusableExecutionError(f"onnxruntime left it out and kept {', '.join(session.get_providers())}")
+        raise UnusableExecutionError(f"onnxruntime left it out and kept {', '.join(session.get_providers())}{missing}")
     if provider == OPENVINO_PROVIDER:
         _release_free_memory()
     return session
+
+
+def _load_cuda_libraries() -> str:
+    """Load the libraries of CUDA and cuDNN from their wheels, where the system's loader does not look.
+
+    Returns:
+        Which of them are missing, as the end of a sentence; empty if none is. Whether that matters, the provider shows.
+    """
+    import onnxruntime as ort
+
+    with contextlib.redirect_stdout(io.StringIO()) as printed:  # it prints what it does not find
+        ort.preload_dlls()
+    missing = sorted(set(re.findall(r"Failed to load (?:\S*/)?(lib\S+?):", printed.getvalue())))
+    return f"; not found or not loadable: {', '.join(missing)}" if missing else ""
 
 
 def one_line(error: Exception) -> str:

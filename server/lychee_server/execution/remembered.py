@@ -1,7 +1,6 @@
 """Choices of earlier starts: a file for each repository and error budget, valid for one machine and one export."""
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import tempfile
@@ -10,11 +9,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lychee_server.execution.choice import Choice
+from lychee_server.execution.device import installed_builds
 from lychee_server.execution.measurement import Task
-from lychee_server.execution.onnx_sessions import ISA_VARIABLE, available_cpus, read_cpuinfo
+from lychee_server.execution.onnx_sessions import (
+    GPU_INFORMATION,
+    ISA_VARIABLE,
+    available_cpus,
+    read_cpuinfo,
+    read_gpus,
+)
 
 FOLDER = "execution"
-_RUNTIMES = ("onnxruntime-openvino", "onnxruntime", "onnxruntime-gpu")
+_VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 _DIGITS = 16
 
 
@@ -30,7 +36,8 @@ def describe_circumstances(task: Task) -> dict[str, str]:
         "CPU": _hash(_cpu_lines()),
         "number of CPUs": str(available_cpus()),
         ISA_VARIABLE: os.environ.get(ISA_VARIABLE, ""),
-        "version of ONNX Runtime": ", ".join(_versions()),
+        "GPU or driver": _hash("\n".join([*read_gpus(), _driver(), os.environ.get(_VISIBLE_GPUS, "")])),
+        "version of ONNX Runtime": ", ".join(f"{name} {version}" for name, version in installed_builds().items()),
         "version of this server": _hash("".join(path.read_text(encoding="utf-8") for path in own_code)),
         "export": _hash(json.dumps(export, sort_keys=True)),  # protobuf's maps have another order in every process
     }
@@ -66,7 +73,7 @@ def remember(cache_dir: Path, task: Task, circumstances: Mapping[str, str], choi
 
 
 def _path(cache_dir: Path, task: Task) -> Path:
-    return cache_dir / FOLDER / f"{_hash(f'{task.rows_path} {task.error_budget}')}.json"
+    return cache_dir / FOLDER / f"{_hash(f'{task.rows_path} {task.error_budget} {task.device}')}.json"
 
 
 def _cpu_lines() -> str:
@@ -76,14 +83,9 @@ def _cpu_lines() -> str:
     return "\n".join(line for line in first.splitlines() if line.partition(":")[0].strip().startswith(names))
 
 
-def _versions() -> list[str]:
-    found = []
-    for name in _RUNTIMES:
-        try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+def _driver() -> str:
+    path = GPU_INFORMATION.with_name("version")
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -4,11 +4,9 @@ import contextlib
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,13 @@ from lychee_client.manifest import EXACT_TOLERANCE
 from lychee_client.repository import ASSETS_MODEL, newest_version, read_manifest, version_folders
 from tritonclient.grpc import model_config_pb2
 
-from lychee_server.errors import RepositoryError
+from lychee_server.errors import DeviceError, RepositoryError
 from lychee_server.execution.budget import format_budget
+from lychee_server.execution.child import run_module
 from lychee_server.execution.choice import Choice, choose
+from lychee_server.execution.device import Device, require_gpu, unused_gpu, wants_gpu
 from lychee_server.execution.measurement import Measurements, ModelTask, Task
-from lychee_server.execution.onnx_sessions import PLAIN_CPU, UNCHOSEN
+from lychee_server.execution.onnx_sessions import AS_EXPORTED, CUDA_PROVIDER, EXECUTIONS, PLAIN_CPU, UNCHOSEN
 from lychee_server.execution.reference_rows import Step
 from lychee_server.execution.remembered import describe_circumstances, recall, remember
 from lychee_server.repository import model_path, read_artifacts, read_config
@@ -51,17 +51,23 @@ class Served:
     note: str
 
 
-def serve(repository: Path, config_name: str | None, error_budget: float, cache_dir: Path) -> Served:
-    """Choose what executes the models that leave it open.
+def serve(
+    repository: Path, config_name: str | None, error_budget: float, cache_dir: Path, device: Device = "auto"
+) -> Served:
+    """Choose what executes the models that leave it open, and those that were exported for a GPU.
 
-    Nothing that goes wrong here keeps a server from starting: a model for which nothing can be measured runs on the
-    plain CPU provider, and its choice says why.
+    But for a GPU that was asked for, nothing that goes wrong here keeps a server from starting: a model for which
+    nothing can be measured runs on the plain CPU provider, and its choice says why.
 
     Args:
         repository: The exported repository; only read.
         config_name: The variant of the models' configurations, or None.
         error_budget: How far a score may be from the reference's, from 0; 0 admits float32 alone.
         cache_dir: Keeps choices, links and compiled networks.
+        device: Where they may run.
+
+    Raises:
+        DeviceError: They are to run on a GPU, and none can be used.
     """
     repository = repository.absolute()  # links and what is remembered must not depend on the working directory
     folders = {path.parent.name: path.parent for path in sorted(repository.glob("*/config.pbtxt"))}
@@ -70,17 +76,60 @@ def serve(repository: Path, config_name: str | None, error_budget: float, cache_
         with contextlib.suppress(RepositoryError):  # Triton says what is wrong with it
             configs[name] = read_config(folder, config_name)
     open_models = [name for name, config in configs.items() if _execution(config) == UNCHOSEN]
-    if not open_models:
+    gpu_models = [name for name, config in configs.items() if wants_gpu(config)]
+    if device == "cuda" and not open_models + gpu_models:
+        raise DeviceError(
+            f"--device is cuda, and {repository} fixes what executes each of its models: on CPUs. Expected models that "
+            "leave it open or are for a GPU: `lychee export --target cuda`, and no --config-name."
+        )
+    if device == "cuda" or (device == "auto" and gpu_models):
+        what = f"{repository} was exported for GPUs ({', '.join(gpu_models)})"
+        require_gpu(what if gpu_models else "--device is cuda")
+    choices: dict[str, Choice] = {}
+    notes: list[str] = []
+    if open_models:
+        choices, note = _choose(folders, configs, error_budget, cache_dir, device)
+        notes = [note, unused_gpu() if device == "auto" else ""]
+    if device == "cuda":
+        choices = {name: _require_cuda(choice) for name, choice in choices.items()}
+    choices |= _place_gpu_models(repository, gpu_models, device)
+    if not choices:
         return Served(repository, {}, "")
-    choices, note = _choose(folders, configs, error_budget, cache_dir)
     path = _link(folders, configs, choices, error_budget, cache_dir)
     with contextlib.suppress(OSError):  # such as what another server's start has just removed
         _remove_old(path)
-    return Served(path, choices, note)
+    return Served(path, choices, "; ".join(filter(None, notes)))
+
+
+def _require_cuda(choice: Choice) -> Choice:
+    """Return the choice if it is CUDA, else CUDA in float32 instead of it; either way as what was asked for."""
+    if EXECUTIONS[choice.execution].provider == CUDA_PROVIDER:
+        return replace(choice, required=True)
+    return Choice("cuda-fp32", f"--device cuda; {choice.reason}", required=True)
+
+
+def _place_gpu_models(repository: Path, models: list[str], device: Device) -> dict[str, Choice]:
+    """Choose for the models that were exported for a GPU: it, in the precision of the export, or the CPU if asked.
+
+    Raises:
+        DeviceError: The CPU was asked for and cannot compute in the precision of the export.
+    """
+    manifest = read_manifest(repository)
+    precision = "" if manifest is None else manifest.precision
+    if device == "cpu":
+        if models and precision == "bf16":
+            raise DeviceError(
+                f"--device is cpu, and {repository} holds {', '.join(models)} in bf16, which ONNX Runtime computes "
+                "on GPUs alone. Write the models for CPUs with `lychee export --target cpu`."
+            )
+        return {name: Choice(PLAIN_CPU, "--device cpu") for name in models}
+    exported = f"cuda-{precision}"
+    execution = exported if exported in AS_EXPORTED else "cuda-fp32"
+    return {name: Choice(execution, "exported for GPUs", required=True) for name in models}
 
 
 def _choose(
-    folders: Mapping[str, Path], configs: Configs, error_budget: float, cache_dir: Path
+    folders: Mapping[str, Path], configs: Configs, error_budget: float, cache_dir: Path, device: Device
 ) -> tuple[dict[str, Choice], str]:
     open_models = [name for name, config in configs.items() if _execution(config) == UNCHOSEN]
 
@@ -94,7 +143,7 @@ def _choose(
     expected = read_artifacts(repository).get(f"{ASSETS_MODEL}/{ROWS_FILENAME}")
     if expected != hashlib.sha256(rows_path.read_bytes()).hexdigest():
         return plain(f"{ROWS_FILENAME} is not the one that the manifest names; run `lychee export` again")
-    task = _make_task(folders, configs, rows_path, error_budget, cache_dir)
+    task = replace(_make_task(folders, configs, rows_path, error_budget, cache_dir), device=device)
     circumstances = describe_circumstances(task)
     known, difference = recall(cache_dir, task, circumstances)
     if known is not None:
@@ -145,18 +194,8 @@ def _make_task(
 
 def _measure(task: Task) -> Measurements | str:
     """Measure in a process of its own; return why that failed, if it did."""
-    command = [sys.executable, "-m", "lychee_server.execution.measuring"]
-    try:
-        ended = subprocess.run(
-            command, input=task.to_json(), capture_output=True, text=True, timeout=MEASURING_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"measuring took more than {MEASURING_TIMEOUT_S:g} s"
-    if ended.returncode != 0:
-        last = ended.stderr.strip().rpartition("\n")[2]
-        ended_by = f"signal {-ended.returncode}" if ended.returncode < 0 else f"exit code {ended.returncode}"
-        return f"measuring ended with {ended_by}: {last}"
-    return Measurements.from_json(ended.stdout.strip().rpartition("\n")[2])
+    found, failure = run_module("measuring", task.to_json(), MEASURING_TIMEOUT_S, doing="measuring")
+    return failure or Measurements.from_json(found)
 
 
 def _execution(config: model_config_pb2.ModelConfig) -> str | None:
@@ -216,6 +255,17 @@ def with_choice(config: model_config_pb2.ModelConfig, choice: Choice, error_budg
     chosen.parameters["execution"].string_value = choice.execution
     chosen.parameters["execution_reason"].string_value = choice.reason
     chosen.parameters["error_budget"].string_value = format_budget(error_budget)
+    if choice.required:
+        chosen.parameters["device"].string_value = "cuda"
+    gpus = [str(gpu) for group in chosen.instance_group for gpu in group.gpus]
+    if gpus:
+        chosen.parameters["gpus"].string_value = ",".join(gpus)
+    for group in chosen.instance_group:
+        if group.kind == model_config_pb2.ModelInstanceGroup.KIND_GPU:
+            # Our backend holds the GPU. Triton needs none, and is not asked whether its CUDA fits the driver.
+            group.kind = model_config_pb2.ModelInstanceGroup.KIND_CPU
+            group.count = max(1, group.count) * max(1, len(group.gpus))
+            group.ClearField("gpus")
     return chosen
 
 
@@ -227,4 +277,5 @@ def without_choice(config: model_config_pb2.ModelConfig) -> Any:
         opened.parameters["execution"].string_value = UNCHOSEN
         del opened.parameters["execution_reason"]
         del opened.parameters["error_budget"]
+        opened.parameters.pop("device", None)
     return opened

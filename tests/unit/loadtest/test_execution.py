@@ -12,8 +12,9 @@ from lychee_loadtest.compare.verdicts import precisions_of
 from lychee_loadtest.execution import available_executions, open_session, precision_of
 
 
-def test_only_bfloat16_executions_compute_in_bfloat16() -> None:
-    assert [name for name in execution.EXECUTIONS if precision_of(name) == "bf16"] == ["openvino-bf16"]
+def test_whatever_is_not_float32_counts_as_bfloat16() -> None:
+    coarse = [name for name in execution.EXECUTIONS if precision_of(name) == "bf16"]
+    assert coarse == ["openvino-bf16", "cuda-tf32", "cuda-fp16", "cuda-bf16"]
 
 
 def test_photos_are_as_coarse_as_the_coarser_encoder() -> None:

@@ -131,9 +131,14 @@ def request_class() -> type[FakeRequest]:
 
 @pytest.fixture
 def load_model(backend: types.ModuleType, tmp_path: Path) -> Callable[..., Any]:
-    """Return a function that writes a model and its configuration, and initializes the backend with them."""
+    """Return a function that writes a model and its configuration, and initializes the backend with them.
 
-    def load(graph: onnx.GraphProto | bytes | None, config: dict[str, Any]) -> Any:
+    Its last argument is what else Triton tells an instance.
+    """
+
+    def load(
+        graph: onnx.GraphProto | bytes | None, config: dict[str, Any], instance_args: dict[str, str] | None = None
+    ) -> Any:
         folder = tmp_path / "repository" / "tiny" / "1"
         folder.mkdir(parents=True, exist_ok=True)
         filename = config.get("default_model_filename") or "model.onnx"
@@ -149,6 +154,7 @@ def load_model(backend: types.ModuleType, tmp_path: Path) -> Callable[..., Any]:
                 "model_name": "tiny",
                 "model_repository": str(folder.parent),
                 "model_version": "1",
+                **(instance_args or {}),
             }
         )
         return instance

@@ -16,7 +16,8 @@ import psutil
 import pytest
 from fakes.dual_encoder import manifest_json
 from lychee_client.checks import MACHINE_CHECKS, CheckContext, CheckResult, CheckSkipped
-from lychee_server import checks, file_checks, gateway_checks, state
+from lychee_server import checks, file_checks, gateway_checks, gpu_checks, state
+from lychee_server.execution import device
 from lychee_server.processes import ProcessId
 
 IDENTITY = {
@@ -366,3 +367,57 @@ def test_each_problem_of_a_configuration_is_one_line(repository: Path) -> None:
 def test_a_folder_without_models_fails(tmp_path: Path) -> None:
     result = only(file_checks.check_config(make_context(tmp_path / "shm")))
     assert (result.verdict, "lychee export" in result.advice) == ("failed", True)
+
+
+# A GPU.
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Let the machine's GPUs, its builds of ONNX Runtime and what is wrong with them be what a test says."""
+    machine = SimpleNamespace(
+        gpus=[], builds={"onnxruntime-openvino": "1.24.1"}, problem="this onnxruntime has no CUDA"
+    )
+    monkeypatch.setattr(device, "read_gpus", lambda: machine.gpus)
+    monkeypatch.setattr(device, "installed_builds", lambda: machine.builds)
+    monkeypatch.setattr(device, "find_gpu_problem", lambda: machine.problem)
+    return machine
+
+
+def export_for_gpus(repository: Path) -> None:
+    config = CONFIG + "instance_group { kind: KIND_GPU }"
+    (repository / "tiny" / "config.pbtxt").write_text(config, encoding="utf-8")
+
+
+def test_a_machine_without_a_gpu_needs_none(repository: Path, gpu: SimpleNamespace) -> None:
+    result = only(gpu_checks.check_gpu(make_context(repository)))
+    assert (result.verdict, result.seen) == (
+        "ok",
+        "none is needed. NVIDIA GPUs seen: none; installed: onnxruntime-openvino 1.24.1",
+    )
+
+
+def test_a_gpu_that_the_models_ask_for_and_cannot_have_fails(repository: Path, gpu: SimpleNamespace) -> None:
+    export_for_gpus(repository)
+    result = only(gpu_checks.check_gpu(make_context(repository)))
+    assert result.verdict == "failed"
+    assert "not usable, and tiny of the repository ask for one: this onnxruntime has no CUDA" in result.seen
+    assert "lychee-rerank-server[gpu]" in str(result.advice)
+    assert "--device cpu" in str(result.advice)
+
+
+def test_models_for_a_gpu_that_run_on_the_cpu_are_a_warning(gpu: SimpleNamespace, running: state.ServerState) -> None:
+    export_for_gpus(Path(running.repository))
+    assert only(gpu_checks.check_gpu(make_context())).verdict == "warning"
+
+
+def test_a_gpu_that_lies_idle_is_a_warning_and_one_that_computes_is_named(
+    repository: Path, gpu: SimpleNamespace
+) -> None:
+    gpu.gpus = ["NVIDIA A10"]
+    result = only(gpu_checks.check_gpu(make_context(repository)))
+    assert (result.verdict, "NVIDIA A10" in result.seen) == ("warning", True)
+    gpu.problem = ""
+    result = only(gpu_checks.check_gpu(make_context()))
+    assert result.verdict == "ok"
+    assert "computes on it. NVIDIA GPUs seen: NVIDIA A10" in result.seen

@@ -27,8 +27,11 @@ class FakeServer:
     choice_note = ""
     stopped = False
 
+    options: ClassVar[dict[str, Any]] = {}
+
     def __init__(self, repository: Path, **options: Any) -> None:
         self.models = ["client_assets"]
+        type(self).options = options
 
     def start(self) -> None:
         type(self).pid = 1
@@ -208,6 +211,19 @@ def test_load_passes_its_options_to_the_gateway_and_prints_where_it_is(runner: A
     assert "REST     http://127.0.0.1:7860/v1/rerank\n" in result.output
     assert "every image as" in result.output
     assert "max_img_size has no effect" in result.output
+
+
+@pytest.mark.usefixtures("_right_scores")
+def test_load_hands_the_device_on_from_its_option_or_the_environment(
+    runner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert runner("load")[1].options["device"] == "auto"
+    monkeypatch.setenv("LYCHEE_DEVICE", "cuda")
+    assert runner("load")[1].options["device"] == "cuda"
+    assert runner("load", "--device", "cpu")[1].options["device"] == "cpu"
+    result, _ = runner("load", "--device", "gpu")
+    assert result.exit_code == 2
+    assert "'gpu' is not one of 'auto', 'cpu', 'cuda'" in " ".join(result.output.replace("│", " ").split())
 
 
 @pytest.mark.usefixtures("_right_scores")

@@ -436,3 +436,144 @@ def test_the_cpu_provider_takes_over_and_says_why(
     assert any(expected in warning for warning in pb_utils.warnings)
     (response,) = instance.execute([request_class({"x": rows(1)})])
     np.testing.assert_array_equal(response.arrays()["y"], rows(2))
+
+
+ON_GPU = {"model_instance_kind": "GPU", "model_instance_device_id": "1", "model_instance_name": "tiny_0_0"}
+DEALT_OUT = {"model_instance_kind": "CPU", "model_instance_device_id": "0", "model_instance_name": "tiny_0_4"}
+
+
+@pytest.fixture
+def cuda(backend: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """Stand in for ONNX Runtime's CUDA provider: a session of the CPU says that it is one of CUDA.
+
+    Returns:
+        The provider's options of each session that is opened.
+    """
+    asked: list[dict[str, str]] = []
+    opened = backend.ort.InferenceSession
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def open_session(
+        path: str, options: Any, *, providers: list[str], provider_options: list[dict[str, str]], enable_fallback: int
+    ) -> Any:
+        session = opened(path, options, providers=["CPUExecutionProvider"])
+        if providers == ["CUDAExecutionProvider"]:
+            asked.extend(provider_options)
+            session.get_providers = lambda: names
+        return session
+
+    monkeypatch.setattr(backend.ort, "InferenceSession", open_session)
+    monkeypatch.setattr(backend.ort, "get_available_providers", lambda: names)
+    return asked
+
+
+def test_an_instance_of_kind_gpu_runs_on_the_gpu_that_triton_gave_it(
+    load_model: Callable[..., Any],
+    double_graph: Any,
+    double_config: Any,
+    pb_utils: Any,
+    request_class: Any,
+    cuda: list[dict[str, str]],
+) -> None:
+    instance = load_model(double_graph, double_config, ON_GPU)
+    assert [(options["device_id"], options["use_tf32"]) for options in cuda] == [("1", "0")]
+    (labels,) = pb_utils.published
+    assert (labels["provider"], labels["precision"]) == ("CUDAExecutionProvider", "fp32")
+    first, second = instance.execute([request_class({"x": rows(1)}), request_class({"x": rows(2, 3)})])
+    np.testing.assert_array_equal(first.arrays()["y"], rows(2))
+    np.testing.assert_array_equal(second.arrays()["y"], rows(4, 6))
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(None, "0"), ("2", "2"), ("1,3,5", "3")])
+def test_instances_are_dealt_out_to_the_gpus_of_the_configuration(
+    load_model: Callable[..., Any],
+    double_graph: Any,
+    double_config: Any,
+    pb_utils: Any,
+    cuda: list[dict[str, str]],
+    gpus: str | None,
+    expected: str,
+) -> None:
+    texts = {"execution": "cuda-fp16", **({"gpus": gpus} if gpus else {})}
+    double_config["parameters"] = {key: {"string_value": text} for key, text in texts.items()}
+    load_model(double_graph, double_config, DEALT_OUT)
+    assert [options["device_id"] for options in cuda] == [expected]
+    assert pb_utils.published[0]["precision"] == "fp16"
+
+
+def test_the_numbers_of_the_cpp_backend_become_the_names_of_the_provider(
+    load_model: Callable[..., Any], double_graph: Any, double_config: Any, cuda: list[dict[str, str]]
+) -> None:
+    texts = {"gpu_mem_limit": "2147483648", "arena_extend_strategy": "0", "cudnn_conv_algo_search": "2"}
+    double_config["parameters"] = {key: {"string_value": text} for key, text in texts.items()}
+    load_model(double_graph, double_config, ON_GPU)
+    (options,) = cuda
+    assert options["gpu_mem_limit"] == "2147483648"
+    assert options["arena_extend_strategy"] == "kNextPowerOfTwo"
+    assert options["cudnn_conv_algo_search"] == "DEFAULT"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("arena_extend_strategy", "2"), ("cudnn_conv_algo_search", "FAST"), ("gpu_mem_limit", "2 GB")]
+)
+def test_initialize_names_a_bad_parameter_of_the_gpu(
+    load_model: Callable[..., Any], double_graph: Any, double_config: Any, pb_utils: Any, key: str, value: str
+) -> None:
+    double_config["parameters"] = {key: {"string_value": value}}
+    with pytest.raises(pb_utils.TritonModelException, match=f"parameter {key} is '{value}'"):
+        load_model(double_graph, double_config)
+
+
+@pytest.mark.parametrize("asker", ["kind", "device"])
+def test_nothing_takes_the_place_of_a_gpu_that_was_asked_for(
+    load_model: Callable[..., Any],
+    double_graph: Any,
+    double_config: Any,
+    pb_utils: Any,
+    backend: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    asker: str,
+) -> None:
+    monkeypatch.setattr(backend.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(backend, "read_gpus", lambda: ["NVIDIA A10"])
+    texts = {"execution": "cuda-fp16", "device": "cuda", "gpus": "1"} if asker == "device" else {}
+    double_config["parameters"] = {key: {"string_value": text} for key, text in texts.items()}
+    expected = (
+        r"is to run on GPU 1 and cannot: this onnxruntime has only CPUExecutionProvider\. NVIDIA GPUs seen: NVIDIA A10"
+        r"\. .*pip install 'lychee-rerank-server\[gpu\]'\. `lychee load --device cpu`"
+    )
+    with pytest.raises(pb_utils.TritonModelException, match=expected):
+        load_model(double_graph, double_config, ON_GPU if asker == "kind" else DEALT_OUT)
+
+
+def test_a_gpu_that_was_only_faster_gives_way_to_the_cpu_and_says_why(
+    load_model: Callable[..., Any],
+    double_graph: Any,
+    double_config: Any,
+    pb_utils: Any,
+    backend: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backend.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    double_config["parameters"] = {"execution": {"string_value": "cuda-tf32"}}
+    load_model(double_graph, double_config, DEALT_OUT)
+    (labels,) = pb_utils.published
+    assert (labels["provider"], labels["precision"]) == ("CPUExecutionProvider", "fp32")
+    assert "CUDAExecutionProvider is not usable: this onnxruntime has only" in labels["reason"]
+
+
+@pytest.mark.parametrize(("name", "warnings"), [("cuda", 0), ("tensorrt", 1)])
+def test_no_accelerator_changes_the_types_of_a_file_on_a_gpu(
+    load_model: Callable[..., Any],
+    double_graph: Any,
+    double_config: Any,
+    pb_utils: Any,
+    cuda: list[dict[str, str]],
+    name: str,
+    warnings: int,
+) -> None:
+    double_config["optimization"] = {"execution_accelerators": {"gpu_execution_accelerator": [{"name": name}]}}
+    load_model(double_graph, double_config, ON_GPU)
+    assert len(cuda) == 1
+    assert len(pb_utils.warnings) == warnings
+    assert all("is ignored: CUDA's own kernels run the model" in warning for warning in pb_utils.warnings)

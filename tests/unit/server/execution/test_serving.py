@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from fakes.dual_encoder import manifest_json
 from google.protobuf import text_format
-from lychee_server.execution import serve, serving, with_choice, without_choice
+from lychee_server.errors import DeviceError
+from lychee_server.execution import device, measuring, serve, serving, with_choice, without_choice
+from lychee_server.execution import remembered as remembered_choices
 from lychee_server.execution.choice import Choice
+from lychee_server.execution.measurement import Measurement, Measurements
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.grpc import model_config_pb2
 
@@ -254,3 +260,149 @@ def test_a_choice_can_be_opened_again() -> None:
     chosen = with_choice(config, Choice("openvino-bf16", "fast"), 0.01)
     assert chosen.parameters["execution"].string_value == "openvino-bf16"
     assert without_choice(chosen) == config
+
+
+GPU_GROUP = "instance_group { count: 2 kind: KIND_GPU gpus: [1, 3] }"
+
+
+@pytest.fixture
+def gpu_repository(repository: Path) -> Path:
+    """Return the repository with the encoder exported for a GPU."""
+    text = f'name: "vision_encoder" {ENCODER} {GPU_GROUP}'
+    (repository / "vision_encoder" / "config.pbtxt").write_text(text, encoding="utf-8")
+    return repository
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let a GPU be usable; return who asked for one."""
+    askers: list[str] = []
+    monkeypatch.setattr(serving, "require_gpu", askers.append)
+    return askers
+
+
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "find_gpu_problem", lambda: "this onnxruntime has only CPUExecutionProvider")
+
+
+@pytest.mark.parametrize("asked", ["auto", "cuda"])
+def test_what_was_exported_for_gpus_is_refused_where_none_can_be_used(
+    gpu_repository: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, asked: Any
+) -> None:
+    no_gpu(monkeypatch)
+    with pytest.raises(DeviceError, match=r"repository was exported for GPUs \(vision_encoder\), and no GPU can be"):
+        serve(gpu_repository, None, 0.01, cache, asked)
+    assert not (cache / "served").exists()
+
+
+def test_what_was_exported_for_gpus_runs_on_a_cpu_that_was_asked_for(
+    gpu_repository: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_gpu(monkeypatch)
+    served = serve(gpu_repository, None, 0.01, cache, "cpu")
+    config = read_config(served.path)
+    assert served.choices == {"vision_encoder": Choice("cpu-fp32", "--device cpu")}
+    assert config.parameters["execution"].string_value == "cpu-fp32"
+    assert "device" not in config.parameters
+    assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_CPU
+
+
+def test_bfloat16_for_gpus_is_refused_on_a_cpu_that_was_asked_for(gpu_repository: Path, cache: Path) -> None:
+    path = gpu_repository / "client_assets" / "1" / "manifest.json"
+    path.write_text(manifest_json(precision="bf16"), encoding="utf-8")
+    with pytest.raises(DeviceError, match=r"--device is cpu, and .* holds vision_encoder in bf16, which ONNX Runtime"):
+        serve(gpu_repository, None, 0.01, cache, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("precision", "execution"),
+    [("fp16", "cuda-fp16"), ("bf16", "cuda-bf16"), ("fp32", "cuda-fp32"), ("w4", "cuda-fp32")],
+)
+def test_our_backend_gets_the_gpu_and_triton_none(
+    gpu_repository: Path, cache: Path, gpu: list[str], precision: str, execution: str
+) -> None:
+    path = gpu_repository / "client_assets" / "1" / "manifest.json"
+    path.write_text(manifest_json(precision=precision), encoding="utf-8")
+    config = read_config(serve(gpu_repository, None, 0.01, cache).path)
+    told = {name: value.string_value for name, value in config.parameters.items()}
+    assert gpu == [f"{gpu_repository} was exported for GPUs (vision_encoder)"]
+    assert told["execution"] == execution
+    assert (told["execution_reason"], told["device"], told["gpus"]) == ("exported for GPUs", "cuda", "1,3")
+    (group,) = config.instance_group
+    assert (group.kind, group.count, list(group.gpus)) == (model_config_pb2.ModelInstanceGroup.KIND_CPU, 4, [])
+    assert read_config(gpu_repository).instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
+
+
+def test_a_gpu_that_was_asked_for_is_taken_though_nothing_was_measured_on_it(
+    repository: Path, cache: Path, gpu: list[str]
+) -> None:
+    config = read_config(serve(repository, None, 0.01, cache, "cuda").path)
+    assert gpu == ["--device is cuda"]
+    assert config.parameters["execution"].string_value == "cuda-fp32"
+    assert config.parameters["device"].string_value == "cuda"
+    assert config.parameters["execution_reason"].string_value.startswith("--device cuda; ")
+
+
+def test_a_gpu_that_measured_best_is_asked_for_only_with_the_option(
+    repository: Path, cache: Path, gpu: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = []
+
+    def measure(task: Any) -> Measurements:
+        tasks.append(task.device)
+        found = {"cpu-fp32": Measurement(speed=1.0), "cuda-tf32": Measurement(0.001, speed=9.0)}
+        return Measurements({"vision_encoder": found})
+
+    monkeypatch.setattr(serving, "_measure", measure)
+    free, asked = (serve(repository, None, 0.01, cache, wish).choices["vision_encoder"] for wish in ("auto", "cuda"))
+    assert (free.execution, free.required) == ("cuda-tf32", False)
+    assert (asked.execution, asked.required) == ("cuda-tf32", True)
+    assert tasks == ["auto", "cuda"]  # one wish does not remember what was measured for another
+
+
+def test_a_gpu_is_refused_where_every_model_is_fixed_to_cpus(repository: Path, cache: Path, gpu: list[str]) -> None:
+    config = repository / "vision_encoder" / "config.pbtxt"
+    config.write_text(f'name: "vision_encoder" {ENCODER}', encoding="utf-8")
+    with pytest.raises(DeviceError, match=r"--device is cuda, and .* fixes what executes each of its models"):
+        serve(repository, None, 0.01, cache, "cuda")
+
+
+def test_a_gpu_that_lies_idle_is_worth_a_word(repository: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "unused_gpu", lambda: "NVIDIA A10 is not used")
+    assert serve(repository, None, 0.01, cache).note.endswith("; NVIDIA A10 is not used")
+    assert "A10" not in serve(repository, None, 0.01, cache, "cpu").note
+
+
+def test_another_gpu_or_driver_measures_again(repository: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(repository, None, 0.01, cache)
+    monkeypatch.setattr(remembered_choices, "read_gpus", lambda: ["NVIDIA A10"])
+    assert "again, for another GPU or driver than remembered" in serve(repository, None, 0.01, cache).note
+
+
+@pytest.mark.parametrize(
+    ("asked", "budget", "tried"),
+    [
+        ("auto", 0.01, ["cuda-tf32", "cuda-fp32", "openvino-bf16"]),
+        ("auto", 0.0, ["cuda-fp32"]),
+        ("cpu", 0.01, ["openvino-bf16"]),
+        ("cuda", 0.01, ["cuda-tf32", "cuda-fp32"]),
+    ],
+)
+def test_the_device_and_the_budget_say_what_is_tried(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, asked: str, budget: float, tried: list[str]
+) -> None:
+    opened = []
+
+    def open_one(task: Any, model: str, execution: str) -> Any:
+        if execution == "cpu-fp32":
+            return onnxruntime.InferenceSession(task.models[model].path, providers=["CPUExecutionProvider"])
+        opened.append(execution)
+        raise RuntimeError("no such device")
+
+    monkeypatch.setattr(measuring, "_open", open_one)
+    configs = {path.parent.name: serving.read_config(path.parent) for path in repository.glob("*/config.pbtxt")}
+    folders = {name: repository / name for name in configs}
+    rows = repository / "client_assets" / "1" / "reference_rows.npz"
+    task = dataclasses.replace(serving._make_task(folders, configs, rows, budget, repository), device=asked)
+    measuring.measure(task, ["cpu-fp32", "openvino-bf16", "cuda-fp32", "cuda-tf32"], time.perf_counter())
+    assert opened == tried
