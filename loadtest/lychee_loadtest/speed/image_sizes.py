@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import statistics
 import subprocess
@@ -51,11 +52,16 @@ Run = Callable[[], torch.Tensor]
 
 def lay_out(size: int) -> tuple[int, int]:
     """Return rows and columns of patches of a large square image under ``--max-img-size``."""
+    return fit_patches(4 * size, 4 * size, size**2)
+
+
+def fit_patches(height: int, width: int, max_pixels: int) -> tuple[int, int]:
+    """Return rows and columns of patches of an image, given in pixels, that may keep so many of them."""
     patch: int = VISION_CONFIG["patch_size"]
     merge: int = VISION_CONFIG["spatial_merge_size"]
-    enough = (size // patch + merge) ** 2 * merge**2
-    spec = PatchSpec(patch, merge, MIN_PIXELS, size**2, "bicubic", (enough,), 1, 1)
-    height, width = smart_resize(4 * size, 4 * size, spec)
+    enough = (math.isqrt(max_pixels) // patch + merge) ** 2 * merge**2
+    spec = PatchSpec(patch, merge, MIN_PIXELS, max_pixels, "bicubic", (enough,), 1, 1)
+    height, width = smart_resize(height, width, spec)
     return height // patch, width // patch
 
 
@@ -64,8 +70,9 @@ def prepare(way: str, size: int, device: str) -> Run:
     torch.manual_seed(0)
     config = Qwen2_5_VLVisionConfig(**VISION_CONFIG)
     config._attn_implementation = "eager"
-    tower: Any = Qwen2_5_VisionTransformerPretrainedModel(config)
-    tower = tower.eval().to(device)
+    with torch.device(device):
+        tower: Any = Qwen2_5_VisionTransformerPretrainedModel(config)
+    tower = tower.eval()
     height, width = lay_out(size)
     grid = torch.tensor([[1, height, width]], device=device)
     pixels = np.random.default_rng(0).integers(0, 256, (height * width, 588), dtype=np.uint8)
@@ -151,8 +158,8 @@ def main() -> None:
             line = measure_apart(way, size, arguments.device, arguments.runs)
             image = f"{line['side']} x {line['side']}"
             print(
-                f"| {size} | {image} | {line['patches']} | {line['tokens']} | {way} | {line['seconds']:.1f} | "
-                f"{line['cpu_seconds']:.1f} | {line['peak_gb']:.2f} GB |",
+                f"| {size} | {image} | {line['patches']} | {line['tokens']} | {way} | {line['seconds']:.3g} | "
+                f"{line['cpu_seconds']:.3g} | {line['peak_gb']:.2f} GB |",
                 flush=True,
             )
 
