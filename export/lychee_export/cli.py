@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from lychee_client.manifest import describe_reading
 
-from lychee_export.contract.limits import PROFILES, Limits
+from lychee_export.contract.limits import DEFAULT_GPU_MEMORY_GB, PROFILES, Limits
 from lychee_export.onnx.quantization import PRECISIONS, Precision
 
 if TYPE_CHECKING:
@@ -50,6 +51,15 @@ def _export(
     max_img_size: Annotated[
         int | None, typer.Option(help="Most pixels of one image, as the side of a square; overrides the profile.")
     ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Longest sequence in tokens, images included; overrides the profile.")
+    ] = None,
+    instruction: Annotated[
+        str | None, typer.Option(help="Default instruction, for models that read one, instead of the model's own.")
+    ] = None,
+    gpu_memory: Annotated[
+        float, typer.Option(help="Memory of the GPU in GB, which batches are limited to; for cuda and tensorrt.", min=1)
+    ] = DEFAULT_GPU_MEMORY_GB,
     flash_attn: Annotated[
         bool, typer.Option("--flash-attn", help="Fuse attention; the server's ONNX Runtime must be this one.")
     ] = False,
@@ -66,7 +76,7 @@ def _export(
 ) -> None:
     """Turn a checkpoint into a validated Triton model repository."""
     chosen: Precision = _choose("precision", precision, PRECISIONS)
-    limits = _limits(profile, max_img_size)
+    limits = _limits(profile, max_img_size=max_img_size, max_tokens=max_tokens, instruction=instruction)
     # torch's idle threads spin otherwise, and take the cores from those that work: on a busy machine of 2 cores the
     # reference took 20 s instead of 2. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -83,7 +93,11 @@ def _export(
 
     def run() -> ExportReport | None:
         if dry_run:
-            for line in plan_export(checkpoint, chosen, limits=limits, revision=revision).lines():
+            memory_gb = None if target == "cpu" else gpu_memory
+            planned = plan_export(
+                checkpoint, chosen, limits=limits, revision=revision, gpu_memory_gb=memory_gb, flash_attn=flash_attn
+            )
+            for line in planned.lines():
                 typer.echo(line)
             return None
         return export_checkpoint(
@@ -96,6 +110,7 @@ def _export(
             target=_choose("target", target, TARGETS),
             flash_attn=flash_attn,
             range_data=calibration_data,
+            gpu_memory_gb=gpu_memory,
         )
 
     try:
@@ -120,15 +135,15 @@ def _print_report(report: ExportReport, progress: Callable[[str], None]) -> None
         f"{parity.max_logit_error:.1e}; ranking order kept (tau {parity.kendall_tau:.2f}); batch and padding move a "
         f"score by {parity.batch_invariance:.1e}, a logit by {parity.logit_batch_invariance:.1e}"
     )
+    for line in describe_reading(report.manifest):
+        progress(line)
     progress(f"golden pairs, preprocessed by the client: largest error of a score {report.golden_error:.1e}")
 
 
-def _limits(profile: str, max_img_size: int | None) -> Limits:
+def _limits(profile: str, **chosen: Any) -> Limits:
     limits = PROFILES[_choose("profile", profile, PROFILES)]
-    if max_img_size is None:
-        return limits
     try:
-        return replace(limits, max_img_size=max_img_size)
+        return replace(limits, **{name: value for name, value in chosen.items() if value is not None})
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lychee_client.manifest import ModelSpec, describe_reading
 from lychee_client.repository import TRITON_BYTES, process_bytes
 
 from lychee_export.checkpoint import hub
@@ -13,6 +14,7 @@ from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import ModelSignature
 from lychee_export.estimate import PieceSize, estimate_pieces
 from lychee_export.families import load_checkpoint
+from lychee_export.gpu_memory import fit_gpu
 from lychee_export.onnx.quantization import Precision
 from lychee_export.serving_memory import activation_bytes
 
@@ -37,22 +39,23 @@ class DryRun:
     """What an export would do.
 
     Args:
-        model_id: The name of the checkpoint that users know.
-        family: The name of the checkpoint's family module.
+        spec: What the client will know of the model.
         pieces: The models with files of their own.
         ensembles: The ensembles: models without files of their own.
         download_bytes: The size of the weights on the hub, in bytes; None for a folder, or if the hub cannot be asked.
+        gpu: What fits into the memory of a GPU, line by line; empty for a CPU.
     """
 
-    model_id: str
-    family: str
+    spec: ModelSpec
     pieces: tuple[PiecePlan, ...]
     ensembles: tuple[ModelSignature, ...]
     download_bytes: int | None
+    gpu: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[str]:
         """Yield the report, line by line."""
-        yield f"{self.model_id} is of the family {self.family}; nothing is loaded or written"
+        yield f"{self.spec.model_id} is of the family {self.spec.family}; nothing is loaded or written"
+        yield from describe_reading(self.spec)
         width = max(len(piece.size.name) for piece in self.pieces)
         for piece in self.pieces:
             size = piece.size
@@ -68,12 +71,19 @@ class DryRun:
             f"all: {disk / 1e6:,.1f} MB on disk; about {memory / 1e6:,.0f} MB of memory to serve on a CPU: weights, "
             "tensors of the largest request, the models' processes and Triton"
         )
+        yield from self.gpu
         if self.download_bytes is not None:
             yield f"to download if it is not in the cache: {self.download_bytes / 1e6:,.1f} MB"
 
 
 def plan_export(
-    checkpoint: str, precision: Precision = "fp32", *, limits: Limits | None = None, revision: str | None = None
+    checkpoint: str,
+    precision: Precision = "fp32",
+    *,
+    limits: Limits | None = None,
+    revision: str | None = None,
+    gpu_memory_gb: float | None = None,
+    flash_attn: bool = False,
 ) -> DryRun:
     """Estimate an export from the checkpoint's config alone.
 
@@ -85,20 +95,26 @@ def plan_export(
         precision: The precision of the weights.
         limits: What the deployment admits. None takes the default limits.
         revision: The branch, tag or commit on the hub. None takes the main branch.
+        gpu_memory_gb: The memory of the GPU in gigabytes; None for a CPU.
+        flash_attn: Whether attention is one fused operator.
 
     Raises:
-        CheckpointError: The checkpoint's config or tokenizer cannot be read.
+        CheckpointError: The checkpoint's config or tokenizer cannot be read, or the weights do not fit into the GPU.
     """
     loaded = load_checkpoint(checkpoint, limits, revision, weights=False)
+    gpu: list[str] = []
+    if gpu_memory_gb is not None:
+        fitting, _ = fit_gpu(loaded, limits, precision, gpu_memory_gb, gpu.append, fused=flash_attn)
+        loaded = load_checkpoint(checkpoint, fitting, revision, weights=False)
     sizes = estimate_pieces(loaded.pieces, precision)
     remote = "/" in checkpoint and not Path(checkpoint).exists()
     return DryRun(
-        model_id=loaded.card.spec.model_id,
-        family=loaded.card.spec.family,
+        spec=loaded.card.spec,
         pieces=tuple(
             PiecePlan(size, process_bytes(size.served_bytes) + activation_bytes(piece))
             for size, piece in zip(sizes, loaded.pieces, strict=True)
         ),
         ensembles=loaded.card.ensembles,
         download_bytes=hub.weight_bytes(checkpoint, revision) if remote else None,
+        gpu=tuple(gpu),
     )

@@ -15,12 +15,13 @@ from lychee_client.repository import MANIFEST_FILENAME, MODEL_FILENAME
 
 from lychee_export.checkpoint.range_data import RangeData, bundled_data, read_data
 from lychee_export.checkpoint.weight_files import hash_files
-from lychee_export.contract.limits import Limits
+from lychee_export.contract.limits import DEFAULT_GPU_MEMORY_GB, Limits
 from lychee_export.contract.signature import ModelSignature, Tensors, hash_tensors
 from lychee_export.errors import CheckpointError, ExportError, WriteError
 from lychee_export.estimate import check_disk_space, estimate_pieces
 from lychee_export.families import Checkpoint, ModelCard, Piece, Reference, load_checkpoint
 from lychee_export.families.weights import release_weights, return_memory
+from lychee_export.gpu_memory import fit_gpu
 from lychee_export.onnx.export import export_onnx
 from lychee_export.onnx.float16 import check_range
 from lychee_export.onnx.fusion import fuse_attention
@@ -34,12 +35,7 @@ from lychee_export.repository.assets import CLIENT_ASSETS, build_client_assets
 from lychee_export.repository.deployment import OWN_VARIANTS, Target, can_choose, config_files, root_files
 from lychee_export.repository.manifest import build_manifest, created_by, golden_tolerance
 from lychee_export.repository.workspace import Workspace
-from lychee_export.repository.writing import (
-    ModelFolder,
-    exported_models,
-    linked_repository,
-    write_models,
-)
+from lychee_export.repository.writing import ModelFolder, exported_models, linked_repository, write_models
 from lychee_export.verification.expected import ExpectedValues, compute_expected
 from lychee_export.verification.in_process import measure_golden_error
 from lychee_export.verification.reference_rows import REFERENCE_ROWS_FILENAME, write_reference_rows
@@ -79,6 +75,7 @@ class _Plan:
     target: Target
     flash_attn: bool
     progress: Callable[[str], None]
+    gpu_shares: Mapping[str, int]
 
     def precision_of(self, signature: ModelSignature) -> Precision:
         """Only encoders are large enough to be worth fewer bits."""
@@ -96,6 +93,7 @@ def export_checkpoint(
     target: Target = "cpu",
     flash_attn: bool = False,
     range_data: Path | None = None,
+    gpu_memory_gb: float = DEFAULT_GPU_MEMORY_GB,
 ) -> ExportReport:
     """Turn a checkpoint into models of a Triton repository.
 
@@ -111,6 +109,7 @@ def export_checkpoint(
         target: The hardware that the configurations are for.
         flash_attn: Whether attention becomes one fused operator of ONNX Runtime.
         range_data: The folder of texts and images for s8. None takes bundled ones.
+        gpu_memory_gb: The memory of the GPU in gigabytes, which batches are limited to; for targets with a GPU.
 
     Raises:
         CheckpointError: The checkpoint or the range data cannot be read, or the precision is not for it.
@@ -129,7 +128,11 @@ def export_checkpoint(
             f"range data (--calibration-data) is for precision s8 alone, the precision is {precision}; leave it out"
         )
     data = bundled_data() if range_data is None else read_data(range_data)
-    plan = _Plan(repository, precision, target, flash_attn, progress)
+    shares: Mapping[str, int] = {}
+    if target != "cpu":
+        empty = load_checkpoint(checkpoint, limits, revision, weights=False)
+        limits, shares = fit_gpu(empty, limits, precision, gpu_memory_gb, progress, fused=flash_attn)
+    plan = _Plan(repository, precision, target, flash_attn, progress, shares)
     progress(f"loading {checkpoint}")
     loaded = load_checkpoint(checkpoint, limits, revision)
     card = loaded.card
@@ -192,6 +195,8 @@ def _key(checkpoint: Checkpoint, plan: _Plan, samples: Mapping[str, tuple[Tensor
 
 def _run_reference(checkpoint: Checkpoint, plan: _Plan) -> tuple[Reference, ExpectedValues]:
     reference = checkpoint.make_reference()
+    for note in reference.notes:
+        plan.progress(note)
     with check_range(checkpoint.pieces) if plan.precision == "fp16" else contextlib.nullcontext():
         return reference, compute_expected(checkpoint, reference)
 
@@ -237,7 +242,6 @@ def _quantize_pieces(
             continue
         plan.progress(f"quantizing {signature.name}")
         source = workspace.folder / f"{signature.name}{_FLOAT32_SUFFIX}" / MODEL_FILENAME
-
         if precision == "s8":
             quantize = partial(_quantize_static, source, samples[signature.name], plan)
         else:
@@ -291,7 +295,9 @@ def _write(
     for path in files[CLIENT_ASSETS.name]:
         artifacts[f"{CLIENT_ASSETS.name}/{path.name}"] = hash_files((path,))
     models = (*signatures, *card.ensembles)
-    configs = config_files((*models, CLIENT_ASSETS), plan.precision, plan.target, flash_attn=plan.flash_attn)
+    configs = config_files(
+        (*models, CLIENT_ASSETS), plan.precision, plan.target, flash_attn=plan.flash_attn, gpu_shares=plan.gpu_shares
+    )
 
     def describe(tolerance: float) -> Manifest:
         pairs = reference.golden_pairs

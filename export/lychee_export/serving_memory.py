@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -21,7 +22,9 @@ __all__ = ["activation_bytes", "rows_per_run"]
 _DTYPES = {"float32": torch.float32, "int64": torch.int64, "uint8": torch.uint8}
 
 
-def activation_bytes(piece: Piece) -> int:
+def activation_bytes(
+    piece: Piece, rows: int | None = None, dtype: torch.dtype = torch.float32, *, fused: bool = False
+) -> int:
     """Return the most bytes that tensors other than weights hold at once while the largest run is computed.
 
     The module runs on shapes alone, so this costs no memory. ONNX Runtime fuses operators and reuses buffers, so it
@@ -29,15 +32,21 @@ def activation_bytes(piece: Piece) -> int:
 
     Args:
         piece: The model to serve; its module may lie on the meta device.
+        rows: How many rows run at once. None takes those of the largest run on a CPU.
+        dtype: The type of the weights.
+        fused: Whether attention is one fused operator, which keeps no scores of all tokens against all.
     """
-    rows = rows_per_run(piece.signature)
+    rows = rows_per_run(piece.signature) if rows is None else rows
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
         tensors = {**dict(piece.module.named_parameters()), **dict(piece.module.named_buffers())}
-        weights = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in tensors.items()}
+        weights = {
+            name: torch.empty(tensor.shape, dtype=dtype if tensor.is_floating_point() else tensor.dtype)
+            for name, tensor in tensors.items()
+        }
         inputs = tuple(
             torch.empty((rows, *_largest_shape(spec)), dtype=_DTYPES[spec.dtype]) for spec in piece.signature.inputs
         )
-        live = _LiveBytes()
+        live = _LiveBytes(weights.values(), scores=not fused)
         with live:
             functional_call(piece.module, weights, inputs)
     return live.peak
@@ -47,7 +56,8 @@ def rows_per_run(signature: ModelSignature) -> int:
     """Return how many rows of the largest size run at once: the backend slices a batch with too many elements."""
     if signature.max_run_elements is None:
         return signature.max_batch_size
-    largest = max(math.prod(_largest_shape(spec)) for spec in signature.inputs)
+    counted = [spec for spec in signature.inputs if signature.run_input in (None, spec.name)]
+    largest = max(math.prod(_largest_shape(spec)) for spec in counted)
     return min(signature.max_batch_size, max(1, signature.max_run_elements // largest))
 
 
@@ -56,13 +66,20 @@ def _largest_shape(spec: TensorSpec) -> tuple[int, ...]:
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count the bytes of the storages that are alive."""
+    """Count the bytes of the storages that are alive, but for those of the weights: their transposes share them.
 
-    def __init__(self) -> None:
+    Args:
+        weights: The weights.
+        scores: Whether to count attention scores: (batch_size, heads, length, length).
+    """
+
+    def __init__(self, weights: Iterable[Tensor], *, scores: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._scores = scores
         self.peak = 0
         self._live = 0
-        self._known: set[int] = set()
+        self._weights = [weight.untyped_storage() for weight in weights]  # held, so that their ids stay theirs
+        self._known = {id(storage) for storage in self._weights}
 
     def __torch_dispatch__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         try:
@@ -70,7 +87,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         except DataDependentOutputException:
             return False  # the module reads a value, such as whether a mask is all ones, to save work
         for value in tree_leaves(outputs):
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and (self._scores or not _are_scores(value)):
                 self._add(value.untyped_storage())
         return outputs
 
@@ -86,3 +103,9 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _remove(self, key: int, size: int) -> None:
         self._known.discard(key)
         self._live -= size
+
+
+def _are_scores(value: Tensor) -> bool:
+    """Tell attention scores by their shape; the products of several heads may have one axis for rows and heads."""
+    square = value.ndim in (3, 4) and value.shape[-1] == value.shape[-2]
+    return square and (value.shape[1] > 1 if value.ndim == 4 else value.shape[0] > 1)

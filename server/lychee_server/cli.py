@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 from lychee_client import ConfigurationError, LycheeClient, LycheeError, Manifest
-from lychee_client.manifest import DEFAULT_ERROR_BUDGET
+from lychee_client.manifest import DEFAULT_ERROR_BUDGET, describe_reading
 from lychee_client.repository import ASSETS_MODEL
 
 from lychee_server import defaults, load_report, presence, processes, state
@@ -207,6 +207,8 @@ def _report_models(server: TritonServer, max_img_size: int | None, *, flash_attn
     if ASSETS_MODEL not in server.models:
         return
     manifest = _check_golden_pairs(server)
+    for line in describe_reading(manifest):
+        typer.echo(f"  {line}")
     if max_img_size is not None:
         try:
             typer.echo(f"  {load_report.describe_max_img_size(manifest, max_img_size)}")

@@ -33,6 +33,7 @@ PARAMETERS: Final = (
     "intra_op_thread_count",
     "max_run_elements",
     "memory.enable_memory_arena_shrinkage",
+    "run_input",
     "session.use_device_allocator_for_initializers",
 )
 MAXIMUM_PREFIX: Final = "maximum."

@@ -26,7 +26,11 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from checkpoints.qwen_vl import JINA_LOGIT_BIAS
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
-INSTRUCTION = "Given a search query, retrieve relevant candidates that answer the query."
+INSTRUCTIONS = {
+    "qwen2_5_vl": "Given a web search query, retrieve relevant passages that answer the query",
+    "qwen3_vl": "Given a search query, retrieve relevant candidates that answer the query.",
+}
+"""The default instructions by model type."""
 JINA_SCORE_TOKEN_ID = 100
 YES_NO_PROMPT = (
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
@@ -120,6 +124,7 @@ class QwenReranker:
     def __init__(self, folder: Path, min_pixels: int, max_pixels: int) -> None:
         config = json.loads((folder / "config.json").read_text())
         model_class, self.prompt, self._labels = _CLASSES[config["architectures"][0]]
+        self.instruction = INSTRUCTIONS.get(config["model_type"])
         self.model: Any = model_class.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self._score = None if self._labels else _load_score_head(folder)
@@ -148,7 +153,7 @@ class QwenReranker:
             "query": (IMAGE if query.image else "") + (query.text or ""),
             "document": (IMAGE if document.image else "") + (document.text or ""),
         }
-        before, *after = self.prompt.format(instruction=INSTRUCTION, **parts).split("<|image_pad|>")
+        before, *after = self.prompt.format(instruction=self.instruction, **parts).split("<|image_pad|>")
         for grid, text in zip(grids, after, strict=True):
             before += "<|image_pad|>" * (int(grid.prod()) // 4) + text
         ids: list[int] = self.tokenizer(before)["input_ids"]

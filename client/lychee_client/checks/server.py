@@ -11,7 +11,7 @@ from typing import Final
 from lychee_client._assets import CLIENT_ASSETS
 from lychee_client._errors import LycheeError
 from lychee_client.checks.check import Check, CheckContext, CheckResult, CheckSkipped
-from lychee_client.manifest.manifest import FORMAT_VERSION
+from lychee_client.manifest import FORMAT_VERSION, describe_reading
 
 SLOW_ANSWER_S: Final = 1.0
 CONNECT_TIMEOUT_S: Final = 2.0
@@ -75,7 +75,7 @@ def check_manifest(context: CheckContext) -> Iterator[CheckResult]:
         return
     precision = manifest.identity.precision_text
     seen = f"{manifest.model_id} revision {manifest.revision}, {precision}, format version {FORMAT_VERSION}"
-    yield CheckResult("manifest", "ok", seen)
+    yield CheckResult("manifest", "ok", "; ".join((seen, *describe_reading(manifest))))
 
 
 def check_models(context: CheckContext) -> Iterator[CheckResult]:

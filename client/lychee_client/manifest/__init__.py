@@ -7,6 +7,7 @@ from lychee_client.manifest.execution import DEFAULT_ERROR_BUDGET, EXACT_TOLERAN
 from lychee_client.manifest.image_spec import CropSpec, ImageSpec, PatchSpec, Resampling, StretchSpec
 from lychee_client.manifest.manifest import (
     FORMAT_VERSION,
+    CheckpointLimits,
     GoldenInput,
     GoldenPair,
     GoldenPairs,
@@ -19,12 +20,15 @@ from lychee_client.manifest.manifest import (
     write_manifest,
 )
 from lychee_client.manifest.prompt_spec import PromptSpec
+from lychee_client.manifest.reading import PAGE, describe_reading
 
 __all__ = [
     "DEFAULT_ERROR_BUDGET",
     "EXACT_TOLERANCE",
     "FORMAT_VERSION",
+    "PAGE",
     "UNCHOSEN",
+    "CheckpointLimits",
     "CropSpec",
     "GoldenInput",
     "GoldenPair",
@@ -39,6 +43,7 @@ __all__ = [
     "Resampling",
     "StretchSpec",
     "TextSpec",
+    "describe_reading",
     "parse_manifest",
     "write_manifest",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
@@ -84,6 +85,27 @@ class PatchSpec(Struct, frozen=True, tag_field="kind", tag="patches"):
     def patch_bytes(self) -> int:
         """The size of one patch in bytes: uint8, (3, patch_size, patch_size)."""
         return 3 * self.patch_size**2
+
+    def resized(self, height: int, width: int, max_pixels: int | None = None) -> tuple[int, int]:
+        """Return the height and width nearest to an image's that are whole blocks and within the limits of pixels.
+
+        Args:
+            height: The height of the image in pixels.
+            width: The width of the image in pixels.
+            max_pixels: The most pixels after resizing. None takes the model's own.
+
+        Source: transformers 5.23.0, image_processing_pil_qwen2_vl.py, smart_resize; Python's rounding of halves to
+        even.
+        """
+        block, most = self.block_size, max_pixels or self.max_pixels
+        resized = tuple(round(edge / block) * block for edge in (height, width))
+        if math.prod(resized) > most:
+            scale = math.sqrt(height * width / most)
+            resized = tuple(max(block, math.floor(edge / scale / block) * block) for edge in (height, width))
+        elif math.prod(resized) < self.min_pixels:
+            scale = math.sqrt(self.min_pixels / (height * width))
+            resized = tuple(math.ceil(edge * scale / block) * block for edge in (height, width))
+        return resized[0], resized[1]
 
 
 ImageSpec: TypeAlias = CropSpec | StretchSpec | PatchSpec

@@ -67,6 +67,18 @@ class InstructionSpec(Struct, frozen=True, omit_defaults=True):
             raise ValueError(f"instruction.query_prefix is {self.query_prefix!r}; expected {{instruction}} in it, once")
 
 
+class CheckpointLimits(Struct, frozen=True):
+    """What the checkpoint itself reads, of which an export may admit less.
+
+    Attributes:
+        max_tokens: The length of the longest sequence in tokens.
+        max_pixels: The most pixels of one image after resizing.
+    """
+
+    max_tokens: Positive
+    max_pixels: Positive
+
+
 class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A model, and how it wants its queries and documents: what the export knows before it has made anything.
 
@@ -82,6 +94,8 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         max_img_size: The most pixels of one image that the export admits, as the side of a square; None where every
             image has the same size.
         instruction: How the model reads an instruction, or None if it reads none.
+        checkpoint_limits: What the checkpoint itself reads; None where every image has the same size, and in what older
+            exporters wrote.
     """
 
     family: str
@@ -94,6 +108,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     image: ImageSpec
     max_img_size: Positive | None = None
     instruction: InstructionSpec | None = None
+    checkpoint_limits: CheckpointLimits | None = None
 
     def __post_init__(self) -> None:
         needed: dict[str, object] = {"prompt": self.prompt}

@@ -5,7 +5,6 @@ The resizing is Pillow's, as the reference's is, on the same pixels to the same 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Final, TypeAlias
 
@@ -136,24 +135,14 @@ def smart_resize(height: int, width: int, spec: PatchSpec) -> Size:
 
     Raises:
         InvalidInputError: One edge is more than 200 times the other.
-    Source: transformers 5.23.0, image_processing_pil_qwen2_vl.py, smart_resize; Python's rounding of halves to even.
     """
-    block = spec.block_size
     short, long = min(height, width), max(height, width)
     if long > MAX_PATCH_ASPECT_RATIO * short:
         raise InvalidInputError(
             f"the image has {width} x {height} pixels, one edge {long / short:.0f} times the other; the model reads at "
             f"most {MAX_PATCH_ASPECT_RATIO} times; crop the image"
         )
-
-    resized = tuple(round(edge / block) * block for edge in (height, width))
-    if math.prod(resized) > spec.max_pixels:
-        scale = math.sqrt(height * width / spec.max_pixels)
-        resized = tuple(max(block, math.floor(edge / scale / block) * block) for edge in (height, width))
-    elif math.prod(resized) < spec.min_pixels:
-        scale = math.sqrt(spec.min_pixels / (height * width))
-        resized = tuple(math.ceil(edge * scale / block) * block for edge in (height, width))
-    return resized[0], resized[1]
+    return spec.resized(height, width)
 
 
 def patchify(pixels: Pixels, spec: PatchSpec) -> Pixels:

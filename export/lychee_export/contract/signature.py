@@ -97,8 +97,10 @@ class ModelSignature:
         max_batch_size: The most rows in one request; 0 for a model without a batch axis.
         steps: The models of an ensemble in order; empty for a model with a file of its own.
         encoder: Whether the model does the heavy work: it runs on the accelerator and its answers are cached.
-        max_run_elements: The most elements of the largest input in one run on a CPU; a larger batch runs in slices,
-            which bounds the memory for activations. None sets no bound.
+        max_run_elements: The most elements of one input in one run on a CPU; a larger batch runs in slices, which
+            bounds the memory for activations. None sets no bound.
+        run_input: The name of the input that ``max_run_elements`` counts, where the largest says nothing about the
+            work, such as a text's zero row of image embeddings. None counts the largest.
         accelerated: Whether an encoder may run on the openvino accelerator. False where that computes something else,
             or compiles anew for every shape.
     """
@@ -110,12 +112,17 @@ class ModelSignature:
     steps: tuple[ModelSignature, ...] = ()
     encoder: bool = False
     max_run_elements: int | None = None
+    run_input: str | None = None
     accelerated: bool = True
 
     def __post_init__(self) -> None:
         names = [tensor.name for tensor in (*self.inputs, *self.outputs)]
         if len(set(names)) != len(names):
             raise ValueError(f"{self.name}: tensor names must be unique, got {names}")
+        if self.run_input is not None and self.run_input not in names[: len(self.inputs)]:
+            raise ValueError(
+                f"{self.name}: run_input is {self.run_input!r}, expected one of {names[: len(self.inputs)]}"
+            )
         if self.max_batch_size < 0:
             raise ValueError(f"{self.name}: max_batch_size must be at least 0, got {self.max_batch_size}")
         for step in self.steps:

@@ -36,16 +36,26 @@ def load_checkpoint(
             downloaded or read.
 
     Raises:
-        CheckpointError: The folder or a file is missing or damaged, or the family is unknown.
+        CheckpointError: The folder or a file is missing or damaged, the family is unknown, or the limits hold an
+            instruction and the model reads none.
     """
     source = find_checkpoint(checkpoint, revision)
     model_type = source.config.get("model_type")
     for family in FAMILIES:
         if model_type in family.model_types:
-            return family.load(source.with_weights() if weights else source, limits or Limits())
+            loaded = family.load(source.with_weights() if weights else source, limits or Limits())
+            _check_instruction(loaded, limits or Limits())
+            return loaded
     known = "; ".join(
         f"{', '.join(family.model_types)} (such as {', '.join(family.checkpoints)})" for family in FAMILIES
     )
     raise CheckpointError(
         f"{source.folder / 'config.json'}: unknown model_type {model_type!r}; this exporter knows {known}"
     )
+
+
+def _check_instruction(checkpoint: Checkpoint, limits: Limits) -> None:
+    if limits.instruction is not None and checkpoint.card.spec.instruction is None:
+        raise CheckpointError(
+            f"{checkpoint.card.spec.model_id} reads no instruction, got {limits.instruction!r}; leave --instruction out"
+        )

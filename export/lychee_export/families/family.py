@@ -49,11 +49,13 @@ class Reference:
         scored_rows: Natural rows with the reference's ``relevance_score``, float64, (rows, 1), for ensembles that a
             server may execute in several ways; they tell a server what each way costs in accuracy. An ensemble that is
             missing takes its ``ensemble_rows``.
+        notes: Lines for the user, such as what the limits of the export cost.
     """
 
     ensemble_rows: Mapping[str, Tensors]
     golden_pairs: tuple[GoldenPair, ...]
     scored_rows: Mapping[str, Tensors] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

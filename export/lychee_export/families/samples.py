@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 
 import numpy as np
+from lychee_client.manifest import PAGE
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["QUERIES", "TEXTS", "decode", "encode", "sample_images"]
+__all__ = ["QUERIES", "TEXTS", "decode", "draw_page", "encode", "sample_images"]
 
 QUERIES = ("一只猫", "hot drink in the morning", "怎么退款", "a yellow flower", "breakfast table")
 TEXTS = (
@@ -21,6 +22,9 @@ TEXTS = (
     "小猫喜欢晒太阳",
 )
 
+_PRINT_SCALE = 2
+"""Pillow's own font is a bitmap of letters 7 pixels high; so many times that are about 8 points on the page."""
+
 _SIZES = ((96, 96), (120, 80), (72, 112))
 _COLOURS = (((30, 60, 160), (240, 210, 40)), ((70, 120, 60), (200, 40, 50)), ((225, 225, 215), (90, 50, 30)))
 """Of each image's background and of the shape on it."""
@@ -32,6 +36,23 @@ def sample_images() -> tuple[Image.Image, ...]:
         Image.fromarray(_draw(index, size, *colours))
         for index, (size, colours) in enumerate(zip(_SIZES, _COLOURS, strict=True))
     )
+
+
+def draw_page() -> Image.Image:
+    """Draw an A4 page of fine print in black and white: what a smaller resolution blurs.
+
+    The letters are a bitmap that Pillow holds: the same pixels on every machine.
+    """
+    font = ImageFont.load_default_imagefont()
+    width, height = (edge // _PRINT_SCALE for edge in PAGE)
+    page = Image.new("1", (width, height), 1)
+    draw = ImageDraw.Draw(page)
+    sentences = [text for text in (*QUERIES, *TEXTS) if text.isascii()]
+    margin, line_height = width // 12, 2 * font.getbbox("A")[3]
+    for line, top in enumerate(range(margin, height - margin, line_height), start=1):
+        words = (sentences[(line + offset) % len(sentences)] for offset in range(2))
+        draw.text((margin, top), f"{line}. {' '.join(words)}", fill=0, font=font)
+    return page.resize(PAGE, Image.Resampling.NEAREST)
 
 
 def encode(image: Image.Image) -> bytes:

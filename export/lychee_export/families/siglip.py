@@ -149,7 +149,9 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     image_spec: FixedImageSpec
     if naflex:
         side = processor.patch_size
-        grid = min(math.isqrt(processor.max_num_patches), max(1, limits.max_img_size // side))
+        grid = math.isqrt(processor.max_num_patches)
+        if limits.max_img_size is not None:
+            grid = min(grid, max(1, limits.max_img_size // side))
         vision_encoder = NaFlexVisionEncoder(model, Normalization.of(processor), grid)
         image_spec = StretchSpec(grid * side, grid * side, read_resampling(source, processor))
     else:

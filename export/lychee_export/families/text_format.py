@@ -86,7 +86,7 @@ def text_buckets(source: CheckpointSource, limits: Limits, *longest: int) -> tup
     Raises:
         CheckpointError: The longest sequence is shorter than the smallest bucket.
     """
-    max_tokens = min(limits.max_tokens, *longest)
+    max_tokens = min(longest) if limits.max_tokens is None else min(limits.max_tokens, *longest)
     if max_tokens < BUCKETS[0]:
         raise CheckpointError(
             f"the model in {source.folder} reads {max_tokens} tokens, expected at least {BUCKETS[0]}; see "

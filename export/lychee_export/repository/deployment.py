@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Literal, get_args
 
 from lychee_export.contract.signature import ModelSignature
@@ -33,7 +34,12 @@ def can_choose(signature: ModelSignature, precision: Precision, target: Target, 
 
 
 def config_files(
-    signatures: Iterable[ModelSignature], precision: Precision, target: Target = "cpu", *, flash_attn: bool = False
+    signatures: Iterable[ModelSignature],
+    precision: Precision,
+    target: Target = "cpu",
+    *,
+    flash_attn: bool = False,
+    gpu_shares: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, tuple[str, dict[str, str]]]:
     """Write ``config.pbtxt`` and its variants for the models of a checkpoint.
 
@@ -42,6 +48,7 @@ def config_files(
         precision: The precision of the weights.
         target: The hardware that the configurations are for.
         flash_attn: Whether attention is one fused operator.
+        gpu_shares: The most bytes of GPU memory that each encoder may take, by name.
 
     Returns:
         The text of ``config.pbtxt`` and the texts of ``configs/`` by variant, by model name.
@@ -58,7 +65,7 @@ def config_files(
             variants["cpu"] = model_config(signature, "cpu")
         if target == "tensorrt":
             variants |= tensorrt.variants(signature, precision)
-        configs[signature.name] = (model_config(signature, device), variants)
+        configs[signature.name] = (model_config(signature, device, gpu_shares.get(signature.name)), variants)
     return configs
 
 

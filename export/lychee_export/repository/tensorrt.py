@@ -188,7 +188,8 @@ def _write_shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 def _gpu_config(signature: ModelSignature) -> model_config_pb2.ModelConfig:
     config = config_message(signature, "cuda")
-    config.parameters.pop("max_run_elements", None)  # it bounds memory on a CPU
+    for name in ("max_run_elements", "run_input"):  # they bound memory on a CPU
+        config.parameters.pop(name, None)
     return config
 
 

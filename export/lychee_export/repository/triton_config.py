@@ -21,6 +21,9 @@ BACKEND = "onnxruntime"
 _ACCELERATOR_PRECISION = "bf16"
 """Asked of the openvino accelerator; our backend computes in float32 on a CPU without bfloat16."""
 
+_SAME_AS_REQUESTED = "1"
+"""kSameAsRequested; doubling (0) would reach the bound long before the memory is used."""
+
 _DATA_TYPES = {
     "float32": model_config_pb2.TYPE_FP32,
     "int64": model_config_pb2.TYPE_INT64,
@@ -29,21 +32,24 @@ _DATA_TYPES = {
 }
 
 
-def model_config(signature: ModelSignature, device: Device) -> str:
-    """Write the configuration of one model.
+def model_config(signature: ModelSignature, device: Device, gpu_bytes: int | None = None) -> str:
+    """Write the configuration of one model; see config_message.
 
     Returns:
         The text of a ``config.pbtxt``.
     """
-    return str(text_format.MessageToString(config_message(signature, device)))
+    return str(text_format.MessageToString(config_message(signature, device, gpu_bytes)))
 
 
-def config_message(signature: ModelSignature, device: Device) -> model_config_pb2.ModelConfig:
+def config_message(
+    signature: ModelSignature, device: Device, gpu_bytes: int | None = None
+) -> model_config_pb2.ModelConfig:
     """Describe one model to Triton.
 
     Args:
         signature: The model's tensors and limits.
         device: What runs it, if it is an encoder: everything else is little work and runs on a plain CPU.
+        gpu_bytes: The most GPU memory that it may take, weights included. None sets no bound.
     """
     config = model_config_pb2.ModelConfig(name=signature.name, max_batch_size=signature.max_batch_size)
     for specs, field in ((signature.inputs, config.input), (signature.outputs, config.output)):
@@ -53,6 +59,8 @@ def config_message(signature: ModelSignature, device: Device) -> model_config_pb
         _add_steps(config, signature)
     else:
         _add_backend(config, signature, device if signature.encoder else "cpu")
+        if device == "cuda" and signature.encoder and gpu_bytes is not None:
+            _bound_gpu_memory(config, gpu_bytes)
     return config
 
 
@@ -84,8 +92,21 @@ def _add_backend(config: model_config_pb2.ModelConfig, signature: ModelSignature
         accelerator.parameters["precision"] = _ACCELERATOR_PRECISION
     if signature.max_run_elements is not None:
         config.parameters["max_run_elements"].string_value = str(signature.max_run_elements)
+    if signature.run_input is not None:
+        config.parameters["run_input"].string_value = signature.run_input
     for name, maximum in _maxima(signature.inputs).items():
         config.parameters[f"maximum.{name}"].string_value = str(maximum)
+
+
+def _bound_gpu_memory(config: model_config_pb2.ModelConfig, gpu_bytes: int) -> None:
+    """Bound the arena of ONNX Runtime's CUDA provider, and let it grow by what is asked instead of by doubling.
+
+    As parameters, not as those of an accelerator named cuda: the backend reads that one first and then writes these
+    two over it, defaults included.
+    Source: https://github.com/triton-inference-server/onnxruntime_backend/blob/r24.10/src/onnxruntime.cc#L802-L834
+    """
+    config.parameters["gpu_mem_limit"].string_value = str(gpu_bytes)
+    config.parameters["arena_extend_strategy"].string_value = _SAME_AS_REQUESTED
 
 
 def _maxima(specs: tuple[TensorSpec, ...]) -> dict[str, int]:

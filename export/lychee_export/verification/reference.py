@@ -47,13 +47,13 @@ def reference_scores(checkpoint: str, manifest: Manifest) -> list[float]:
 
 def _limits(manifest: Manifest) -> Limits:
     """Return the export's limits, as far as a reference score depends on them."""
-    limits = Limits()
-    found: dict[str, int | None] = {
-        "max_tokens": manifest.text.max_tokens,
-        "max_images": getattr(manifest.image, "max_images", None),
-        "max_img_size": manifest.max_img_size,
-    }
+    limits = Limits(instruction=None if manifest.instruction is None else manifest.instruction.default)
     try:
-        return replace(limits, **{name: value for name, value in found.items() if value is not None})
+        return replace(
+            limits,
+            max_tokens=manifest.text.max_tokens,
+            max_images=getattr(manifest.image, "max_images", limits.max_images),
+            max_img_size=manifest.max_img_size,
+        )
     except ValueError:  # a model with a smaller bound of its own keeps that, whatever the limits say
         return limits

@@ -74,7 +74,7 @@ def probe(task: Mapping[str, Any]) -> dict[str, Any]:
         runner.run([runner.zeros(smallest)])
         readings["first"] = _reading(on_gpu)
         row = runner.zeros(task["axes"])
-        bound = rows_per_run(task["config"], max(array.size for array in row.values()))
+        bound = rows_per_run(task["config"], {name: array.size for name, array in row.items()})
         row_bytes = sum(array.nbytes for array in row.values())
         for batch in task["batches"]:
             if bound is None or batch <= bound:
@@ -89,10 +89,17 @@ def probe(task: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def rows_per_run(config: Mapping[str, Any], row_elements: int) -> int | None:
-    """Return after how many rows the backend slices a batch; None without such a bound."""
-    bound = int(config.get("parameters", {}).get("max_run_elements", {}).get("string_value", 0))
-    return max(1, bound // row_elements) if bound and row_elements else None
+def rows_per_run(config: Mapping[str, Any], row_elements: Mapping[str, int]) -> int | None:
+    """Return after how many rows the backend slices a batch; None without such a bound.
+
+    Args:
+        config: The model's configuration, as Triton hands it to a backend.
+        row_elements: How many elements a row of each input has.
+    """
+    parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+    bound = int(parameters.get("max_run_elements", 0))
+    counted = row_elements.get(parameters.get("run_input", ""), max(row_elements.values(), default=0))
+    return max(1, bound // counted) if bound and counted else None
 
 
 class Runner:

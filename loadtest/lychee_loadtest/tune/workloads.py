@@ -42,17 +42,19 @@ class Workload:
         name: The name in words, such as "64 tokens".
         shapes: The shape of a row for each input, with the input's name.
         grid: The height and width of the image in patches, for models that read patches; else None.
-        row_elements: How many elements the largest input of a row has: what `max_run_elements` counts.
+        run_input: The name of the input that `max_run_elements` counts; empty: the largest.
+        row_elements: How many elements that input of a row has.
     """
 
     name: str
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
     grid: tuple[int, int] | None = None
+    run_input: str = ""
 
     @property
     def row_elements(self) -> int:
-        """Return the elements of a row's largest input."""
-        return max(math.prod(shape) for _, shape in self.shapes)
+        """Return how many elements of a row `max_run_elements` counts."""
+        return max(math.prod(shape) for name, shape in self.shapes if self.run_input in ("", name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,8 @@ def _text_workloads(config: Any, manifest: Manifest | None) -> tuple[Workload, .
     known = LENGTHS if manifest is None else manifest.text.buckets
     buckets = [size for size in known if size <= longest] or [longest]
     lengths = sorted({min(buckets, key=lambda bucket: abs(bucket - length)) for length in LENGTHS})
-    return tuple(Workload(f"{length} tokens", _shapes(config, length)) for length in lengths)
+    run_input = config.parameters["run_input"].string_value if "run_input" in config.parameters else ""
+    return tuple(Workload(f"{length} tokens", _shapes(config, length), run_input=run_input) for length in lengths)
 
 
 def _image_workloads(config: Any, manifest: Manifest | None) -> tuple[Workload, ...]:

@@ -5,8 +5,8 @@ Triton takes this file when `backends/onnxruntime/` holds no `libtriton_onnxrunt
 backend ignores them: `execution`, a name of `onnx_sessions.EXECUTIONS`, and `execution_reason`, why it was chosen;
 `device`, "cuda" where a GPU was asked for, so that nothing may take its place, and `gpus`, the numbers of the GPUs to
 which the instances are dealt out; the accelerator's `precision`; `maximum.<name>`, the largest value that an integer
-input may hold, or the largest size of an axis; and `max_run_elements`, which bounds memory: a batch whose largest input
-has more elements runs in slices.
+input may hold, or the largest size of an axis; and `max_run_elements`, which bounds memory: a batch whose `run_input`,
+or without one its largest input, has more elements runs in slices.
 Source: https://github.com/triton-inference-server/onnxruntime_backend/blob/r24.10/README.md
 """
 
@@ -96,6 +96,7 @@ class Settings:
     execution: str
     execution_reason: str
     max_run_elements: int
+    run_input: str
     maxima: Mapping[str, int]
     cuda_options: Mapping[str, str]
     gpus: Sequence[int]
@@ -130,6 +131,7 @@ class Settings:
             execution=_execution(parameters, optimization.get("execution_accelerators", {}), on_gpu=on_gpu),
             execution_reason=parameters.get("execution_reason", ""),
             max_run_elements=_integer(parameters, "max_run_elements", default=0),
+            run_input=parameters.get("run_input", ""),
             maxima={key[len(prefix) :]: _integer(parameters, key) for key in parameters if key.startswith(prefix)},
             cuda_options=_cuda_options(parameters),
             gpus=[int(number) for number in parameters.get("gpus", "0").split(",")],
@@ -347,7 +349,12 @@ class TritonPythonModel:
         self._batching = int(config.get("max_batch_size", 0)) > 0
         self._maxima = settings.maxima
         self._max_run_elements = settings.max_run_elements
+        self._run_input = settings.run_input
         self._inputs = {node.name: node for node in session.get_inputs()}
+        if self._run_input and self._run_input not in self._inputs:
+            raise pb_utils.TritonModelException(
+                f"parameter run_input is {self._run_input!r}; expected an input of the model: {sorted(self._inputs)}."
+            )
         axes = {dim for node in self._inputs.values() for dim in node.shape if isinstance(dim, str)}
         unknown = sorted(settings.maxima.keys() - self._inputs.keys() - axes)
         if unknown:
@@ -489,7 +496,8 @@ class TritonPythonModel:
 
     def _slice(self, feed: Mapping[str, Array]) -> list[Mapping[str, Array]]:
         """Cut a large batch along its first axis: activations take memory in proportion, and never give it back."""
-        elements = max((array.size for array in feed.values()), default=0)
+        counted = [feed[self._run_input]] if self._run_input else feed.values()
+        elements = max((array.size for array in counted), default=0)
         if not self._batching or not self._max_run_elements or elements <= self._max_run_elements:
             return [feed]
         rows = len(next(iter(feed.values())))

@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ import pytest
 import torch
 from checkpoints.exports import LIMITS
 from checkpoints.qwen_vl_pairs import PAIRS, PAIRS_OF
-from checkpoints.qwen_vl_reference import INSTRUCTION, Batch, Part, QwenReranker
-from lychee_client.manifest import GoldenInput, InstructionSpec, PatchSpec
+from checkpoints.qwen_vl_reference import Batch, Part, QwenReranker
+from lychee_client.manifest import PAGE, CheckpointLimits, GoldenInput, InstructionSpec, PatchSpec
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import Checkpoint, load_checkpoint
@@ -39,6 +41,11 @@ def patch_spec(checkpoint: Checkpoint) -> PatchSpec:
     return checkpoint.card.spec.image
 
 
+def _pixels(checkpoint: Checkpoint) -> tuple[int, int]:
+    spec = patch_spec(checkpoint)
+    return spec.min_pixels, spec.max_pixels
+
+
 class Loaded:
     """One checkpoint in the exporter's modules and in transformers."""
 
@@ -47,6 +54,7 @@ class Loaded:
         self.modules: dict[str, Any] = {piece.signature.name: piece.module for piece in self.checkpoint.pieces}
         spec = patch_spec(self.checkpoint)
         self.patch_bytes = spec.patch_bytes
+        self.folder = folder
         self.reference = QwenReranker(folder, spec.min_pixels, spec.max_pixels)
 
     def run(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -206,20 +214,65 @@ def test_prompts_are_the_published_ones(load: Callable[[str], Loaded], name: str
     assert prompt is not None
     assert prompt.template == loaded.reference.prompt
     assert prompt.suffix_token_ids == ((100,) if name == "jina_m0" else ())
-    assert instruction == (InstructionSpec(INSTRUCTION) if prompt.has_instruction else None)
+    expected = loaded.reference.instruction
+    assert instruction == (None if expected is None else InstructionSpec(expected))
 
 
 @pytest.mark.parametrize("name", RERANKERS)
 def test_golden_pairs_are_scored_as_by_transformers(load: Callable[[str], Loaded], name: str) -> None:
     loaded = load(name)
     reference = loaded.checkpoint.make_reference()
-    assert 6 <= len(reference.golden_pairs) <= 9
+    assert 7 <= len(reference.golden_pairs) <= 10
     for pair in reference.golden_pairs:
         query, document = _part(pair.query), _part(pair.document)
         assert pair.relevance_score == pytest.approx(loaded.reference.score(query, document), abs=2e-6)
-        assert max(len(png or b"") for png in (pair.document.image_png, pair.query.image_png)) < 8192
+        assert max(len(png or b"") for png in (pair.document.image_png, pair.query.image_png)) < 17_000
     for signature in loaded.checkpoint.card.ensembles:
         assert len(reference.ensemble_rows[signature.name]["input_ids"]) >= 7
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+def test_a_page_shows_what_the_limits_of_the_export_cost(load: Callable[[str], Loaded], name: str) -> None:
+    loaded = load(name)
+    reference = loaded.checkpoint.make_reference()
+    page = reference.golden_pairs[-1]
+    query, document = _part(page.query), _part(page.document)
+    assert document.image is not None
+    assert document.image.size == PAGE
+    (note,) = reference.notes
+    seen, own = (float(score) for score in re.findall(r"(?<= )0[.][0-9]{4}", note))
+    limits = loaded.checkpoint.card.spec.checkpoint_limits
+    assert limits is not None
+    unreduced = QwenReranker(loaded.folder, patch_spec(loaded.checkpoint).min_pixels, limits.max_pixels)
+    assert seen == pytest.approx(page.relevance_score, abs=1e-4)
+    assert own == pytest.approx(unreduced.score(query, document), abs=1e-4)
+    assert abs(own - seen) > 1e-3  # the resolution shows
+
+
+def test_a_page_that_does_not_fit_is_told_and_left_out(checkpoint_folder: Callable[[str], Path]) -> None:
+    checkpoint = load_checkpoint(str(checkpoint_folder("jina_m0")), Limits(max_tokens=384, max_img_size=560))
+    reference = checkpoint.make_reference()
+    assert PAGE not in [image.size for pair in reference.golden_pairs if (image := _part(pair.document).image)]
+    assert "the longest sequence is 384: pages will be refused" in reference.notes[0]
+
+
+def test_an_instruction_of_the_export_is_the_default_and_scores_the_golden_pairs(
+    checkpoint_folder: Callable[[str], Path], load: Callable[[str], Loaded]
+) -> None:
+    folder = checkpoint_folder("qwen3_vl")
+    checkpoint = load_checkpoint(str(folder), replace(LIMITS, instruction="Find the same product."))
+    assert checkpoint.card.spec.instruction == InstructionSpec("Find the same product.")
+    reference = QwenReranker(folder, *_pixels(checkpoint))
+    reference.instruction = "Find the same product."
+    pairs = checkpoint.make_reference().golden_pairs
+    for pair in pairs:
+        expected = reference.score(_part(pair.query), _part(pair.document))
+        assert pair.relevance_score == pytest.approx(expected, abs=2e-6)
+    others = load("qwen3_vl").checkpoint.make_reference().golden_pairs
+    moves = [abs(pair.relevance_score - other.relevance_score) for pair, other in zip(pairs, others, strict=True)]
+    assert max(moves) > 1e-3
+    with pytest.raises(CheckpointError, match=r"reads no instruction, got 'Judge\.'; leave --instruction out"):
+        load_checkpoint(str(checkpoint_folder("jina_m0")), Limits(instruction="Judge."), weights=False)
 
 
 @pytest.mark.parametrize("name", RERANKERS)
@@ -292,6 +345,8 @@ def test_the_limits_of_the_user_bound_those_of_the_model(checkpoint_folder: Call
     unbounded = load_checkpoint(folder, Limits(max_tokens=100_000, max_img_size=5000), weights=False)
     assert unbounded.card.spec.text.max_tokens == 3200  # what lychee-rerank-mm was trained with
     assert patch_spec(unbounded).max_pixels == 1280 * 28 * 28
+    assert checkpoint.card.spec.checkpoint_limits == CheckpointLimits(3200, 1280 * 28 * 28)
+    assert unbounded.card.spec == load_checkpoint(folder, weights=False).card.spec  # the default takes nothing away
 
 
 @pytest.mark.parametrize("name", RERANKERS)
@@ -405,5 +460,4 @@ def _part(part: GoldenInput) -> Part:
 def _settings(min_pixels: int, max_pixels: int, patch_size: int = 14) -> ImageSettings:
     mean: Sequence[float] = (0.48145466, 0.4578275, 0.40821073)
     std: Sequence[float] = (0.26862954, 0.26130258, 0.27577711)
-    side = int(max_pixels**0.5)
-    return ImageSettings(patch_size, 2, min_pixels, max_pixels, "bicubic", tuple(mean), tuple(std), 2, side)
+    return ImageSettings(patch_size, 2, min_pixels, max_pixels, "bicubic", tuple(mean), tuple(std), 2, max_pixels)

@@ -97,4 +97,4 @@ def weighted(toy: Checkpoint) -> Checkpoint:
 def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[Checkpoint], None]:
     """Choose what every checkpoint name loads; the toys' manifests say nothing to a client."""
     monkeypatch.setattr(exporter, "measure_golden_error", lambda repository, accepted: 0.0)
-    return lambda checkpoint: monkeypatch.setattr(exporter, "load_checkpoint", lambda *_: checkpoint)
+    return lambda checkpoint: monkeypatch.setattr(exporter, "load_checkpoint", lambda *_, **__: checkpoint)

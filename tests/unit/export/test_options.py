@@ -52,6 +52,19 @@ def test_gpu_runs_encoders_alone_and_a_variant_needs_none(toy: Checkpoint, targe
     assert not configs["head"][1]
 
 
+def test_gpu_configuration_bounds_the_memory_of_encoders_alone(tmp_path: Path, toy: Checkpoint, load: Load) -> None:
+    load(toy)
+    lines: list[str] = []
+    export_checkpoint("toy", tmp_path, target="cuda", gpu_memory_gb=2.0, progress=lines.append)
+    parameters = text_format.Parse((tmp_path / "encoder/config.pbtxt").read_text(), ModelConfig()).parameters
+    assert 1.8e9 < int(parameters["gpu_mem_limit"].string_value) < 2e9
+    assert parameters["arena_extend_strategy"].string_value == "1"  # by what is asked, not by doubling
+    assert "gpu_mem_limit" not in (tmp_path / "encoder/configs/cpu.pbtxt").read_text()
+    assert any("GPU memory: encoder takes 0.0 GB of weights" in line for line in lines)
+    head = replace(toy.pieces[0].signature, name="head", encoder=False)
+    assert "gpu_mem_limit" not in config_files((head,), "fp16", "cuda", gpu_shares={"head": 5})["head"][0]
+
+
 def test_encoder_that_is_not_for_the_accelerator_runs_on_the_plain_cpu(
     tmp_path: Path, toy: Checkpoint, load: Load
 ) -> None:
@@ -161,9 +174,12 @@ def test_nothing_to_fuse_is_reported(tmp_path: Path, toy: Checkpoint, load: Load
         export_checkpoint("toy", tmp_path / "models", flash_attn=True)
 
 
-def test_profiles_differ_and_the_middle_one_is_the_default() -> None:
+def test_the_default_profile_takes_nothing_from_the_checkpoint() -> None:
     assert PROFILES["default"] == Limits()
-    assert PROFILES["small"].max_tokens < Limits().max_tokens < PROFILES["full"].max_tokens
+    assert PROFILES["default"].max_tokens is PROFILES["full"].max_img_size is None  # what the checkpoint reads
+    small, medium = PROFILES["small"], PROFILES["medium"]
+    assert (small.max_tokens, small.max_img_size) == (512, 256)
+    assert (medium.max_tokens, medium.max_img_size) == (2048, 512)
     with pytest.raises(ValueError, match="max_img_size is 12, expected at least 56"):
         Limits(max_img_size=12)
 
@@ -185,25 +201,27 @@ def test_command_hands_its_options_on(app: typer.Typer, tmp_path: Path, monkeypa
         raise CheckpointError("stop")
 
     monkeypatch.setattr(exporter, "export_checkpoint", export)
-    options = "--precision fp16 --target cuda --profile small --max-img-size 300 --revision v1 --flash-attn"
-    options += " --calibration-data photos"
+    options = "--precision fp16 --target cuda --profile small --max-img-size 300 --max-tokens 700 --revision v1"
+    options += " --flash-attn --instruction Judge."
+    options += " --calibration-data photos --gpu-memory 40"
     result = CliRunner().invoke(app, ["export", "owner/name", "--repository", str(tmp_path), *options.split()])
     assert result.exit_code == 1
     assert calls == [
         (
             {"owner/name", str(tmp_path), "fp16"},
             {
-                "limits": replace(PROFILES["small"], max_img_size=300),
+                "limits": replace(PROFILES["small"], max_img_size=300, max_tokens=700, instruction="Judge."),
                 "revision": "v1",
                 "target": "cuda",
                 "flash_attn": True,
                 "range_data": Path("photos"),
+                "gpu_memory_gb": 40.0,
             },
         )
     ]
 
 
-@pytest.mark.parametrize("option", ["--target tpu", "--profile huge", "--max-img-size 5"])
+@pytest.mark.parametrize("option", ["--target tpu", "--profile huge", "--max-img-size 5", "--max-tokens 5"])
 def test_command_refuses_unknown_choices(app: typer.Typer, option: str) -> None:
     result = CliRunner().invoke(app, ["export", "lychee-mini", *option.split()])
     assert result.exit_code == 2

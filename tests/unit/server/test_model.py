@@ -120,6 +120,49 @@ def test_execute_runs_a_large_batch_in_slices(
     np.testing.assert_array_equal(second.arrays()["y"], rows(6, 8, 10))
 
 
+@pytest.mark.parametrize(("counted", "runs_expected"), [("ids", 1), ("mask", 1), ("", 32)])
+def test_execute_counts_the_input_that_is_named_whatever_else_a_row_has(
+    load_model: Callable[..., Any], request_class: Any, counted: str, runs_expected: int
+) -> None:
+    """A text's row holds a dummy of image embeddings as wide as the model: 32 texts ran one by one."""
+    axes = {"ids": "length", "mask": "length", "image_embeds": "places"}
+    types = {"ids": TensorProto.INT64, "mask": TensorProto.INT64, "image_embeds": TensorProto.FLOAT}
+    width = [3584]
+    graph = helper.make_graph(
+        [helper.make_node("Identity", [name], [f"{name}_out"]) for name in axes],
+        "wide",
+        *(
+            [
+                helper.make_tensor_value_info(
+                    f"{name}{end}", types[name], ["batch_size", axis, *(width if name == "image_embeds" else [])]
+                )
+                for name, axis in axes.items()
+            ]
+            for end in ("", "_out")
+        ),
+    )
+    kinds = {name: "TYPE_FP32" if name == "image_embeds" else "TYPE_INT64" for name in axes}
+    parameters = {"max_run_elements": {"string_value": "4096"}, "run_input": {"string_value": counted}}
+    config = {
+        "max_batch_size": 32,
+        "parameters": parameters,
+        **{
+            side: [
+                {"name": f"{name}{end}", "data_type": kinds[name], "dims": [-1, *(width if "image" in name else [])]}
+                for name in axes
+            ]
+            for side, end in (("input", ""), ("output", "_out"))
+        },
+    }
+    instance = load_model(graph, config)
+    runs = count_runs(instance)
+    text = np.ones((1, 64), np.int64)
+    row = {"ids": text, "mask": text, "image_embeds": np.zeros((1, 1, *width), np.float32)}
+    responses = instance.execute([request_class(row, ["ids_out"]) for _ in range(32)])
+    assert all(response.error is None for response in responses)
+    assert len(runs) == runs_expected
+
+
 def test_execute_without_batching_takes_requests_as_they_are(
     load_model: Callable[..., Any], double_graph: Any, double_config: Any, request_class: Any
 ) -> None:
@@ -329,6 +372,7 @@ def test_initialize_refuses_a_fixed_batch_axis(
         ("inter_op_thread_count", "-1"),
         ("execution_mode", "2"),
         ("enable_mem_arena", "yes"),
+        ("run_input", "z"),
         ("maximum.x", "1.5"),
         ("maximum.z", "1"),
     ],

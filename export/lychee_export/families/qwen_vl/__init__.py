@@ -6,9 +6,11 @@ models differ in prompt and head, which ``prompts/`` describes in one file each.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-from lychee_client.manifest import InstructionSpec, ModelSpec, PatchSpec, TextSpec
+from lychee_client.manifest import CheckpointLimits, InstructionSpec, ModelSpec, PatchSpec, TextSpec
+from msgspec import structs
 from torch import nn
 from transformers import (
     Qwen2_5_VLForConditionalGeneration,
@@ -41,6 +43,9 @@ _CLASSES = {
 }
 """Model and processor by ``architectures[0]`` in config.json."""
 
+_UNSTATED_MAX_TOKENS = 4096
+"""By default, where nobody says with how many tokens a model was trained: two pages and a text."""
+
 _CHANGING_ROPE_TYPES = ("dynamic", "longrope")
 """Their frequencies depend on the sequence's length, which the graph does not compute."""
 
@@ -56,13 +61,17 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
         CheckpointError: The checkpoint is damaged, or none of the known rerankers, or the limits leave no room.
     """
     template = find_template(source.config)
+    if limits.instruction is not None and template.instruction is not None:
+        template = structs.replace(template, instruction=limits.instruction)
     model_class, processor_class = _CLASSES[source.config["architectures"][0]]
     tokenizer = source.load_tokenizer()
     label_ids = None if template.labels is None else find_label_ids(tokenizer, template.labels)
     model: Any = source.load_model(model_class)
     _check_config(model.config, tokenizer, template)
     images = read_image_settings(source, model.config.vision_config, template, limits)
-    contract = _sign(model.config, images, template, limits, tokenizer)
+    own_tokens = min(template.max_tokens or sys.maxsize, model.config.text_config.max_position_embeddings)
+    max_tokens = min(own_tokens, limits.max_tokens or template.max_tokens or _UNSTATED_MAX_TOKENS)
+    contract = _sign(model.config, images, template, limits, tokenizer, max_tokens)
     head: nn.Module
     if label_ids is None:
         head = ScoreHead(model.score, template.logit_bias)
@@ -79,10 +88,14 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     )
 
     def reference() -> Reference:
-        processor = make_processor(processor_class, images, tokenizer)
-        return make_reference(ReferenceModel(model, processor, template, label_ids), template, contract)
+        def make(settings: ImageSettings) -> ReferenceModel:
+            return ReferenceModel(model, make_processor(processor_class, settings, tokenizer), template, label_ids)
 
-    card = ModelCard(_describe(source, template, contract), contract.ensembles, tokenizer.backend_tokenizer.to_str())
+        own = None if images.max_pixels == images.own_max_pixels else make(images.unreduced())
+        return make_reference(make(images), own, template, contract)
+
+    spec = _describe(source, template, contract, CheckpointLimits(own_tokens, images.own_max_pixels))
+    card = ModelCard(spec, contract.ensembles, tokenizer.backend_tokenizer.to_str())
     return Checkpoint(card, pieces, reference)
 
 
@@ -101,14 +114,16 @@ def _check_config(config: Any, tokenizer: Any, template: Template) -> None:
         )
 
 
-def _sign(config: Any, images: ImageSettings, template: Template, limits: Limits, tokenizer: Any) -> Contract:
+def _sign(
+    config: Any, images: ImageSettings, template: Template, limits: Limits, tokenizer: Any, max_tokens: int
+) -> Contract:
     text = config.text_config
     deepstack = len(getattr(config.vision_config, "deepstack_visual_indexes", None) or ())
     return declare_contract(
         images,
         template,
         limits,
-        max_tokens=min(limits.max_tokens, template.max_tokens or limits.max_tokens, text.max_position_embeddings),
+        max_tokens=max_tokens,
         embedding_dim=text.hidden_size * (1 + deepstack),
         hidden_dim=text.hidden_size,
         image_token_id=config.image_token_id,
@@ -117,7 +132,7 @@ def _sign(config: Any, images: ImageSettings, template: Template, limits: Limits
     )
 
 
-def _describe(source: CheckpointSource, template: Template, contract: Contract) -> ModelSpec:
+def _describe(source: CheckpointSource, template: Template, contract: Contract, own: CheckpointLimits) -> ModelSpec:
     """Return what the client needs to know."""
     images = contract.images
     return ModelSpec(
@@ -143,6 +158,7 @@ def _describe(source: CheckpointSource, template: Template, contract: Contract) 
         ),
         max_img_size=images.max_img_size,
         instruction=None if template.instruction is None else InstructionSpec(template.instruction),
+        checkpoint_limits=own,
     )
 
 

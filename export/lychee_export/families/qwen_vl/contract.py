@@ -153,7 +153,8 @@ def declare_contract(
         (hidden,),
         most_rows,
         encoder=True,
-        max_run_elements=max(_TOKENS_PER_RUN, tokens.maximum, embedding_dim),
+        max_run_elements=max(_TOKENS_PER_RUN, tokens.maximum),
+        run_input=input_ids.name,
         accelerated=False,
     )
     scoring_head = ModelSignature("scoring_head", (hidden,), SCORE_OUTPUTS, most_rows)

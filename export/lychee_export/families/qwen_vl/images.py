@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lychee_client.manifest import Resampling
@@ -20,6 +20,11 @@ __all__ = ["ImageSettings", "read_image_settings"]
 
 _MAX_ASPECT_RATIO = 200
 """Source: smart_resize in transformers 5.23.0, models/qwen2_vl/image_processing_pil_qwen2_vl.py."""
+
+_UNSTATED_MAX_PIXELS = 1280 * 28 * 28
+"""Of an image, by default, where nobody says with how many a model was trained: the 16,384 tokens that
+preprocessor_config.json has are what Qwen2-VL can take at all. Source: Qwen2-VL's README, which recommends at most
+1,280 tokens an image."""
 
 _RESAMPLES: dict[int, Resampling] = {
     Image.Resampling.BICUBIC: "bicubic",
@@ -41,7 +46,7 @@ class ImageSettings:
         image_mean: The mean of each channel, of pixels in [0, 1].
         image_std: The standard deviation of each channel.
         max_images: The most images of one pair.
-        max_img_size: The export's limit, as the side of a square.
+        own_max_pixels: The most pixels of an image that the checkpoint reads, of which the export may admit less.
     """
 
     patch_size: int
@@ -52,7 +57,12 @@ class ImageSettings:
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
     max_images: int
-    max_img_size: int
+    own_max_pixels: int
+
+    @property
+    def max_img_size(self) -> int:
+        """The most pixels as the side of a square, rounded up."""
+        return math.isqrt(self.max_pixels - 1) + 1
 
     @property
     def patch_bytes(self) -> int:
@@ -76,6 +86,10 @@ class ImageSettings:
     def max_patches(self) -> int:
         """The most patches of one pair."""
         return self.max_blocks * self.merge_size**2 * self.max_images
+
+    def unreduced(self) -> ImageSettings:
+        """Return the settings with the checkpoint's own limit."""
+        return replace(self, max_pixels=self.own_max_pixels)
 
     def make_processor(self) -> Qwen2VLImageProcessorPil:
         """Make transformers' image processor with these settings."""
@@ -103,12 +117,15 @@ def read_image_settings(
     size: Mapping[str, int] = config.get("size") or {}
     default = Qwen2VLImageProcessorPil.size
     least = template.min_pixels or config.get("min_pixels") or size.get("shortest_edge") or default["shortest_edge"]
-    most = config.get("max_pixels") or size.get("longest_edge") or default["longest_edge"]
-    most = min(most, template.max_pixels or most, limits.max_img_size**2)
+    own = config.get("max_pixels") or size.get("longest_edge") or default["longest_edge"]
+    own = min(own, template.max_pixels or own)
+    asked = (template.max_pixels or _UNSTATED_MAX_PIXELS) if limits.max_img_size is None else limits.max_img_size**2
+    most = min(own, asked)
     if most < least:
+        side = math.isqrt(most)
         raise CheckpointError(
-            f"an image may have {limits.max_img_size} x {limits.max_img_size} pixels, and the model takes at least "
-            f"{least}; allow at least {math.ceil(math.sqrt(least))} x {math.ceil(math.sqrt(least))}"
+            f"an image may have {side} x {side} pixels, and the model takes at least {least}; allow at least "
+            f"{math.ceil(math.sqrt(least))} x {math.ceil(math.sqrt(least))}"
         )
     resample = config.get("resample", Qwen2VLImageProcessorPil.resample)
     if resample not in _RESAMPLES:
@@ -134,5 +151,5 @@ def read_image_settings(
         image_mean=tuple(config.get("image_mean") or mean),
         image_std=tuple(config.get("image_std") or std),
         max_images=limits.max_images,
-        max_img_size=limits.max_img_size,
+        own_max_pixels=int(own),
     )

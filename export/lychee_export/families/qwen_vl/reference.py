@@ -19,7 +19,7 @@ from lychee_export.families.family import Reference, round_score
 from lychee_export.families.qwen_vl.contract import Contract
 from lychee_export.families.qwen_vl.images import ImageSettings
 from lychee_export.families.qwen_vl.template import Template
-from lychee_export.families.samples import QUERIES, TEXTS, encode, sample_images
+from lychee_export.families.samples import QUERIES, TEXTS, draw_page, encode, sample_images
 
 __all__ = ["Part", "ReferenceModel", "make_processor", "make_reference"]
 
@@ -145,8 +145,16 @@ def make_processor(processor_class: type[Any], images: ImageSettings, tokenizer:
     return still_images(images.make_processor(), tokenizer)
 
 
-def make_reference(model: ReferenceModel, template: Template, contract: Contract) -> Reference:
-    """Make an ensemble's rows and the golden pairs.
+def make_reference(
+    model: ReferenceModel, unreduced: ReferenceModel | None, template: Template, contract: Contract
+) -> Reference:
+    """Make an ensemble's rows and the golden pairs, a page of fine print last among them.
+
+    Args:
+        model: The reference within the export's limits: what the export must compute.
+        unreduced: The same with the checkpoint's own limit for images; None where the export has that too.
+        template: The prompt.
+        contract: The contract.
 
     Raises:
         CheckpointError: The limits leave no room for a short pair.
@@ -156,14 +164,35 @@ def make_reference(model: ReferenceModel, template: Template, contract: Contract
     images = [pair for pair in pairs if _count_images(pair)]
     image_rows = [*images[: _ROWS - 1], *texts[:1], *images[_ROWS - 1 :]][:_ROWS]
     rows = {"rerank_text": (texts[:_ROWS], False), "rerank_image": (image_rows, True)}
-    golden = []
-    for query, document in [*texts[:_GOLDEN_TEXT_PAIRS], *images[:_GOLDEN_IMAGE_PAIRS]]:
-        logit = torch.tensor(model.compute_logit(query, document), dtype=torch.float64)
-        golden.append(GoldenPair(_describe(query), _describe(document), round_score(float(logit.sigmoid()))))
+    page = (Part(QUERIES[1]), Part(None, draw_page()))
+    size = model.read(*page)["input_ids"].shape[1]
+    fits = size <= contract.max_tokens
+    golden = [
+        GoldenPair(_describe(query), _describe(document), round_score(_compute_score(model, query, document)))
+        for query, document in [*texts[:_GOLDEN_TEXT_PAIRS], *images[:_GOLDEN_IMAGE_PAIRS], *([page] if fits else [])]
+    ]
+    notes = []
+    if not fits:
+        notes.append(
+            f"a page takes {size:,} tokens and the longest sequence is {contract.max_tokens:,}: pages will be refused; "
+            "choose a larger --max-tokens or a smaller --max-img-size"
+        )
+    elif unreduced is not None:
+        notes.append(
+            f"a page of fine print scores {golden[-1].relevance_score:.4f} within the limits of this export and "
+            f"{_compute_score(unreduced, *page):.4f} at the checkpoint's own resolution: the smaller image, not the "
+            "export, makes the difference"
+        )
     ensembles = [ensemble.name for ensemble in contract.ensembles]
     return Reference(
-        {name: model.make_rows(rows[name][0], contract, images=rows[name][1]) for name in ensembles}, tuple(golden)
+        {name: model.make_rows(rows[name][0], contract, images=rows[name][1]) for name in ensembles},
+        tuple(golden),
+        notes=tuple(notes),
     )
+
+
+def _compute_score(model: ReferenceModel, query: Part, document: Part) -> float:
+    return float(torch.tensor(model.compute_logit(query, document), dtype=torch.float64).sigmoid())
 
 
 def _describe(part: Part) -> GoldenInput:

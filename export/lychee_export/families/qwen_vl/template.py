@@ -36,7 +36,8 @@ class Template(Struct, frozen=True, forbid_unknown_fields=True):
         checkpoints: The names that users know.
         labels: The answers whose logits are compared. None where the model has a score head.
         logit_bias: The constant that is added to the logit before the sigmoid.
-        max_tokens: The length of the longest sequence that the model was trained with, if that is known.
+        max_tokens: The length of the longest sequence that the model was trained with or its code reads, if that is
+            known.
         min_pixels: The fewest pixels of an image. None takes what preprocessor_config.json says.
         max_pixels: The most pixels of an image; preprocessor_config.json may say fewer.
         instruction: The default instruction; None where the prompt has none.

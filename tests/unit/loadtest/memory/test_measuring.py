@@ -39,7 +39,7 @@ def result(device_mb: int = 0) -> dict[str, Any]:
     return {
         "readings": {"empty": empty, "loaded": loaded},
         "batches": [{"rows": 1, **reading(310, 320, device_mb=3 * device_mb)}],
-        "rows_per_run": rows_per_run(CONFIG, 512),
+        "rows_per_run": rows_per_run(CONFIG, {"input_ids": 512}),
         "row_bytes": 8192,
         "execution": {"provider": "P", "precision": "fp32"},
         "heap_used_bytes": 200 * MB,
@@ -55,7 +55,10 @@ def test_readings_become_floor_peaks_and_what_bounds_a_run() -> None:
 
 
 def test_no_bound_slices_no_batch_and_a_large_row_runs_alone() -> None:
-    assert (rows_per_run({}, 512), rows_per_run(CONFIG, 4096)) == (None, 1)
+    row = {"input_ids": 512, "image_embeds": 4096}
+    assert (rows_per_run({}, row), rows_per_run(CONFIG, row)) == (None, 1)
+    named = {"parameters": {**CONFIG["parameters"], "run_input": {"string_value": "input_ids"}}}
+    assert rows_per_run(named, row) == 4
 
 
 def test_the_arena_is_what_it_reserved_without_the_weights_in_it() -> None:

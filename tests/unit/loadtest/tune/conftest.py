@@ -40,6 +40,7 @@ input { name: "attention_mask" data_type: TYPE_INT64 dims: -1 }
 input { name: "image_embeds" data_type: TYPE_FP32 dims: -1 dims: 4096 }
 input { name: "image_grid_thw" data_type: TYPE_INT64 dims: 2 dims: 3 }
 output { name: "hidden" data_type: TYPE_FP32 dims: 8 }
+parameters { key: "run_input" value { string_value: "input_ids" } }
 parameters { key: "maximum.sequence_length" value { string_value: "512" } }
 """
 CROSS_VISION = """name: "vision_encoder"

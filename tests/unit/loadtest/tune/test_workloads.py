@@ -50,9 +50,14 @@ def test_a_cross_encoders_text_has_no_image(cross_repository: Path) -> None:
     assert not inputs["image_grid_thw"].any()
 
 
-def test_row_elements_are_those_of_the_largest_input(cross_repository: Path, dual_repository: Path) -> None:
-    assert read(cross_repository, "text").workloads[0].row_elements == 4096
+def test_row_elements_are_those_of_the_input_that_the_configuration_names(
+    cross_repository: Path, dual_repository: Path
+) -> None:
+    assert read(cross_repository, "text").workloads[0].row_elements == 64
     assert read(dual_repository, "text").workloads[1].row_elements == 64
+    config = cross_repository / "text_encoder/config.pbtxt"
+    config.write_text(config.read_text().replace('parameters { key: "run_input"', 'parameters { key: "maximum.x"'))
+    assert read(cross_repository, "text").workloads[0].row_elements == 4096  # of the largest, where none is named
 
 
 def test_images_have_the_models_size(dual_repository: Path) -> None:
