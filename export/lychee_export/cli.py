@@ -40,6 +40,21 @@ def _export(
         Path, typer.Option(help="Model repository to write into.", envvar="LYCHEE_REPOSITORY")
     ] = Path("model_repository"),
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="Base model of a LoRA adapter, a folder or owner/name; without it the one that the adapter names.",
+            metavar="CHECKPOINT",
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="Prompt of a Qwen-VL reranker whose name does not tell: jina_reranker_m0, lychee_rerank_mm, "
+            "monoqwen2_vl or qwen3_vl_reranker.",
+            metavar="NAME",
+        ),
+    ] = None,
     precision: Annotated[
         str,
         typer.Option(help=f"Bits per weight: {', '.join(PRECISIONS)}; s8: 8-bit activations too.", metavar="PRECISION"),
@@ -95,7 +110,14 @@ def _export(
         if dry_run:
             memory_gb = None if target == "cpu" else gpu_memory
             planned = plan_export(
-                checkpoint, chosen, limits=limits, revision=revision, gpu_memory_gb=memory_gb, flash_attn=flash_attn
+                checkpoint,
+                chosen,
+                limits=limits,
+                revision=revision,
+                gpu_memory_gb=memory_gb,
+                flash_attn=flash_attn,
+                base=base,
+                template=template,
             )
             for line in planned.lines():
                 typer.echo(line)
@@ -111,6 +133,8 @@ def _export(
             flash_attn=flash_attn,
             range_data=calibration_data,
             gpu_memory_gb=gpu_memory,
+            base=base,
+            template=template,
         )
 
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from lychee_client.manifest import ModelSpec, describe_reading
 from lychee_client.repository import TRITON_BYTES, process_bytes
 
-from lychee_export.checkpoint import hub
+from lychee_export.checkpoint.hub import weight_bytes
 from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import ModelSignature
 from lychee_export.estimate import PieceSize, estimate_pieces
@@ -84,6 +84,8 @@ def plan_export(
     revision: str | None = None,
     gpu_memory_gb: float | None = None,
     flash_attn: bool = False,
+    base: str | None = None,
+    template: str | None = None,
 ) -> DryRun:
     """Estimate an export from the checkpoint's config alone.
 
@@ -97,17 +99,18 @@ def plan_export(
         revision: The branch, tag or commit on the hub. None takes the main branch.
         gpu_memory_gb: The memory of the GPU in gigabytes; None for a CPU.
         flash_attn: Whether attention is one fused operator.
+        base: The base model of an adapter. None takes the one that the adapter names.
+        template: The name of the prompt, for a checkpoint that does not say how it ranks.
 
     Raises:
         CheckpointError: The checkpoint's config or tokenizer cannot be read, or the weights do not fit into the GPU.
     """
-    loaded = load_checkpoint(checkpoint, limits, revision, weights=False)
+    loaded = load_checkpoint(checkpoint, limits, revision, weights=False, base=base, template=template)
     gpu: list[str] = []
     if gpu_memory_gb is not None:
         fitting, _ = fit_gpu(loaded, limits, precision, gpu_memory_gb, gpu.append, fused=flash_attn)
-        loaded = load_checkpoint(checkpoint, fitting, revision, weights=False)
+        loaded = load_checkpoint(checkpoint, fitting, revision, weights=False, base=base, template=template)
     sizes = estimate_pieces(loaded.pieces, precision)
-    remote = "/" in checkpoint and not Path(checkpoint).exists()
     return DryRun(
         spec=loaded.card.spec,
         pieces=tuple(
@@ -115,6 +118,6 @@ def plan_export(
             for size, piece in zip(sizes, loaded.pieces, strict=True)
         ),
         ensembles=loaded.card.ensembles,
-        download_bytes=hub.weight_bytes(checkpoint, revision) if remote else None,
+        download_bytes=None if Path(checkpoint).exists() else weight_bytes(checkpoint, revision),
         gpu=tuple(gpu),
     )

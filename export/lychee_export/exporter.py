@@ -27,7 +27,7 @@ from lychee_export.onnx.float16 import check_range
 from lychee_export.onnx.fusion import fuse_attention
 from lychee_export.onnx.model_file import model_files
 from lychee_export.onnx.padded_keys import has_varying_length, padded_keys
-from lychee_export.onnx.quantization import QUANTIZED, Precision, quantize_weights
+from lychee_export.onnx.quantization import QUANTIZED, Precision, check_runtime, quantize_weights
 from lychee_export.onnx.runtime import open_session
 from lychee_export.onnx.static_int8 import write_static_int8
 from lychee_export.repository import tensorrt
@@ -94,6 +94,8 @@ def export_checkpoint(
     flash_attn: bool = False,
     range_data: Path | None = None,
     gpu_memory_gb: float = DEFAULT_GPU_MEMORY_GB,
+    base: str | None = None,
+    template: str | None = None,
 ) -> ExportReport:
     """Turn a checkpoint into models of a Triton repository.
 
@@ -110,6 +112,8 @@ def export_checkpoint(
         flash_attn: Whether attention becomes one fused operator of ONNX Runtime.
         range_data: The folder of texts and images for s8. None takes bundled ones.
         gpu_memory_gb: The memory of the GPU in gigabytes, which batches are limited to; for targets with a GPU.
+        base: The base model of an adapter. None takes the one that the adapter names.
+        template: The name of the prompt, for a checkpoint that does not say how it ranks.
 
     Raises:
         CheckpointError: The checkpoint or the range data cannot be read, or the precision is not for it.
@@ -127,14 +131,15 @@ def export_checkpoint(
         raise CheckpointError(
             f"range data (--calibration-data) is for precision s8 alone, the precision is {precision}; leave it out"
         )
+    check_runtime(precision, progress)
     data = bundled_data() if range_data is None else read_data(range_data)
     shares: Mapping[str, int] = {}
     if target != "cpu":
-        empty = load_checkpoint(checkpoint, limits, revision, weights=False)
+        empty = load_checkpoint(checkpoint, limits, revision, weights=False, base=base, template=template)
         limits, shares = fit_gpu(empty, limits, precision, gpu_memory_gb, progress, fused=flash_attn)
     plan = _Plan(repository, precision, target, flash_attn, progress, shares)
     progress(f"loading {checkpoint}")
-    loaded = load_checkpoint(checkpoint, limits, revision)
+    loaded = load_checkpoint(checkpoint, limits, revision, base=base, template=template)
     card = loaded.card
     samples = _make_samples(loaded, data) if precision == "s8" else {}
     sizes = estimate_pieces(loaded.pieces, precision)
@@ -188,7 +193,7 @@ def _key(checkpoint: Checkpoint, plan: _Plan, samples: Mapping[str, tuple[Tensor
     signatures = [piece.signature for piece in checkpoint.pieces]
     card = checkpoint.card
     own_code = hash_files(sorted(Path(__file__).parent.rglob("*.py")))
-    choice = (plan.precision, plan.target, plan.flash_attn, hash_tensors(samples))
+    choice = (plan.precision, plan.target, plan.flash_attn, card.spec.prompt, hash_tensors(samples))
     parts = (card.spec.family, card.spec.model_id, card.spec.revision, choice, signatures, created_by(), own_code)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:_KEY_DIGITS]
 

@@ -198,6 +198,8 @@ def _start(supervised: SupervisedServer, timeout_s: float, max_img_size: int | N
 
 def _report_models(server: TritonServer, max_img_size: int | None, *, flash_attn: bool) -> None:
     models = read_models(server.host, server.http_port, server.metrics_port, server.key)
+    if server.variant_note:
+        typer.echo(f"  {server.variant_note}")
     if server.choice_note:
         typer.echo(f"  what executes the encoders: {server.choice_note}")
     for model in models:

@@ -32,12 +32,6 @@ def check_repository(repository: Path, config_name: str | None = None) -> list[s
             f"{repository.absolute()} holds no model: expected folders with a config.pbtxt. "
             "Run `lychee export`, or name the folder with --repository."
         )
-    if config_name is not None and not list(repository.glob(f"*/configs/{config_name}.pbtxt")):
-        found = sorted({path.stem for path in repository.glob("*/configs/*.pbtxt")})
-        raise RepositoryError(
-            f"No model in {repository.absolute()} has configs/{config_name}.pbtxt. "
-            f"Names for --config-name: {', '.join(found) or '(none)'}."
-        )
     artifacts = read_artifacts(repository)
     missing = [path for name in names for path in _missing_files(repository / name, config_name, artifacts)]
     if missing:
@@ -46,6 +40,17 @@ def check_repository(repository: Path, config_name: str | None = None) -> list[s
             f"The model repository is incomplete. Missing:\n{lines}\nRun `lychee export` to write them."
         )
     return names
+
+
+def describe_variant(repository: Path, config_name: str | None) -> str:
+    """Say that no model has a variant, so that Triton takes each `config.pbtxt`; empty if one has it."""
+    if config_name is None or any(repository.glob(f"*/configs/{config_name}.pbtxt")):
+        return ""
+    found = sorted({path.stem for path in repository.glob("*/configs/*.pbtxt")})
+    return (
+        f"--config-name {config_name}: no model has configs/{config_name}.pbtxt, so each runs as its config.pbtxt "
+        f"says. Names that some model has: {', '.join(found) or '(none)'}"
+    )
 
 
 def read_config(folder: Path, config_name: str | None = None) -> model_config_pb2.ModelConfig:

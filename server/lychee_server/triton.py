@@ -29,7 +29,7 @@ from lychee_server.processes import (
     start_process,
     stop_processes,
 )
-from lychee_server.repository import check_repository
+from lychee_server.repository import check_repository, describe_variant
 from lychee_server.restrictions import restrict
 from lychee_server.triton_messages import clean_reason, read_error_lines
 
@@ -147,6 +147,11 @@ class TritonServer:
     def choice_note(self) -> str:
         """How it was chosen what executes the models; empty before the start, and if nothing was open."""
         return "" if self._served is None else self._served.note
+
+    @property
+    def variant_note(self) -> str:
+        """What became of the variant that was asked for, if no model has it; else empty."""
+        return describe_variant(self.repository, self._config_name)
 
     @property
     def models(self) -> list[str]:

@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 LOG_TAIL_LINES = 10
+_EIGHT_BITS = "MatMulNBits"
+"""The operator of `lychee export --precision w8` and `w4`: older versions of ONNX Runtime have it for 4 bits alone."""
 
 
 def clean_reason(reason: str) -> str:
@@ -12,7 +14,13 @@ def clean_reason(reason: str) -> str:
     if dependency:
         return f"depends on {dependency[1]}, which is not loaded"
     noise = r"^([EWIF]\d{4} [^\]]*\] \"?)?(Poll failed for [^:]*: )?(Internal: )?(TritonModelException: )?"
-    return re.sub(noise, "", reason.split("\n\nAt:")[0]).strip(' "\n')
+    cause = re.sub(noise, "", reason.split("\n\nAt:")[0]).strip(' "\n')
+    if _EIGHT_BITS in cause:
+        cause += (
+            " (weights of 8 bits need ONNX Runtime 1.22 or later in Triton's backend: take a newer Triton, or export "
+            "with --precision w4 or fp32)"
+        )
+    return cause
 
 
 def read_error_lines(log_path: Path, count: int | None = LOG_TAIL_LINES) -> list[str]:

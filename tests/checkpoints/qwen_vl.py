@@ -79,6 +79,12 @@ def build_qwen2_vl(folder: Path, **overrides: Any) -> Path:
     return _build_qwen2_vl(folder, Qwen2VLForConditionalGeneration, overrides)
 
 
+def name_original(folder: Path, original: str) -> None:
+    """Say in the model card what the checkpoint was made from: its own name says nothing."""
+    card = f"---\nlicense: apache-2.0\nbase_model:\n- {original}\n---\n# A tiny random checkpoint\n"
+    (folder / "README.md").write_text(card)
+
+
 def build_monoqwen(folder: Path, **overrides: Any) -> Path:
     """Write what MonoQwen2-VL is after its LoRA was merged: ``lm_head`` is the embedding table."""
     return build_qwen2_vl(folder, tie_word_embeddings=True, **overrides)
@@ -111,6 +117,7 @@ def build_qwen2_5_vl(folder: Path, **overrides: Any) -> Path:
     model = _randomize(Qwen2_5_VLForConditionalGeneration, config)
     model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="150KB")
     _write_preprocessor(folder, min_pixels=3136, max_pixels=12845056, patch_size=14)
+    name_original(folder, "vec-ai/lychee-rerank-mm")
     return folder
 
 
@@ -133,6 +140,7 @@ def build_qwen3_vl(folder: Path, **overrides: Any) -> Path:
     _randomize(Qwen3VLForConditionalGeneration, config).save_pretrained(folder)
     size = {"shortest_edge": 65536, "longest_edge": 16777216}
     _write_preprocessor(folder, size=size, patch_size=16, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    name_original(folder, "Qwen/Qwen3-VL-Reranker-2B")
     return folder
 
 
@@ -162,6 +170,7 @@ def _build_qwen2_vl(folder: Path, model_class: type[PreTrainedModel], overrides:
     _rename_keys(folder / "model.safetensors")
     _flatten_config(folder / "config.json", model_class.__name__.lstrip("_"))
     _write_preprocessor(folder, min_pixels=3136, max_pixels=602112, patch_size=14)
+    name_original(folder, "lightonai/MonoQwen2-VL-v0.1")
     return folder
 
 

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"^\| `([\w/.]+/)` \| .* \| (.*) \|$", re.MULTILINE)
-HEAVY = {"huggingface_hub", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "torch", "transformers"}
+HEAVY = {"huggingface_hub", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "peft", "torch", "transformers"}
 PROJECT = {"lychee_client", "lychee_evaluate", "lychee_export", "lychee_loadtest", "lychee_server"}
 BACKEND = "onnx_sessions"  # execution/onnx_sessions.py of lychee_server, of which the backend gets a copy
 
@@ -23,8 +23,8 @@ FOREIGN = {
     "client/lychee_client": "PIL aiohttp google grpc msgspec numpy pillow_heif platformdirs rich tokenizers "
     "tritonclient typer",
     "evaluate/lychee_evaluate": "matplotlib numpy rich scipy sklearn typer",
-    "export/lychee_export": "PIL google huggingface_hub msgspec numpy onnx onnx_ir onnxruntime onnxscript safetensors "
-    "tokenizers torch transformers tritonclient typer",
+    "export/lychee_export": "PIL google huggingface_hub msgspec numpy onnx onnx_ir onnxruntime onnxscript packaging "
+    "peft safetensors tokenizers torch transformers tritonclient typer",
     "server/lychee_server": "PIL aiohttp fastapi fastapi_offline google gradio jinja2 markupsafe numpy onnxruntime "
     "platformdirs prometheus_client psutil pydantic pydantic_settings redis starlette tritonclient typer uvicorn yarl",
     "server/backends": f"numpy onnxruntime triton_python_backend_utils {BACKEND}",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
@@ -15,23 +15,23 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from lychee_export.checkpoint.layout import LAYOUTS
 from lychee_export.errors import CheckpointError
 
 __all__ = ["download", "weight_bytes"]
 
-_TEXTS = ["*.json", "*.txt", "*.model", "*.jinja"]
-_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
-"""The formats in order of preference: the second is downloaded if the first is absent."""
-_SUBFOLDERS = "*/*"
+_TEXTS = ("*.json", "*.txt", "*.model", "*.jinja", "README.md")
 
 
-def download(model_id: str, revision: str | None, *, weights: bool) -> Path:
+def download(model_id: str, revision: str | None, weights: Sequence[str] = (), subfolder: str = "") -> Path:
     """Download what is not in the cache, and nothing if it all is.
 
     Args:
         model_id: "owner/name".
         revision: The branch, tag or commit. None takes the main branch.
-        weights: Whether to download the weights too; otherwise config and tokenizer alone.
+        weights: The patterns of weight files in order of preference: the files of the first that names any are
+            downloaded too.
+        subfolder: The folder inside the model whose files are meant, if it is not the model's own.
 
     Returns:
         The snapshot's folder; its name is the commit.
@@ -39,27 +39,37 @@ def download(model_id: str, revision: str | None, *, weights: bool) -> Path:
     Raises:
         CheckpointError: The model or the revision does not exist, or cannot be reached and is not in the cache.
     """
+    prefix = f"{subfolder}/" if subfolder else ""
+    below = f"{prefix}*/*"
     with _explained(model_id, revision):
-        folder = Path(
-            snapshot_download(model_id, revision=revision, allow_patterns=_TEXTS, ignore_patterns=_SUBFOLDERS)
-        )
-        for pattern in _WEIGHTS if weights else ():
-            snapshot_download(model_id, revision=folder.name, allow_patterns=pattern, ignore_patterns=_SUBFOLDERS)
-            if any(folder.glob(pattern)):
+        patterns = [prefix + pattern for pattern in _TEXTS]
+        folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=patterns, ignore_patterns=below))
+        for pattern in weights:
+            snapshot_download(model_id, revision=folder.name, allow_patterns=prefix + pattern, ignore_patterns=below)
+            if any((folder / subfolder).glob(pattern)):
                 break
     return folder
 
 
 def weight_bytes(model_id: str, revision: str | None) -> int | None:
-    """Ask the hub for the size of the weight files; None without a network."""
+    """Ask the hub for the size of the weight files that `download` would take.
+
+    Returns:
+        Bytes; of an adapter without its base model's. None for what is no name on the hub, or without a network.
+    """
+    if "/" not in model_id:
+        return None
     try:
         siblings = HfApi().model_info(model_id, revision=revision, files_metadata=True).siblings or []
     except Exception:  # of whatever HTTP library huggingface_hub uses; only a size stays unknown
         return None
-    for suffix in (".safetensors", ".bin"):
-        sizes = [file.size or 0 for file in siblings if "/" not in file.rfilename and file.rfilename.endswith(suffix)]
-        if sizes:
-            return sum(sizes)
+    files = {PurePosixPath(file.rfilename): file.size or 0 for file in siblings}
+    for layout in LAYOUTS:
+        for depth in (1, 2):  # in the model's folder, or in that of its first module
+            for pattern in layout.patterns:
+                found = [size for path, size in files.items() if len(path.parts) == depth and path.match(pattern)]
+                if found:
+                    return sum(found)
     return 0
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,20 +11,26 @@ from typing import Any, TypeVar
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, CLIPConfig, PreTrainedModel
 
+from lychee_export.checkpoint import open_clip
+from lychee_export.checkpoint.adapter import merge_adapter
 from lychee_export.checkpoint.hub import download
+from lychee_export.checkpoint.json_files import read_object
+from lychee_export.checkpoint.layout import OPEN_CLIP, TRANSFORMERS, Layout
+from lychee_export.checkpoint.names import read_names
+from lychee_export.checkpoint.refusals import newer_transformers
 from lychee_export.checkpoint.weight_files import check_weights, hash_files, weight_files
 from lychee_export.errors import CheckpointError
 
-__all__ = ["CheckpointSource", "find_checkpoint"]
+__all__ = ["UNREAD_REVISION", "CheckpointSource"]
 
-_BUNDLED = Path(__file__).parent / "bundled"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _REVISION_DIGITS = 12
 _NAMED_KEYS = 5
-_UNREAD_REVISION = "unread"
+UNREAD_REVISION = "unread"
 """The revision of a folder before its weights are read."""
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
+_SENTENCEPIECE = "*.model"
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -39,8 +43,12 @@ class CheckpointSource:
         model_id: The name users know.
         revision: The name that identifies the weights.
         folder: The folder that holds config.json, weights and tokenizer.
-        config: The content of config.json.
+        config: The content of config.json, or what the layout has instead.
         weights: Whether they are on this machine and wanted; if not, models are built without values.
+        layout: How the files are named.
+        files: The contents of JSON files that the layout has under other names, by transformers' names.
+        base: The base model of an adapter, which gives what the adapter's folder lacks.
+        template: The prompt that the user named, for families in which a checkpoint does not say how it ranks.
     """
 
     model_id: str
@@ -48,6 +56,15 @@ class CheckpointSource:
     folder: Path
     config: Mapping[str, Any] = field(repr=False)
     weights: bool = True
+    layout: Layout = TRANSFORMERS
+    files: Mapping[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    base: CheckpointSource | None = None
+    template: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that the checkpoint and what it was made from go by."""
+        return (self.model_id, *read_names(self.folder), *(self.base.names if self.base else ()))
 
     def with_weights(self) -> CheckpointSource:
         """Download the weights if they are the hub's; name their revision if they lie in a folder.
@@ -55,28 +72,26 @@ class CheckpointSource:
         Raises:
             CheckpointError: There are no weights, or they cannot be downloaded.
         """
-        if self.revision == _UNREAD_REVISION:
-            digest = hash_files(weight_files(self.folder))
-            return replace(self, revision=digest[:_REVISION_DIGITS], weights=True)
-        download(self.model_id, self.revision, weights=True)
-        return replace(self, weights=True)
+        base = self.base and self.base.with_weights()
+        revision = self.revision
+        if revision == UNREAD_REVISION:
+            revision = hash_files(weight_files(self.folder, self.layout))[:_REVISION_DIGITS]
+        else:
+            download(self.model_id, revision, self.layout.patterns, self.layout.subfolder)
+        if base is not None:
+            revision = f"{revision}+{base.revision[:_REVISION_DIGITS]}"
+        return replace(self, revision=revision, weights=True, base=base)
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read a JSON file of the folder; an absent one is empty.
+        """Read a JSON file of the folder; an absent one is the base model's, or empty.
 
         Raises:
             CheckpointError: The file is not JSON, or is no object.
         """
-        path = self.folder / name
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} is not JSON: {error}") from error
-        if not isinstance(content, dict):
-            raise CheckpointError(f"{path} holds a {type(content).__name__}, expected an object")
-        return content
+        if name in self.files:
+            return self.files[name]
+        content = read_object(self.folder / name)
+        return self.base.read_json(name) if self.base and not content else content
 
     def load_model(self, model_class: type[Model]) -> Model:
         """Load a model in float32 and evaluation mode, attention computed by plain matrix products.
@@ -86,31 +101,32 @@ class CheckpointSource:
         Raises:
             CheckpointError: Weights are absent, damaged, or do not fit the class.
         """
+        if self.base is not None:
+            model = self.base.load_model(model_class)
+            merged: Model = merge_adapter(model, self.folder) if self.weights else model
+            return merged
         if not self.weights:
             return self._build_model(model_class)
-        check_weights(self.folder)
+        check_weights(self.folder, self.layout)
+        given: dict[str, Any] = {}
+        if self.layout is OPEN_CLIP:
+            given = {"state_dict": open_clip.read_weights(*weight_files(self.folder, OPEN_CLIP))}
         try:
             with _quiet():
                 loaded: Any = model_class.from_pretrained(
-                    self.folder,
+                    None if given else self.folder,
+                    config=self._read_config(model_class),
                     dtype=torch.float32,
                     attn_implementation="eager",
                     local_files_only=True,
                     output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # refused below, with names and shapes
+                    **given,
                 )
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(
-                f"the checkpoint in {self.folder} does not fit {model_class.__name__}: {error}"
-            ) from error
+            raise self._misfit(model_class, error) from error
         model, report = loaded
-        missing = sorted(report["missing_keys"])
-        if missing:  # transformers would go on with random values
-            named = ", ".join(missing[:_NAMED_KEYS])
-            more = f" and {len(missing) - _NAMED_KEYS} more" if len(missing) > _NAMED_KEYS else ""
-            raise CheckpointError(
-                f"the weights in {self.folder} lack what {model_class.__name__} needs: {named}{more}. Take a "
-                "checkpoint that was trained for ranking with this class"
-            )
+        self._check_report(model_class, report)
         complete: Model = model.eval()
         return complete
 
@@ -120,10 +136,29 @@ class CheckpointSource:
         Raises:
             CheckpointError: There is no tokenizer, or it cannot be read.
         """
+        if not any((self.folder / name).is_file() for name in _VOCABULARIES):
+            if self.base is not None:
+                return self.base.load_tokenizer()
+            pieces = sorted(self.folder.glob(_SENTENCEPIECE))
+            if pieces:
+                raise CheckpointError(
+                    f"the tokenizer in {self.folder} is a SentencePiece file alone ({pieces[0].name}); the client "
+                    "reads tokenizer.json. Write one where the package sentencepiece is installed: "
+                    "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+                )
         try:
             with _quiet():
-                tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+                config = {"config": self._read_config(None)} if self.files else {}
+                tokenizer = AutoTokenizer.from_pretrained(
+                    self.folder, local_files_only=True, trust_remote_code=False, **config
+                )
         except Exception as error:  # tokenizers raises bare Exception for a damaged file
+            if "auto_map" in self.read_json("tokenizer_config.json"):
+                raise CheckpointError(
+                    f"the tokenizer in {self.folder} is Python code of the checkpoint (auto_map in "
+                    "tokenizer_config.json), which is never run here. Put the tokenizer.json of a fast tokenizer "
+                    "beside the weights, and take auto_map out"
+                ) from error
             raise CheckpointError(
                 f"cannot read the tokenizer in {self.folder}: {' '.join(str(error).split())[:300]}. Expected "
                 "tokenizer.json, or the files that its tokenizer_config.json asks for"
@@ -138,56 +173,52 @@ class CheckpointSource:
             )
         return tokenizer
 
+    def _read_config(self, model_class: type[PreTrainedModel] | None) -> Any:
+        config_class: Any = CLIPConfig if model_class is None else model_class.config_class
+        if self.files:
+            return config_class.from_dict(dict(self.config))
+        return config_class.from_pretrained(self.folder, local_files_only=True)
+
+    def _check_report(self, model_class: type[PreTrainedModel], report: Mapping[str, Any]) -> None:
+        """Refuse weights of other shapes, and those that transformers would go on without, with random values."""
+        shapes = [
+            f"{name} is {tuple(seen)}, expected {tuple(expected)}"
+            for name, seen, expected in sorted(report["mismatched_keys"])
+        ]
+        if shapes:
+            raise CheckpointError(
+                f"the weights in {self.folder} have other shapes than {model_class.__name__} by config.json: "
+                f"{_some(shapes)}. Take config.json and weights from one checkpoint"
+            )
+        missing = sorted(report["missing_keys"])
+        if missing:
+            raise CheckpointError(
+                f"the weights in {self.folder} lack what {model_class.__name__} needs: {_some(missing)}. Take a "
+                "checkpoint that was trained for ranking with this class"
+            )
+
+    def _misfit(self, model_class: type[PreTrainedModel], error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"the checkpoint in {self.folder} does not fit {model_class.__name__}: "
+            f"{' '.join(str(error).split())[:300]}.{newer_transformers(self.config)}"
+        )
+
     def _build_model(self, model_class: type[Model]) -> Model:
         try:
             with _quiet(), torch.device("meta"):
-                config_class: Any = model_class.config_class
-                model: Any = model_class(config_class.from_pretrained(self.folder, attn_implementation="eager"))
+                config = self._read_config(model_class)
+                config._attn_implementation = "eager"
+                model: Any = model_class(config)
         except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{self.folder / 'config.json'} does not fit {model_class.__name__}: {error}"
-            ) from error
+            raise self._misfit(model_class, error) from error
         empty: Model = model.eval()
         return empty
 
 
-def find_checkpoint(checkpoint: str, revision: str | None = None) -> CheckpointSource:
-    """Find a checkpoint: a bundled one, a folder, or a model of the hub. Its weights are not touched.
-
-    Args:
-        checkpoint: "lychee-mini", a path, or "owner/name".
-        revision: The branch, tag or commit on the hub. None takes its main branch.
-
-    Raises:
-        CheckpointError: There is no such checkpoint, or its config.json cannot be read.
-    """
-    bundled = _BUNDLED / checkpoint.replace("-", "_")
-    folder = Path(checkpoint)
-    if "/" not in checkpoint and bundled.is_dir():
-        model_id, folder = checkpoint, bundled
-    elif folder.is_dir():
-        model_id = folder.resolve().name
-    elif _HUB_ID.fullmatch(checkpoint) and not folder.exists():
-        folder = download(checkpoint, revision, weights=False)
-        return _read_config(checkpoint, folder.name, folder)
-    else:
-        names = ", ".join(sorted(path.name.replace("_", "-") for path in _BUNDLED.iterdir() if path.is_dir()))
-        raise CheckpointError(
-            f"no checkpoint {checkpoint!r}: there is no such folder. Give a folder with a config.json, a model of the "
-            f"hub as owner/name, or one of the bundled names: {names}"
-        )
-    if revision is not None:
-        raise CheckpointError(
-            f"{folder} is a folder and has no revision {revision!r}; leave the revision out, or name a model of the hub"
-        )
-    return _read_config(model_id, _UNREAD_REVISION, folder)
-
-
-def _read_config(model_id: str, revision: str, folder: Path) -> CheckpointSource:
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"no checkpoint {model_id!r}: {folder / 'config.json'} does not exist")
-    source = CheckpointSource(model_id, revision, folder, {}, weights=False)
-    return replace(source, config=source.read_json("config.json"))
+def _some(entries: Sequence[str]) -> str:
+    """Name the first few."""
+    more = f" and {len(entries) - _NAMED_KEYS} more" if len(entries) > _NAMED_KEYS else ""
+    return f"{', '.join(entries[:_NAMED_KEYS])}{more}"
 
 
 @contextlib.contextmanager

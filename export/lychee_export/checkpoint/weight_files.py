@@ -7,46 +7,43 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from lychee_export.checkpoint.layout import ADAPTER, ADAPTER_CONFIG, TRANSFORMERS, Layout
 from lychee_export.errors import CheckpointError
 
 __all__ = ["check_weights", "hash_files", "weight_files"]
 
-_SINGLE = ("model.safetensors", "pytorch_model.bin")
-"""In the order in which transformers looks for them; each has an index if it is split into shards."""
-_ADAPTER = "adapter_config.json"
 _HEADER_LENGTH_BYTES = 8
 
 
-def weight_files(folder: Path) -> tuple[Path, ...]:
-    """List the weight files that transformers would read.
+def weight_files(folder: Path, layout: Layout = TRANSFORMERS) -> tuple[Path, ...]:
+    """List the files of the weights that are read.
 
     Raises:
-        CheckpointError: There are no weight files, or an index names a shard that is not there.
+        CheckpointError: There are no weight files, an index names a shard that is not there, or there are an adapter
+            and full weights side by side.
     """
-    for name in _SINGLE:
-        if (folder / name).is_file():
-            return (folder / name,)
+    for name in layout.weights:
         index = folder / f"{name}.index.json"
-        if index.is_file():
-            return _shards(index)
-    if (folder / _ADAPTER).is_file():
-        raise CheckpointError(
-            f"{folder} holds a LoRA adapter ({_ADAPTER}) and no full weights. Merge it into its base model first: "
-            "PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder), with the base "
-            "model's tokenizer and processor saved beside it"
-        )
+        files = (folder / name,) if (folder / name).is_file() else _shards(index) if index.is_file() else ()
+        if files and layout is not ADAPTER and (folder / ADAPTER_CONFIG).is_file():
+            raise CheckpointError(
+                f"{folder} holds both full weights ({files[0].name}) and {ADAPTER_CONFIG}, so that it is not clear "
+                "whether the adapter is merged already; keep one of them in the folder"
+            )
+        if files:
+            return files
     raise CheckpointError(
-        f"{folder} holds no weights; expected {' or '.join(_SINGLE)}, or the index and shards of one of them"
+        f"{folder} holds no weights; expected {' or '.join(layout.weights)}, or the index and shards of one of them"
     )
 
 
-def check_weights(folder: Path) -> None:
+def check_weights(folder: Path, layout: Layout = TRANSFORMERS) -> None:
     """Look for absent and truncated weight files before a framework gives a riddle about them.
 
     Raises:
         CheckpointError: A file is absent or shorter than its header says.
     """
-    for path in weight_files(folder):
+    for path in weight_files(folder, layout):
         if path.suffix == ".safetensors":
             _check_length(path)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from lychee_export.checkpoint.source import find_checkpoint
+from dataclasses import replace
+
+from lychee_export.checkpoint.lookup import find_checkpoint
+from lychee_export.checkpoint.refusals import explain_unknown
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import blip, clip, lychee_mini, qwen_vl, siglip
@@ -23,7 +26,13 @@ FAMILIES: tuple[Family, ...] = (lychee_mini.FAMILY, qwen_vl.FAMILY, clip.FAMILY,
 
 
 def load_checkpoint(
-    checkpoint: str, limits: Limits | None = None, revision: str | None = None, *, weights: bool = True
+    checkpoint: str,
+    limits: Limits | None = None,
+    revision: str | None = None,
+    *,
+    weights: bool = True,
+    base: str | None = None,
+    template: str | None = None,
 ) -> Checkpoint:
     """Load a checkpoint into torch modules that are ready to export.
 
@@ -34,15 +43,21 @@ def load_checkpoint(
         revision: The branch, tag or commit on the hub. None takes the main branch.
         weights: Whether to load the weights. Otherwise the modules have shapes and no values, and nothing large is
             downloaded or read.
+        base: The base model of an adapter, as a folder or a name on the hub. None takes the one that it names.
+        template: The name of the prompt, for a checkpoint that does not say how it ranks.
 
     Raises:
         CheckpointError: The folder or a file is missing or damaged, the family is unknown, or the limits hold an
             instruction and the model reads none.
     """
-    source = find_checkpoint(checkpoint, revision)
+    source = replace(find_checkpoint(checkpoint, revision, base), template=template)
     model_type = source.config.get("model_type")
     for family in FAMILIES:
         if model_type in family.model_types:
+            if template is not None and not family.has_templates:
+                raise CheckpointError(
+                    f"{checkpoint} is of the family {family.name}, which has no prompt to choose; leave --template out"
+                )
             loaded = family.load(source.with_weights() if weights else source, limits or Limits())
             _check_instruction(loaded, limits or Limits())
             return loaded
@@ -50,7 +65,8 @@ def load_checkpoint(
         f"{', '.join(family.model_types)} (such as {', '.join(family.checkpoints)})" for family in FAMILIES
     )
     raise CheckpointError(
-        f"{source.folder / 'config.json'}: unknown model_type {model_type!r}; this exporter knows {known}"
+        f"{source.folder / 'config.json'}: unknown model_type {model_type!r}; this exporter knows {known}."
+        f"{explain_unknown(source.config)}"
     )
 
 

@@ -45,6 +45,8 @@ IMAGE_CENTRE = 0.25
 others around 0.2; this is no calibration."""
 
 _CHINESE = "chinese_clip"
+_LEGACY_EOS_TOKEN_ID = 2
+"""What old checkpoints say by mistake: then the text ends at its largest token id, as in OpenAI's code."""
 
 
 class TextEncoder(nn.Module):
@@ -58,6 +60,8 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.text_model = model.text_model
         self.text_projection = model.text_projection
+        eos_token_id = int(cast(Any, model.config.text_config).eos_token_id)
+        self.eos_token_id = None if eos_token_id == _LEGACY_EOS_TOKEN_ID else eos_token_id
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embed texts.
@@ -70,8 +74,21 @@ class TextEncoder(nn.Module):
             float32, (batch_size, embedding_dim), rows of unit length.
         """
         bias = attention_bias(attention_mask, self.text_projection.weight.dtype, causal=True)
-        features = self.text_model(input_ids=input_ids, attention_mask=bias).pooler_output
+        hidden = self.text_model(input_ids=input_ids, attention_mask=bias).last_hidden_state
+        features = hidden[torch.arange(hidden.shape[0], device=hidden.device), self._find_end(input_ids)]
         return functional.normalize(self.text_projection(features).float(), dim=-1)
+
+    def _find_end(self, input_ids: Tensor) -> Tensor:
+        """Return where each text ends; int64, (batch_size,).
+
+        Padding may be the end token too, so that transformers' ArgMax has ties, which not every runtime resolves alike
+        (OpenVINO before 2025.3). This is the first place in all of them.
+        """
+        end: Tensor | int = input_ids.amax(1, keepdim=True) if self.eos_token_id is None else self.eos_token_id
+        length = input_ids.shape[1]
+        places = torch.arange(length, device=input_ids.device)
+        first = torch.where(input_ids == end, places, length).amin(1)
+        return torch.where(first < length, first, 0)  # without an end token, as ArgMax does
 
 
 class ChineseTextEncoder(nn.Module):

@@ -106,12 +106,14 @@ class Family:
         load: Loads a checkpoint within the limits that the user chose. With ``source.weights`` False the modules lie
             on torch's meta device: they have shapes and no values, and ``make_reference`` is never called.
         checkpoints: Names that users know, for the message about an unknown family.
+        has_templates: Whether the user may choose a prompt, which ``source.template`` names.
     """
 
     name: str
     model_types: tuple[str, ...]
     load: Callable[[CheckpointSource, Limits], Checkpoint]
     checkpoints: tuple[str, ...]
+    has_templates: bool = False
 
 
 def round_score(score: float) -> float:

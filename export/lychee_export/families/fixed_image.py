@@ -28,7 +28,6 @@ __all__ = [
     "read_resampling",
 ]
 
-_CONFIG_FILES = ("preprocessor_config.json", "processor_config.json")
 _RESAMPLING: dict[int, Resampling] = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Names of Pillow's resampling filters in the manifest."""
 
@@ -115,10 +114,11 @@ def load_processor(source: CheckpointSource, processor_class: type[PilBackend]) 
     Raises:
         CheckpointError: The file is damaged.
     """
-    if not any((source.folder / name).is_file() for name in _CONFIG_FILES):
-        return processor_class()
+    config = source.read_json("preprocessor_config.json") or source.read_json("processor_config.json").get(
+        "image_processor", {}
+    )
     try:
-        return processor_class.from_pretrained(source.folder, local_files_only=True)
+        return processor_class.from_dict(config) if config else processor_class()
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"cannot read the image processor in {source.folder}: {error}") from error
 

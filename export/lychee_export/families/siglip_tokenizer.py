@@ -105,7 +105,8 @@ def _read_sentencepiece(content: bytes) -> tuple[Tokenizer, bytes]:
     if model.trainer_spec.model_type != _UNIGRAM:
         raise ValueError(f"the model type is {model.trainer_spec.model_type}, expected {_UNIGRAM} (unigram)")
     pieces = [(piece.piece, piece.score) for piece in model.pieces]
-    tokenizer = Tokenizer(Unigram(pieces, unk_id=model.trainer_spec.unk_id, byte_fallback=False))
+    byte_fallback = bool(model.trainer_spec.byte_fallback)  # of the multilingual SigLIP, whose pieces are mT5's
+    tokenizer = Tokenizer(Unigram(pieces, unk_id=model.trainer_spec.unk_id, byte_fallback=byte_fallback))
     tokenizer.add_tokens(
         [
             AddedToken(piece.piece, normalized=False, special=piece.type == _CONTROL)

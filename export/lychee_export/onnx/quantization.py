@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from packaging.version import Version
+
+from lychee_export.errors import CheckpointError
 
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto
 
-__all__ = ["BITS", "BLOCK_SIZE", "PRECISIONS", "QUANTIZED", "Precision", "quantize_weights"]
+__all__ = ["BITS", "BLOCK_SIZE", "PRECISIONS", "QUANTIZED", "Precision", "check_runtime", "quantize_weights"]
 
 Precision = Literal["fp32", "fp16", "w8", "w4", "s8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -18,9 +23,29 @@ BITS = {"w8": 8, "w4": 4}
 """Bits per weight of the precisions whose weights alone are quantized."""
 QUANTIZED = frozenset({*BITS, "s8"})
 """Precisions that are made from the float32 file."""
+_LEAST_RUNTIMES: dict[str, str] = {"w8": "1.22"}
+"""MatMulNBits of 8 bits came with this version of ONNX Runtime, that of 4 bits is older than that."""
 BLOCK_SIZE = 32
 _ACCURACY_LEVEL = 4
 """Activations are quantized to int8 within a block of a row, so that a row does not depend on its batch."""
+
+
+def check_runtime(precision: Precision, progress: Callable[[str], None]) -> None:
+    """Say what ONNX Runtime a precision needs where it is served, and which one is installed here.
+
+    Raises:
+        CheckpointError: The installed one is too old to check the export.
+    """
+    needed = _LEAST_RUNTIMES.get(precision)
+    if needed is None:
+        return
+    import onnxruntime
+
+    installed = str(onnxruntime.__version__)
+    said = f"precision {precision} needs ONNX Runtime {needed} or later where it is served, and {installed} is here"
+    if Version(installed) < Version(needed):
+        raise CheckpointError(f"{said}: install a newer one, or choose --precision w4")
+    progress(said)
 
 
 def quantize_weights(source: Path, target: Path, precision: Precision, external_data_bytes: int | None = None) -> None:

@@ -41,6 +41,10 @@ def _verify(
             metavar="CHECKPOINT",
         ),
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Base model of --reference, if that is a LoRA adapter.", metavar="CHECKPOINT"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Replay the golden pairs and compare the scores with the exporter's. Exit status 1 if one is off."""
@@ -60,7 +64,7 @@ def _verify(
             checked = str(folder)
             manifest, report = _replay_in_process(folder)
             problems = check_artifacts(folder, manifest.artifacts)
-        scores = None if reference is None else reference_scores(reference, manifest)
+        scores = None if reference is None else reference_scores(reference, manifest, base)
     except (ExportError, LycheeError) as error:
         typer.echo(f"verify failed: {error}", err=True)
         raise typer.Exit(1) from error

@@ -9,16 +9,18 @@ from lychee_client import Manifest
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import load_checkpoint
+from lychee_export.families.qwen_vl.template import name_template
 
 __all__ = ["reference_scores"]
 
 
-def reference_scores(checkpoint: str, manifest: Manifest) -> list[float]:
+def reference_scores(checkpoint: str, manifest: Manifest, base: str | None = None) -> list[float]:
     """Score the golden pairs with the reference implementation, within the limits of the export.
 
     Args:
         checkpoint: The checkpoint that was exported: a bundled name, a folder or a model of the hub.
         manifest: The manifest of the export.
+        base: The base model of an adapter. None takes the one that the adapter names.
 
     Returns:
         One score per golden pair, in the manifest's order.
@@ -26,7 +28,7 @@ def reference_scores(checkpoint: str, manifest: Manifest) -> list[float]:
     Raises:
         CheckpointError: The checkpoint cannot be loaded, or it is another one than was exported.
     """
-    loaded = load_checkpoint(checkpoint, _limits(manifest))
+    loaded = load_checkpoint(checkpoint, _limits(manifest), base=base, template=name_template(manifest.prompt))
     spec = loaded.card.spec
     exported = (manifest.family, manifest.revision)
     if (spec.family, spec.revision) != exported:

@@ -67,6 +67,7 @@ CUDA_CHOICES = {
     "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
     "do_copy_in_default_stream": ("0", "1"),
 }
+SWITCHES = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
 GRAPH_LEVELS = {
     -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     0: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
@@ -125,8 +126,8 @@ class Settings:
             intra_op_threads=_integer(parameters, "intra_op_thread_count", default=0),
             inter_op_threads=_integer(parameters, "inter_op_thread_count", default=0),
             execution_mode=_integer(parameters, "execution_mode", default=0, largest=1),
-            mem_arena=_integer(parameters, "enable_mem_arena", default=1, largest=1) == 1,
-            mem_pattern=_integer(parameters, "enable_mem_pattern", default=1, largest=1) == 1,
+            mem_arena=_boolean(parameters, "enable_mem_arena"),
+            mem_pattern=_boolean(parameters, "enable_mem_pattern"),
             graph_level=level,
             execution=_execution(parameters, optimization.get("execution_accelerators", {}), on_gpu=on_gpu),
             execution_reason=parameters.get("execution_reason", ""),
@@ -217,6 +218,16 @@ def _integer(parameters: Mapping[str, str], key: str, *, default: int | None = N
             f"parameter {key} is {text!r}; expected a whole number from 0{upper}. Correct it in config.pbtxt."
         )
     return int(text)
+
+
+def _boolean(parameters: Mapping[str, str], key: str) -> bool:
+    """Read a switch, on where it is absent, by the words of the C++ backend's ParseBoolValue."""
+    text = parameters.get(key, "1")
+    if text.lower() not in SWITCHES:
+        raise pb_utils.TritonModelException(
+            f"parameter {key} is {text!r}; expected {', '.join(SWITCHES)}. Correct it in config.pbtxt."
+        )
+    return SWITCHES[text.lower()]
 
 
 def _cuda_options(parameters: Mapping[str, str]) -> dict[str, str]:

@@ -21,9 +21,9 @@ def serve(exported: Make, tmp_path: Path) -> Iterator[Callable[[str], LycheeClie
 
         def start(name: str) -> LycheeClient:
             repository = exported(name)
-            plain = "cpu" if list(repository.glob("*/configs/cpu.pbtxt")) else None  # float32, whatever the machine has
             ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-            server = TritonServer(repository, config_name=plain, **ports, log_path=tmp_path / "triton.log")
+            # float32, whatever the machine has; models without this variant are so anyway
+            server = TritonServer(repository, config_name="cpu", **ports, log_path=tmp_path / "triton.log")
             stack.enter_context(server)
             return stack.enter_context(LycheeClient(server.grpc_url))
 

@@ -210,11 +210,11 @@ def break_normalization(loaded: Loaded) -> None:
 
 
 def forget_the_end_token(loaded: Loaded) -> None:
-    loaded.modules["text_encoder"].text_model.eos_token_id = -1
+    loaded.modules["text_encoder"].eos_token_id = -1
 
 
 def forget_the_legacy_end_token(loaded: Loaded) -> None:
-    loaded.modules["text_encoder"].text_model.eos_token_id = 1
+    loaded.modules["text_encoder"].eos_token_id = 1
 
 
 def see_everything(loaded: Loaded) -> None:

@@ -23,7 +23,7 @@ from lychee_export.families.qwen_vl.heads import LabelHead
 from lychee_export.families.qwen_vl.images import ImageSettings
 from lychee_export.families.qwen_vl.reference import Part as ExporterPart
 from lychee_export.families.qwen_vl.reference import ReferenceModel, make_processor
-from lychee_export.families.qwen_vl.template import find_template
+from lychee_export.families.qwen_vl.template import templates
 from msgspec import structs
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -188,7 +188,7 @@ def test_swapped_label_tokens_show(load: Callable[[str], Loaded], monkeypatch: p
 def test_a_changed_prompt_shows(load: Callable[[str], Loaded], published: str, changed: str) -> None:
     loaded = load("qwen2_5_vl")
     reference = loaded.reference
-    template = find_template({"architectures": ["Qwen2_5_VLForConditionalGeneration"]})
+    template = templates()["lychee_rerank_mm"]
     labels = tuple(reference.tokenizer.convert_tokens_to_ids(["yes", "no"]))
     spec = patch_spec(loaded.checkpoint)
     settings = _settings(min_pixels=spec.min_pixels, max_pixels=spec.max_pixels)

@@ -13,7 +13,6 @@ import typer
 from google.protobuf import text_format
 from lychee_client.repository import process_bytes
 from lychee_export import dry_run, exporter
-from lychee_export.checkpoint import hub
 from lychee_export.cli import register
 from lychee_export.contract.limits import PROFILES, Limits
 from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, TensorSpec
@@ -202,7 +201,7 @@ def test_command_hands_its_options_on(app: typer.Typer, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(exporter, "export_checkpoint", export)
     options = "--precision fp16 --target cuda --profile small --max-img-size 300 --max-tokens 700 --revision v1"
-    options += " --flash-attn --instruction Judge."
+    options += " --flash-attn --instruction Judge. --base bases/qwen --template monoqwen2_vl"
     options += " --calibration-data photos --gpu-memory 40"
     result = CliRunner().invoke(app, ["export", "owner/name", "--repository", str(tmp_path), *options.split()])
     assert result.exit_code == 1
@@ -216,6 +215,8 @@ def test_command_hands_its_options_on(app: typer.Typer, tmp_path: Path, monkeypa
                 "flash_attn": True,
                 "range_data": Path("photos"),
                 "gpu_memory_gb": 40.0,
+                "base": "bases/qwen",
+                "template": "monoqwen2_vl",
             },
         )
     ]
@@ -259,7 +260,7 @@ def test_dry_run_counts_the_bytes_of_a_matrix(
 
 def test_dry_run_tells_what_would_be_downloaded(toy: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dry_run, "load_checkpoint", lambda *_, **__: toy)
-    monkeypatch.setattr(hub, "weight_bytes", lambda *_: 7_000_000)
+    monkeypatch.setattr(dry_run, "weight_bytes", lambda model_id, _: 7_000_000 if "/" in model_id else None)
     assert "to download if it is not in the cache: 7.0 MB" in list(dry_run.plan_export("owner/name").lines())
     assert not any("download" in line for line in dry_run.plan_export("toy").lines())
 

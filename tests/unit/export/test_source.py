@@ -12,10 +12,17 @@ import huggingface_hub.constants
 import huggingface_hub.errors
 import pytest
 import torch
+from checkpoints.clip import build_clip
+from checkpoints.open_clip import build_open_clip
+from checkpoints.qwen_vl import build_monoqwen
+from checkpoints.qwen_vl_variants import build_adapter
 from lychee_export.checkpoint import hub as hub_module
-from lychee_export.checkpoint.source import CheckpointSource, find_checkpoint
+from lychee_export.checkpoint.lookup import find_checkpoint
+from lychee_export.checkpoint.source import CheckpointSource
+from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import load_checkpoint
+from lychee_export.families.qwen_vl.template import templates
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
@@ -120,15 +127,11 @@ def test_weights_of_another_shape_are_reported(save: Save) -> None:
     folder = save()
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 32}))
-    with pytest.raises(CheckpointError, match="does not fit BertModel"):
-        load(folder)
-
-
-def test_lora_adapter_is_to_be_merged_first(save: Save) -> None:
-    folder = save()
-    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"LoRA adapter .*Merge it into its base model first.*merge_and_unload"):
+    message = (
+        r"other shapes than BertModel by config\.json: embeddings\.LayerNorm\.bias is \(16,\), expected \(32,\)"
+        r".* and \d+ more"
+    )
+    with pytest.raises(CheckpointError, match=message):
         load(folder)
 
 
@@ -170,9 +173,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-def cache(hub: Path, folder: Path) -> None:
+def cache(hub: Path, folder: Path, name: str = "owner/tiny") -> None:
     """Put a checkpoint into the hub's cache as a download does."""
-    model = hub / "models--owner--tiny"
+    model = hub / f"models--{name.replace('/', '--')}"
     (model / "snapshots").mkdir(parents=True)
     (model / "refs").mkdir()
     folder.rename(model / "snapshots" / COMMIT)
@@ -185,6 +188,33 @@ def test_cached_model_is_read_without_a_network_and_named_by_its_commit(save: Sa
         source: CheckpointSource = find_checkpoint("owner/tiny", revision).with_weights()
         assert (source.model_id, source.revision) == ("owner/tiny", COMMIT)
     assert source.load_model(BertModel).config.hidden_size == 16
+
+
+def test_adapter_by_its_name_on_the_hub_takes_its_base_from_there(tmp_path: Path, hub: Path) -> None:
+    base_name, name = "Qwen/Qwen2-VL-2B-Instruct", "lightonai/MonoQwen2-VL-v0.1"
+    base = build_monoqwen(tmp_path / "base")
+    (base / "README.md").unlink()
+    adapter = build_adapter(tmp_path / "adapter", base, original=base_name)
+    config = json.loads((adapter / "adapter_config.json").read_text()) | {"base_model_name_or_path": base_name}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    cache(hub, base, base_name)
+    cache(hub, adapter, name)
+    card = load_checkpoint(name, Limits(max_img_size=224)).card
+    assert card.spec.model_id == name
+    assert card.spec.revision == f"{COMMIT}+{COMMIT[:12]}"
+    assert card.spec.prompt == templates()["monoqwen2_vl"].prompt
+
+
+def test_open_clip_and_sentence_transformers_by_their_names_on_the_hub(tmp_path: Path, hub: Path) -> None:
+    build_open_clip(tmp_path / "open", timm=True)
+    cache(hub, tmp_path / "open", "timm/vit_base_patch32_clip_224.openai")
+    inner = build_clip(tmp_path / "st" / "0_CLIPModel")
+    module = {"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
+    (inner.parent / "modules.json").write_text(json.dumps([module]))
+    cache(hub, inner.parent, "sentence-transformers/clip-ViT-B-32")
+    for name in ("timm/vit_base_patch32_clip_224.openai", "sentence-transformers/clip-ViT-B-32"):
+        spec = load_checkpoint(name).card.spec
+        assert (spec.family, spec.model_id, spec.revision) == ("clip", name, COMMIT)
 
 
 @pytest.mark.usefixtures("hub")
@@ -208,6 +238,7 @@ def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, li
             name = str(path.relative_to(model))
             if any(fnmatch(name, pattern) for pattern in patterns) and not fnmatch(name, ignore_patterns):
                 names.append(f"{revision} {name}")
+                (target / name).parent.mkdir(exist_ok=True)
                 (target / name).write_bytes(path.read_bytes())
         return str(target)
 
@@ -254,6 +285,38 @@ def test_refusals_of_the_hub_are_told_apart(
     monkeypatch.setattr(hub_module, "snapshot_download", refuse)
     with pytest.raises(CheckpointError, match=f"{message}.*give the folder"):
         find_checkpoint("owner/tiny", "v1")
+
+
+def test_folder_inside_a_model_is_downloaded_alone(downloads: tuple[Path, list[str]]) -> None:
+    model, names = downloads
+    inner = build_clip(model / "0_CLIPModel")
+    (inner / "onnx").mkdir()
+    (inner / "onnx" / "config.json").write_text("{}")
+    module = {"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
+    (model / "modules.json").write_text(json.dumps([module]))
+    source = find_checkpoint("owner/tiny")
+    texts = ["config.json", "merges.txt", "preprocessor_config.json", "tokenizer_config.json", "vocab.json"]
+    assert names == ["None modules.json", *(f"{COMMIT} 0_CLIPModel/{name}" for name in texts)]
+    source.with_weights()
+    assert names[-1] == f"{COMMIT} 0_CLIPModel/model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ({"open_clip_model.safetensors": 60, "open_clip_pytorch_model.bin": 61, "config.json": 1}, 60),
+        ({"0_CLIPModel/pytorch_model.bin": 50, "modules.json": 1}, 50),
+        ({"adapter_model.safetensors": 7, "README.md": 1}, 7),
+        ({"model-00001-of-00002.safetensors": 3, "model-00002-of-00002.safetensors": 4, "pytorch_model.bin": 9}, 7),
+        ({"README.md": 1}, 0),
+    ],
+)
+def test_size_of_the_weights_of_every_layout(
+    monkeypatch: pytest.MonkeyPatch, sizes: dict[str, int], expected: int
+) -> None:
+    files = [SimpleNamespace(rfilename=name, size=size) for name, size in sizes.items()]
+    monkeypatch.setattr(hub_module.HfApi, "model_info", lambda *_, **__: SimpleNamespace(siblings=files))
+    assert hub_module.weight_bytes("owner/tiny", None) == expected
 
 
 def test_size_of_the_weights_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

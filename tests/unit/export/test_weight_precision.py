@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from lychee_export import exporter
-from lychee_export.errors import ValidationError
+from lychee_export.errors import CheckpointError, ValidationError
 from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint, Piece
 from lychee_export.onnx.export import export_onnx
 from lychee_export.onnx.float16 import check_range
 from lychee_export.onnx.model_file import model_files
-from lychee_export.onnx.quantization import Precision, quantize_weights
+from lychee_export.onnx.quantization import Precision, check_runtime, quantize_weights
 from lychee_export.onnx.runtime import open_session
 from torch import nn
 
@@ -138,3 +139,15 @@ def test_weights_are_gone_before_models_are_validated(
     export_checkpoint("toy", tmp_path, "w8")
     assert seen
     assert not any(seen)
+
+
+def test_runtime_that_8_bits_need_is_said_and_an_older_one_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    check_runtime("w4", lines.append)
+    check_runtime("w8", lines.append)
+    assert lines == [
+        f"precision w8 needs ONNX Runtime 1.22 or later where it is served, and {onnxruntime.__version__} is here"
+    ]
+    monkeypatch.setattr(onnxruntime, "__version__", "1.20.1")
+    with pytest.raises(CheckpointError, match=r"1\.20\.1 is here: install a newer one, or choose --precision w4"):
+        check_runtime("w8", lines.append)

@@ -24,7 +24,7 @@ class FakeServer:
     host, http_port, metrics_port = "127.0.0.1", 1, 3
     grpc_url, http_url, metrics_url = "127.0.0.1:2", "127.0.0.1:1", "http://127.0.0.1:3/metrics"
     repository = log_path = "somewhere"
-    choice_note = ""
+    choice_note = variant_note = ""
     stopped = False
 
     options: ClassVar[dict[str, Any]] = {}

@@ -398,6 +398,16 @@ def test_settings_reach_the_session_options(backend: Any) -> None:
     assert options.graph_optimization_level == backend.ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
 
 
+@pytest.mark.parametrize("text", ["true", "True", "on", "1", None])
+def test_memory_switches_take_the_words_of_the_other_backend(backend: Any, text: str | None) -> None:
+    off = {"true": "false", "True": "FALSE", "on": "off", "1": "0", None: "0"}[text]
+    for words, expected in ((text, True), (off, False)):
+        names = ("enable_mem_arena", "enable_mem_pattern")
+        parameters = {} if words is None else {name: {"string_value": words} for name in names}
+        options = backend.Settings.from_config({"parameters": parameters}).session_options()
+        assert (options.enable_cpu_mem_arena, options.enable_mem_pattern) == (expected, expected)
+
+
 def test_no_thread_count_means_all_cpus_of_the_process(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend.os, "sched_getaffinity", lambda pid: {1, 4, 5})
     assert backend.Settings.from_config({}).session_options().intra_op_num_threads == 3

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from fakes.dual_encoder import manifest_json
 from lychee_server import RepositoryError
-from lychee_server.repository import check_repository
+from lychee_server.repository import check_repository, describe_variant
 
 
 def add_model(
@@ -71,9 +72,19 @@ def test_a_variant_is_taken_where_a_model_has_it(tmp_path: Path) -> None:
     (folder / "configs" / "cpu.pbtxt").write_text(variant, encoding="utf-8")
     with pytest.raises(RepositoryError, match=r"a/1/small\.onnx"):
         check_repository(tmp_path, "cpu")
-    with pytest.raises(RepositoryError, match=r"configs/gpu\.pbtxt.*--config-name: cpu"):
-        check_repository(tmp_path, "gpu")
     assert check_repository(tmp_path) == ["a", "b"]
+
+
+def test_a_variant_that_no_model_has_falls_back_and_is_said(tmp_path: Path) -> None:
+    folder = add_model(tmp_path, "a")
+    assert check_repository(tmp_path, "gpu") == ["a"]
+    assert re.search(
+        r"no model has configs/gpu\.pbtxt.*config\.pbtxt says.*\(none\)", describe_variant(tmp_path, "gpu")
+    )
+    (folder / "configs").mkdir()
+    (folder / "configs" / "cpu.pbtxt").write_text('backend: "onnxruntime"', encoding="utf-8")
+    assert describe_variant(tmp_path, "gpu").endswith("Names that some model has: cpu")
+    assert describe_variant(tmp_path, "cpu") == describe_variant(tmp_path, None) == ""
 
 
 def test_missing_weights_of_a_large_model_are_listed(tmp_path: Path) -> None:

@@ -45,6 +45,13 @@ def test_a_reason_is_cut_to_its_cause(reason: str, expected: str) -> None:
     assert clean_reason(reason) == expected
 
 
+def test_a_runtime_too_old_for_8_bits_is_explained() -> None:
+    reason = (
+        "Internal: onnx runtime error 6: nbits_ == 4 was false. Only 4b quantization is supported for MatMulNBits op"
+    )
+    assert "need ONNX Runtime 1.22 or later in Triton's backend: take a newer Triton" in clean_reason(reason)
+
+
 def test_error_lines_are_the_last_ones(tmp_path: Path) -> None:
     log = tmp_path / "triton.log"
     lines = [f"E1122 18:43:49.{number} 1 server.cc:1] failed {number}" for number in range(12)]

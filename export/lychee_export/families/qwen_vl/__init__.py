@@ -26,7 +26,13 @@ from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families.family import Checkpoint, Family, ModelCard, Piece, Reference
 from lychee_export.families.qwen_vl.contract import Contract, declare_contract
-from lychee_export.families.qwen_vl.heads import JinaVLForRanking, LabelHead, ScoreHead, find_label_ids
+from lychee_export.families.qwen_vl.heads import (
+    CLASSIFIERS,
+    JinaVLForRanking,
+    LabelHead,
+    find_label_ids,
+    make_score_head,
+)
 from lychee_export.families.qwen_vl.images import ImageSettings, read_image_settings
 from lychee_export.families.qwen_vl.reference import ReferenceModel, make_processor, make_reference
 from lychee_export.families.qwen_vl.template import Template, find_template, templates
@@ -40,6 +46,9 @@ _CLASSES = {
     "Qwen2VLForConditionalGeneration": (Qwen2VLForConditionalGeneration, Qwen2VLProcessor),
     "Qwen2_5_VLForConditionalGeneration": (Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor),
     "Qwen3VLForConditionalGeneration": (Qwen3VLForConditionalGeneration, Qwen3VLProcessor),
+    "Qwen2VLForSequenceClassification": (CLASSIFIERS["Qwen2VLForSequenceClassification"], Qwen2VLProcessor),
+    "Qwen2_5_VLForSequenceClassification": (CLASSIFIERS["Qwen2_5_VLForSequenceClassification"], Qwen2_5_VLProcessor),
+    "Qwen3VLForSequenceClassification": (CLASSIFIERS["Qwen3VLForSequenceClassification"], Qwen3VLProcessor),
 }
 """Model and processor by ``architectures[0]`` in config.json."""
 
@@ -60,12 +69,13 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     Raises:
         CheckpointError: The checkpoint is damaged, or none of the known rerankers, or the limits leave no room.
     """
-    template = find_template(source.config)
+    template = find_template(source)
     if limits.instruction is not None and template.instruction is not None:
         template = structs.replace(template, instruction=limits.instruction)
     model_class, processor_class = _CLASSES[source.config["architectures"][0]]
     tokenizer = source.load_tokenizer()
-    label_ids = None if template.labels is None else find_label_ids(tokenizer, template.labels)
+    scored = template.labels is None or model_class in CLASSIFIERS.values()
+    label_ids = None if scored or template.labels is None else find_label_ids(tokenizer, template.labels)
     model: Any = source.load_model(model_class)
     _check_config(model.config, tokenizer, template)
     images = read_image_settings(source, model.config.vision_config, template, limits)
@@ -74,7 +84,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     contract = _sign(model.config, images, template, limits, tokenizer, max_tokens)
     head: nn.Module
     if label_ids is None:
-        head = ScoreHead(model.score, template.logit_bias)
+        head = make_score_head(model.score, template.logit_bias, model.config)
     else:
         head = LabelHead(model.lm_head.weight, *label_ids)
     pieces = (
@@ -166,5 +176,6 @@ FAMILY = Family(
     name="qwen_vl",
     model_types=("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
     load=load,
-    checkpoints=tuple(name for template in templates() for name in template.checkpoints),
+    checkpoints=tuple(name for template in templates().values() for name in template.checkpoints),
+    has_templates=True,
 )

@@ -1,20 +1,36 @@
-"""Scoring heads: two label tokens of ``lm_head``, or jina-reranker-m0's layers."""
+"""Scoring heads: two label tokens of ``lm_head``, a classifier's ``score``, or jina-reranker-m0's layers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import (
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen3VLForConditionalGeneration,
+)
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 
 from lychee_export.errors import CheckpointError
 from lychee_export.families.qwen_vl.template import Labels
 
-__all__ = ["JinaVLForRanking", "LabelHead", "ScoreHead", "find_label_ids"]
+__all__ = [
+    "CLASSIFIERS",
+    "JinaVLForRanking",
+    "LabelHead",
+    "ScoreHead",
+    "find_label_ids",
+    "find_positive_label",
+    "make_score_head",
+]
+
+_POSITIVE_NAMES = frozenset({"yes", "true", "relevant", "positive", "1"})
 
 
 class JinaVLForRanking(Qwen2VLForConditionalGeneration):  # type: ignore[no-untyped-call]
@@ -32,16 +48,54 @@ class JinaVLForRanking(Qwen2VLForConditionalGeneration):  # type: ignore[no-unty
         self.post_init()  # type: ignore[no-untyped-call]
 
 
-register_checkpoint_conversion_mapping(
-    JinaVLForRanking.__name__,
-    [
-        *get_checkpoint_conversion_mapping(Qwen2VLForConditionalGeneration.__name__),  # type: ignore[no-untyped-call]
-        # vLLM's names for the same layers.
-        WeightRenaming(r"^score\.dense\.", "score.0."),
-        WeightRenaming(r"^score\.out_proj\.", "score.2."),
-    ],
-    overwrite=True,
+def _rename_weights(model_class: type[Any], base: type[Any], renamings: Mapping[str, str]) -> None:
+    """Register what other names the weights of a class have: those of its base, and some of its head's."""
+    known: Any = get_checkpoint_conversion_mapping
+    register_checkpoint_conversion_mapping(
+        model_class.__name__,
+        [*(known(base.__name__) or ()), *(WeightRenaming(old, new) for old, new in renamings.items())],
+        overwrite=True,
+    )
+
+
+# vLLM's names for the same layers.
+_rename_weights(
+    JinaVLForRanking,
+    Qwen2VLForConditionalGeneration,
+    {r"^score\.dense\.": "score.0.", r"^score\.out_proj\.": "score.2."},
 )
+
+
+def _make_classifier(base: type[Any]) -> type[Any]:
+    """Make the class that ranks with ``score``, one linear layer in the place of ``lm_head``.
+
+    transformers has no such class. vLLM and ms-swift use the name, and give ``score`` one output, or two; converted
+    from a generative reranker it is the difference of two rows of ``lm_head``.
+    Source: vLLM 0.13, model_executor/models/adapters.py, as_seq_cls_model; ms-swift 3, swift/llm/model/patcher.py.
+    """
+    name = base.__name__.replace("ForConditionalGeneration", "ForSequenceClassification")
+
+    def initialize(self: Any, config: Any) -> None:
+        base.__init__(self, config)
+        self.lm_head = nn.Identity()
+        self._tied_weights_keys = {}
+        self.score = nn.Linear(config.text_config.hidden_size, config.num_labels)
+        self.post_init()
+
+    members = {"__init__": initialize, "__module__": __name__, "_keys_to_ignore_on_load_missing": [r"^score\.bias$"]}
+    classifier = type(name, (base,), members)
+    _rename_weights(classifier, base, {r"^(model\.|language_model\.)+score\.": "score.", r"^classifier\.": "score."})
+    return classifier
+
+
+CLASSIFIERS = {
+    classifier.__name__: classifier
+    for classifier in map(
+        _make_classifier,
+        (Qwen2VLForConditionalGeneration, Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration),
+    )
+}
+"""By the value of ``architectures`` in config.json."""
 
 
 class LabelHead(nn.Module):
@@ -75,11 +129,11 @@ class ScoreHead(nn.Module):
     """Score by layers of the checkpoint.
 
     Args:
-        score: The layers Linear, ReLU, Linear; they are shared, not copied.
+        score: One linear layer, or Linear, ReLU, Linear, with one output; it is shared, not copied.
         bias: The constant that is added to the logit.
     """
 
-    def __init__(self, score: nn.Sequential, bias: float) -> None:
+    def __init__(self, score: nn.Module, bias: float) -> None:
         super().__init__()
         self.score = score
         self.bias = bias
@@ -93,8 +147,42 @@ class ScoreHead(nn.Module):
         Returns:
             relevance_score, float32, (batch_size, 1), in [0, 1]; logits, the same before the sigmoid, unbounded.
         """
-        logits = self.score(hidden.to(cast(nn.Linear, self.score[0]).weight.dtype)).float() + self.bias
+        logits = self.score(hidden.to(next(self.score.parameters()).dtype)).float() + self.bias
         return torch.sigmoid(logits), logits
+
+
+def make_score_head(score: nn.Module, bias: float, config: Any) -> ScoreHead:
+    """Make the head of a model with a score: of two outputs the logit is their difference.
+
+    Args:
+        score: The checkpoint's layers.
+        bias: The constant that is added to the logit.
+        config: The checkpoint's configuration, which may name the labels.
+
+    Raises:
+        CheckpointError: There are more than two labels.
+    """
+    if not isinstance(score, nn.Linear) or score.out_features == 1:
+        return ScoreHead(score, bias)
+    if score.out_features != 2:
+        raise CheckpointError(
+            f"score has {score.out_features} labels ({', '.join(map(str, config.id2label.values()))}); a reranker has "
+            "1, or 2 of which one means relevant"
+        )
+    positive = find_positive_label(config)
+    difference = nn.Linear(score.in_features, 1, device=score.weight.device)
+    with torch.no_grad():
+        difference.weight.copy_(score.weight[positive] - score.weight[1 - positive])
+        difference.bias.copy_(score.bias[positive] - score.bias[1 - positive])
+    return ScoreHead(difference, bias)
+
+
+def find_positive_label(config: Any) -> int:
+    """Say which of two labels means "relevant": the one that ``id2label`` names so, else the second.
+
+    The second is what a conversion from the tokens "no" and "yes" gives.
+    """
+    return 0 if str(config.id2label.get(0)).lower() in _POSITIVE_NAMES else 1
 
 
 def find_label_ids(tokenizer: Any, labels: Labels) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from lychee_export.contract.signature import Axis, Tensors
 from lychee_export.errors import CheckpointError
 from lychee_export.families.family import Reference, round_score
 from lychee_export.families.qwen_vl.contract import Contract
+from lychee_export.families.qwen_vl.heads import find_positive_label
 from lychee_export.families.qwen_vl.images import ImageSettings
 from lychee_export.families.qwen_vl.template import Template
 from lychee_export.families.samples import QUERIES, TEXTS, draw_page, encode, sample_images
@@ -82,7 +83,11 @@ class ReferenceModel:
         with torch.no_grad():
             logits = self._model(**self.read(query, document), logits_to_keep=1, use_cache=False).logits[0, -1]
             if self._label_ids is None:
-                return float(self._model.score(logits)) + self._template.logit_bias
+                scores = self._model.score(logits)
+                if len(scores) > 1:
+                    positive = find_positive_label(self._model.config)
+                    scores = scores[positive] - scores[1 - positive]
+                return float(scores) + self._template.logit_bias
         positive, negative = (logits[index] for index in self._label_ids)
         return float(positive - negative) + self._template.logit_bias
 

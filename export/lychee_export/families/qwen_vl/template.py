@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from lychee_client.manifest import PromptSpec
 from msgspec import Struct
 
+from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.errors import CheckpointError
 
-__all__ = ["Template", "find_template", "templates"]
+__all__ = ["Labels", "Template", "find_template", "name_template", "templates"]
 
 _PROMPTS = Path(__file__).parent / "prompts"
 _SLOT = re.compile(r"\{(instruction|query|document)\}")
@@ -33,6 +33,8 @@ class Template(Struct, frozen=True, forbid_unknown_fields=True):
     Args:
         source: The place where the words and numbers come from.
         architectures: The values of ``architectures`` in config.json that it belongs to.
+        names: What the name of a checkpoint, or of what it was made from, says where it belongs to it, in lower case
+            with hyphens. Empty where no other model has these architectures.
         checkpoints: The names that users know.
         labels: The answers whose logits are compared. None where the model has a score head.
         logit_bias: The constant that is added to the logit before the sigmoid.
@@ -46,6 +48,7 @@ class Template(Struct, frozen=True, forbid_unknown_fields=True):
 
     source: str
     architectures: tuple[str, ...]
+    names: tuple[str, ...]
     checkpoints: tuple[str, ...]
     labels: Labels | None
     logit_bias: float
@@ -66,22 +69,61 @@ class Template(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @cache
-def templates() -> tuple[Template, ...]:
-    """Read all prompt files."""
-    return tuple(msgspec.json.decode(path.read_bytes(), type=Template) for path in sorted(_PROMPTS.glob("*.json")))
+def templates() -> dict[str, Template]:
+    """Read all prompt files, by their names without the ending."""
+    return {
+        path.stem: msgspec.json.decode(path.read_bytes(), type=Template) for path in sorted(_PROMPTS.glob("*.json"))
+    }
 
 
-def find_template(config: Mapping[str, Any]) -> Template:
-    """Choose the template by the first entry of ``architectures`` in config.json.
+def name_template(prompt: PromptSpec | None) -> str | None:
+    """Name the template that a manifest's prompt came from; None if it came from none of them."""
+    return next((name for name, template in templates().items() if template.prompt == prompt), None)
+
+
+def find_template(source: CheckpointSource) -> Template:
+    """Take the template that the user named, else the one that the checkpoint's architecture and names say.
+
+    The architecture alone says it for models with a class of their own. Others share theirs with models that answer
+    questions and do not rank.
 
     Raises:
-        CheckpointError: config.json names no architecture, or no template belongs to it.
+        CheckpointError: There is no such template, none belongs to the architecture, or the names do not tell.
     """
-    architecture = next(iter(config.get("architectures") or ()), None)
-    for template in templates():
-        if architecture in template.architectures:
+    architecture = next(iter(source.config.get("architectures") or ()), None)
+    candidates = {name: each for name, each in templates().items() if architecture in each.architectures}
+    if not candidates:
+        known = "; ".join(
+            f"{', '.join(each.architectures)} (such as {', '.join(each.checkpoints)})" for each in templates().values()
+        )
+        raise CheckpointError(f"config.json: architectures[0] is {architecture!r}; the known rerankers are {known}")
+    if source.template is not None:
+        return _choose(source.template, architecture, candidates)
+    names = tuple(name.lower().replace("_", "-") for name in source.names)
+    for template in candidates.values():
+        if not template.names or any(part in name for part in template.names for name in names):
             return template
-    known = "; ".join(
-        f"{', '.join(template.architectures)} (such as {', '.join(template.checkpoints)})" for template in templates()
+    raise CheckpointError(
+        f"config.json: {architecture} is the class of models that rank and of models that do not, and nothing says "
+        f"which reranker {source.model_id} is: looked at {', '.join(dict.fromkeys(source.names))} (its name, "
+        "_name_or_path in config.json, base_model in README.md). A wrong prompt gives wrong scores, so say which one "
+        f"it was trained with, by --template: {_list(_matching(candidates))}"
     )
-    raise CheckpointError(f"config.json: architectures[0] is {architecture!r}; the known rerankers are {known}")
+
+
+def _choose(name: str, architecture: str | None, candidates: dict[str, Template]) -> Template:
+    chosen = name.replace("-", "_")
+    fitting = _matching(candidates)
+    if chosen not in fitting:
+        raise CheckpointError(f"no template {name!r} for {architecture}; known are {_list(fitting)}")
+    return templates()[chosen]
+
+
+def _matching(candidates: dict[str, Template]) -> dict[str, Template]:
+    """Return the templates that a checkpoint can be scored with: those with a class of its own stay apart."""
+    own = {name: each for name, each in candidates.items() if not each.names}
+    return own or {name: each for name, each in templates().items() if each.names}
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(f"{name} ({', '.join(templates()[name].checkpoints)})" for name in names)
