@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from lychee_client._errors import (
     ConfigurationError,
     ConnectionFailedError,
     InvalidInputError,
+    InvalidOutputError,
     LycheeWarning,
     ServerError,
 )
@@ -163,6 +165,11 @@ class Calls:
         server_timings = options.get("server_timings", False)
         before = (await ask(statistics)) if server_timings else {}
         outcome = await model.pipeline.rerank(query, documents, instruction, LANES[priority])
+        if not outcome.scores:
+            for error in outcome.errors.values():
+                if isinstance(error, InvalidOutputError):
+                    error.index = None
+                    raise error  # rather the model's fault than all the documents': an empty ranking would hide it
         if server_timings:
             after = await ask(statistics)
             counted = model_timings(before, after, manifest.max_batch_size)
@@ -210,10 +217,13 @@ class Calls:
         instruction = None if model.manifest.instruction is None else model.manifest.instruction.default
         scores = []
         for query, document in golden.golden_inputs(model.manifest):
-            outcome = await model.reference_pipeline.rerank(query, [document], instruction)
-            for error in outcome.errors.values():
-                raise error
-            scores.append(outcome.scores[0].relevance_score)
+            try:
+                outcome = await model.reference_pipeline.rerank(query, [document], instruction)
+                for error in outcome.errors.values():
+                    raise error
+                scores.append(outcome.scores[0].relevance_score)
+            except InvalidOutputError:
+                scores.append(math.nan)
         for name in model.manifest.asked_models:
             if self._answered_at.get(name, 0.0) < began_at_s:  # no pair needs it
                 await model.reference_pipeline.probe(name)

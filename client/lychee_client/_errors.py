@@ -103,5 +103,20 @@ class InferenceError(ServerError):
     """The model or its backend failed while computing."""
 
 
+class InvalidOutputError(ServerError):
+    """The model gave no number for a document or the query: NaN, an infinite value, or a score outside of [0, 1].
+
+    Attributes:
+        index: Position of the document in the caller's list, or None where it is the query, or where none of the call's
+            documents got a score.
+    """
+
+    index: int | None = None
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return message if self.index is None else f"document {self.index}: {message}"
+
+
 class ContractError(LycheeError):
-    """The manifest or a response is not what this client version understands, or is not finite."""
+    """The manifest or a response is not what this client version understands."""

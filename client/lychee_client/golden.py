@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ class GoldenPairResult:
 
     Attributes:
         expected: The score of the reference implementation.
-        measured: The score of the live server.
+        measured: The score of the live server; NaN where it gave none.
     """
 
     expected: float
@@ -24,8 +25,8 @@ class GoldenPairResult:
 
     @property
     def abs_error(self) -> float:
-        """The absolute difference of the two scores."""
-        return abs(self.measured - self.expected)
+        """The absolute difference of the two scores; infinite where the server gave none."""
+        return math.inf if math.isnan(self.measured) else abs(self.measured - self.expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,19 @@ class GoldenReport:
         """True if every pair is within the tolerance."""
         return self.max_abs_error <= self.tolerance
 
+    @property
+    def mismatch(self) -> str | None:
+        """What is wrong, for people; None if every pair is within the tolerance."""
+        if self.passed:
+            return None
+        wrong = sum(pair.abs_error > self.tolerance for pair in self.pairs)
+        lost = sum(math.isnan(pair.measured) for pair in self.pairs)
+        return (
+            f"{wrong} of {len(self.pairs)} golden pairs do not match{f' ({lost} got no number)' if lost else ''}: the "
+            f"largest error is {self.max_abs_error:.4f}, {self.tolerance:g} is allowed; another model is served than "
+            "was exported, or with another precision. Run `lychee doctor`"
+        )
+
 
 def golden_inputs(manifest: Manifest) -> list[tuple[Input, Input]]:
     """Return query and document of every golden pair."""
@@ -65,4 +79,4 @@ def golden_report(manifest: Manifest, measured: Sequence[float]) -> GoldenReport
 
 
 def _to_input(part: GoldenInput) -> Input:
-    return combine(part.text, None if part.image_png is None else Image.from_bytes(part.image_png))
+    return combine(part.text, *([] if part.image_png is None else [Image.from_bytes(part.image_png)]))

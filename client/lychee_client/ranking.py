@@ -53,7 +53,7 @@ def rank(
     ranking = (
         _result(index, score, policy, None if documents is None else documents[index]) for index, score in ordered
     )
-    errors = tuple(DocumentError(index, str(error), error) for index, error in sorted(outcome.errors.items()))
+    errors = tuple(DocumentError(index, str(error.args[0]), error) for index, error in sorted(outcome.errors.items()))
     return select(ranking, top_n=top_n, score_threshold=score_threshold, min_results=min_results), errors
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -23,14 +23,28 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageText:
-    """One query or document made of an image and a text."""
+class Images:
+    """Several images that are one query or document, in the order in which the model reads them.
 
-    image: Image
+    For Qwen-VL rerankers, up to as many per pair of query and document as the model was exported with (`lychee export
+    --max-images`).
+    """
+
+    images: Sequence[Image]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "images", tuple(self.images))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageText:
+    """One query or document made of an image, or several, and a text. The model reads the images first."""
+
+    image: Image | Images
     text: str
 
 
-Input: TypeAlias = str | Text | Image | ImageText
+Input: TypeAlias = str | Text | Image | Images | ImageText
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +61,10 @@ class RerankResult:
         tokens: The length of the document's text in tokens, as the model read it, or None without a text. A
             cross-encoder reads instruction, query and document as one: there it is the length of all that, images
             included.
-        image_size: The width and height of the document's image in pixels, upright, or None without an image.
+        image_size: The width and height of the document's image in pixels, upright, or None without an image. Of
+            several images it is the first one's.
         image_resized_to: The width and height of that image after resizing, before any crop, or None without an image.
-        image_tokens: How many of `tokens` are the document's image; None where images are no tokens.
+        image_tokens: How many of `tokens` are the document's images; None where images are no tokens.
         below_threshold: True if the result is here only because of `min_results`.
         document: The document itself, where the call asked for it.
     """
@@ -224,11 +239,12 @@ class ServerStatus:
     models: tuple[ModelStatus, ...] = ()
 
 
-def combine(text: str | None, image: Image | None) -> Input:
+def combine(text: str | None, *images: Image) -> Input:
     """Return the query or document that has these parts, at least one of them."""
-    if image is None:
+    if not images:
         assert text is not None
         return Text(text)
+    image = images[0] if len(images) == 1 else Images(images)
     return image if text is None else ImageText(image, text)
 
 
@@ -236,18 +252,19 @@ def modality_of(value: Input) -> Modality:
     """Return which kind of query or document this is."""
     if isinstance(value, ImageText):
         return "image_text"
-    return "image" if isinstance(value, Image) else "text"
+    return "image" if isinstance(value, (Image, Images)) else "text"
 
 
 def text_of(value: Input) -> str | None:
     """Return the text part, or None."""
     if isinstance(value, str):
         return value
-    return None if isinstance(value, Image) else value.text
+    return None if isinstance(value, (Image, Images)) else value.text
 
 
-def image_of(value: Input) -> Image | None:
-    """Return the image part, or None."""
-    if isinstance(value, ImageText):
-        return value.image
-    return value if isinstance(value, Image) else None
+def images_of(value: Input) -> tuple[Image, ...]:
+    """Return the images, in the order in which the model reads them."""
+    image = value.image if isinstance(value, ImageText) else value
+    if isinstance(image, Images):
+        return tuple(image.images)
+    return (image,) if isinstance(image, Image) else ()

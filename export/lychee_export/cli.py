@@ -75,6 +75,9 @@ def _export(
     gpu_memory: Annotated[
         float, typer.Option(help="Memory of the GPU in GB, which batches are limited to; for cuda and tensorrt.", min=1)
     ] = DEFAULT_GPU_MEMORY_GB,
+    max_images: Annotated[
+        int | None, typer.Option(help="Most images of one query and one document together; overrides the profile.")
+    ] = None,
     flash_attn: Annotated[
         bool, typer.Option("--flash-attn", help="Fuse attention; the server's ONNX Runtime must be this one.")
     ] = False,
@@ -91,7 +94,9 @@ def _export(
 ) -> None:
     """Turn a checkpoint into a validated Triton model repository."""
     chosen: Precision = _choose("precision", precision, PRECISIONS)
-    limits = _limits(profile, max_img_size=max_img_size, max_tokens=max_tokens, instruction=instruction)
+    limits = _limits(
+        profile, max_img_size=max_img_size, max_tokens=max_tokens, max_images=max_images, instruction=instruction
+    )
     # torch's idle threads spin otherwise, and take the cores from those that work: on a busy machine of 2 cores the
     # reference took 20 s instead of 2. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

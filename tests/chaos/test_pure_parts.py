@@ -147,7 +147,7 @@ def test_a_document_of_any_shape_has_parts_or_is_refused(value: object) -> None:
         parts = read_parts(value)
     except InvalidInputError:
         return
-    assert parts.text is not None or parts.image is not None
+    assert parts.text is not None or parts.images
 
 
 @given(st.text(max_size=60))

@@ -17,7 +17,7 @@ from lychee_export.exporter import export_checkpoint
 
 from checkpoints import BUILDERS
 
-LIMITS = Limits(max_tokens=512, max_images=2, max_img_size=224, text_batch=8, image_batch=8)
+LIMITS = Limits(max_tokens=512, max_images=3, max_img_size=224, text_batch=8, image_batch=8)
 """Of every exported repository."""
 
 

@@ -1,10 +1,10 @@
-"""Pairs on which the Qwen-VL rerankers are compared: both languages, odd sizes and shapes, none to two images."""
+"""Pairs on which the Qwen-VL rerankers are compared: both languages, odd sizes and shapes, none to three images."""
 
 from __future__ import annotations
 
 import numpy as np
 from lychee_client import Image as ClientImage
-from lychee_client import ImageText
+from lychee_client import Images, ImageText
 from lychee_client.types import Input
 from PIL import Image
 
@@ -40,14 +40,31 @@ SHORT_PAIRS = [
     (Part("咖啡"), Part(None, PHOTO)),
     (Part(None, WINDOWS), Part(None, WIDE)),
 ]
+_SEVERAL_IMAGES = [
+    (Part("a cat", TALL), Part("猫", WIDE, (SQUARE,))),
+    (Part("a"), Part("b")),
+    (Part(None, WIDE, (TINY,)), Part("one more", WINDOWS)),
+    (Part("咖啡"), Part(None, TALL, (TALL, PHOTO))),
+    (Part(None, TINY, (TALL, WIDE)), Part("三张图")),
+    (Part("一"), Part(None, WIDE)),
+]
+
 PAIRS_OF = {"jina_m0": SHORT_PAIRS, "monoqwen": IMAGE_PAIRS, "qwen2_5_vl": PAIRS, "qwen3_vl": PAIRS}
 """What each reranker reads."""
+
+SEVERAL_IMAGES_OF = {
+    "jina_m0": [pair for pair in _SEVERAL_IMAGES if not any(part.text and part.images for part in pair)],
+    "qwen2_5_vl": _SEVERAL_IMAGES,
+    "qwen3_vl": _SEVERAL_IMAGES,
+}
+"""Pairs in which a query or a document has several images; the other ones are company for a batch."""
 
 
 def to_input(part: Part) -> Input:
     """Give a query or document to the client."""
-    if part.image is None:
+    if not part.images:
         assert part.text is not None
         return part.text
-    image = ClientImage.from_pil(part.image)
+    images = [ClientImage.from_pil(image) for image in part.images]
+    image = Images(images) if len(images) > 1 else images[0]
     return image if part.text is None else ImageText(image, part.text)

@@ -58,6 +58,12 @@ class Part:
 
     text: str | None = None
     image: Image.Image | None = None
+    more_images: tuple[Image.Image, ...] = ()
+
+    @property
+    def images(self) -> tuple[Image.Image, ...]:
+        """All images, in the order of the prompt."""
+        return (() if self.image is None else (self.image,)) + self.more_images
 
 
 @dataclass(frozen=True)
@@ -148,10 +154,10 @@ class QwenReranker:
     def tokenize(self, query: Part, document: Part) -> list[int]:
         """Return the pair's token ids."""
         ordered = (document, query) if self._document_first else (query, document)
-        grids = [self._cut(part.image)[1] for part in ordered if part.image is not None]
+        grids = [self._cut(image)[1] for part in ordered for image in part.images]
         parts = {
-            "query": (IMAGE if query.image else "") + (query.text or ""),
-            "document": (IMAGE if document.image else "") + (document.text or ""),
+            "query": IMAGE * len(query.images) + (query.text or ""),
+            "document": IMAGE * len(document.images) + (document.text or ""),
         }
         before, *after = self.prompt.format(instruction=self.instruction, **parts).split("<|image_pad|>")
         for grid, text in zip(grids, after, strict=True):
@@ -170,7 +176,7 @@ class QwenReranker:
             input_ids[row, place] = torch.tensor(tokens)
             attention_mask[row, place] = 1
         cut = [
-            [self._cut(part.image) for part in (pair[::-1] if self._document_first else pair) if part.image is not None]
+            [self._cut(image) for part in (pair[::-1] if self._document_first else pair) for image in part.images]
             for pair in pairs
         ]
         inputs = {

@@ -62,6 +62,16 @@ def test_nan_is_refused_by_name(send: Send) -> None:
     assert "NaN" in message
 
 
+def test_row_of_nothing_but_nan_has_no_score_and_costs_no_other_row(send: Send) -> None:
+    good = send("rerank_text", query_embedding=QUERY, input_ids=IDS, attention_mask=MASK).as_numpy("logits")
+    lost = np.full_like(QUERY, np.nan)
+    tensors = {"input_ids": np.repeat(IDS, 2, 0), "attention_mask": np.repeat(MASK, 2, 0)}
+    result = send("rerank_text", query_embedding=np.concatenate([lost, QUERY]), **tensors)
+    for name in ("relevance_score", "logits"):
+        assert np.isnan(result.as_numpy(name)[:, 0]).tolist() == [True, False]
+    np.testing.assert_allclose(result.as_numpy("logits")[1], good[0], atol=1e-3)
+
+
 def test_wrong_tensor_name_is_refused(send: Send) -> None:
     message = refused(send, "rerank_text", query_embedding=QUERY, ids=IDS, attention_mask=MASK)
     assert "ids" in message

@@ -124,7 +124,7 @@ def test_prompt_and_patches_are_those_of_the_processor(
     expected = reference(model, query, document)
     prepared = [None if image is None else Image.from_pil(image).prepare(model.image) for _, image in (query, document)]
     parts = [
-        Part(text, None if image is None else image.tokens)
+        Part(text, [] if image is None else [image.tokens])
         for (text, _), image in zip((query, document), prepared, strict=True)
     ]
     (tokens,) = model.prompts.tokenize(model.prompts.make_frame(parts[0], INSTRUCTION), parts[1:])
@@ -157,7 +157,7 @@ def test_truncated_prompt_is_that_of_the_processor_for_the_text_that_is_left(
     short, long = make_model(name, tokenizer, limit), make_model(name, tokenizer)
     image = Image.from_pil(make_image((70, 42))).prepare(short.image)
     frame = short.prompts.make_frame(Part("a cat"), INSTRUCTION)
-    (cut,) = short.prompts.tokenize(frame, [Part(text, image.tokens)])
+    (cut,) = short.prompts.tokenize(frame, [Part(text, [image.tokens])])
     assert not isinstance(cut, InvalidInputError)
     assert cut.truncated
     assert limit - 4 <= len(cut.ids) <= limit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -19,7 +20,7 @@ from lychee_client._pipelines.scoring import PROBE_TEXT, Outcome, Preparation, S
 from lychee_client.manifest.image_spec import ImageSpec, PatchSpec
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.manifest.prompt_spec import Modality
-from lychee_client.preprocessing.image import PreparedImage
+from lychee_client.preprocessing.image import Image, PreparedImage
 from lychee_client.preprocessing.prompt import Frame, Part, PromptProcessor
 from lychee_client.preprocessing.text import TokenizedText
 from lychee_client.transports.base import Tensor
@@ -29,7 +30,7 @@ from lychee_client.types import (
     QueryReading,
     Timings,
     combine,
-    image_of,
+    images_of,
     modality_of,
     text_of,
 )
@@ -75,13 +76,14 @@ class CrossEncoder:
         """See Pipeline."""
         started = preprocessed = time.perf_counter()
         _check_modality("query", modality_of(query), self._prompt_spec.queries, self._manifest.model_id)
+        self._check_images("the query has", len(images_of(query)))
 
         def make_text_tensors(indexes: Sequence[int]) -> dict[str, Tensor]:
             tensors = self._prompts.to_tensors([scoring.tokens[index] for index in indexes])
             return {**tensors, **_without_images(self._image_spec, len(indexes))}
 
         scoring = Scoring(self._manifest, lane, make_text_tensors)
-        valid = self._check_documents(scoring, query, documents)
+        valid = scoring.check_documents(documents, partial(self._check_document, query))
         if valid:
             scoring.outcome.query = QueryReading(modality_of(query))  # too long a query is refused, never cut
         keys: dict[int, bytes] = {}
@@ -97,11 +99,11 @@ class CrossEncoder:
             finished = time.perf_counter()
             scoring.outcome.timings = Timings(1e3 * (finished - started), 1e3 * (finished - started))
             return scoring.outcome
-        query_image = await self._prepare_query(query)
-        part = Part(text_of(query), None if query_image is None else query_image.tokens)
+        query_images = await self._prepare_query(query)
+        part = Part(text_of(query), _count_tokens(query_images))
         frame = await in_thread(partial(self._prompts.make_frame, part, instruction))
 
-        pictured = [index for index in valid if query_image is not None or image_of(documents[index]) is not None]
+        pictured = [index for index in valid if query_images or images_of(documents[index])]
         plain = sorted(set(valid) - set(pictured))
         parts = [Part(text_of(documents[index])) for index in plain]
         tokenizing = await Begin(partial(self._prompts.tokenize, frame, parts))
@@ -116,16 +118,16 @@ class CrossEncoder:
         sending = preprocessed = time.perf_counter()
         await scoring.send_texts(TEXT_ENSEMBLE, list(scoring.tokens))
 
-        async def send_pair(index: int, pair: tuple[TokenizedText, PreparedImage | None]) -> None:
+        async def send_pair(index: int, pair: tuple[TokenizedText, list[PreparedImage]]) -> None:
             """Send one pair alone: its images have another shape than the next one's."""
             nonlocal preprocessed
             preprocessed = time.perf_counter()
-            tokens, image = pair
-            images = (query_image, image) if self._prompt_spec.is_query_first else (image, query_image)
-            tensors = pack_images([image for image in images if image is not None], self._image_spec)
+            tokens, images = pair
+            ordered = [*query_images, *images] if self._prompt_spec.is_query_first else [*images, *query_images]
+            tensors = pack_images(ordered, self._image_spec)
             scoring.tokens[index] = tokens
-            if image is not None:
-                scoring.images[index] = image.sizes
+            if images:
+                scoring.images[index] = replace(images[0].sizes, tokens=sum(_count_tokens(images)) or None)
             tensors |= self._prompts.to_tensors([tokens])
             await scoring.send(IMAGE_ENSEMBLE, modality_of(documents[index]), tensors, [index])
 
@@ -147,61 +149,77 @@ class CrossEncoder:
         spec, instruction = self._prompt_spec, self._manifest.instruction
         query: Input = PROBE_TEXT if "text" in spec.queries else make_probe_image()
         kind = "text" if model_name == TEXT_ENSEMBLE else next(kind for kind in spec.documents if kind != "text")
-        image = None if kind == "text" else make_probe_image()
-        document = combine(None if kind == "image" else PROBE_TEXT, image)
+        images = [] if kind == "text" else [make_probe_image()]
+        document = combine(None if kind == "image" else PROBE_TEXT, *images)
         outcome = await self.rerank(query, [document], None if instruction is None else instruction.default)
         for error in outcome.errors.values():
             raise error
 
-    def _check_documents(self, scoring: Scoring, query: Input, documents: Sequence[Input]) -> list[int]:
-        """Return the indexes of the documents that the model reads; note what is wrong with the others."""
-        limit = self._image_spec.max_images if isinstance(self._image_spec, PatchSpec) else 1
-        valid = []
-        for index in scoring.check_documents(documents):
-            document = documents[index]
-            images = sum(image_of(part) is not None for part in (query, document))
-            try:
-                _check_modality("document", modality_of(document), self._prompt_spec.documents, self._manifest.model_id)
-                if images > limit:
-                    raise InvalidInputError(
-                        f"query and document have {images} images, {self._manifest.model_id} reads at most {limit} per "
-                        "pair; leave out the query's or the document's"
-                    )
-            except InvalidInputError as error:
-                scoring.outcome.fail(index, error)
-            else:
-                valid.append(index)
-        return valid
+    def _check_document(self, query: Input, document: Input) -> None:
+        """Refuse what the model does not read.
 
-    async def _prepare_query(self, query: Input) -> PreparedImage | None:
-        image = image_of(query)
-        if image is None:
-            return None
-        prepared = await in_thread(partial(image.prepare, self._image_spec), partial(image.weigh, self._image_spec))
-        if isinstance(self._image_spec, PatchSpec):
-            _find_patch_bucket([prepared], self._image_spec)  # an image that is too large concerns the whole call
+        Raises:
+            InvalidInputError: The document is of another kind, or has too many images beside the query's.
+        """
+        _check_modality("document", modality_of(document), self._prompt_spec.documents, self._manifest.model_id)
+        self._check_images("query and document have", len(images_of(query)) + len(images_of(document)))
+
+    def _check_images(self, what: str, count: int) -> None:
+        """Refuse more images than a pair may have.
+
+        Raises:
+            InvalidInputError: There are more.
+        """
+        has_patches = isinstance(self._image_spec, PatchSpec)
+        limit = self._image_spec.max_images if isinstance(self._image_spec, PatchSpec) else 1
+        if count > limit:
+            advice = f", or export the model with --max-images {count}" if has_patches else ""
+            raise InvalidInputError(
+                f"{what} {count} images, {self._manifest.model_id} reads at most {limit} per pair; send fewer{advice}"
+            )
+
+    async def _prepare_query(self, query: Input) -> list[PreparedImage]:
+        images = images_of(query)
+        if not images:
+            return []
+        spec = self._image_spec
+        prepared = await in_thread(partial(_prepare, images, spec), partial(_weigh, images, spec))
+        if isinstance(spec, PatchSpec):
+            _find_patch_bucket(prepared, spec)  # images that are too large concern the whole call
         return prepared
 
     async def _prepare_pair(
         self, frame: Frame, documents: Sequence[Input], index: int
-    ) -> Handle[tuple[TokenizedText, PreparedImage | None]] | tuple[TokenizedText, PreparedImage | None]:
-        image = image_of(documents[index])
-        weigh = None if image is None else partial(image.weigh, self._image_spec)
+    ) -> Handle[tuple[TokenizedText, list[PreparedImage]]] | tuple[TokenizedText, list[PreparedImage]]:
+        images = images_of(documents[index])
+        weigh = partial(_weigh, images, self._image_spec) if images else None
         return await Begin(partial(self._read_document, frame, documents[index]), weigh)
 
-    def _read_document(self, frame: Frame, document: Input) -> tuple[TokenizedText, PreparedImage | None]:
-        """Prepare a document's image, then the prompt, which has as many tokens for it as it needs.
+    def _read_document(self, frame: Frame, document: Input) -> tuple[TokenizedText, list[PreparedImage]]:
+        """Prepare a document's images, then the prompt, which has as many tokens for them as they need.
 
         Raises:
-            InvalidInputError: The image cannot be used, or the document does not fit into the prompt.
+            InvalidInputError: An image cannot be used, or the document does not fit into the prompt.
         """
-        image = image_of(document)
-        prepared = None if image is None else image.prepare(self._image_spec)
-        part = Part(text_of(document), None if prepared is None else prepared.tokens)
-        (tokens,) = self._prompts.tokenize(frame, [part])
+        prepared = _prepare(images_of(document), self._image_spec)
+        (tokens,) = self._prompts.tokenize(frame, [Part(text_of(document), _count_tokens(prepared))])
         if isinstance(tokens, InvalidInputError):
             raise tokens
         return tokens, prepared
+
+
+def _prepare(images: Sequence[Image], spec: ImageSpec) -> list[PreparedImage]:
+    return [image.prepare(spec) for image in images]
+
+
+def _weigh(images: Sequence[Image], spec: ImageSpec) -> int:
+    """Return how many bytes it takes to prepare images, one after the other."""
+    return max(image.weigh(spec) for image in images)
+
+
+def _count_tokens(images: Sequence[PreparedImage]) -> list[int]:
+    """Return how many tokens of the prompt stand for each image; empty where they are not in the prompt."""
+    return [image.tokens for image in images if image.tokens is not None]
 
 
 def _check_modality(what: str, modality: Modality, known: Sequence[str], model_id: str) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from lychee_client._embedding_cache import EmbeddingCache, encoder_artifacts
+from lychee_client._errors import InvalidInputError
 from lychee_client._operations import Begin, Handle, Send, Wait, in_thread
 from lychee_client._pipelines.encoder import EMBEDDINGS, TEXT_ENCODER, VISION_ENCODER, Encoder, Key
 from lychee_client._pipelines.encoding import Encoding
@@ -21,15 +22,17 @@ from lychee_client._pipelines.scoring import (
     Outcome,
     Preparation,
     Scoring,
+    find_invalid,
     make_probe_image,
     read_output,
 )
 from lychee_client.manifest.image_spec import ImageSpec
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.manifest.prompt_spec import Modality
+from lychee_client.preprocessing.image import Image
 from lychee_client.preprocessing.text import TextProcessor, TokenizedText
 from lychee_client.transports.base import InferRequest, Tensor
-from lychee_client.types import Input, QueryReading, Timings, image_of, modality_of, text_of
+from lychee_client.types import Input, QueryReading, Timings, images_of, modality_of, text_of
 
 HEADS: Final[dict[Modality, str]] = {
     "text": "scoring_head_text",
@@ -89,7 +92,8 @@ class DualEncoder:
         outcome = scoring.outcome
         encoding = Encoding(self._encoder, lane)
         outcome.embedding_cache = encoding.use
-        valid = scoring.check_documents(documents)
+        self._check_images("query", query)
+        valid = scoring.check_documents(documents, partial(self._check_images, "document"))
         if not valid:
             return outcome
         keys = await self._take_apart(query, instruction, documents, valid, scoring, encoding)
@@ -136,8 +140,21 @@ class DualEncoder:
             names = ["query_embedding", *(name for name in (_TEXT, _IMAGE) if name.split("_")[0] in model_name)]
             tensors = dict.fromkeys(names, np.full((1, dim), dim**-0.5, np.float32))
         response = await Wait(await Send(InferRequest(model_name, tensors, outputs)))
-        for output in outputs:
-            read_output(response, output, shape)
+        tensors = {output: read_output(response, output, shape) for output in outputs}
+        for error in find_invalid(model_name, tensors, self._manifest).values():
+            raise error
+
+    def _check_images(self, what: str, value: Input) -> None:
+        """Refuse more than one image.
+
+        Raises:
+            InvalidInputError: The query or document has several.
+        """
+        count = len(images_of(value))
+        if count > 1:
+            raise InvalidInputError(
+                f"the {what} has {count} images, {self._manifest.model_id} reads one; send each as a {what} of its own"
+            )
 
     async def _take_apart(
         self,
@@ -154,7 +171,7 @@ class DualEncoder:
             The keys of each document's embeddings by the names of their tensors, by index of the document.
         """
         texts = {index: text for index in valid if (text := text_of(documents[index])) is not None}
-        images = {index: image for index in valid if (image := image_of(documents[index])) is not None}
+        images = {index: image for index in valid if (image := _image_of(documents[index])) is not None}
         keys: dict[int, dict[str, Key]] = {index: {} for index in valid}
 
         async def begin(index: int) -> Handle[Key] | Key:
@@ -169,7 +186,7 @@ class DualEncoder:
         tokenize = partial(self._tokenize, query, instruction, list(texts.values()))
         characters = sum(map(len, texts.values())) + len(text_of(query) or "")
         tokenizing = tokenize() if characters <= MAX_INLINE_CHARACTERS else (await Begin(tokenize))
-        query_image = image_of(query)
+        query_image = _image_of(query)
         if query_image is not None:
             await encoding.add_query_image(query_image)
         naming: Preparation[int, Key] = Preparation(list(images), begin, scoring.outcome.fail)
@@ -203,3 +220,7 @@ class DualEncoder:
             prefix = spec.query_prefix.replace("{instruction}", instruction)
         tokens = self._text_processor.tokenize_documents(texts) if texts else []
         return None if text is None else self._text_processor.tokenize_query(text, prefix), tokens
+
+
+def _image_of(value: Input) -> Image | None:
+    return next(iter(images_of(value)), None)

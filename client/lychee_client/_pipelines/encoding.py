@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 
 from lychee_client._embedding_cache import CachedEmbedding, EmbeddingCache, Vector, look_up, store
-from lychee_client._errors import InvalidInputError, LycheeError
+from lychee_client._errors import InvalidInputError, InvalidOutputError, LycheeError
 from lychee_client._operations import Begin, Handle, Wait, in_thread
 from lychee_client._pipelines.batches import Batches
 from lychee_client._pipelines.encoder import EMBEDDINGS, TEXT_ENCODER, VISION_ENCODER, Encoder, Key, find_shared_length
 from lychee_client._pipelines.lanes import Lane
-from lychee_client._pipelines.scoring import Preparation, read_output
+from lychee_client._pipelines.scoring import Preparation, find_invalid, read_output
 from lychee_client.preprocessing.image import Image, ImageSizes, PreparedImage
 from lychee_client.preprocessing.text import TokenizedText
 from lychee_client.transports.base import InferResponse, Tensor
@@ -199,9 +199,14 @@ class Encoding:
         await self._batches.read_answered()
 
     def _use(self, model_name: str, response: InferResponse, keys: Sequence[Key]) -> None:
-        vectors = read_output(response, EMBEDDINGS[model_name], (len(keys), self._encoder.embedding_dim))
-        for key, vector in zip(keys, vectors, strict=True):
-            self._keep(key, CachedEmbedding(vector, self._sizes.get(key)))
+        output = EMBEDDINGS[model_name]
+        vectors = read_output(response, output, (len(keys), self._encoder.embedding_dim))
+        errors = find_invalid(model_name, {output: vectors}, self._encoder.manifest)
+        for row, (key, vector) in enumerate(zip(keys, vectors, strict=True)):
+            if row in errors:
+                self._fail(key, errors[row])
+            else:
+                self._keep(key, CachedEmbedding(vector, self._sizes.get(key)))
 
     def _keep(self, key: Key, embedding: CachedEmbedding) -> None:
         self.embeddings[key] = embedding
@@ -212,11 +217,13 @@ class Encoding:
         """Note what is wrong with a part of documents; raise what is wrong with a part of the query.
 
         Raises:
-            LycheeError: The query's part cannot be used, or the server refuses it.
+            LycheeError: The query's part cannot be used, the server refuses it, or the model gave no number for it.
         """
         if key not in self._query:
             self.errors[key] = error
         elif isinstance(error, InvalidInputError):
             raise InvalidInputError(f"query: {error}") from error
+        elif isinstance(error, InvalidOutputError):
+            raise InvalidOutputError(f"query: {error}", model_name=error.model_name) from error
         else:
             raise error

@@ -24,7 +24,7 @@ from lychee_client.manifest.image_spec import ImageSpec
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.preprocessing.image import ImageSizes
 from lychee_client.preprocessing.text import TokenizedText
-from lychee_client.types import Input, image_of, modality_of, text_of
+from lychee_client.types import Input, images_of, modality_of, text_of
 
 # To be changed with whatever changes a score but is not in a manifest, such as how images are decoded.
 KEY_FORMAT: Final = "lychee pair score 1"
@@ -144,6 +144,5 @@ def read_score(key: bytes, entry: bytes | None, document: Input) -> Score | None
     return Score(relevance, logit, modality_of(document), tokens, image)
 
 
-def _content(value: Input) -> tuple[str | None, str | None]:
-    image = image_of(value)
-    return text_of(value), None if image is None else image.content_hash().hex()
+def _content(value: Input) -> tuple[str | None, list[str]]:
+    return text_of(value), [image.content_hash().hex() for image in images_of(value)]

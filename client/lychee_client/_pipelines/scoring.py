@@ -10,7 +10,7 @@ from typing import Final, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from lychee_client._errors import ContractError, InvalidInputError, LycheeError
+from lychee_client._errors import ContractError, InvalidInputError, InvalidOutputError, LycheeError
 from lychee_client._operations import Handle, Wait
 from lychee_client._pipelines.batches import Batches
 from lychee_client._pipelines.lanes import LANES, Lane
@@ -19,11 +19,12 @@ from lychee_client.manifest.prompt_spec import Modality
 from lychee_client.preprocessing.image import Image, ImageSizes
 from lychee_client.preprocessing.text import TokenizedText, check_text
 from lychee_client.transports.base import InferResponse, Tensor
-from lychee_client.types import CacheUse, ImageText, Input, QueryReading, Text, Timings, text_of
+from lychee_client.types import CacheUse, Images, ImageText, Input, QueryReading, Text, Timings, text_of
 
 # Images that may be preprocessed before their turn to be sent: keeps the cores busy and the memory bounded.
 IMAGES_AHEAD: Final = 8
-SCORE_OUTPUTS: Final = ("relevance_score", "logits")
+RELEVANCE_SCORE: Final = "relevance_score"
+SCORE_OUTPUTS: Final = (RELEVANCE_SCORE, "logits")
 
 _DATA_URL: Final = "data:image/"
 
@@ -62,7 +63,7 @@ class Outcome:
 
     def fail(self, index: int, error: LycheeError) -> None:
         """Note what is wrong with a document."""
-        if isinstance(error, InvalidInputError):
+        if isinstance(error, (InvalidInputError, InvalidOutputError)):
             error.index = index
         self.errors[index] = error
 
@@ -95,7 +96,8 @@ class Pipeline(Protocol):
 
         Raises:
             InvalidInputError: The query cannot be used.
-            ContractError: A response has another shape than the contract's, is not finite or is out of range.
+            InvalidOutputError: The model gave no number for the query.
+            ContractError: A response has another shape than the contract's.
             LycheeError: The server cannot serve the call.
         """
 
@@ -129,13 +131,15 @@ class Scoring:
         self.tokens: dict[int, TokenizedText] = {}
         self.images: dict[int, ImageSizes] = {}
         self.modalities: dict[int, Modality] = {}
+        self._manifest = manifest
         self._batches = Batches(manifest, lane, make_tensors, self._use, self.outcome.fail)
 
-    def check_documents(self, documents: Sequence[object]) -> list[int]:
-        """Return the indexes of the documents that pass `check_input`; note what is wrong with the others."""
+    def check_documents(self, documents: Sequence[Input], check: Callable[[Input], None]) -> list[int]:
+        """Return the indexes of the documents that pass `check_input` and `check`; note what is wrong with others."""
         for index, document in enumerate(documents):
             try:
                 check_input(document)
+                check(document)
             except InvalidInputError as error:
                 self.outcome.fail(index, error)
         return [index for index in range(len(documents)) if index not in self.outcome.errors]
@@ -161,14 +165,13 @@ class Scoring:
         await self._batches.read()
 
     def _use(self, model_name: str, response: InferResponse, indexes: Sequence[int]) -> None:
-        scores, logits = (read_output(response, name, (len(indexes), 1))[:, 0] for name in SCORE_OUTPUTS)
-        if scores.min() < 0 or scores.max() > 1:
-            raise ContractError(
-                f"{model_name} answered scores from {scores.min()} to {scores.max()}, expected 0 to 1; "
-                "run `lychee doctor`",
-                model_name=model_name,
-            )
-        for index, score, logit in zip(indexes, scores.tolist(), logits.tolist(), strict=True):
+        rows = {name: read_output(response, name, (len(indexes), 1)) for name in SCORE_OUTPUTS}
+        errors = find_invalid(model_name, rows, self._manifest)
+        scores, logits = (rows[name][:, 0].tolist() for name in SCORE_OUTPUTS)
+        for row, (index, score, logit) in enumerate(zip(indexes, scores, logits, strict=True)):
+            if row in errors:
+                self.outcome.fail(index, errors[row])
+                continue
             tokens, image = self.tokens.get(index), self.images.get(index)
             self.outcome.scores[index] = Score(score, logit, self.modalities[index], tokens, image)
 
@@ -227,14 +230,21 @@ def check_input(value: object) -> None:
     Raises:
         InvalidInputError: The input has another type, or its text has no content.
     """
-    if not isinstance(value, (str, Text, Image, ImageText)):
+    if not isinstance(value, (str, Text, Image, Images, ImageText)):
         raise InvalidInputError(
-            f"got a {type(value).__name__}, expected str, Text, Image or ImageText; "
+            f"got a {type(value).__name__}, expected str, Text, Image, Images or ImageText; "
             "a file is Image.from_path(...), its bytes are Image.from_bytes(...)"
         )
-    if isinstance(value, ImageText) and not isinstance(value.image, Image):
-        raise InvalidInputError(f"the image of an ImageText is a {type(value.image).__name__}, expected an Image")
-    if not isinstance(value, Image):
+    image = value.image if isinstance(value, ImageText) else value
+    if isinstance(value, ImageText) and not isinstance(image, (Image, Images)):
+        raise InvalidInputError(f"the image of an ImageText is a {type(image).__name__}, expected an Image or Images")
+    if isinstance(image, Images):
+        wrong = [type(each).__name__ for each in image.images if not isinstance(each, Image)]
+        if wrong or not image.images:
+            raise InvalidInputError(
+                f"Images holds {f'a {wrong[0]}' if wrong else 'nothing'}, expected only Image, one or more"
+            )
+    if not isinstance(value, (Image, Images)):
         check_text(text_of(value))
 
 
@@ -255,10 +265,10 @@ def find_image_texts(query: object, documents: Sequence[object]) -> list[str]:
 
 
 def read_output(response: InferResponse, name: str, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Return a float32 tensor of this shape.
+    """Return a float32 tensor of this shape, whatever its values; see `find_invalid`.
 
     Raises:
-        ContractError: The server answered with another shape, without this tensor, or with values that are not finite.
+        ContractError: The server answered with another shape, or without this tensor.
     """
     tensor = response.outputs.get(name)
     if tensor is None or tensor.dtype != np.float32 or tensor.shape != shape:
@@ -267,6 +277,29 @@ def read_output(response: InferResponse, name: str, shape: tuple[int, int]) -> n
             f"the server answered {got} as {name}, expected float32 {shape}; client and server do not fit together, "
             "run `lychee doctor`"
         )
-    if not np.isfinite(tensor).all():
-        raise ContractError(f"the server answered {name} with values that are not finite; run `lychee doctor`")
     return tensor
+
+
+def find_invalid(
+    model_name: str, outputs: Mapping[str, npt.NDArray[np.float32]], manifest: Manifest
+) -> dict[int, InvalidOutputError]:
+    """Return what is wrong with what a model computed, by row; rows that are good are left out.
+
+    Args:
+        model_name: The name of the model.
+        outputs: Its outputs by name, (batch_size, N) each.
+        manifest: The manifest of the model.
+    """
+    errors: dict[int, InvalidOutputError] = {}
+    for name, rows in outputs.items():
+        is_score = name == RELEVANCE_SCORE
+        bad = ~((rows >= 0) & (rows <= 1) if is_score else np.isfinite(rows))
+        for row in np.flatnonzero(bad.any(axis=1)).tolist():
+            value = str(rows[row][bad[row]][0]).replace("nan", "NaN")
+            errors[row] = InvalidOutputError(
+                f"{model_name} of {manifest.model_id} in {manifest.identity.precision_text} gave {value} as {name}, "
+                f"expected {'0 to 1' if is_score else 'finite numbers'}: its numbers overflow in this precision, or "
+                "its file is damaged; run `lychee doctor`, and if it finds nothing, export another precision",
+                model_name=model_name,
+            )
+    return errors

@@ -31,7 +31,7 @@ def read_calls(path: Path) -> Iterator[tuple[Input, list[Input]]]:
     """Yield query and documents of each line; blank lines are passed over, and only one line is held at a time.
 
     A line is `{"query": Q, "documents": [D, ...]}`; Q and each D are a string or an object with "text", "image" (a
-    path relative to the file) or both.
+    path relative to the file) or both. "images" in the place of "image" is a list of paths.
 
     Raises:
         ConfigurationError: A line is not such an object; the message has its number.
@@ -59,8 +59,10 @@ def _parse_call(line: str, where: str, folder: Path) -> tuple[Input, list[Input]
 def _parse_input(value: object, where: str, folder: Path) -> Input:
     if isinstance(value, str):
         return Text(value)
-    if isinstance(value, dict) and set(value) <= {"text", "image"}:
-        parts = text, image = value.get("text"), value.get("image")
-        if parts != (None, None) and all(part is None or isinstance(part, str) for part in parts):
-            return combine(text, None if image is None else Image.from_path(folder / image))
+    if isinstance(value, dict) and (set(value) <= {"text", "image"} or set(value) <= {"text", "images"}):
+        text, image = value.get("text"), value.get("image")
+        paths = value.get("images", [] if image is None else [image])
+        given = [*paths, *([] if text is None else [text])] if isinstance(paths, list) else []
+        if given and all(isinstance(part, str) for part in given):
+            return combine(text, *(Image.from_path(folder / path) for path in paths))
     raise ConfigurationError(f'{where} has {value!r}; expected a string or {{"text": ..., "image": "PATH"}}')

@@ -99,7 +99,7 @@ def make_input(text: str | None, image_path: Path | None, options: str) -> Input
     """
     if text is None and image_path is None:
         raise typer.BadParameter(f"give {options}, or both")
-    return combine(text, None if image_path is None else Image.from_path(image_path))
+    return combine(text, *([] if image_path is None else [Image.from_path(image_path)]))
 
 
 def choose_policy(name: PolicyName, calibration: Path | None) -> str | Calibration:

@@ -35,11 +35,11 @@ class Part:
 
     Attributes:
         text: The text, which has passed `check_text`, or None.
-        image_tokens: How many tokens stand for the image; None without an image, or where images are not in the prompt.
+        image_tokens: How many tokens stand for each image; empty where images are not in the prompt.
     """
 
     text: str | None
-    image_tokens: int | None = None
+    image_tokens: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Frame:
 
 @dataclass(slots=True)
 class _Rendered:
-    """A part as it stands in the prompt: its image's tokens, then so many characters of its text."""
+    """A part as it stands in the prompt: its images' tokens, then so many characters of its text."""
 
     image: str
     text: str
@@ -148,7 +148,7 @@ class PromptProcessor:
         if len(ids) + frame.reads_document > self._limit:
             raise InvalidInputError(
                 f"the query takes {len(ids) + len(self._prompt.suffix_token_ids)} tokens with the model's template, "
-                f"its image and the instruction; the model reads {self._text.max_tokens}, and some must be left for "
+                f"its images and the instruction; the model reads {self._text.max_tokens}, and some must be left for "
                 "the document; shorten the query or the instruction, or lower max_img_size"
             )
         self._check_structure(ids, frame.num_structural, "the query or the instruction")
@@ -198,7 +198,7 @@ class PromptProcessor:
         truncated = document.is_cut or document.kept < len(document.text)
         if len(ids) > self._limit or (truncated and not document.content):
             return InvalidInputError(
-                f"the document does not fit: query, template and the document's image take {len(ids)} tokens, the "
+                f"the document does not fit: query, template and the document's images take {len(ids)} tokens, the "
                 f"model reads {self._text.max_tokens}; shorten the query, or lower max_img_size"
             )
         expected = frame.num_structural + (document.num_structural if frame.reads_document else 0)
@@ -211,10 +211,10 @@ class PromptProcessor:
 
     def _render(self, part: Part) -> _Rendered:
         image, num_structural = "", 0
-        if part.image_tokens is not None and self._prompt.image:
+        if self._prompt.image:
             token = self._prompt.image_token
-            image = self._prompt.image.replace(token, token * part.image_tokens)
-            num_structural = self._num_image - 1 + part.image_tokens
+            image = "".join(self._prompt.image.replace(token, token * count) for count in part.image_tokens)
+            num_structural = sum(self._num_image - 1 + count for count in part.image_tokens)
         if part.text is not None:
             text = self._neutralize(part.text[:MAX_CHARACTERS])
             return _Rendered(image, text, num_structural, len(part.text) > MAX_CHARACTERS, len(text))

@@ -451,7 +451,7 @@ class TritonPythonModel:
                         raise BadRequestError(
                             f"{symbol} is {dim} in input {name}; expected at most {self._maxima[symbol]}."
                         )
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
+            if array.dtype.kind == "f" and not self._is_finite(array):
                 raise BadRequestError(f"input {name} has NaN or infinite values; expected finite numbers.")
             if array.dtype.kind == "O":
                 feed[name] = _decode(name, array)
@@ -463,6 +463,12 @@ class TritonPythonModel:
                     raise BadRequestError(
                         f"input {name} has values from {low} to {high}; expected 0 to {self._maxima[name]}."
                     )
+
+    def _is_finite(self, array: Array) -> bool:
+        """Say whether all numbers are finite, but for rows that an earlier model of the ensemble has lost."""
+        if self._batching and np.isnan(array).any():
+            array = array[~_find_lost(array)]
+        return bool(np.isfinite(array).all())
 
     def _run_together(self, jobs: Sequence[Job]) -> bool:
         """Run all the jobs as one batch. Return False, and answer none, if that fails."""
@@ -503,6 +509,8 @@ class TritonPythonModel:
             return {name: self._constants[name] for name in names}
         slices = [self._session.run(list(names), part) for part in self._slice(feed)] if names else []
         arrays = slices[0] if len(slices) == 1 else [np.concatenate(parts) for parts in zip(*slices, strict=True)]
+        if self._batching:
+            _lose_rows(feed, arrays)
         return {name: _encode(array) for name, array in zip(names, arrays, strict=True)}
 
     def _slice(self, feed: Mapping[str, Array]) -> list[Mapping[str, Array]]:
@@ -516,14 +524,31 @@ class TritonPythonModel:
         return [{name: array[i : i + step] for name, array in feed.items()} for i in range(0, rows, step)]
 
 
+def _find_lost(array: Array) -> Array:
+    """Return which rows are NaN throughout; bool, (batch_size,)."""
+    nan, axes = np.isnan(array), tuple(range(1, array.ndim))
+    return nan.any(axis=axes) & nan.all(axis=axes)
+
+
+def _lose_rows(feed: Mapping[str, Array], outputs: Sequence[Array]) -> None:
+    """Write NaN throughout the outputs of each row that has a number that is not finite, or was lost before.
+
+    So each row stands for itself, as with the C++ backend, and none looks good again: ReLU makes 0 of NaN.
+    """
+    rows = len(next(iter(feed.values())))
+    floats = [array for array in outputs if array.dtype.kind == "f" and len(array) == rows]
+    lost = np.zeros(rows, bool)
+    for array in feed.values():
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            lost |= _find_lost(array)
+    for array in floats:
+        lost |= ~np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
+    if lost.any():
+        for array in floats:
+            array[lost] = np.nan
+
+
 def _respond(outputs: Mapping[str, Array]) -> Any:
-    for name, array in outputs.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            return _error(
-                f"output {name} has NaN or infinite values; the inputs overflow the model's precision, "
-                "or the model file is damaged.",
-                pb_utils.TritonError.INVALID_ARG,  # alone, each row shows whether it is the row or the model
-            )
     return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs.items()])
 
 

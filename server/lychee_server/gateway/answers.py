@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from lychee_server.gateway.errors import find_fault
 from lychee_server.gateway.schemas import RerankAnswer, RerankRequest, ScoreAnswer, ScoredDocument
 from lychee_server.gateway.service_answer import ServiceAnswer
 
@@ -15,7 +16,11 @@ IGNORED: Final = ("rank_fields", "max_tokens_per_doc", "max_chunks_per_doc")
 def make_rerank_answer(body: RerankRequest, answer: ServiceAnswer, model_id: str) -> RerankAnswer:
     """Return the answer to a request for a ranking."""
     ignored = [f"{name} is ignored; see /docs" for name in IGNORED if getattr(body, name) is not None]
-    ranking = {"results": answer.response.results, "errors": answer.response.errors, "meta": META}
+    errors = [
+        {"index": failed.index, "message": failed.message, "type": find_fault(failed.error).kind}
+        for failed in answer.response.errors
+    ]
+    ranking = {"results": answer.response.results, "errors": errors, "meta": META}
     made = RerankAnswer.model_validate(_describe_call(answer, model_id, ignored) | ranking)
     if body.return_documents:
         for result in made.results:

@@ -6,9 +6,13 @@ the answer is out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from lychee_client import InvalidInputError
+from lychee_client.types import Input, modality_of, text_of
 
 MAX_LOGGED_CHARACTERS: Final = 1000
 
@@ -35,9 +39,20 @@ class CallNotes:
     reason: str | None = None
     texts: dict[str, Any] = field(default_factory=dict)
 
-    def note_texts(self, query: str | None, documents: list[str | None]) -> None:
-        """Keep the texts, each cut to a thousand characters."""
-        self.texts = {"query": _cut(query), "texts": [_cut(text) for text in documents]}
+    def note_call(self, query: Input, documents: Sequence[Input | InvalidInputError], *, content: bool) -> None:
+        """Note what a call asks.
+
+        Args:
+            query: The query.
+            documents: The documents; one that has been refused already is the error that says why.
+            content: Whether to keep the texts, each cut to a thousand characters.
+        """
+        accepted = [document for document in documents if not isinstance(document, InvalidInputError)]
+        modalities = {modality_of(document) for document in accepted}
+        self.documents = len(documents)
+        self.modality = "mixed" if len(modalities) > 1 else next(iter(modalities), None)
+        if content:
+            self.texts = {"query": _cut(text_of(query)), "texts": [_cut(text_of(each)) for each in accepted]}
 
     def fields(self, *, content: bool) -> dict[str, Any]:
         """Return what is known as fields of a log line.

@@ -39,11 +39,11 @@ class Parts:
 
     Attributes:
         text: The text, as the model reads it.
-        image: A data URL or an http(s) URL.
+        images: Data URLs or http(s) URLs, in the order in which the model reads them.
     """
 
     text: str | None
-    image: str | None
+    images: tuple[str, ...] = ()
 
 
 def read_parts(value: object) -> Parts:
@@ -53,7 +53,7 @@ def read_parts(value: object) -> Parts:
         InvalidInputError: It has another shape.
     """
     if isinstance(value, str):
-        return Parts(value, None)
+        return Parts(value)
     if not isinstance(value, Mapping):
         raise InvalidInputError(
             f'got a JSON {_name(value)}; expected a string, {{"text": ..., "image": ...}} or {{"content": [...]}}'
@@ -61,19 +61,28 @@ def read_parts(value: object) -> Parts:
     if "content" in value:
         _check_keys(value, {"content"})
         return _read_content(value["content"])
-    _check_keys(value, {"text", "image"})
-    text, image = value.get("text"), value.get("image")
+    _check_keys(value, {"text", "image", "images"})
+    text, image, images = value.get("text"), value.get("image"), value.get("images")
     for name, part in (("text", text), ("image", image)):
         if part is not None and not isinstance(part, str):
             raise InvalidInputError(f"{name} is a JSON {_name(part)}; expected a string")
-    if text is None and image is None:
+    if image is not None and images is not None:
+        raise InvalidInputError("both image and images are given; put all images into images")
+    if images is None:
+        images = [] if image is None else [image]
+    elif not isinstance(images, list) or not 1 <= len(images) <= MAX_PARTS:
+        raise InvalidInputError(f"images is no list of 1 to {MAX_PARTS} strings")
+    for part in images:
+        if not isinstance(part, str):
+            raise InvalidInputError(f"images holds a JSON {_name(part)}; expected strings")
+    if text is None and not images:
         raise InvalidInputError("neither text nor image is given; expected at least one of them")
-    return Parts(text, image)
+    return Parts(text, tuple(images))
 
 
 def _read_content(content: object) -> Parts:
     if isinstance(content, str):
-        return Parts(content, None)
+        return Parts(content)
     if not isinstance(content, list) or not content or len(content) > MAX_PARTS:
         raise InvalidInputError(f"content is no list of 1 to {MAX_PARTS} parts")
     texts: list[str] = []
@@ -90,9 +99,7 @@ def _read_content(content: object) -> Parts:
         if not isinstance(value, str):
             raise InvalidInputError(f"a part of content of type {kind} has no string as {kind}")
         (texts if kind == "text" else images).append(value)
-    if len(images) > 1:
-        raise InvalidInputError(f"content has {len(images)} images; expected at most 1, the model reads no more")
-    return Parts("\n".join(texts) if texts else None, images[0] if images else None)
+    return Parts("\n".join(texts) if texts else None, tuple(images))
 
 
 class DocumentReader:
@@ -113,56 +120,74 @@ class DocumentReader:
             read = [_read_one(value) for value in values]
         else:
             read = await asyncio.to_thread(lambda: [_read_one(value) for value in values])
-        fetched = [index for index, value in enumerate(read) if isinstance(value, Parts)]
+        fetched = [index for index, value in enumerate(read) if isinstance(value, _Unfetched)]
         if fetched:
             left = [self._max_fetched_bytes]
             room = asyncio.Semaphore(PARALLEL_FETCHES)
             async with asyncio.TaskGroup() as group:
-                tasks = {index: group.create_task(self._fetch(read[index], left, room)) for index in fetched}
+                tasks = {index: group.create_task(self._complete(read[index], left, room)) for index in fetched}
             for index, task in tasks.items():
                 read[index] = task.result()
-        return [value for value in read if not isinstance(value, Parts)]
+        return [value for value in read if not isinstance(value, _Unfetched)]
 
-    async def _fetch(self, parts: object, left: list[int], room: asyncio.Semaphore) -> Input | InvalidInputError:
+    async def _complete(self, value: object, left: list[int], room: asyncio.Semaphore) -> Input | InvalidInputError:
+        """Fetch the images that are URLs, one after the other; see `_fetch`."""
+        assert isinstance(value, _Unfetched)
+        try:
+            images = [
+                image if isinstance(image, Image) else (await self._fetch(image, left, room)) for image in value.images
+            ]
+        except InvalidInputError as error:
+            return error
+        return combine(value.text, *images)
+
+    async def _fetch(self, url: str, left: list[int], room: asyncio.Semaphore) -> Image:
         """Fetch an image.
 
         Args:
-            parts: The parts, whose image is a URL.
+            url: Where it is.
             left: A list of one number: how many bytes the request may still fetch.
             room: A semaphore that a request's images share, so that what is fetched beyond the limit is little.
+
+        Raises:
+            InvalidInputError: It may not be fetched, or is none.
         """
-        assert isinstance(parts, Parts)
-        assert parts.image is not None
         if self._fetcher is None:
-            return InvalidInputError(
+            raise InvalidInputError(
                 "image URLs are not fetched by this gateway; send a data URL (data:image/png;base64,...), or start the "
                 "gateway with --image-host"
             )
         async with room:
-            too_much = InvalidInputError(
+            if left[0] > 0:
+                data = await self._fetcher.fetch(url)
+                left[0] -= len(data)
+                if left[0] >= 0:
+                    return Image.from_bytes(data)
+            raise InvalidInputError(
                 f"the request's image URLs lead to more than {self._max_fetched_bytes} bytes; send fewer at a time"
             )
-            if left[0] <= 0:
-                return too_much
-            try:
-                data = await self._fetcher.fetch(parts.image)
-            except InvalidInputError as error:
-                return error
-            left[0] -= len(data)
-            return too_much if left[0] < 0 else combine(parts.text, Image.from_bytes(data))
 
 
-def _read_one(value: object) -> Input | InvalidInputError | Parts:
-    """Return an input, why it is none, or the parts where the image has to be fetched."""
+@dataclass(frozen=True, slots=True)
+class _Unfetched:
+    """A query or document with images that have to be fetched: they are still URLs."""
+
+    text: str | None
+    images: Sequence[Image | str]
+
+
+def _read_one(value: object) -> Input | InvalidInputError | _Unfetched:
+    """Return an input, why it is none, or what has to be fetched before it is one."""
     try:
         parts = read_parts(value)
-        if parts.image is None:
-            return combine(parts.text, None)
-        if parts.image[:8].lower().startswith(_FETCHED):
-            return parts
-        return combine(parts.text, Image.from_bytes(decode_data_url(parts.image)))
+        images = [
+            url if url[:8].lower().startswith(_FETCHED) else Image.from_bytes(decode_data_url(url))
+            for url in parts.images
+        ]
     except InvalidInputError as error:
         return error
+    complete = [image for image in images if isinstance(image, Image)]
+    return combine(parts.text, *complete) if len(complete) == len(images) else _Unfetched(parts.text, images)
 
 
 def decode_data_url(url: str) -> bytes:

@@ -19,6 +19,7 @@ from lychee_client import (
     DeadlineExceededError,
     InferenceError,
     InvalidInputError,
+    InvalidOutputError,
     LycheeError,
     ModelNotReadyError,
     ServerError,
@@ -86,6 +87,7 @@ FAULTS: Final[tuple[tuple[type[LycheeError], Fault], ...]] = (
         DeadlineExceededError,
         Fault(504, "timeout", "the call took longer than its timeout_ms; send less, or allow more"),
     ),
+    (InvalidOutputError, Fault(502, "invalid_output")),
     (ContractError, Fault(502, "bad_answer", "the model server answered something unexpected; see the gateway's log")),
     (
         InferenceError,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,6 +19,7 @@ from lychee_client import (
     GoldenReport,
     Image,
     InferenceError,
+    InvalidOutputError,
     LycheeError,
     Manifest,
     ModelNotReadyError,
@@ -38,6 +40,7 @@ LOOK_S: Final = 1.5  # a process that has died is told by Triton after 1 s
 GOLDEN_TIMEOUT_S: Final = 300.0
 RECHECK_S: Final = 300.0
 RECHECK_FAILED_S: Final = 30.0
+REPLAY_S: Final = 60.0  # a model that goes on giving no numbers has the golden pairs replayed this often
 REUSE_S: Final = 1.0  # a probe's result answers later probes for so long
 START_WAIT_S: Final = 5.0  # a call that comes before the first check waits for it
 _PROBE_IMAGE_SIZE: Final = (32, 32, 3)
@@ -113,6 +116,7 @@ class Health:
         self._clients = SharedClient(connect())
         self._manifest: Manifest | None = None
         self._doubt = asyncio.Event()
+        self._distrusted_at_s = -math.inf
         self._checked_once = asyncio.Event()
         self._verifications = asyncio.Condition()
 
@@ -152,6 +156,13 @@ class Health:
     def suspect(self) -> None:
         """Look at the server now: a call failed in a way that a lost or exchanged server would explain."""
         self._doubt.set()
+
+    def distrust(self) -> None:
+        """Replay the golden pairs now, but not all the time: a model gave no number for a document or a query."""
+        now_s = time.monotonic()
+        if now_s - self._distrusted_at_s >= REPLAY_S:
+            self._distrusted_at_s = now_s
+            self._doubt.set()
 
     async def recheck(self) -> None:
         """Replay the golden pairs now, and return when that is done."""
@@ -196,6 +207,9 @@ class Health:
         except InferenceError as error:
             self._suffer({error.model_name or "a model": str(error)})
             return HealthReport("degraded", reason=self.reason)
+        except InvalidOutputError as error:
+            self.distrust()
+            return HealthReport("degraded", reason=f"a pair cannot be scored: {error}")
         except LycheeError as error:
             self.suspect()
             return HealthReport("unavailable", reason=f"a pair cannot be scored: {error}")
@@ -268,17 +282,8 @@ class Health:
         self.golden, self.golden_checked_at = report, time.time()
         self._metrics.set_triton_up(True)
         self._metrics.set_golden(report.passed, report.max_abs_error)
-        self.mismatch = None
-        if report.passed:
-            self._enter("ready", None)
-            return
-        wrong = sum(pair.abs_error > report.tolerance for pair in report.pairs)
-        self.mismatch = (
-            f"{wrong} of {len(report.pairs)} golden pairs do not match: the largest error is "
-            f"{report.max_abs_error:.4f}, {report.tolerance:g} is allowed; another model is served than was exported, "
-            "or with another precision. Run `lychee doctor`"
-        )
-        self._enter("degraded", self.mismatch)
+        self.mismatch = report.mismatch
+        self._enter("degraded" if self.mismatch else "ready", self.mismatch)
 
     async def _wait_for_doubt(self) -> None:
         """Return when all has to be checked: server or model is lost, a call failed, or time has passed."""

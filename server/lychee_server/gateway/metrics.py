@@ -13,12 +13,13 @@ from dataclasses import asdict
 from typing import Any, Final, Protocol
 
 import psutil
-from lychee_client import POLICIES, CacheStatistics, RerankResponse
+from lychee_client import POLICIES, CacheStatistics, LycheeError, RerankResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from lychee_server.gateway.errors import find_fault
 from lychee_server.gateway.limits import ConcurrencyLimit
 from lychee_server.gateway.recent_calls import RecentCalls
 
@@ -27,6 +28,7 @@ LATENCY_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 DOCUMENT_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 SCORE_BUCKETS: Final = tuple(step / 20 for step in range(1, 21))
 REASONS: Final = ("busy", "too_large", "unauthorized", "invalid", "url_refused", "stopping", "foreign", "slow")
+FAILURES: Final = ("invalid_input", "invalid_output", "model_failed")  # kinds of errors, see errors.py
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 MODALITIES: Final = frozenset({"text", "image", "image_text", "mixed"})
 CUSTOM_POLICY: Final = "custom"
@@ -72,7 +74,9 @@ class Metrics:
             "rerank_stage_seconds", "Wall time of a stage; the stages overlap", LATENCY_BUCKETS_S, ("stage",)
         )
         self._documents = self._histogram("documents", "Documents per call", DOCUMENT_BUCKETS, ("route",))
-        self._document_errors = self._counter("document_errors", "Documents that could not be ranked")
+        self._document_errors = self._counter("document_errors", "Documents that could not be ranked", ("reason",))
+        for reason in FAILURES:
+            self._document_errors.labels(reason)
         self._decisions = self._counter("decisions", "Results by decision", ("policy", "decision"))
         self._scores = self._histogram("relevance_score", "Scores of results", SCORE_BUCKETS)
 
@@ -129,7 +133,8 @@ class Metrics:
         count = len(response.results) + len(response.errors) if documents is None else documents
         self._documents.labels(route).observe(count)
         self.recent.add_documents(count)
-        self._document_errors.inc(len(response.errors))
+        for failed in response.errors:
+            self.fail_documents(failed.error)
         policy = policy_name if policy_name in POLICIES else CUSTOM_POLICY
         for decision, number in CountOf(result.decision for result in response.results).items():
             self._decisions.labels(policy, decision).inc(number)
@@ -143,6 +148,10 @@ class Metrics:
             ("score_documents", timings.score_documents_ms),
         ):
             self._stages.labels(stage).observe(milliseconds / 1e3)
+
+    def fail_documents(self, error: LycheeError, count: int = 1) -> None:
+        """Count documents that could not be ranked, by the kind of their error."""
+        self._document_errors.labels(find_fault(error).kind).inc(count)
 
     def reject(self, reason: str) -> None:
         """Count a call or a document that was refused, by one of REASONS."""

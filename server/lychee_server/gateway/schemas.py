@@ -16,14 +16,23 @@ PIXEL: Final = (
 _TEXT: Final[dict[str, Any]] = {"type": "string", "minLength": 1, "pattern": r"\S"}
 _IMAGE: Final[dict[str, Any]] = {"type": "string", "format": "uri", "minLength": 1}
 _CONTENT_SCHEMA: Final[dict[str, Any]] = {
-    "description": "A text, an image, or both. Images are data URLs (data:image/png;base64,...); http(s) URLs where "
-    "the gateway was started with --image-host. Texts of `content` are joined by line breaks.",
+    "description": "A text, an image or several, or both. Images are data URLs (data:image/png;base64,...); http(s) "
+    "URLs where the gateway was started with --image-host. Texts of `content` are joined by line breaks.",
     "anyOf": [
         {**_TEXT, "description": "A text, never a path or URL."},
         {
             "type": "object",
             "properties": {"text": _TEXT, "image": _IMAGE},
             "minProperties": 1,
+            "additionalProperties": False,
+        },
+        {
+            "type": "object",
+            "properties": {
+                "text": _TEXT,
+                "images": {"type": "array", "minItems": 1, "maxItems": MAX_PARTS, "items": _IMAGE},
+            },
+            "required": ["images"],
             "additionalProperties": False,
         },
         {
@@ -133,9 +142,9 @@ class ScoredDocument(_Answer):
     modality: Literal["text", "image", "image_text"]
     truncated: bool = Field(description="True if the end of the text did not count.")
     tokens: int | None = Field(None, description="Length of the text as the model read it.")
-    image_size: tuple[int, int] | None = Field(None, description="Width and height in pixels.")
+    image_size: tuple[int, int] | None = Field(None, description="Width and height of the first image in pixels.")
     image_resized_to: tuple[int, int] | None = Field(None, description="Width and height as the model read it.")
-    image_tokens: int | None = Field(None, description="How many of `tokens` are the image.")
+    image_tokens: int | None = Field(None, description="How many of `tokens` are images.")
 
 
 class RankedDocument(ScoredDocument):
@@ -151,6 +160,7 @@ class FailedDocument(_Answer):
 
     index: int = Field(description="Position in the request's documents.")
     message: str = Field(description="What is wrong and what to do.")
+    type: str = Field(description="For programs: invalid_input, invalid_output (the model gave no number) or another.")
 
 
 class QueryReport(_Answer):

@@ -23,6 +23,7 @@ from lychee_client import (
     EmbeddingCache,
     InferenceError,
     InvalidInputError,
+    InvalidOutputError,
     LycheeError,
     LycheeWarning,
     Manifest,
@@ -39,7 +40,7 @@ from lychee_client import (
 )
 from lychee_client.ranking import check_selection, select
 from lychee_client.transports.base import Transport
-from lychee_client.types import Input, modality_of, text_of
+from lychee_client.types import Input, images_of
 
 from lychee_server.errors import SettingsError
 from lychee_server.gateway.access_log import CLIENT_GONE
@@ -205,7 +206,7 @@ class Service:
         route: str,
         notes: CallNotes,
     ) -> ServiceAnswer:
-        _take_notes(notes, query, documents, content=self.settings.log_content)
+        notes.note_call(query, documents, content=self.settings.log_content)
         self._check_count(len(documents))
         check_selection(options.get("top_n"), options.get("score_threshold"), options.get("min_results", 0))
         self._running += 1
@@ -215,6 +216,9 @@ class Service:
         except LycheeError as error:
             if isinstance(error, TooBusyError):
                 self.metrics.reject("busy")
+            elif isinstance(error, InvalidOutputError):
+                self.metrics.fail_documents(error, len(documents))
+                self.health.distrust()
             elif isinstance(error, _DOUBTFUL):
                 self.health.suspect()
             error.request_id = request_id
@@ -223,15 +227,20 @@ class Service:
             self._running -= 1
             if not self._running:
                 self._idle.set()
+        for failed in response.errors:
+            if isinstance(failed.error, InvalidOutputError):
+                notes.reason = failed.message
+                self.health.distrust()
         notes.errors = len(response.errors)
         notes.model = None if response.model is None else response.model.model_id
         self.metrics.observe_rerank(route, response, self._policy_name(options), documents=len(documents))
         read: list[RerankResult | QueryReading] = list(response.results)
         if response.query is not None:
             read.append(response.query)
+        inputs = [query, *(documents[result.index] for result in response.results)] if response.query else []
         usage = Usage(
             tokens=sum(each.tokens or 0 for each in read),
-            images=sum(each.modality != "text" for each in read),
+            images=sum(len(images_of(each)) for each in inputs if not isinstance(each, InvalidInputError)),
             documents=len(response.results),
         )
         selected = select(  # only now: all were asked for, so that all could be counted
@@ -307,11 +316,7 @@ class Service:
             for index, document in enumerate(documents)
             if isinstance(document, InvalidInputError)
         )
-        # What is wrong with the server is told as an error of the whole call would tell it, without Triton's words.
-        failed = tuple(
-            replace(error, index=accepted[error.index], message=find_fault(error.error).message or error.message)
-            for error in response.errors
-        )
+        failed = tuple(_place(error, accepted[error.index]) for error in response.errors)
         doubts = response.warnings
         if self.health.mismatch is not None:
             doubts = (*doubts, self.health.mismatch)
@@ -335,12 +340,8 @@ class Service:
         return policy.name if isinstance(policy, Policy) else policy
 
 
-def _take_notes(
-    notes: CallNotes, query: Input, documents: Sequence[Input | InvalidInputError], *, content: bool
-) -> None:
-    accepted = [document for document in documents if not isinstance(document, InvalidInputError)]
-    modalities = {modality_of(document) for document in accepted}
-    notes.documents = len(documents)
-    notes.modality = "mixed" if len(modalities) > 1 else next(iter(modalities), None)
-    if content:
-        notes.note_texts(text_of(query), [text_of(document) for document in accepted])
+def _place(failed: DocumentError, index: int) -> DocumentError:
+    """Return a failure under the caller's index. What the server said is told as an error of the call would tell it."""
+    if isinstance(failed.error, InvalidOutputError):
+        failed.error.index = index
+    return replace(failed, index=index, message=find_fault(failed.error).message or failed.message)

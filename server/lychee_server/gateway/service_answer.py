@@ -15,7 +15,7 @@ class Usage:
 
     Attributes:
         tokens: How many tokens the query and the documents have, as the model read them.
-        images: How many of the query and the documents have an image.
+        images: How many images the query and the documents have.
         documents: How many documents were scored.
     """
 

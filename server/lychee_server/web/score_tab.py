@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import dataclass
 
 import gradio as gr
-from lychee_client import Image, ImageText, RerankOptions, Text
+from lychee_client import ImageText, RerankOptions, Text
+from lychee_client.types import Input
 
 from lychee_server.gateway.service import Service
 from lychee_server.web.decisions import choose_policy, page_policies, policy_radio, thresholds_script
@@ -104,7 +105,7 @@ def _make_side(name: str, words: Words) -> _Side:
     return _Side(text, image)
 
 
-def _variants(document: Loaded) -> list[Text | Image | ImageText]:
+def _variants(document: Loaded) -> list[Input]:
     """Return the document, and where it has two parts, its text alone and its image alone."""
     value = document.value
     return [value, Text(value.text), value.image] if isinstance(value, ImageText) else [value]

@@ -25,6 +25,7 @@ from ..faults import FaultProxy
 QUEUE_TIMEOUT_S = 0.2
 MODEL_NAMES = ("text_encoder", "vision_encoder", "scoring_head_text", "scoring_head_image_text")
 Protocol: TypeAlias = Literal["grpc", "http"]
+Order: TypeAlias = Literal["work", "block", "fail", "nan", "nan in the second row"]
 Connect: TypeAlias = Callable[..., "Caller"]
 
 
@@ -104,7 +105,7 @@ class ControlledServer:
         """Return "HOST:PORT"."""
         return self.triton.grpc_url if protocol == "grpc" else self.triton.http_url
 
-    def order(self, model_name: str, order: Literal["work", "block", "fail", "nan"]) -> None:
+    def order(self, model_name: str, order: Order) -> None:
         """Tell a model what to do; it blocks until another order comes."""
         (self._orders / f"{model_name}.txt").write_text(order)
 

@@ -12,7 +12,10 @@ POLL_INTERVAL_S = 0.01
 
 
 class TritonPythonModel:
-    """Answers a constant for every row. Its file says "block" (until it says something else), "fail" or "nan"."""
+    """Answers a constant for every row.
+
+    Its file says "block" (until it says something else), "fail", "nan" or "nan in the second row".
+    """
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the configuration."""
@@ -29,12 +32,13 @@ class TritonPythonModel:
             time.sleep(POLL_INTERVAL_S)
         if order == "fail":
             return [pb_utils.InferenceResponse(error=pb_utils.TritonError("told to fail")) for _ in requests]
-        value = np.nan if order == "nan" else 0.5
-        return [self._answer(len(request.inputs()[0].as_numpy()), value) for request in requests]
+        lost = {"nan": slice(None), "nan in the second row": slice(1, 2)}.get(order, slice(0))
+        return [self._answer(len(request.inputs()[0].as_numpy()), lost) for request in requests]
 
-    def _answer(self, rows: int, value: float) -> Any:
-        tensors = (
-            pb_utils.Tensor(name, np.full((rows, *shape), value, np.float32))
-            for name, shape in self._row_shapes.items()
-        )
-        return pb_utils.InferenceResponse(list(tensors))
+    def _answer(self, rows: int, lost: slice) -> Any:
+        tensors = []
+        for name, shape in self._row_shapes.items():
+            values = np.full((rows, *shape), 0.5, np.float32)
+            values[lost] = np.nan
+            tensors.append(pb_utils.Tensor(name, values))
+        return pb_utils.InferenceResponse(tensors)

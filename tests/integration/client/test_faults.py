@@ -17,6 +17,7 @@ from lychee_client import (
     Image,
     ImageText,
     InferenceError,
+    InvalidOutputError,
     LycheeClient,
     LycheeError,
     ModelNotReadyError,
@@ -166,13 +167,32 @@ def test_failing_model_is_an_inference_error(
     assert client.score(*PAIR) == SCORE
 
 
-def test_scores_that_are_not_finite_break_the_contract(
+def test_scores_that_are_not_finite_are_errors_of_their_documents(
     controlled: ControlledServer, protocol: Protocol, connect: Connect
 ) -> None:
     client = connect(url_of(protocol, controlled.address(protocol)))
+    controlled.order("scoring_head_text", "nan in the second row")
+    response = client.rerank(PAIR[0], ["a cup", "a mug", "a glass"])
+    assert sorted(result.index for result in response.results) == [0, 2]
+    (failed,) = response.errors
+    assert isinstance(failed.error, InvalidOutputError)
+    assert str(failed.error).startswith("document 1: scoring_head_text of lychee-mini in fp32")
     controlled.order("scoring_head_text", "nan")
-    with pytest.raises(ContractError, match="not finite"):
+    with pytest.raises(InvalidOutputError, match=r"scoring_head_text of lychee-mini in .* gave NaN"):
         client.score(*PAIR)
+
+
+def test_embeddings_that_are_not_finite_are_errors_of_their_documents(
+    controlled: ControlledServer, protocol: Protocol, connect: Connect
+) -> None:
+    client = connect(url_of(protocol, controlled.address(protocol)), embedding_cache=None)
+    controlled.order("text_encoder", "nan in the second row")
+    response = client.rerank(PAIR[0], ["a cup", "a mug", "a glass"])  # the query is the first row
+    assert sorted(result.index for result in response.results) == [1, 2]
+    assert [(failed.index, type(failed.error)) for failed in response.errors] == [(0, InvalidOutputError)]
+    controlled.order("text_encoder", "nan")
+    with pytest.raises(InvalidOutputError, match="query: text_encoder"):
+        client.rerank(PAIR[0], ["a cup", "a mug", "a glass"])
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints.qwen_vl_pairs import PAIRS_OF, to_input
+from checkpoints.qwen_vl_pairs import PAIRS_OF, SEVERAL_IMAGES_OF, to_input
 from checkpoints.qwen_vl_reference import Part, QwenReranker
 from lychee_client import LycheeClient
 
@@ -21,7 +21,7 @@ def test_triton_scores_pairs_as_transformers(
     client = serve(name)
     image: Any = client.manifest().image
     reference = QwenReranker(checkpoint_folder(name), image.min_pixels, image.max_pixels)
-    for query, document in PAIRS_OF[name]:
+    for query, document in PAIRS_OF[name] + SEVERAL_IMAGES_OF.get(name, []):
         score = client.score(to_input(query), to_input(document))
         assert score == pytest.approx(reference.score(query, document), abs=SCORE_ATOL)
     query = Part("a red cup of coffee")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints.exports import LIMITS
-from checkpoints.qwen_vl_pairs import PAIRS, PAIRS_OF
+from checkpoints.qwen_vl_pairs import PAIRS, PAIRS_OF, SEVERAL_IMAGES_OF
 from checkpoints.qwen_vl_reference import Batch, Part, QwenReranker
 from lychee_client.manifest import PAGE, CheckpointLimits, GoldenInput, InstructionSpec, PatchSpec
 from lychee_export.contract.limits import Limits
@@ -92,8 +92,10 @@ def test_modules_equal_transformers_for_batches_of_one_to_seven(
     load: Callable[[str], Loaded], name: str, padding_side: str
 ) -> None:
     loaded, pairs = load(name), PAIRS_OF[name]
-    for rows in range(1, 8):
-        batch = loaded.reference.run(pairs[7 - rows :], padding_side)
+    batches = [pairs[7 - rows :] for rows in range(1, 8)] + (
+        [SEVERAL_IMAGES_OF[name]] if name in SEVERAL_IMAGES_OF else []
+    )
+    for batch in (loaded.reference.run(pairs, padding_side) for pairs in batches):
         embeds, hidden, score = differences(loaded, batch)
         assert embeds <= EMBEDDING_ATOL
         assert hidden <= EMBEDDING_ATOL

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from checkpoints.exports import LIMITS
-from checkpoints.qwen_vl_pairs import PAIRS_OF, to_input
+from checkpoints.qwen_vl_pairs import PAIRS_OF, SEVERAL_IMAGES_OF, SQUARE, TINY, WIDE, to_input
 from checkpoints.qwen_vl_reference import Part, QwenReranker
 from lychee_client import LycheeClient
 from lychee_export.verification.in_process import in_process_client
@@ -58,9 +58,10 @@ def load(checkpoint_folder: Callable[[str], Path], exported: Callable[[str], Pat
 @pytest.mark.parametrize("name", RERANKERS)
 def test_files_equal_transformers_for_batches_of_one_to_seven(load: Callable[[str], Exported], name: str) -> None:
     exported = load(name)
-    for rows in range(1, 8):
-        padding_side = ("left", "right")[rows % 2]
-        batch = exported.reference.run(PAIRS_OF[name][7 - rows :], padding_side)
+    batches = [PAIRS_OF[name][7 - rows :] for rows in range(1, 8)]
+    for pairs in [*batches, SEVERAL_IMAGES_OF[name], SEVERAL_IMAGES_OF[name][1:4]]:
+        padding_side = ("left", "right")[len(pairs) % 2]
+        batch = exported.reference.run(pairs, padding_side)
         pixel_values, grids = batch.pack_images(exported.patch_bytes, LIMITS.max_images)
         (embeds,) = exported.run("vision_encoder", {"pixel_values": pixel_values, "image_grid_thw": grids})
         tokens = {key: batch.inputs[key] for key in ("input_ids", "attention_mask")}
@@ -75,9 +76,48 @@ def test_files_equal_transformers_for_batches_of_one_to_seven(load: Callable[[st
 @pytest.mark.parametrize("name", RERANKERS)
 def test_the_client_scores_as_transformers_with_its_own_processor(load: Callable[[str], Exported], name: str) -> None:
     exported = load(name)
-    for query, document in PAIRS_OF[name]:
+    for query, document in PAIRS_OF[name] + SEVERAL_IMAGES_OF[name]:
         score = exported.client.score(to_input(query), to_input(document))
         assert score == pytest.approx(exported.reference.score(query, document), abs=SCORE_ATOL)
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+def test_the_order_of_a_documents_images_counts(load: Callable[[str], Exported], name: str) -> None:
+    """Otherwise equal scores would say nothing of it."""
+    reference = load(name).reference
+    forward, backward = Part("猫", WIDE, (SQUARE,)), Part("猫", SQUARE, (WIDE,))
+    assert abs(reference.score(Part("a cat"), forward) - reference.score(Part("a cat"), backward)) > 2 * SCORE_ATOL
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+def test_several_images_among_other_documents_are_scored_as_by_transformers(
+    load: Callable[[str], Exported], name: str
+) -> None:
+    exported, query = load(name), Part(None, TINY)
+    documents = [document for _, document in SEVERAL_IMAGES_OF[name]]
+    response = exported.client.rerank(to_input(query), [to_input(document) for document in documents])
+    (failed,) = response.errors
+    assert len(documents[failed.index].images) == LIMITS.max_images
+    assert "--max-images 4" in failed.message
+    for result in response.results:
+        expected = exported.reference.score(query, documents[result.index])
+        assert result.relevance_score == pytest.approx(expected, abs=SCORE_ATOL)
+
+
+@pytest.mark.parametrize("provider", ["CPUExecutionProvider", "OpenVINOExecutionProvider"])
+@pytest.mark.parametrize("name", RERANKERS)
+def test_head_gives_no_score_for_states_that_are_no_numbers(
+    exported: Callable[[str], Path], name: str, provider: str
+) -> None:
+    (path,) = exported(name).glob("scoring_head/*/model.onnx")
+    session = onnxruntime.InferenceSession(path, providers=[provider])
+    hidden = np.ones((4, session.get_inputs()[0].shape[1]), np.float32)
+    hidden[1], hidden[2, 3] = np.nan, np.inf
+    for output in session.run(None, {"hidden": hidden}):
+        assert np.isfinite(output[[0, 3]]).all()
+        assert np.isnan(output[1]).all()
+    logits = session.run(["logits"], {"hidden": hidden})[0]
+    assert not np.isfinite(logits[2]).any()
 
 
 @pytest.mark.parametrize("name", RERANKERS)

@@ -176,13 +176,15 @@ def test_calls_are_ranked_line_by_line(run: Run, files: list[Path], tmp_path: Pa
         "",
         {"query": {"image": files[2].name}, "documents": [{"image": "missing.png"}]},
         {"query": " ", "documents": ["a"]},
+        {"query": "q", "documents": [{"text": "a", "images": [files[2].name] * 2}, {"images": [files[2].name]}]},
     )
     result = run("rerank", "--calls", calls, "--top-n", 2)
-    first, second, third = map(json.loads, result.stdout.splitlines())
+    first, second, third, fourth = map(json.loads, result.stdout.splitlines())
     assert first["results"][0]["index"] == 1
     assert len(first["results"]) == 2
     assert (second["results"], second["errors"][0]["index"]) == ([], 0)
     assert (third["index"], "query" in third["error"]) == (2, True)
+    assert [len(fourth["results"]), "has 2 images" in fourth["errors"][0]["message"]] == [1, True]
     assert (result.exit_code, result.stderr) == (1, "lychee: 1 calls failed\n")
 
 
@@ -198,6 +200,10 @@ def test_calls_are_ranked_line_by_line(run: Run, files: list[Path], tmp_path: Pa
         ({"query": "q", "documents": [{"text": None}]}, "line 2 has"),
         ({"query": 3, "documents": []}, "line 2 has 3"),
         ({"query": "q", "documents": [{"image": 3}]}, "line 2 has"),
+        ({"query": "q", "documents": [{"images": "a.png"}]}, "line 2 has"),
+        ({"query": "q", "documents": [{"images": []}]}, "line 2 has"),
+        ({"query": "q", "documents": [{"text": "a", "images": [None]}]}, "line 2 has"),
+        ({"query": "q", "documents": [{"image": "a.png", "images": ["b.png"]}]}, "line 2 has"),
     ],
 )
 def test_bad_line_of_calls_is_named(run: Run, tmp_path: Path, line: object, named: str) -> None:

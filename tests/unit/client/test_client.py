@@ -340,10 +340,6 @@ def test_query_that_the_server_refuses_ends_the_call(error: LycheeError) -> None
 @pytest.mark.parametrize(
     "scores",
     [
-        np.array([[np.nan], [0.5]], np.float32),
-        np.array([[np.inf], [0.5]], np.float32),
-        np.array([[1.01], [0.5]], np.float32),
-        np.array([[-0.01], [0.5]], np.float32),
         np.array([[0.5]], np.float32),
         np.array([0.5, 0.5], np.float32),
         np.array([[0.5], [0.5]], np.float64),
@@ -353,8 +349,6 @@ def test_query_that_the_server_refuses_ends_the_call(error: LycheeError) -> None
 @pytest.mark.parametrize("output", ["relevance_score", "logits"])
 def test_answers_outside_the_contract_are_refused(scores: np.ndarray | None, output: str) -> None:
     good = np.array([[0.5], [0.5]], np.float32)
-    if output == "logits" and scores is not None and np.isfinite(scores).all() and scores.shape == good.shape:
-        scores = scores.astype(np.float64)  # any finite float32 is a good logit
 
     def answer(request: Request) -> InferResponse | None:
         if not is_for(request, "scoring_head_text"):
@@ -364,17 +358,6 @@ def test_answers_outside_the_contract_are_refused(scores: np.ndarray | None, out
 
     with LycheeClient(transport=FakeTransport(answer)) as client, pytest.raises(ContractError, match="lychee doctor"):
         client.rerank("q", ["a", "b"])
-
-
-def test_query_embedding_that_is_not_finite_is_refused() -> None:
-    def answer(request: Request) -> InferResponse | None:
-        if not is_for(request, "text_encoder"):
-            return None
-        shape = (request.rows, MANIFEST["embedding_dim"])
-        return InferResponse({"text_embedding": np.full(shape, np.nan, np.float32)})
-
-    with LycheeClient(transport=FakeTransport(answer)) as client, pytest.raises(ContractError, match="not finite"):
-        client.rerank("q", ["a"])
 
 
 def test_ranking_an_image_again_decodes_nothing(client: LycheeClient, tmp_path: Path) -> None:

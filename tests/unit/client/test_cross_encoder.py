@@ -17,6 +17,7 @@ from lychee_client import (
     AsyncLycheeClient,
     ContractError,
     Image,
+    Images,
     ImageText,
     InferenceError,
     InvalidInputError,
@@ -183,6 +184,36 @@ def test_images_are_in_the_order_of_the_template(template: str, grids: list[list
     np.testing.assert_array_equal(request.inputs["pixel_values"][0], patches)
 
 
+@pytest.mark.parametrize("template", ["{instruction}{query}|{document}", "{instruction}{document}|{query}"])
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_several_images_stand_in_their_order_before_the_text(template: str, is_async: bool) -> None:
+    buckets = [32, 64, 128, 256]
+    manifest = changed(PATCHES_MANIFEST, prompt__template=template, image__max_images=4, image__buckets=buckets)
+    transport = FakeTransport(manifest=manifest)
+    query = ImageText(noise((56, 56), 1), "q")
+    wide, tall, square = noise(WIDE, 2), noise(TALL, 3), noise(SQUARE, 4)
+    documents = [ImageText(Images([wide, tall, square]), "d"), "d", Images([tall, wide]), wide]
+    response = rerank_on(transport, is_async)(query, documents)
+    assert response.errors == ()
+    requests = sent(transport, "rerank_image")
+    of_query: list[list[int]] = [[1, 4, 4]]
+    of_documents = [[[1, 4, 8], [1, 8, 4], [1, 8, 8]], [], [[1, 8, 4], [1, 4, 8]], [[1, 4, 8]]]
+    for request, grids in zip(requests, of_documents, strict=True):
+        ordered = of_query + grids if template.index("{query}") < template.index("{document}") else grids + of_query
+        assert request.inputs["image_grid_thw"].tolist() == [ordered + [[0, 0, 0]] * (4 - len(ordered))]
+    result = next(result for result in response.results if result.index == 0)
+    assert (result.modality, result.image_size, result.image_resized_to, result.image_tokens) == (
+        "image_text",
+        WIDE,
+        WIDE,
+        8 + 8 + 16,
+    )
+    assert next(result for result in response.results if result.index == 2).modality == "image"
+    scores = {result.index: result.relevance_score for result in response.results}
+    turned = rerank_on(transport, is_async)(query, [ImageText(Images([tall, wide, square]), "d")])
+    assert turned.results[0].relevance_score != scores[0]
+
+
 def test_tokens_are_those_of_the_whole_pair(rerank: Rerank) -> None:
     results = {result.index: result for result in rerank("q", ["d", "d" * 500, noise()], instruction="i").results}
     assert [results[index].tokens for index in range(3)] == [13, 256, 12 + 2 + 16]
@@ -241,7 +272,25 @@ def test_more_images_than_the_model_reads_are_an_error_of_the_document(is_async:
     response = rerank_on(transport, is_async)(noise(), ["text", noise(), ImageText(noise(), "text")])
     assert [result.index for result in response.results] == [0]
     for index in (1, 2):
-        assert "2 images, fake reads at most 1 per pair" in message_of(response, index)
+        assert "query and document have 2 images, fake reads at most 1 per pair" in message_of(response, index)
+        assert "--max-images 2" in message_of(response, index)
+
+
+def test_more_images_in_the_query_than_the_model_reads_fail_the_call(rerank: Rerank, transport: FakeTransport) -> None:
+    with pytest.raises(InvalidInputError, match=r"the query has 3 images, fake reads at most 2 .* --max-images 3"):
+        rerank(Images([noise()] * 3), ["text"])
+    response = rerank(Images([noise()] * 2), ["text", noise(), Images([noise()])])
+    assert [result.index for result in response.results] == [0]
+    assert "have 3 images" in message_of(response, 1)
+
+
+def test_damaged_image_among_several_is_an_error_of_its_document(rerank: Rerank) -> None:
+    response = rerank("q", [Images([noise(), damaged()]), noise(), Images([]), Images(["a"]), ImageText("a", "b")])  # type: ignore[list-item, arg-type]
+    assert [result.index for result in response.results] == [1]
+    assert "not a readable image" in message_of(response, 0)
+    assert "Images holds nothing" in message_of(response, 2)
+    assert "Images holds a str" in message_of(response, 3)
+    assert "the image of an ImageText is a str, expected an Image or Images" in message_of(response, 4)
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])

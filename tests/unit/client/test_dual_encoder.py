@@ -17,6 +17,7 @@ from lychee_client import (
     CacheUse,
     ContractError,
     Image,
+    Images,
     ImageText,
     InferenceError,
     InvalidInputError,
@@ -386,3 +387,18 @@ def test_answer_to_a_request_of_many_rows_reaches_each_of_them() -> None:
     documents = ["a", Image.from_bytes(buffer.getvalue()), "b", "", "c"]
     results = ask(FakeTransport(reverse), "q", documents).results
     assert [result.index for result in results if result.modality == "text"] == [4, 2, 0]
+
+
+def test_several_images_are_refused_as_one_document_and_as_a_query() -> None:
+    pictures = [Image.from_numpy(np.full((30, 40), value, np.uint8)) for value in (10, 200)]
+    with LycheeClient(transport=FakeTransport()) as client:
+        response = client.rerank(
+            "q", [Images(pictures), pictures[0], ImageText(Images(pictures), "t"), Images(pictures[:1])]
+        )
+        assert sorted(result.index for result in response.results) == [1, 3]
+        for index, failed in zip((0, 2), response.errors, strict=True):
+            assert isinstance(failed.error, InvalidInputError)
+            assert (failed.index, failed.error.index) == (index, index)
+            assert "the document has 2 images, fake reads one; send each as a document of its own" in failed.message
+        with pytest.raises(InvalidInputError, match="the query has 2 images"):
+            client.rerank(Images(pictures), ["a"])

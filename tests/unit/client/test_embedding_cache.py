@@ -27,6 +27,7 @@ from lychee_client import (
     Image,
     ImageText,
     InferenceError,
+    InvalidOutputError,
     LycheeClient,
     RequestRejectedError,
     RerankResponse,
@@ -247,14 +248,21 @@ def test_error_of_the_whole_call_is_raised() -> None:
         ask(Cache(), FakeTransport(fail), "q", [plain((1, 1, 1))])
 
 
-@pytest.mark.parametrize("answer", [np.full((1, 24), np.nan, np.float32), np.zeros((1, 23), np.float32)])
-def test_embedding_that_breaks_the_contract_is_neither_used_nor_kept(answer: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (np.full((1, 24), np.nan, np.float32), InvalidOutputError),
+        (np.zeros((1, 23), np.float32), ContractError),
+        (np.zeros((1, 24), np.float64), ContractError),
+    ],
+)
+def test_embedding_that_breaks_the_contract_is_neither_used_nor_kept(answer: np.ndarray, kind: type[Exception]) -> None:
     def spoil(request: Request) -> InferResponse | None:
         is_image = isinstance(request, InferRequest) and request.model_name == "vision_encoder"
         return InferResponse({"image_embedding": answer}) if is_image else None
 
     cache = Cache()
-    with pytest.raises(ContractError):
+    with pytest.raises(kind):
         ask(cache, FakeTransport(spoil), "q", [plain((1, 1, 1))])
     assert cache == {}
 

@@ -16,6 +16,7 @@ from fakes.dual_encoder import FakeTransport
 from lychee_client import (
     CacheUse,
     Image,
+    Images,
     ImageText,
     InferenceError,
     LycheeClient,
@@ -82,11 +83,22 @@ def test_known_pairs_are_answered_as_if_they_were_computed() -> None:
         {"instruction": "Find something else."},
         {"documents": ["b"]},
         {"documents": [ImageText(picture(1), "a")]},
+        {"documents": [Images([picture(1), picture(2)])]},
         {"transport": FakeTransport(manifest={**PATCHES_MANIFEST, "model_id": "other"})},
         {"transport": FakeTransport(manifest={**PATCHES_MANIFEST, "artifacts": OTHER_FILES})},
         {"transport": FakeTransport(manifest={**PATCHES_MANIFEST, "instruction": {"default": "Judge."}})},
     ],
-    ids=["query", "image of the query", "instruction", "text", "image", "model", "files", "default instruction"],
+    ids=[
+        "query",
+        "image of the query",
+        "instruction",
+        "text",
+        "image",
+        "images",
+        "model",
+        "files",
+        "default instruction",
+    ],
 )
 def test_another_pair_or_model_is_computed(change: Mapping[str, Any]) -> None:
     cache = MemoryEmbeddingCache(2**20)
@@ -94,6 +106,19 @@ def test_another_pair_or_model_is_computed(change: Mapping[str, Any]) -> None:
     assert ask(cache, **known).embedding_cache == CacheUse(0, 1)
     assert ask(cache, **known).embedding_cache == CacheUse(1, 0)
     assert ask(cache, **{**known, **change}).embedding_cache == CacheUse(0, 1)
+
+
+def test_pairs_are_told_apart_by_every_image_and_their_order() -> None:
+    cache, pictures = MemoryEmbeddingCache(2**20), [picture(1), picture(2)]
+    documents = [Images(pictures), Images(pictures[::-1]), pictures[0], ImageText(Images(pictures), "a")]
+    expected = ask(None, documents=documents)
+    assert ask(cache, documents=documents).embedding_cache == CacheUse(0, 4)
+    again = ask(cache, documents=documents)
+    assert again.embedding_cache == CacheUse(4, 0)
+    assert comparable(again) == comparable(expected)
+    assert len({result.relevance_score for result in again.results}) == 4
+    assert ask(cache, Images(pictures[:1]), ["a"]).embedding_cache == CacheUse(0, 1)
+    assert ask(cache, pictures[0], ["a"]).embedding_cache == CacheUse(1, 0)
 
 
 @pytest.mark.parametrize("kind", [InferenceError, RequestRejectedError])

@@ -57,8 +57,14 @@ def test_template_is_filled() -> None:
     assert (len(tokens.ids), tokens.truncated, tokens.bucket) == (FRAME_TOKENS + 28, False, 50)
 
 
+def test_several_images_stand_one_after_the_other_before_the_text() -> None:
+    tokens = tokenize(make_processor(), Part("q", [1, 2]), Part("d", [3]))
+    one, two, three = (f"<|vision_start|>{'<|image_pad|>' * count}<|vision_end|>" for count in (1, 2, 3))
+    assert spell(tokens) == f"<|im_start|>I:i Q:{one}{two}q D:{three}d<|im_end|>"
+
+
 def test_images_stand_before_the_texts_with_one_token_each_as_often_as_needed() -> None:
-    tokens = tokenize(make_processor(), Part("q", 3), Part(None, 5))
+    tokens = tokenize(make_processor(), Part("q", [3]), Part(None, [5]))
     image = "<|vision_start|>{}<|vision_end|>"
     query, document = image.format("<|image_pad|>" * 3), image.format("<|image_pad|>" * 5)
     assert spell(tokens) == f"<|im_start|>I:i Q:{query}q D:{document}<|im_end|>"
@@ -66,7 +72,7 @@ def test_images_stand_before_the_texts_with_one_token_each_as_often_as_needed() 
 
 def test_missing_text_stands_for_a_part_without_text_and_image() -> None:
     assert "D:NULL<" in spell(tokenize(make_processor(), Part("q"), Part(None)))
-    assert "NULL" not in spell(tokenize(make_processor(), Part("q"), Part(None, 1)))
+    assert "NULL" not in spell(tokenize(make_processor(), Part("q"), Part(None, [1])))
 
 
 def test_suffix_follows_and_counts() -> None:
@@ -78,7 +84,7 @@ def test_suffix_follows_and_counts() -> None:
 
 def test_template_without_a_document_reads_the_query_only() -> None:
     processor = make_processor(template="{query}")
-    assert spell(tokenize(processor, Part("only this"), Part("not this", 4))) == "only this"
+    assert spell(tokenize(processor, Part("only this"), Part("not this", [4]))) == "only this"
     with pytest.raises(InvalidInputError, match="takes 101 tokens"):
         processor.make_frame(Part("q" * 101), None)
     assert len(tokenize(processor, Part("q" * 100), Part(None)).ids) == 100
@@ -101,7 +107,7 @@ def test_special_tokens_in_texts_are_broken_up(token: str) -> None:
 
 
 def test_image_token_in_a_text_is_no_image() -> None:
-    tokens = tokenize(make_processor(), Part("<|image_pad|>"), Part("<|image_pad|>", 2))
+    tokens = tokenize(make_processor(), Part("<|image_pad|>"), Part("<|image_pad|>", [2]))
     assert list(tokens.ids).count(IMAGE_TOKEN_ID) == 2
 
 
@@ -137,7 +143,7 @@ def test_rare_characters_are_no_special_tokens() -> None:
 
 def test_long_document_loses_its_end_and_nothing_else() -> None:
     document = "".join(chr(ord("a") + index % 26) for index in range(500))
-    tokens = tokenize(make_processor(), Part("the query", 4), Part(document, 20), "find it")
+    tokens = tokenize(make_processor(), Part("the query", [4]), Part(document, [20]), "find it")
     images = ["<|vision_start|>" + "<|image_pad|>" * count + "<|vision_end|>" for count in (4, 20)]
     kept = 100 - FRAME_TOKENS - len("the queryfind it") - 28
     assert spell(tokens) == f"<|im_start|>I:find it Q:{images[0]}the query D:{images[1]}{document[:kept]}<|im_end|>"
@@ -189,16 +195,16 @@ def test_query_that_leaves_no_room_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"takes 100 tokens.*the model reads 100.*shorten the query"):
         processor.make_frame(Part("q" * (longest + 1)), "i")
     with pytest.raises(InvalidInputError, match="takes 1"):
-        processor.make_frame(Part("q", 95), "i")
+        processor.make_frame(Part("q", [95]), "i")
 
 
 def test_document_whose_image_leaves_no_room_is_refused() -> None:
     processor = make_processor()
     most = 100 - FRAME_TOKENS - 2 - 2
-    assert len(tokenize(processor, Part("q"), Part(None, most)).ids) == 100
-    assert "take 101 tokens" in refuse(processor, Part("q"), Part(None, most + 1))
-    assert "take 101 tokens" in refuse(processor, Part("q"), Part("text", most + 1))
-    cut = tokenize(processor, Part("q"), Part("text", most))
+    assert len(tokenize(processor, Part("q"), Part(None, [most])).ids) == 100
+    assert "take 101 tokens" in refuse(processor, Part("q"), Part(None, [most + 1]))
+    assert "take 101 tokens" in refuse(processor, Part("q"), Part("text", [most + 1]))
+    cut = tokenize(processor, Part("q"), Part("text", [most]))
     assert (cut.truncated, len(cut.ids)) == (True, 100)
 
 

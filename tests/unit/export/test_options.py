@@ -202,14 +202,16 @@ def test_command_hands_its_options_on(app: typer.Typer, tmp_path: Path, monkeypa
     monkeypatch.setattr(exporter, "export_checkpoint", export)
     options = "--precision fp16 --target cuda --profile small --max-img-size 300 --max-tokens 700 --revision v1"
     options += " --flash-attn --instruction Judge. --base bases/qwen --template monoqwen2_vl"
-    options += " --calibration-data photos --gpu-memory 40"
+    options += " --calibration-data photos --gpu-memory 40 --max-images 5"
     result = CliRunner().invoke(app, ["export", "owner/name", "--repository", str(tmp_path), *options.split()])
     assert result.exit_code == 1
     assert calls == [
         (
             {"owner/name", str(tmp_path), "fp16"},
             {
-                "limits": replace(PROFILES["small"], max_img_size=300, max_tokens=700, instruction="Judge."),
+                "limits": replace(
+                    PROFILES["small"], max_img_size=300, max_tokens=700, max_images=5, instruction="Judge."
+                ),
                 "revision": "v1",
                 "target": "cuda",
                 "flash_attn": True,
@@ -222,7 +224,9 @@ def test_command_hands_its_options_on(app: typer.Typer, tmp_path: Path, monkeypa
     ]
 
 
-@pytest.mark.parametrize("option", ["--target tpu", "--profile huge", "--max-img-size 5", "--max-tokens 5"])
+@pytest.mark.parametrize(
+    "option", ["--target tpu", "--profile huge", "--max-img-size 5", "--max-tokens 5", "--max-images 0"]
+)
 def test_command_refuses_unknown_choices(app: typer.Typer, option: str) -> None:
     result = CliRunner().invoke(app, ["export", "lychee-mini", *option.split()])
     assert result.exit_code == 2

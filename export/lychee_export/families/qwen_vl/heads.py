@@ -147,7 +147,10 @@ class ScoreHead(nn.Module):
         Returns:
             relevance_score, float32, (batch_size, 1), in [0, 1]; logits, the same before the sigmoid, unbounded.
         """
-        logits = self.score(hidden.to(next(self.score.parameters()).dtype)).float() + self.bias
+        hidden = hidden.to(next(self.score.parameters()).dtype)
+        # ReLU makes 0 of NaN on OpenVINO and CUDA, and so a plausible score: the last term is 0, or NaN where a state
+        # is NaN or infinite.
+        logits = self.score(hidden).float() + self.bias + 0 * hidden.float().sum(-1, keepdim=True)
         return torch.sigmoid(logits), logits
 
 

@@ -7,14 +7,14 @@ import base64
 from typing import Any
 
 import pytest
-from lychee_client import Image, ImageText, InvalidInputError, Text
+from lychee_client import Image, Images, ImageText, InvalidInputError, Text
 from lychee_server.gateway.documents import DocumentReader, decode_data_url, read_parts
 from lychee_server.gateway.schemas import PIXEL
 
 URL = "https://images.example.org/cat.png?token=canary"
 
 
-class Images:
+class Fetcher:
     """Plays an ImageFetcher."""
 
     def __init__(self, size_bytes: int = 10) -> None:
@@ -33,24 +33,38 @@ def read(*values: object, fetcher: Images | None = None, max_fetched_bytes: int 
 
 
 @pytest.mark.parametrize(
-    ("value", "text", "image"),
+    ("value", "text", "images"),
     [
-        ("text", "text", None),
-        (PIXEL, PIXEL, None),  # a string is always a text
-        ({"text": "text"}, "text", None),
-        ({"text": "text", "image": None}, "text", None),
-        ({"image": PIXEL}, None, PIXEL),
-        ({"text": "text", "image": PIXEL}, "text", PIXEL),
-        ({"content": "text"}, "text", None),
-        ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "a\nb", None),
-        ({"content": [{"type": "image", "image": PIXEL}]}, None, PIXEL),
-        ({"content": [{"type": "image_url", "image_url": PIXEL}]}, None, PIXEL),
-        ({"content": [{"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}}]}, None, PIXEL),
+        ("text", "text", ()),
+        (PIXEL, PIXEL, ()),  # a string is always a text
+        ({"text": "text"}, "text", ()),
+        ({"text": "text", "image": None}, "text", ()),
+        ({"text": "text", "image": None, "images": None}, "text", ()),
+        ({"image": PIXEL}, None, (PIXEL,)),
+        ({"text": "text", "image": PIXEL}, "text", (PIXEL,)),
+        ({"images": [PIXEL]}, None, (PIXEL,)),
+        ({"text": "text", "images": [PIXEL, URL, PIXEL]}, "text", (PIXEL, URL, PIXEL)),
+        ({"content": "text"}, "text", ()),
+        ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "a\nb", ()),
+        ({"content": [{"type": "image", "image": PIXEL}]}, None, (PIXEL,)),
+        ({"content": [{"type": "image_url", "image_url": PIXEL}]}, None, (PIXEL,)),
+        ({"content": [{"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}}]}, None, (PIXEL,)),
+        (
+            {
+                "content": [
+                    {"type": "image", "image": PIXEL},
+                    {"type": "text", "text": "a"},
+                    {"type": "image_url", "image_url": {"url": URL}},
+                ]
+            },
+            "a",
+            (PIXEL, URL),
+        ),
     ],
 )
-def test_every_documented_shape_is_read(value: object, text: str | None, image: str | None) -> None:
+def test_every_documented_shape_is_read(value: object, text: str | None, images: tuple[str, ...]) -> None:
     parts = read_parts(value)
-    assert (parts.text, parts.image) == (text, image)
+    assert (parts.text, parts.images) == (text, images)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +88,11 @@ def test_every_documented_shape_is_read(value: object, text: str | None, image: 
         {"content": [{"type": "text", "text": "canary", "canary": 1}]},
         {"content": [{"type": "image_url", "image_url": {"uri": "canary"}}]},
         {"content": [{"type": "text", "text": "canary"}], "text": "canary"},
-        {"content": [{"type": "image", "image": PIXEL}, {"type": "image", "image": PIXEL}]},
+        {"images": []},
+        {"images": "canary"},
+        {"images": [PIXEL, None]},
+        {"images": ["canary"] * 65},
+        {"image": "canary", "images": ["canary"]},
         {"content": [{"type": "text", "text": "canary"}] * 65},
     ],
 )
@@ -135,14 +153,31 @@ def test_urls_are_refused_unless_switched_on() -> None:
 
 
 def test_urls_are_fetched_where_switched_on() -> None:
-    images = Images()
+    images = Fetcher()
     results = read({"text": "t", "image": URL}, "a", {"image": "HTTPS://refused"}, fetcher=images)
     assert [type(result) for result in results] == [ImageText, Text, InvalidInputError]
     assert images.urls == [URL, "HTTPS://refused"]
 
 
+def test_several_images_keep_their_order_and_any_of_them_may_be_fetched() -> None:
+    fetcher = Fetcher(size_bytes=7)
+    inline = f"data:image/png;base64,{base64.b64encode(bytes(5)).decode()}"
+    both, pictures, broken = read(
+        {"text": "t", "images": [inline, URL, inline]},
+        {"images": [inline, inline]},
+        {"images": [inline, "https://refused"]},
+        fetcher=fetcher,
+    )
+    assert isinstance(both, ImageText)
+    assert isinstance(both.image, Images)
+    assert list(map(repr, both.image.images)) == ["Image(5 bytes)", "Image(7 bytes)", "Image(5 bytes)"]
+    assert isinstance(pictures, Images)
+    assert len(pictures.images) == 2
+    assert isinstance(broken, InvalidInputError)
+
+
 def test_fetched_images_of_one_request_are_limited_together() -> None:
-    images = Images(size_bytes=40)
+    images = Fetcher(size_bytes=40)
     results = read(*[{"image": URL}] * 20, fetcher=images, max_fetched_bytes=100)
     assert sum(isinstance(result, Image) for result in results) == 2
     assert len(images.urls) <= 10

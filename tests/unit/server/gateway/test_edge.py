@@ -37,8 +37,8 @@ def make_app(metrics: Metrics, **settings: Any) -> FastAPI:
     async def rerank(request: Request) -> dict[str, Any]:
         body = await request.json()
         notes = current_notes()
-        notes.documents, notes.modality, notes.model, notes.errors = len(body), "text", "lychee-mini", 0
-        notes.note_texts("query " + CANARY, ["document " + CANARY, None])
+        notes.note_call("query " + CANARY, ["document " + CANARY] * len(body), content=True)
+        notes.model, notes.errors = "lychee-mini", 0
         return {"id": current_request_id(), "documents": len(body)}
 
     @app.get("/v1/items/{name}")
@@ -195,9 +195,9 @@ def test_a_call_is_one_line_without_texts(metrics: Metrics, log: Callable[[], li
 def test_texts_are_logged_where_the_settings_ask_for_it(
     metrics: Metrics, log: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    ask(make_app(metrics, log_content=True), "POST", "/v1/rerank", json=[])
+    ask(make_app(metrics, log_content=True), "POST", "/v1/rerank", json=[CANARY])
     assert log()[0]["query"] == "query canary"
-    assert log()[0]["texts"] == ["document canary", None]
+    assert log()[0]["texts"] == ["document canary"]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_counts_name_routes_and_never_paths(metrics: Metrics) -> None:
     app = make_app(metrics)
     for path in ("/v1/items/one", "/v1/items/two", "/assets/a.js", "/wp-login.php", "/"):
         ask(app, "GET", path)
-    ask(app, "POST", "/v1/rerank", json=[])
+    ask(app, "POST", "/v1/rerank", json=["a"])
     assert counts(metrics) == {
         ("/v1/items/{name}", "200", "none"): 2,
         ("page", "200", "none"): 2,

@@ -7,11 +7,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes.dual_encoder import FakeTransport
 from lychee_client import (
     DeadlineExceededError,
     InferenceError,
+    InvalidInputError,
+    InvalidOutputError,
     LycheeError,
     ModelNotReadyError,
     ServerOverloadedError,
@@ -322,3 +325,90 @@ def test_recheck_returns_after_a_new_replay() -> None:
         assert service.health.golden_checked_at != before
 
     run(look)
+
+
+class Overflowing(FakeTransport):
+    """Gives NaN for the text "spoil" once told so; for every text, with `everything`."""
+
+    def __init__(self, everything: bool = False, **manifest: Any) -> None:
+        super().__init__(self._spoil, manifest)
+        self.broken = False
+        self._everything = everything
+        self._reference = FakeTransport()
+
+    def _spoil(self, request: Request) -> InferResponse | None:
+        if not self.broken or not isinstance(request, InferRequest) or request.model_name != "text_encoder":
+            return None
+        answer = self._reference.send(request, None).result()
+        lost = request.inputs["attention_mask"].sum(axis=1) == len("passage: spoil") + 2
+        embeddings = answer.outputs["text_embedding"].copy()
+        embeddings[slice(None) if self._everything else lost] = np.nan
+        return InferResponse({"text_embedding": embeddings})
+
+
+def counted(service: Service, line: str) -> bool:
+    return line in service.metrics.render()[0].decode().splitlines()
+
+
+def test_document_without_a_number_has_the_golden_pairs_replayed_at_once_but_not_all_the_time() -> None:
+    transport = Overflowing()
+
+    async def look(service: Service) -> None:
+        await reach(service, "ready")
+        transport.broken = True
+        before = service.health.golden_checked_at
+        response = (await service.rerank("query", [InvalidInputError("bad"), "spoil", "long enough"], {})).response
+        assert [result.index for result in response.results] == [2]
+        assert [(failed.index, type(failed.error)) for failed in response.errors] == [
+            (0, InvalidInputError),
+            (1, InvalidOutputError),
+        ]
+        assert response.errors[1].message.startswith("text_encoder of fake in fp32 gave NaN")
+        assert str(response.errors[1].error).startswith("document 1: ")
+        assert counted(service, 'lychee_gateway_document_errors_total{reason="invalid_output"} 1.0')
+        assert counted(service, 'lychee_gateway_document_errors_total{reason="invalid_input"} 1.0')
+        async with asyncio.timeout(10):
+            while service.health.golden_checked_at == before:
+                await asyncio.sleep(0.005)
+        assert service.health.state == "ready"  # it was the document's fault
+        replayed = service.health.golden_checked_at
+        for _ in range(5):
+            assert (await service.rerank("query", ["spoil", "long enough"], {})).response.errors
+            await asyncio.sleep(0.05)
+        assert service.health.golden_checked_at == replayed
+
+    run(look, transport)
+
+
+def test_golden_pairs_without_a_number_degrade_and_are_told_in_every_answer() -> None:
+    pairs = [{"query": {"text": "a query"}, "document": {"text": "spoil"}, "relevance_score": 0.5}]
+    transport = Overflowing(golden_pairs={"tolerance": 1.0, "pairs": pairs})
+
+    async def look(service: Service) -> None:
+        await reach(service, "ready")
+        transport.broken = True
+        await service.rerank("query", ["spoil", "long enough"], {})
+        await reach(service, "degraded")
+        assert "1 of 1 golden pairs do not match (1 got no number)" in str(service.health.reason)
+        response = (await service.rerank("query", ["long enough"], {})).response
+        assert "got no number" in response.warnings[-1]
+        transport.broken = False
+        await service.health.recheck()
+        await reach(service, "ready")
+
+    run(look, transport)
+
+
+def test_model_that_gives_no_numbers_at_all_fails_calls_and_degrades() -> None:
+    transport = Overflowing(everything=True)
+
+    async def look(service: Service) -> None:
+        await reach(service, "ready")
+        transport.broken = True
+        with pytest.raises(InvalidOutputError, match="gave NaN"):
+            await service.rerank("query", ["a", "b"], {})
+        report = await service.health.check()
+        assert report.status == "degraded"
+        assert "gave NaN" in str(report.reason)
+
+    run(look, transport)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lychee_client import ConnectionFailedError, InvalidInputError
+from lychee_client import ConnectionFailedError, Image, InvalidInputError
 from lychee_server.errors import SettingsError
 from lychee_server.gateway.call_notes import CallNotes
 from lychee_server.gateway.logs import JsonFormatter, configure_logging, describe_exception
@@ -108,9 +108,9 @@ def test_what_asyncio_says_of_a_lost_task_leaves_its_exception_out(caplog: pytes
 
 
 def test_notes_show_texts_only_on_demand_and_cut() -> None:
-    notes = CallNotes(documents=2, modality="text", error_type=None)
-    notes.note_texts("q" * 5000, [CANARY, None])
-    assert notes.fields(content=False) == {"documents": 2, "modality": "text"}
+    notes = CallNotes(error_type=None)
+    notes.note_call("q" * 5000, [CANARY, InvalidInputError("empty"), Image.from_bytes(b"")], content=True)
+    assert notes.fields(content=False) == {"documents": 3, "modality": "mixed"}
     assert notes.fields(content=True)["texts"] == [CANARY, None]
     assert len(notes.fields(content=True)["query"]) == 1000
 

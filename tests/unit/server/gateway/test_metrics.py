@@ -63,7 +63,8 @@ def test_a_call_is_counted_by_documents_decisions_scores_and_stages() -> None:
     samples = read(metrics)
     assert samples["documents_sum{route=/v1/rerank}"] == 104
     assert samples["documents_bucket{le=5.0,route=/v1/rerank}"] == 1
-    assert samples["document_errors_total{}"] == 2
+    assert samples["document_errors_total{reason=invalid_input}"] == 2
+    assert samples["document_errors_total{reason=invalid_output}"] == 0
     assert samples["decisions_total{decision=accept,policy=exploratory}"] == 1
     assert samples["decisions_total{decision=review,policy=custom}"] == 1
     assert samples["relevance_score_count{}"] == 6

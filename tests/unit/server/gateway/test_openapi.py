@@ -94,6 +94,11 @@ def test_fastapis_other_page_is_off(client: TestClient) -> None:
 def test_what_may_not_be_empty_is_described(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()["components"]["schemas"]["RerankRequest"]["properties"]
     assert schema["documents"]["minItems"] == 1
-    text, parts, content = schema["query"]["anyOf"]
+    text, parts, several, content = schema["query"]["anyOf"]
     assert text["minLength"] == parts["properties"]["text"]["minLength"] == 1
-    assert parts["minProperties"] == content["properties"]["content"]["minItems"] == 1
+    assert (
+        parts["minProperties"]
+        == several["properties"]["images"]["minItems"]
+        == content["properties"]["content"]["minItems"]
+        == 1
+    )

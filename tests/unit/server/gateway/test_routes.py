@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from fakes.cross_encoder import PATCHES_MANIFEST
 from fakes.dual_encoder import FakeTransport
 from fastapi.testclient import TestClient
 from lychee_client import (
@@ -23,7 +25,7 @@ from lychee_client import (
     ServerOverloadedError,
     Timings,
 )
-from lychee_client.transports.base import InferRequest, Request
+from lychee_client.transports.base import InferRequest, InferResponse, Request
 from lychee_server.gateway.app import create_app
 from lychee_server.gateway.limits import TooBusyError
 from lychee_server.gateway.schemas import PIXEL, CallTimings, RankedDocument, ScoreAnswer, ServerTimings
@@ -362,3 +364,48 @@ def test_paths_and_methods_that_are_not_served_are_told_in_the_documented_keys(m
             assert answer.status_code == status
             if method != "HEAD":
                 assert set(answer.json()) == {"message", "type", "param", "request_id"}
+
+
+def test_several_images_are_ranked_counted_and_refused_with_their_document() -> None:
+    documents = [{"text": "two", "images": [PIXEL, PIXEL]}, {"image": PIXEL}, {"images": [PIXEL] * 3}, "text"]
+    with serve(FakeTransport(manifest=PATCHES_MANIFEST)) as client:
+        body = client.post("/v1/rerank", json={"query": "q", "documents": documents, "return_documents": True}).json()
+        assert sorted(result["index"] for result in body["results"]) == [0, 1, 3]
+        returned = {result["index"]: result["document"] for result in body["results"]}
+        assert returned[0] == documents[0]
+        assert body["usage"]["images"] == 3
+        (failed,) = body["errors"]
+        assert (failed["index"], failed["type"]) == (2, "invalid_input")
+        assert "--max-images 3" in failed["message"]
+        score = client.post("/v1/score", json={"query": {"images": [PIXEL]}, "document": {"image": PIXEL}})
+        assert score.json()["usage"]["images"] == 2
+
+
+def test_model_that_gives_no_number_is_told_per_document_or_for_the_whole_call() -> None:
+    def intercept(request: Request) -> InferResponse | None:
+        if not isinstance(request, InferRequest) or request.model_name != "scoring_head_text":
+            return None
+        if np.ptp(request.inputs["query_embedding"]) == 0:  # a probe
+            return None
+        good = np.full((request.rows, 1), 0.5, np.float32)
+        scores = good.copy()
+        scores[-1] = np.nan  # of the last document
+        return InferResponse({"relevance_score": scores, "logits": good})
+
+    with serve(FakeTransport(intercept)) as client:
+        body = client.post("/v1/rerank", json={"query": "q", "documents": [{}, "a", "b"]}).json()
+        assert [result["index"] for result in body["results"]] == [1]
+        assert [(failed["index"], failed["type"]) for failed in body["errors"]] == [
+            (0, "invalid_input"),
+            (2, "invalid_output"),
+        ]
+        assert "gave NaN as relevance_score" in body["errors"][1]["message"]
+        for path, call in (
+            ("/v1/rerank", {"query": "q", "documents": ["a"]}),
+            ("/v1/score", {"query": "q", "document": "a"}),
+        ):
+            answer = client.post(path, json=call)
+            assert (answer.status_code, answer.json()["type"]) == (502, "invalid_output")
+        metrics = client.get("/metrics").text
+    assert 'lychee_gateway_document_errors_total{reason="invalid_output"} 3.0' in metrics
+    assert 'lychee_gateway_document_errors_total{reason="invalid_input"} 1.0' in metrics
