@@ -68,7 +68,7 @@ def check_disk_space(repository: Path, sizes: Iterable[PieceSize]) -> None:
 def _estimate(piece: Piece, precision: Precision) -> PieceSize:
     weights = {id(weight): weight for weight in (*piece.module.parameters(), *piece.module.buffers())}
     parameters = sum(weight.numel() for weight in weights.values())
-    exported = parameters * (2 if precision == "fp16" else 4)
+    exported = parameters * (2 if precision in {"fp16", "bf16"} else 4)
     served = exported
     if precision in QUANTIZED:
         matrices = {id(module.weight): module.weight for module in piece.module.modules() if type(module) is nn.Linear}

@@ -23,20 +23,27 @@ from lychee_export.families import Checkpoint, ModelCard, Piece, Reference, load
 from lychee_export.families.weights import release_weights, return_memory
 from lychee_export.gpu_memory import fit_gpu
 from lychee_export.onnx.export import export_onnx
-from lychee_export.onnx.float16 import check_range
 from lychee_export.onnx.fusion import fuse_attention
+from lychee_export.onnx.half import HALF_TYPES, HalfModule, scaled_queries
 from lychee_export.onnx.model_file import model_files
 from lychee_export.onnx.padded_keys import has_varying_length, padded_keys
 from lychee_export.onnx.quantization import QUANTIZED, Precision, check_runtime, quantize_weights
 from lychee_export.onnx.runtime import open_session
 from lychee_export.onnx.static_int8 import write_static_int8
-from lychee_export.repository import tensorrt
 from lychee_export.repository.assets import CLIENT_ASSETS, build_client_assets
-from lychee_export.repository.deployment import OWN_VARIANTS, Target, can_choose, config_files, root_files
+from lychee_export.repository.deployment import (
+    OWN_VARIANTS,
+    Target,
+    can_choose,
+    check_choice,
+    config_files,
+    root_files,
+)
 from lychee_export.repository.manifest import build_manifest, created_by, golden_tolerance
 from lychee_export.repository.workspace import Workspace
 from lychee_export.repository.writing import ModelFolder, exported_models, linked_repository, write_models
 from lychee_export.verification.expected import ExpectedValues, compute_expected
+from lychee_export.verification.half_floats import HalfFloats, check_half_floats
 from lychee_export.verification.in_process import measure_golden_error
 from lychee_export.verification.reference_rows import REFERENCE_ROWS_FILENAME, write_reference_rows
 from lychee_export.verification.validation import TOLERANCES, Parity, validate_contract, validate_values
@@ -120,13 +127,7 @@ def export_checkpoint(
         ValidationError: An exported model breaks the contract or differs from the reference.
         WriteError: The repository cannot be written.
     """
-    if target == "tensorrt":
-        tensorrt.check_precision(precision)
-    if precision == "s8" and (target != "cpu" or flash_attn):
-        raise CheckpointError(
-            f"precision s8 is for CPUs and takes no fused attention, got target {target}"
-            f"{' with --flash-attn' if flash_attn else ''}; choose fp16 for GPUs"
-        )
+    check_choice(precision, target, flash_attn=flash_attn)
     if precision != "s8" and range_data is not None:
         raise CheckpointError(
             f"range data (--calibration-data) is for precision s8 alone, the precision is {precision}; leave it out"
@@ -150,14 +151,18 @@ def export_checkpoint(
         raise WriteError(f"cannot write the model repository {repository}: {error}") from error
     with _cleaned_up(workspace, repository):
         progress("running the reference")
-        reference, expected = _run_reference(loaded, plan)
-        _export_pieces(loaded.pieces, workspace, plan)
+        reference = loaded.make_reference()
+        for note in reference.notes:
+            progress(note)
+        expected = compute_expected(loaded, reference)
+        half = check_half_floats(loaded, reference, precision, progress)
+        _export_pieces(loaded.pieces, workspace, plan, half)
         release_weights(loaded.pieces)
         del loaded
         return_memory()
         _quantize_pieces(expected.signatures, workspace, plan, samples)
         parity = _validate(expected, workspace, plan)
-        return _write(card, reference, expected, parity, workspace, plan)
+        return _write(card, reference, expected, parity, half, workspace, plan)
 
 
 @contextlib.contextmanager
@@ -198,15 +203,7 @@ def _key(checkpoint: Checkpoint, plan: _Plan, samples: Mapping[str, tuple[Tensor
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:_KEY_DIGITS]
 
 
-def _run_reference(checkpoint: Checkpoint, plan: _Plan) -> tuple[Reference, ExpectedValues]:
-    reference = checkpoint.make_reference()
-    for note in reference.notes:
-        plan.progress(note)
-    with check_range(checkpoint.pieces) if plan.precision == "fp16" else contextlib.nullcontext():
-        return reference, compute_expected(checkpoint, reference)
-
-
-def _export_pieces(pieces: tuple[Piece, ...], workspace: Workspace, plan: _Plan) -> None:
+def _export_pieces(pieces: tuple[Piece, ...], workspace: Workspace, plan: _Plan, half: HalfFloats | None) -> None:
     """Export what an earlier run has not finished; heads first, because halving an encoder may halve theirs."""
     for piece in sorted(pieces, key=lambda piece: piece.signature.encoder):
         signature = piece.signature
@@ -216,8 +213,8 @@ def _export_pieces(pieces: tuple[Piece, ...], workspace: Workspace, plan: _Plan)
             plan.progress(f"{signature.name} is finished already")
             continue
         plan.progress(f"exporting {signature.name}")
-        if precision == "fp16":
-            piece.module.half()
+        if half is not None and signature.encoder:
+            HalfModule(piece.module, HALF_TYPES[precision], half.kept[signature.name])
         workspace.make(name, partial(_export_piece, piece, plan))
 
 
@@ -226,7 +223,8 @@ def _export_piece(piece: Piece, plan: _Plan, folder: Path) -> None:
     signature = piece.signature
     may_be_bfloat16 = can_choose(signature, plan.precision, plan.target, flash_attn=plan.flash_attn)
     pads = may_be_bfloat16 and has_varying_length(signature)
-    with padded_keys(piece.module) if pads else contextlib.nullcontext():
+    attention = padded_keys if pads else scaled_queries if plan.precision in HALF_TYPES else contextlib.nullcontext
+    with attention(piece.module):
         export_onnx(piece, path)
     validate_contract(path, signature)
     if not signature.encoder:
@@ -284,6 +282,7 @@ def _write(
     reference: Reference,
     expected: ExpectedValues,
     parity: Parity,
+    half: HalfFloats | None,
     workspace: Workspace,
     plan: _Plan,
 ) -> ExportReport:
@@ -324,7 +323,7 @@ def _write(
         own_variants=OWN_VARIANTS,
         root_files={
             **root_files(signatures, plan.precision, plan.target),
-            VALIDATION_FILENAME: describe_validation(parity, golden_error),
+            VALIDATION_FILENAME: describe_validation(parity, golden_error, half),
         },
     )
     return ExportReport(sizes, parity, golden_error, manifest)

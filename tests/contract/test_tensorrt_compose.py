@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from lychee_export.repository.tensorrt import BUILD_SCRIPT, ENGINE_CACHE
+from lychee_export.repository.tensorrt import BUILD_SCRIPT
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +35,9 @@ def test_builder_runs_the_script_once_where_it_can_write_the_engines(services: d
     assert builder["profiles"] == ["tensorrt"]
 
 
-def test_server_reads_the_repository_and_keeps_the_engines_of_onnxruntime(services: dict[str, Any]) -> None:
+def test_server_reads_the_repository(services: dict[str, Any]) -> None:
     for name in ("triton", "triton-gpu"):
-        assert mounts(services[name]) == {"/models": "ro", ENGINE_CACHE: ENGINE_CACHE}
+        assert mounts(services[name]) == {"/models": "ro"}
 
 
 def test_builder_and_server_have_the_same_release(services: dict[str, Any]) -> None:

@@ -27,8 +27,8 @@ class Piece:
 
     Args:
         signature: The module's tensors; ``forward`` takes the inputs in this order.
-        module: The module, in evaluation mode, float32. It must work after ``module.half()`` too: cast integer inputs
-            to the weights' dtype, keep softmax and norms in float32, give float32 outputs.
+        module: The module, in evaluation mode, float32. It must work with half weights too: cast integer inputs to the
+            weights' dtype, keep softmax and norms in float32, give float32 outputs.
         sample_inputs: Makes valid inputs with the given number of rows.
     """
 
@@ -50,12 +50,15 @@ class Reference:
             server may execute in several ways; they tell a server what each way costs in accuracy. An ensemble that is
             missing takes its ``ensemble_rows``.
         notes: Lines for the user, such as what the limits of the export cost.
+        make_extreme_rows: Makes rows by ensemble with the largest images, drawn to make large values. A family whose
+            images have one fixed size needs none: such images are drawn into its ``ensemble_rows``.
     """
 
     ensemble_rows: Mapping[str, Tensors]
     golden_pairs: tuple[GoldenPair, ...]
     scored_rows: Mapping[str, Tensors] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    make_extreme_rows: Callable[[], Mapping[str, Tensors]] = dict
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from lychee_client.manifest import PAGE
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["QUERIES", "TEXTS", "decode", "draw_page", "encode", "sample_images"]
+__all__ = ["QUERIES", "TEXTS", "decode", "draw_page", "encode", "extreme_images", "sample_images"]
 
 QUERIES = ("一只猫", "hot drink in the morning", "怎么退款", "a yellow flower", "breakfast table")
 TEXTS = (
@@ -53,6 +53,20 @@ def draw_page() -> Image.Image:
         words = (sentences[(line + offset) % len(sentences)] for offset in range(2))
         draw.text((margin, top), f"{line}. {' '.join(words)}", fill=0, font=font)
     return page.resize(PAGE, Image.Resampling.NEAREST)
+
+
+def extreme_images(width: int, height: int) -> tuple[Image.Image, ...]:
+    """Draw images that make large values in vision encoders: a checkerboard, a printed page, a grainy photo.
+
+    A checkerboard of 56 pixels made Qwen2.5-VL's overflow: https://github.com/ollama/ollama/pull/18070.
+    """
+    x, y = np.arange(width)[None, :], np.arange(height)[:, None]
+    board = (x // 56 + y // 56) % 2 * 255  # (height, width)
+    grain = np.random.default_rng(0).integers(-60, 61, (height, width, 3))
+    photo = 128 + 60 * np.sin(x / 40 + y / 90)[..., None] + grain
+    drawn = (np.broadcast_to(board[..., None], photo.shape), photo)
+    checkerboard, grainy = (Image.fromarray(pixels.clip(0, 255).astype(np.uint8)) for pixels in drawn)
+    return checkerboard, draw_page().convert("RGB").resize((width, height)), grainy
 
 
 def encode(image: Image.Image) -> bytes:

@@ -17,6 +17,7 @@ import torch
 from lychee_export.contract.signature import BATCH_AXIS, Axis, ModelSignature, TensorSpec
 from lychee_export.errors import ValidationError
 from lychee_export.families import Piece
+from lychee_export.onnx.bfloat16 import widen_operators
 from lychee_export.onnx.byte_inputs import take_shapes_after_casts
 from lychee_export.onnx.model_file import EXTERNAL_DATA_BYTES, read_graph, write_model
 
@@ -35,7 +36,7 @@ def export_onnx(piece: Piece, path: Path, external_data_bytes: int = EXTERNAL_DA
     the machine (paths in stack traces) are removed.
 
     Args:
-        piece: The piece to export, in float32 or halved.
+        piece: The piece to export, in float32 or half floats.
         path: The path where ``model.onnx`` goes.
         external_data_bytes: The size above which weights go into a file of their own beside the model, in bytes.
 
@@ -71,6 +72,8 @@ def export_onnx(piece: Piece, path: Path, external_data_bytes: int = EXTERNAL_DA
     _anonymize(model)
     _name_axes(model, signature)
     take_shapes_after_casts(model)
+    if any(tensor.data_type == onnx.TensorProto.BFLOAT16 for tensor in model.graph.initializer):
+        widen_operators(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 

@@ -9,7 +9,7 @@ of 8, so eight more keys with a weight of 0 leave the real ones in whole groups.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from transformers.masking_utils import eager_mask
 
 from lychee_export.contract.signature import Axis, ModelSignature
 
-__all__ = ["has_varying_length", "padded_keys"]
+__all__ = ["has_varying_length", "padded_keys", "switch_attention"]
 
 _NAME = "lychee_padded_keys"
 _EAGER = "eager"
@@ -34,14 +34,19 @@ def has_varying_length(signature: ModelSignature) -> bool:
     return any(isinstance(size, Axis) and len(size.buckets) > 1 for spec in signature.inputs for size in spec.shape)
 
 
-@contextmanager
-def padded_keys(module: nn.Module) -> Iterator[None]:
+def padded_keys(module: nn.Module) -> AbstractContextManager[None]:
     """Let the attention layers of transformers within a module pad their keys for a while."""
+    return switch_attention(module, _NAME)
+
+
+@contextmanager
+def switch_attention(module: nn.Module, name: str) -> Iterator[None]:
+    """Let the attention layers of transformers within a module take another implementation for a while."""
     configs: list[Any] = [part.config for part in module.modules() if hasattr(part, "config")]
     changed = [config for config in configs if getattr(config, "_attn_implementation", None) == _EAGER]
     try:
         for config in changed:
-            config._attn_implementation = _NAME
+            config._attn_implementation = name
         yield
     finally:
         for config in changed:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BITS", "BLOCK_SIZE", "PRECISIONS", "QUANTIZED", "Precision", "check_runtime", "quantize_weights"]
 
-Precision = Literal["fp32", "fp16", "w8", "w4", "s8"]
+Precision = Literal["fp32", "fp16", "bf16", "w8", "w4", "s8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 BITS = {"w8": 8, "w4": 4}

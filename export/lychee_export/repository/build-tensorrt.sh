@@ -18,6 +18,17 @@ trtexec=$(PATH=$PATH:/opt/tensorrt/bin:/usr/src/tensorrt/bin type -P trtexec) ||
 }
 help=$("$trtexec" --help 2>&1 || true)
 tensorrt_version=$(grep --max-count=1 --only-matching 'TensorRT v[0-9]*' <<<"$help" || echo unknown)
+# Types are those of the ONNX file, as validated. TensorRT 10 does so where it is told, TensorRT 11 always: there the flag
+# is "a no-op", or gone, as are those that let the builder choose types (--fp16).
+typed=()
+case $help in
+*--stronglyTyped*no-op*) ;;
+*--stronglyTyped*) typed=(--stronglyTyped) ;;
+*--fp16*)
+    echo "build-tensorrt: $tensorrt_version has no --stronglyTyped and would choose types itself; take 10 or later" >&2
+    exit 1
+    ;;
+esac
 gpu=$(nvidia-smi --query-gpu=name,compute_cap --format=csv,noheader 2>/dev/null || echo unknown)
 
 newest_version() { # MODEL
@@ -38,6 +49,7 @@ newest_version() { # MODEL
 build() { # MODEL ARGUMENT...
     local model=$1 folder weights key partial
     shift
+    set -- "${typed[@]}" "$@"
     folder=$(newest_version "$model")
     weights=$(cd "$folder" && sha256sum model.onnx*)
     key=$(printf '%s\n' "$weights" "$tensorrt_version" "$gpu" "$@" | sha256sum | cut -d ' ' -f 1)

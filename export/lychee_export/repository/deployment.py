@@ -7,11 +7,12 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 from lychee_export.contract.signature import ModelSignature
+from lychee_export.errors import CheckpointError
 from lychee_export.onnx.quantization import Precision
 from lychee_export.repository import tensorrt
 from lychee_export.repository.triton_config import Device, model_config
 
-__all__ = ["OWN_VARIANTS", "TARGETS", "Target", "can_choose", "config_files", "root_files"]
+__all__ = ["OWN_VARIANTS", "TARGETS", "Target", "can_choose", "check_choice", "config_files", "root_files"]
 
 Target = Literal["cpu", "cuda", "tensorrt"]
 TARGETS: tuple[Target, ...] = get_args(Target)
@@ -20,8 +21,28 @@ _CPU_VARIANTS: tuple[Device, ...] = ("cpu", "openvino")
 """Names in ``configs/`` of the configurations that say what executes an encoder, for those who do not want the server
 to choose."""
 
-OWN_VARIANTS = frozenset({*_CPU_VARIANTS, *tensorrt.VARIANTS})
-"""Names in ``configs/`` that belong to the exporter; a user's own have other names."""
+OWN_VARIANTS = frozenset({*_CPU_VARIANTS, tensorrt.VARIANT, "onnxruntime-tensorrt"})
+"""Names in ``configs/`` that belong to the exporter; a user's own have other names. The last is no longer written."""
+
+
+def check_choice(precision: Precision, target: Target, *, flash_attn: bool) -> None:
+    """Refuse a precision that the hardware cannot serve.
+
+    Raises:
+        CheckpointError: It cannot; the message names one that it can.
+    """
+    if target == "tensorrt":
+        tensorrt.check_precision(precision)
+    if precision == "s8" and (target != "cpu" or flash_attn):
+        raise CheckpointError(
+            f"precision s8 is for CPUs and takes no fused attention, got target {target}"
+            f"{' with --flash-attn' if flash_attn else ''}; choose fp16 for GPUs"
+        )
+    if precision == "bf16" and target == "cpu":
+        raise CheckpointError(
+            "precision bf16 is for GPUs: ONNX Runtime's CPU kernels have no bfloat16. Choose fp32 for a CPU, which is "
+            "served in bfloat16 where the CPU has it and the scores allow it, or --target cuda or tensorrt"
+        )
 
 
 def can_choose(signature: ModelSignature, precision: Precision, target: Target, *, flash_attn: bool) -> bool:
@@ -62,10 +83,12 @@ def config_files(
             variants |= {name: model_config(signature, name) for name in _CPU_VARIANTS}
         elif signature.encoder and target != "cpu":
             device = "cuda"
-            variants["cpu"] = model_config(signature, "cpu")
+            if precision != "bf16":  # a CPU could not load it
+                variants["cpu"] = model_config(signature, "cpu")
         if target == "tensorrt":
             variants |= tensorrt.variants(signature, precision)
-        configs[signature.name] = (model_config(signature, device, gpu_shares.get(signature.name)), variants)
+        config = model_config(signature, device, gpu_shares.get(signature.name), tf32=precision != "fp32")
+        configs[signature.name] = (config, variants)
     return configs
 
 

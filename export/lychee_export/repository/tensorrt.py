@@ -1,9 +1,9 @@
 """TensorRT: optimization profiles, configurations and the engine builder's script, all derived from the signature.
 
-Two ways lead to a TensorRT engine. The variant "tensorrt" serves engines that ``build-tensorrt.sh`` built beforehand;
-the variant "onnxruntime-tensorrt" lets ONNX Runtime build them when the model loads. ``config.pbtxt`` itself stays the
+The variant "tensorrt" serves engines that ``build-tensorrt.sh`` built beforehand. ``config.pbtxt`` itself stays the
 plain GPU configuration: an engine fits one GPU type and one TensorRT version, so a server that nobody told otherwise
-must not depend on one.
+must not depend on one. ONNX Runtime's own TensorRT accelerator is not offered. Its engines are weakly typed: the
+builder chooses what is computed in half floats, softmax and norms included.
 """
 
 from __future__ import annotations
@@ -23,11 +23,8 @@ from lychee_export.repository.triton_config import config_message
 
 __all__ = [
     "BUILD_SCRIPT",
-    "ENGINE_CACHE",
-    "NATIVE_VARIANT",
-    "ONNXRUNTIME_VARIANT",
     "PLAN_FILENAME",
-    "VARIANTS",
+    "VARIANT",
     "OptimizationProfile",
     "build_script",
     "builder_arguments",
@@ -36,29 +33,21 @@ __all__ = [
     "variants",
 ]
 
-NATIVE_VARIANT = "tensorrt"
-ONNXRUNTIME_VARIANT = "onnxruntime-tensorrt"
-VARIANTS = (NATIVE_VARIANT, ONNXRUNTIME_VARIANT)
-"""Names in ``configs/``, for ``--model-config-name``."""
+VARIANT = "tensorrt"
+"""Its name in ``configs/``, for ``--model-config-name``."""
 
 BUILD_SCRIPT = "build-tensorrt.sh"
 """Name of the builder's script in the repository's root; Triton reads folders there and no files."""
 
 PLAN_FILENAME = "model.plan"
 
-ENGINE_CACHE = "/var/cache/lychee/tensorrt"
-"""Where ONNX Runtime keeps the engines that it built; on a volume, or each start of the server builds them again."""
-
-_WORKSPACE_BYTES = 4 << 30
-"""Scratch memory that ONNX Runtime's builder may use; its own default of 1 GB leaves out the faster kernels."""
-
-_TYPED_FLAGS: Mapping[Precision, tuple[str, ...]] = {
+_PRECISION_FLAGS: Mapping[Precision, tuple[str, ...]] = {
     # The validation allowed fp32 an error of 1e-4; TF32, which TensorRT uses by default, rounds products to 10 bits.
-    "fp32": ("--stronglyTyped", "--noTF32"),
-    # Types as in the ONNX file, where softmax and norms are in float32. --fp16 would let the builder change them.
-    "fp16": ("--stronglyTyped",),
+    "fp32": ("--noTF32",),
+    "fp16": (),
+    "bf16": (),
 }
-_PRECISION_MODES: Mapping[Precision, str] = {"fp32": "FP32", "fp16": "FP16"}
+"""What only the precision decides. The script adds that types are those of the ONNX file, in TensorRT's own words."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +88,10 @@ def profiles(signature: ModelSignature) -> tuple[OptimizationProfile, ...]:
 
 
 def variants(signature: ModelSignature, precision: Precision) -> dict[str, str]:
-    """Write the TensorRT configurations of a model.
+    """Write the TensorRT configuration of a model.
 
     Returns:
-        Texts for ``configs/`` by variant; none for a model that is no encoder: it costs less than the way to the GPU.
+        The text for ``configs/`` by variant; none if the model is no encoder: it costs less than the way to the GPU.
 
     Raises:
         CheckpointError: TensorRT cannot run the precision.
@@ -110,8 +99,7 @@ def variants(signature: ModelSignature, precision: Precision) -> dict[str, str]:
     check_precision(precision)
     if not signature.encoder:
         return {}
-    texts = {NATIVE_VARIANT: _native_config(signature), ONNXRUNTIME_VARIANT: _onnxruntime_config(signature, precision)}
-    return {name: str(text_format.MessageToString(config)) for name, config in texts.items()}
+    return {VARIANT: str(text_format.MessageToString(_engine_config(signature)))}
 
 
 def build_script(signatures: Iterable[ModelSignature], precision: Precision) -> str:
@@ -137,7 +125,7 @@ def build_script(signatures: Iterable[ModelSignature], precision: Precision) -> 
 
 def builder_arguments(signature: ModelSignature, precision: Precision) -> list[str]:
     """Return the arguments for ``trtexec`` that say how an encoder is built, files aside."""
-    arguments = [*_TYPED_FLAGS[precision], "--skipInference"]
+    arguments = [*_PRECISION_FLAGS[precision], "--skipInference"]
     for number, profile in enumerate(profiles(signature)):
         arguments.append(f"--profile={number}")
         for option, shapes in (
@@ -155,10 +143,10 @@ def check_precision(precision: Precision) -> None:
     Raises:
         CheckpointError: The precision is w8, w4 or s8.
     """
-    if precision not in _TYPED_FLAGS:
+    if precision not in _PRECISION_FLAGS:
         raise CheckpointError(
             f"precision {precision} does not go with TensorRT: the exporter makes it for ONNX Runtime on "
-            f"CPUs; choose {' or '.join(_TYPED_FLAGS)}"
+            f"CPUs; choose {', '.join(_PRECISION_FLAGS)}"
         )
 
 
@@ -182,50 +170,14 @@ def _fill(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def _write_shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Write shapes as trtexec and ONNX Runtime read them: ``name:1x16,other:1x16``."""
+    """Write shapes as trtexec reads them: ``name:1x16,other:1x16``."""
     return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
 
 
-def _gpu_config(signature: ModelSignature) -> model_config_pb2.ModelConfig:
+def _engine_config(signature: ModelSignature) -> model_config_pb2.ModelConfig:
     config = config_message(signature, "cuda")
-    for name in ("max_run_elements", "run_input"):  # they bound memory on a CPU
-        config.parameters.pop(name, None)
-    return config
-
-
-def _native_config(signature: ModelSignature) -> model_config_pb2.ModelConfig:
-    config = _gpu_config(signature)
     config.backend = "tensorrt"
     config.default_model_filename = PLAN_FILENAME
     config.ClearField("parameters")
     config.instance_group[0].profile.extend(str(number) for number in range(len(profiles(signature))))
-    return config
-
-
-def _onnxruntime_config(signature: ModelSignature, precision: Precision) -> model_config_pb2.ModelConfig:
-    """Write the configuration for ONNX Runtime's TensorRT execution provider.
-
-    It gets the profile for all shapes alone: its choice among several is not documented.
-
-    Source: https://github.com/triton-inference-server/onnxruntime_backend/blob/r24.10/src/onnxruntime.cc, which passes
-    these parameters on and refuses unknown ones.
-    """
-    config = _gpu_config(signature)
-    profile = profiles(signature)[0]
-    accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="tensorrt")
-    accelerator.parameters.update(
-        {
-            "precision_mode": _PRECISION_MODES[precision],
-            "max_workspace_size_bytes": str(_WORKSPACE_BYTES),
-            "trt_engine_cache_enable": "1",
-            "trt_engine_cache_path": ENGINE_CACHE,
-            "trt_engine_cache_prefix": signature.name,
-            "trt_timing_cache_enable": "1",
-            "trt_timing_cache_path": ENGINE_CACHE,
-            "trt_layer_norm_fp32_fallback": "1" if precision == "fp16" else "0",
-            "trt_profile_min_shapes": _write_shapes(profile.minimum),
-            "trt_profile_opt_shapes": _write_shapes(profile.optimum),
-            "trt_profile_max_shapes": _write_shapes(profile.maximum),
-        }
-    )
     return config

@@ -32,13 +32,22 @@ _DATA_TYPES = {
 }
 
 
-def model_config(signature: ModelSignature, device: Device, gpu_bytes: int | None = None) -> str:
+def model_config(signature: ModelSignature, device: Device, gpu_bytes: int | None = None, *, tf32: bool = True) -> str:
     """Write the configuration of one model; see config_message.
+
+    Args:
+        signature: The model's tensors and limits.
+        device: What runs it, if it is an encoder.
+        gpu_bytes: The most GPU memory that it may take. None sets no bound.
+        tf32: Whether a GPU may round the factors of float32 products to 10 bits, as ONNX Runtime's default has it.
 
     Returns:
         The text of a ``config.pbtxt``.
     """
-    return str(text_format.MessageToString(config_message(signature, device, gpu_bytes)))
+    config = config_message(signature, device, gpu_bytes)
+    if not tf32 and signature.encoder and device == "cuda":
+        _forbid_tf32(config)
+    return str(text_format.MessageToString(config))
 
 
 def config_message(
@@ -107,6 +116,16 @@ def _bound_gpu_memory(config: model_config_pb2.ModelConfig, gpu_bytes: int) -> N
     """
     config.parameters["gpu_mem_limit"].string_value = str(gpu_bytes)
     config.parameters["arena_extend_strategy"].string_value = _SAME_AS_REQUESTED
+
+
+def _forbid_tf32(config: model_config_pb2.ModelConfig) -> None:
+    """Tell ONNX Runtime's CUDA provider, which the backend hands every parameter of the accelerator "cuda".
+
+    Source: https://github.com/triton-inference-server/onnxruntime_backend/blob/r24.10/src/onnxruntime.cc, line 716;
+    https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#use_tf32
+    """
+    accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="cuda")
+    accelerator.parameters["use_tf32"] = "0"
 
 
 def _maxima(specs: tuple[TensorSpec, ...]) -> dict[str, int]:

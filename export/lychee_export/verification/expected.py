@@ -12,7 +12,7 @@ import torch
 from lychee_export.contract.signature import ModelSignature, Tensors
 from lychee_export.families import Checkpoint, Piece, Reference
 
-__all__ = ["ExpectedValues", "Sample", "compute_expected", "execution_order"]
+__all__ = ["ExpectedValues", "Sample", "compute_expected", "execution_order", "run_ensemble"]
 
 _BATCH_SIZES = (1, 3, 7)
 
@@ -61,7 +61,7 @@ def compute_expected(checkpoint: Checkpoint, reference: Reference) -> ExpectedVa
         ensembles=ensembles,
         samples={name: tuple(_samples(piece)) for name, piece in pieces.items()},
         ensemble_samples={
-            ensemble.name: _run_ensemble(pieces, ensemble, reference.ensemble_rows[ensemble.name])
+            ensemble.name: run_ensemble(pieces, ensemble, reference.ensemble_rows[ensemble.name])
             for ensemble in ensembles
         },
     )
@@ -94,7 +94,8 @@ def _run_module(piece: Piece, tensors: Tensors) -> Tensors:
     return {spec.name: value.numpy() for spec, value in zip(piece.signature.outputs, outputs, strict=True)}
 
 
-def _run_ensemble(pieces: Mapping[str, Piece], ensemble: ModelSignature, rows: Tensors) -> Sample:
+def run_ensemble(pieces: Mapping[str, Piece], ensemble: ModelSignature, rows: Tensors) -> Sample:
+    """Run the torch modules of an ensemble, one after the other."""
     tensors = dict(rows)
     for step in ensemble.steps:
         tensors |= _run_module(pieces[step.name], tensors)

@@ -204,6 +204,11 @@ def open_model(path: Path, settings: Settings, gpu: int = 0) -> tuple[ort.Infere
     try:
         return open_session(path, PLAIN_CPU, settings.session_options()), PLAIN_CPU, reason
     except Exception as error:  # onnxruntime's own exceptions share no base class
+        if type(error).__name__ == "NotImplemented":
+            raise pb_utils.TritonModelException(
+                f"{path}: ONNX Runtime {ort.__version__} has no kernel for it on a CPU: {one_line(error)}. A model in "
+                "bf16 needs a GPU; for a CPU run `lychee export` again with --precision fp32"
+            ) from error
         raise pb_utils.TritonModelException(
             f"{path} ({path.stat().st_size} bytes) is not a model that ONNX Runtime {ort.__version__} can load: "
             f"{one_line(error)}. Expected a complete ONNX file; run `lychee export` to write it again."

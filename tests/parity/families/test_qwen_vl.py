@@ -154,8 +154,8 @@ def test_padding_that_is_not_masked_shows(
 ) -> None:
     loaded = load(name)
     batch = loaded.reference.run(PAIRS_OF[name], "left")
-    mask = text._mask_causally
-    monkeypatch.setattr(text, "_mask_causally", lambda valid, dtype: mask(torch.ones_like(valid), dtype))
+    see = text._see_causally
+    monkeypatch.setattr(text, "_see_causally", lambda valid: see(torch.ones_like(valid)))
     assert differences(loaded, batch)[2] > 10 * SCORE_ATOL
 
 

@@ -123,7 +123,7 @@ def test_command_reports_an_unknown_checkpoint(app: typer.Typer, tmp_path: Path)
 def test_command_refuses_an_unknown_precision(app: typer.Typer) -> None:
     result = CliRunner().invoke(app, ["export", "lychee-mini", "--precision", "int8"])
     assert result.exit_code == 2
-    assert "fp32, fp16, w8, w4" in result.stderr
+    assert "fp32, fp16, bf16, w8, w4" in result.stderr
 
 
 def test_command_prints_what_it_measured(

@@ -21,6 +21,7 @@ from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint, Piece
 from lychee_export.onnx.export import export_onnx
 from lychee_export.onnx.fusion import fuse_attention
+from lychee_export.onnx.quantization import Precision
 from lychee_export.onnx.runtime import open_session
 from lychee_export.repository.deployment import config_files
 from lychee_export.serving_memory import activation_bytes, rows_per_run
@@ -49,6 +50,21 @@ def test_gpu_runs_encoders_alone_and_a_variant_needs_none(toy: Checkpoint, targe
     assert ("tensorrt" in variants) == (target == "tensorrt")
     assert kinds(configs["head"][0]) == [CPU]
     assert not configs["head"][1]
+
+
+@pytest.mark.parametrize(("precision", "parameters"), [("fp32", [("use_tf32", "0")]), ("fp16", []), ("w8", [])])
+def test_a_gpu_computes_float32_as_it_was_validated(
+    toy: Checkpoint, precision: Precision, parameters: list[tuple[str, str]]
+) -> None:
+    """Without a word, ONNX Runtime rounds the factors of float32 products to the 10 bits of TF32."""
+    encoder = toy.pieces[0].signature
+    texts = config_files((encoder, replace(encoder, name="head", encoder=False)), precision, "cuda")
+    config, others = texts["encoder"]
+    found = {}
+    for name, text in {"encoder": config, "cpu": others["cpu"], "head": texts["head"][0]}.items():
+        accelerators = text_format.Parse(text, ModelConfig()).optimization.execution_accelerators
+        found[name] = [pair for one in accelerators.gpu_execution_accelerator for pair in one.parameters.items()]
+    assert found == {"encoder": parameters, "cpu": [], "head": []}
 
 
 def test_gpu_configuration_bounds_the_memory_of_encoders_alone(tmp_path: Path, toy: Checkpoint, load: Load) -> None:
@@ -242,7 +258,8 @@ def test_dry_run_prints_sizes_and_writes_nothing(app: typer.Typer, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("precision", "bytes_per_weight"), [("fp32", 4.0), ("fp16", 2.0), ("w8", 1.125), ("w4", 0.625), ("s8", 1.0)]
+    ("precision", "bytes_per_weight"),
+    [("fp32", 4.0), ("fp16", 2.0), ("bf16", 2.0), ("w8", 1.125), ("w4", 0.625), ("s8", 1.0)],
 )
 def test_dry_run_counts_the_bytes_of_a_matrix(
     toy: Checkpoint, monkeypatch: pytest.MonkeyPatch, precision: str, bytes_per_weight: float

@@ -17,8 +17,7 @@ from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature
 from lychee_export.errors import CheckpointError
 from lychee_export.onnx.byte_inputs import take_shapes_after_casts
 from lychee_export.repository.tensorrt import (
-    NATIVE_VARIANT,
-    ONNXRUNTIME_VARIANT,
+    VARIANT,
     build_script,
     builder_arguments,
     profiles,
@@ -94,41 +93,21 @@ def test_every_profile_admits_a_text_without_image_and_the_whole_batch() -> None
 
 
 def test_native_config_names_plan_profiles_and_gpu_and_nothing_that_tensorrt_does_not_read() -> None:
-    config = parse(variants(TEXT, "fp32")[NATIVE_VARIANT])
+    config = parse(variants(TEXT, "fp32")[VARIANT])
     assert (config.backend, config.default_model_filename) == ("tensorrt", "model.plan")
     assert config.instance_group[0].kind == ModelInstanceGroup.KIND_GPU
     assert list(config.instance_group[0].profile) == ["0", "1"]
-    assert list(parse(variants(VISION, "fp32")[NATIVE_VARIANT]).instance_group[0].profile) == ["0"]
+    assert list(parse(variants(VISION, "fp32")[VARIANT]).instance_group[0].profile) == ["0"]
     assert config.max_batch_size == 32
     assert config.HasField("dynamic_batching")
     assert not config.parameters
     assert not config.HasField("response_cache")
 
 
-def test_onnxruntime_config_passes_the_profile_for_all_shapes_on() -> None:
-    config = parse(variants(PAIR, "fp32")[ONNXRUNTIME_VARIANT])
-    assert (config.backend, config.default_model_filename) == ("onnxruntime", "model.onnx")
-    assert config.instance_group[0].kind == ModelInstanceGroup.KIND_GPU
-    (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
-    assert not config.optimization.execution_accelerators.cpu_execution_accelerator
-    parameters = accelerator.parameters
-    assert accelerator.name == "tensorrt"
-    assert parameters["precision_mode"] == "FP32"
-    assert parameters["trt_profile_max_shapes"] == (
-        "input_ids:32x512,attention_mask:32x512,image_embeds:32x512x64,image_grid_thw:32x2x3"
-    )
-    assert parameters["trt_profile_min_shapes"].startswith("input_ids:1x1,")
-    assert "max_run_elements" not in parse(variants(VISION, "fp32")[ONNXRUNTIME_VARIANT]).parameters
-
-
-def test_fp16_keeps_the_types_of_the_onnx_file_and_fp32_its_digits() -> None:
+def test_float32_keeps_its_digits() -> None:
     assert "--noTF32" in builder_arguments(TEXT, "fp32")
-    for precision in ("fp32", "fp16"):
-        arguments = builder_arguments(TEXT, precision)
-        assert "--stronglyTyped" in arguments
-        assert "--fp16" not in arguments
-    accelerators = parse(variants(TEXT, "fp16")[ONNXRUNTIME_VARIANT]).optimization.execution_accelerators
-    assert accelerators.gpu_execution_accelerator[0].parameters["precision_mode"] == "FP16"
+    for precision in ("fp16", "bf16"):
+        assert builder_arguments(TEXT, precision)[0] == "--skipInference"
 
 
 def test_a_head_stays_on_the_cpu() -> None:
@@ -138,7 +117,7 @@ def test_a_head_stays_on_the_cpu() -> None:
 
 @pytest.mark.parametrize("precision", ["w8", "w4", "s8"])
 def test_quantized_weights_are_refused(precision: str) -> None:
-    with pytest.raises(CheckpointError, match=r"for ONNX Runtime.*choose fp32 or fp16"):
+    with pytest.raises(CheckpointError, match=r"for ONNX Runtime.*choose fp32, fp16, bf16"):
         variants(TEXT, precision)
     with pytest.raises(CheckpointError):
         build_script([TEXT], precision)
@@ -175,7 +154,12 @@ def test_shapes_are_taken_after_the_cast_and_values_stay() -> None:
 # The script, run with a stand-in for trtexec that writes its arguments as the engine.
 
 TRTEXEC = """#!/bin/bash
-[[ $1 == --help ]] && { echo "&&&& RUNNING TensorRT.trtexec [TensorRT v${VERSION:-100500}] # trtexec --help"; exit 0; }
+[[ $1 == --help ]] && {
+    echo "&&&& RUNNING TensorRT.trtexec [TensorRT v${VERSION:-100500}] # trtexec --help"
+    echo "${TYPES:-  --fp16  Enable fp16 precision
+  --stronglyTyped  Create a strongly typed network. (default = disabled)}"
+    exit 0
+}
 for argument in "$@"; do [[ $argument == --saveEngine=* ]] && engine=${argument#--saveEngine=}; done
 [[ -n ${FAIL:-} ]] && { echo partial >"$engine"; exit 3; }
 printf '%s\\n' "$@" >"$engine"
@@ -216,8 +200,30 @@ def test_script_builds_every_encoder_in_its_newest_version(models: Path) -> None
     assert (models / "vision_encoder" / "1" / "model.plan").exists()
     arguments = (models / "text_encoder" / "10" / "model.plan").read_text().splitlines()
     assert arguments[0] == f"--onnx={models}/text_encoder/10/model.onnx"
-    assert arguments[2:] == builder_arguments(TEXT, "fp32")
+    assert arguments[2:] == ["--stronglyTyped", *builder_arguments(TEXT, "fp32")]
     assert not list(models.rglob(".model.plan*"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "  --stronglyTyped  [Deprecated] Strongly typed network is now enabled by default. This flag is a no-op.",
+        "  --skipInference  Exit after the engine has been built",
+    ],
+)
+def test_script_says_nothing_of_types_where_all_networks_are_strongly_typed(models: Path, words: str) -> None:
+    """The words of TensorRT 11, and what a later one without the flag may say."""
+    done = run(models, VERSION="110000", TYPES=words)
+    assert done.returncode == 0, done.stderr
+    arguments = (models / "text_encoder" / "10" / "model.plan").read_text().splitlines()
+    assert arguments[2:] == builder_arguments(TEXT, "fp32")
+
+
+def test_script_refuses_a_builder_that_would_choose_types(models: Path) -> None:
+    failed = run(models, VERSION="8502", TYPES="  --fp16  Enable fp16 precision")
+    assert failed.returncode == 1
+    assert "TensorRT v8502 has no --stronglyTyped" in failed.stderr
+    assert not list(models.rglob("model.plan"))
 
 
 def test_script_leaves_engines_alone_that_are_up_to_date(models: Path) -> None:

@@ -453,6 +453,20 @@ def test_an_unknown_precision_fails_the_load(
         load_model(double_graph, double_config)
 
 
+def test_a_model_in_bfloat16_is_refused_with_the_precision_to_use(
+    load_model: Callable[..., Any], double_graph: Any, double_config: Any, pb_utils: Any
+) -> None:
+    del double_graph.node[:]
+    for operator, inputs, output, attributes in (
+        ("Cast", ["x"], "narrow", {"to": onnx.TensorProto.BFLOAT16}),
+        ("Add", ["narrow", "narrow"], "sum", {}),
+        ("Cast", ["sum"], "y", {"to": onnx.TensorProto.FLOAT}),
+    ):
+        double_graph.node.append(onnx.helper.make_node(operator, inputs, [output], **attributes))
+    with pytest.raises(pb_utils.TritonModelException, match=r"no kernel .*Add.*bf16 needs a GPU.*--precision fp32"):
+        load_model(double_graph, double_config)
+
+
 def test_a_gpu_accelerator_is_ignored_with_a_warning(
     load_model: Callable[..., Any], double_graph: Any, double_config: Any, pb_utils: Any
 ) -> None:

@@ -20,7 +20,7 @@ from lychee_export.families.qwen_vl.contract import Contract
 from lychee_export.families.qwen_vl.heads import find_positive_label
 from lychee_export.families.qwen_vl.images import ImageSettings
 from lychee_export.families.qwen_vl.template import Template
-from lychee_export.families.samples import QUERIES, TEXTS, draw_page, encode, sample_images
+from lychee_export.families.samples import QUERIES, TEXTS, draw_page, encode, extreme_images, sample_images
 
 __all__ = ["Part", "ReferenceModel", "make_processor", "make_reference"]
 
@@ -102,16 +102,19 @@ class ReferenceModel:
         patches = inputs["pixel_values"].unflatten(1, (3, processor.temporal_patch_size, -1))[:, :, 0]
         return patches.flatten(1).to(torch.uint8), inputs["image_grid_thw"][0]
 
-    def make_rows(self, pairs: Sequence[tuple[Part, Part]], contract: Contract, *, images: bool) -> Tensors:
+    def make_rows(
+        self, pairs: Sequence[tuple[Part, Part]], contract: Contract, *, images: bool, padded: bool = True
+    ) -> Tensors:
         """Make an ensemble's inputs as the client sends them, padded on the right to a common bucket.
 
         Args:
             pairs: The queries and documents.
             contract: The contract, which gives the buckets.
             images: Whether the rows are for ``rerank_image``; the other ensemble takes a zero row of image embeddings.
+            padded: Whether the rows leave a larger bucket, for the check of padding; otherwise they may fill all.
         """
         texts = [self.read(*pair)["input_ids"][0].numpy() for pair in pairs]
-        length = _choose_bucket(contract.tokens, max(map(len, texts)))
+        length = _choose_bucket(contract.tokens, max(map(len, texts)), padded)
         fill = contract.text_encoder.inputs[0].pad_value
         rows: Tensors = {
             "input_ids": np.stack([np.pad(ids, (0, length - len(ids)), constant_values=fill) for ids in texts]),
@@ -130,7 +133,9 @@ class ReferenceModel:
             for pair in pairs
         ]
         most = max(sum(len(patches) for patches, _ in row) for row in pixels)
-        values = np.zeros((len(pairs), _choose_bucket(contract.patches, most), contract.images.patch_bytes), np.uint8)
+        values = np.zeros(
+            (len(pairs), _choose_bucket(contract.patches, most, padded), contract.images.patch_bytes), np.uint8
+        )
         for index, row in enumerate(pixels):
             start = 0
             for place, (patches, grid) in enumerate(row):
@@ -189,10 +194,18 @@ def make_reference(
             "export, makes the difference"
         )
     ensembles = [ensemble.name for ensemble in contract.ensembles]
+
+    def make_extreme_rows() -> dict[str, Tensors]:
+        side = contract.images.max_img_size
+        drawn = [Part(None, image) for image in extreme_images(side, side)]
+        extremes = [(pair[0], image) for pair in images if not pair[0].image for image in drawn][: len(drawn)]
+        return {"rerank_image": model.make_rows(extremes, contract, images=True, padded=False)}
+
     return Reference(
         {name: model.make_rows(rows[name][0], contract, images=rows[name][1]) for name in ensembles},
         tuple(golden),
         notes=tuple(notes),
+        make_extreme_rows=make_extreme_rows,
     )
 
 
@@ -235,13 +248,13 @@ def _count_images(pair: tuple[Part, Part]) -> int:
     return sum(part.image is not None for part in pair)
 
 
-def _choose_bucket(axis: Axis, size: int) -> int:
-    """Return the smallest bucket for the rows that leaves a larger one for the check of padding.
+def _choose_bucket(axis: Axis, size: int, padded: bool) -> int:
+    """Return the smallest bucket for the rows, one that leaves a larger one if they are to be padded.
 
     Raises:
-        CheckpointError: No bucket holds the rows and leaves a larger one.
+        CheckpointError: There is no such bucket.
     """
-    for bucket in axis.buckets[:-1]:
+    for bucket in axis.buckets[:-1] if padded else axis.buckets:
         if bucket >= size:
             return bucket
     raise CheckpointError(

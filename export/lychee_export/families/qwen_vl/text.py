@@ -55,10 +55,15 @@ class TextEncoder(nn.Module):
         images = _take_rows(image_embeds, image_index.clamp(max=image_embeds.shape[1] - 1))
         x = self.embed_tokens(input_ids)
         x = torch.where(is_image[..., None], images[..., : self.embedding_dim].to(x.dtype), x)
-        mask = _mask_causally(valid, x.dtype)
-        rotation = self._rotate(self.locate(is_image, image_index, valid, image_grid_thw), x.dtype)
+        allowed = _see_causally(valid)
+        rotation = self._rotate(self.locate(is_image, image_index, valid, image_grid_thw))
+        given: dict[torch.dtype, tuple[Tensor, tuple[Tensor, ...]]] = {}
         for index, layer in enumerate(self.layers):
-            x = layer(x, attention_mask=mask, position_embeddings=rotation)  # (batch_size, sequence_length, ...)
+            dtype = layer.self_attn.o_proj.weight.dtype
+            if dtype not in given:
+                given[dtype] = _mask(allowed, dtype), tuple(part.to(dtype) for part in rotation)
+            mask, angles = given[dtype]
+            x = layer(x, attention_mask=mask, position_embeddings=angles)  # (batch_size, sequence_length, ...)
             if index < self.num_deepstack:
                 start = self.embedding_dim * (index + 1)
                 features = images[..., start : start + self.embedding_dim].to(x.dtype)
@@ -93,12 +98,12 @@ class TextEncoder(nn.Module):
         positions = torch.stack([time, time + place // width, time + place % width])
         return positions * valid.to(torch.int64)
 
-    def _rotate(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return cosine and sine of the rotary angles; (batch_size, sequence_length, head_dim)."""
+    def _rotate(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cosine and sine of the rotary angles; float32, (batch_size, sequence_length, head_dim)."""
         axes, frequencies = (values.to(positions.device) for values in (self.position_axes, self.inverse_frequencies))
         angles = positions.permute(1, 2, 0)[..., axes].float() * frequencies
         angles = torch.cat([angles, angles], -1)
-        return (angles.cos() * self.rotary_scale).to(dtype), (angles.sin() * self.rotary_scale).to(dtype)
+        return angles.cos() * self.rotary_scale, angles.sin() * self.rotary_scale
 
 
 def _read_position_axes(rotary: Any) -> Tensor:
@@ -118,12 +123,16 @@ def _take_rows(x: Tensor, index: Tensor) -> Tensor:
     return x.reshape(-1, width)[flat.reshape(-1)].reshape(rows, index.shape[1], width)
 
 
-def _mask_causally(valid: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return what is added to attention scores so that a token sees the tokens up to itself and no padding.
+def _see_causally(valid: Tensor) -> Tensor:
+    """Tell which tokens a token sees: those up to itself and no padding; bool, (batch_size, 1, queries, keys).
 
     Padding sees itself: softmax of nothing but -inf is NaN in ONNX Runtime.
     """
     places = torch.arange(valid.shape[1], device=valid.device)
     causal, itself = places[:, None] >= places, places[:, None] == places  # (sequence_length, sequence_length)
-    allowed = causal & (valid[:, None, None] | itself)  # (batch_size, 1, sequence_length, sequence_length)
+    return causal & (valid[:, None, None] | itself)
+
+
+def _mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what is added to attention scores of a type."""
     return torch.where(allowed, 0.0, -1e4 if dtype == torch.float16 else -1e9).to(dtype)

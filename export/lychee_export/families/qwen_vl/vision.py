@@ -45,9 +45,10 @@ class VisionEncoder(nn.Module):
         self.patch_weight = nn.Buffer(projection.weight.detach().sum(2).flatten(1))  # (width, patch_bytes)
         self.patch_bias = projection.bias
         self.position_table = getattr(visual, "pos_embed", None)
-        self.blocks, self.merger = visual.blocks, visual.merger
+        self.blocks = nn.ModuleList(_Block(block, int(config.num_heads)) for block in visual.blocks)
+        self.merger = visual.merger
         self.deepstack_mergers = getattr(visual, "deepstack_merger_list", None)
-        self.merge_size, self.num_heads = int(config.spatial_merge_size), int(config.num_heads)
+        self.merge_size = int(config.spatial_merge_size)
         full = getattr(config, "fullatt_block_indexes", None)
         self.full_attention = [full is None or index in full for index in range(len(self.blocks))]
         self.blocks_per_window = 1
@@ -77,17 +78,19 @@ class VisionEncoder(nn.Module):
         if self.position_table is not None:
             x = x + self._look_up_positions(layout).to(x.dtype)
         rotation = self._rotate(layout)
-        image_mask = _mask(layout.image, x.dtype)
-        window_mask = image_mask if all(self.full_attention) else _mask(self._number_windows(layout), x.dtype)
+        windows = layout.image if all(self.full_attention) else self._number_windows(layout)
+        masks: dict[tuple[bool, torch.dtype], Tensor] = {}
         embeddings: list[Tensor] = []
         for block, full, merger in zip(self.blocks, self.full_attention, self.deepstack, strict=True):
-            x = x + self._attend(block.attn, block.norm1(x), rotation, image_mask if full else window_mask)
-            x = x + block.mlp(block.norm2(x))  # (batch_size, num_patches, width)
+            kind = (full, cast(_Block, block).attn.qkv.weight.dtype)
+            if kind not in masks:
+                masks[kind] = _mask(layout.image if full else windows, kind[1])
+            x = block(x, rotation, masks[kind])  # (batch_size, num_patches, width)
             if merger is not None and self.deepstack_mergers is not None:
                 embeddings.append(self.deepstack_mergers[merger](x))
         embeddings.insert(0, self.merger(x))
         shape = (rows, num_patches // self.merge_size**2, self.embedding_dim)
-        return torch.cat([embedding.reshape(shape) for embedding in embeddings], -1).float()
+        return torch.cat([embedding.reshape(shape).float() for embedding in embeddings], -1)
 
     def _normalize(self, pixel_values: Tensor) -> Tensor:
         rows, num_patches, patch_bytes = pixel_values.shape
@@ -122,16 +125,44 @@ class VisionEncoder(nn.Module):
         side = self.merge_size * self.blocks_per_window
         return (layout.image * _WINDOWS_PER_SIDE + layout.row // side) * _WINDOWS_PER_SIDE + layout.column // side
 
-    def _attend(self, attention: Any, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+
+class _Block(nn.Module):
+    """A block of the tower.
+
+    Args:
+        block: transformers' block; its parameters are shared, not copied.
+        num_heads: The number of attention heads.
+    """
+
+    def __init__(self, block: Any, num_heads: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.mlp = block.norm1, block.norm2, block.mlp
+        self.attn = _Attention(block.attn, num_heads)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        """Attend and transform, (batch_size, num_patches, width) to the same."""
+        x = x + self.attn(self.norm1(x), rotation, mask)
+        return x + cast(Tensor, self.mlp(self.norm2(x)))
+
+
+class _Attention(nn.Module):
+    """Attention of patches to each other: a part with a name, because it may have to stay in float32 as a whole."""
+
+    def __init__(self, attention: Any, num_heads: int) -> None:
+        super().__init__()
+        self.qkv, self.proj, self.num_heads = attention.qkv, attention.proj, num_heads
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        """Attend, (batch_size, num_patches, width) to the same."""
         rows, num_patches, width = x.shape
         heads = (rows, num_patches, 3, self.num_heads, width // self.num_heads)
-        query, key, value = attention.qkv(x).reshape(heads).permute(2, 0, 3, 1, 4).unbind(0)
+        query, key, value = self.qkv(x).reshape(heads).permute(2, 0, 3, 1, 4).unbind(0)
         query, key = (_apply_rotation(part, rotation) for part in (query, key))
-        # (batch_size, num_heads, num_patches, num_patches)
-        scores = query @ key.transpose(2, 3) * (width // self.num_heads) ** -0.5 + mask
+        query = query * (width // self.num_heads) ** -0.5  # not the scores: those may overflow before they are scaled
+        scores = query @ key.transpose(2, 3) + mask  # (batch_size, num_heads, num_patches, num_patches)
         weights = torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype)
         mixed = (weights @ value).transpose(1, 2).reshape(rows, num_patches, width)
-        return cast(Tensor, attention.proj(mixed))
+        return cast(Tensor, self.proj(mixed))
 
 
 def _mask(group: Tensor, dtype: torch.dtype) -> Tensor:
