@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from lychee_export.families.qwen_vl.heads import LabelHead
 from lychee_export.families.qwen_vl.text import TextEncoder
-from lychee_export.families.qwen_vl.vision import VisionEncoder
+from lychee_export.families.qwen_vl.vision import PatchAttention, VisionEncoder
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig
@@ -21,7 +21,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_
 
 from lychee_loadtest.speed.image_sizes import VISION_CONFIG
 
-__all__ = ["MODEL_CONFIG", "WAYS", "FusedVisionEncoder", "Pairs", "Way", "Work", "build", "count_flops", "prepare"]
+__all__ = ["MODEL_CONFIG", "WAYS", "Pairs", "Way", "Work", "build", "count_flops", "prepare"]
 
 # Source: https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct/blob/main/config.json
 MODEL_CONFIG: dict[str, Any] = {
@@ -129,17 +129,18 @@ def _count_vision_flops(grid: tuple[int, int], vision: Mapping[str, Any]) -> Wor
     return every + attention
 
 
-class FusedVisionEncoder(VisionEncoder):
-    """The exporter's vision encoder with `scaled_dot_product_attention`, which stores no scores."""
+class FusedPatchAttention(PatchAttention):
+    """The exporter's attention of patches with `scaled_dot_product_attention`, which stores no scores."""
 
-    def _attend(self, attention: Any, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        """Attend, (batch_size, num_patches, width) to the same."""
         rows, num_patches, width = x.shape
         heads = (rows, num_patches, 3, self.num_heads, width // self.num_heads)
-        query, key, value = attention.qkv(x).reshape(heads).unbind(2)
+        query, key, value = self.qkv(x).reshape(heads).unbind(2)
         query, key = apply_rotary_pos_emb_vision(query, key, *(part[:, 0] for part in rotation))
         query, key, value = (part.transpose(1, 2) for part in (query, key, value))
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return cast(Tensor, attention.proj(mixed.transpose(1, 2).reshape(rows, num_patches, width)))
+        return cast(Tensor, self.proj(mixed.transpose(1, 2).reshape(rows, num_patches, width)))
 
 
 def build(config: Mapping[str, Any], dtype: torch.dtype, device: str) -> Any:
@@ -163,7 +164,11 @@ def prepare(model: Any, way: Way, pairs: Pairs) -> Callable[[], Tensor]:
     text = TextEncoder(model).eval()
     text.position_axes = text.position_axes.to(model.device)
     image_embeds = torch.zeros((pairs.rows, 1, text.embedding_dim), device=model.device)
-    vision = (VisionEncoder if way == "exported" else FusedVisionEncoder)(model, (0.5,) * 3, (0.25,) * 3).eval()
+    vision = VisionEncoder(model, (0.5,) * 3, (0.25,) * 3)
+    if way != "exported":
+        for block in vision.blocks:
+            block.attn = FusedPatchAttention(block.attn, cast(PatchAttention, block.attn).num_heads)
+    vision.eval()
 
     def score() -> Tensor:
         embeds = vision(inputs["pixel_values"], inputs["image_grid_thw"]) if pairs.grid else image_embeds

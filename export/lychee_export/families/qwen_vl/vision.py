@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from lychee_export.families.qwen_vl.layout import PatchLayout, lay_out_patches
 
-__all__ = ["VisionEncoder"]
+__all__ = ["PatchAttention", "VisionEncoder"]
 
 _WINDOWS_PER_SIDE = 512
 """More windows than any image has on a side: 512 are 57,344 pixels. With it the numbers of windows stay below 2**24 for
@@ -137,7 +137,7 @@ class _Block(nn.Module):
     def __init__(self, block: Any, num_heads: int) -> None:
         super().__init__()
         self.norm1, self.norm2, self.mlp = block.norm1, block.norm2, block.mlp
-        self.attn = _Attention(block.attn, num_heads)
+        self.attn = PatchAttention(block.attn, num_heads)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
         """Attend and transform, (batch_size, num_patches, width) to the same."""
@@ -145,7 +145,7 @@ class _Block(nn.Module):
         return x + cast(Tensor, self.mlp(self.norm2(x)))
 
 
-class _Attention(nn.Module):
+class PatchAttention(nn.Module):
     """Attention of patches to each other: a part with a name, because it may have to stay in float32 as a whole."""
 
     def __init__(self, attention: Any, num_heads: int) -> None:
