@@ -59,6 +59,22 @@ def test_every_way_gives_the_same_scores(tiny: Any, pairs: Pairs) -> None:
         torch.testing.assert_close(scores[way], scores["exported"], atol=1e-5, rtol=0)
 
 
+def test_fused_attention_is_used_in_every_layer_of_both_towers(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[torch.Size] = []
+
+    def attend(query: torch.Tensor, *others: torch.Tensor, **options: Any) -> torch.Tensor:
+        calls.append(query.shape)
+        return fused(query, *others, **options)
+
+    fused = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attend)
+
+    prepare(tiny, "exported", Pairs(2, 20, GRID))()
+    assert not calls
+    prepare(tiny, "fused", Pairs(2, 20, GRID))()
+    assert calls == [(2, 2, 240, 16)] * 2 + [(2, 4, 80, 16)] * 2
+
+
 @pytest.mark.parametrize("pairs", [Pairs(1, 20), Pairs(3, 20, GRID)], ids=["texts", "images"])
 def test_computed_operations_are_those_that_torch_counts(tiny: Any, pairs: Pairs) -> None:
     run = prepare(tiny, "exported", pairs)
@@ -82,10 +98,10 @@ def test_needed_attention_reads_tokens_before_and_patches_in_the_window() -> Non
     assert image.computed - image.needed == windows + saved_by_causality.computed - saved_by_causality.needed
 
 
-def test_published_sizes_are_the_3b_models() -> None:
+def test_language_model_has_the_3_09_billion_weights_that_are_published() -> None:
     with torch.device("meta"):
         model = build(MODEL_CONFIG, torch.bfloat16, "meta")
-    assert sum(weight.nbytes for weight in model.parameters()) == 7_509_245_952  # "total_size" of its index of weights
+    assert round(sum(weight.numel() for weight in model.model.language_model.parameters()) / 1e9, 2) == 3.09
 
 
 def test_images_become_the_patches_that_the_limit_allows() -> None:
