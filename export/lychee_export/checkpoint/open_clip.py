@@ -9,7 +9,7 @@ Source: open_clip 3.3.0, model.py (CLIPVisionCfg, CLIPTextCfg), transformer.py a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,20 +115,22 @@ def describe(path: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any
     return {"config.json": config, "preprocessor_config.json": processor}
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a weight file, and give the weights the names that transformers gives them.
+def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
+    """Read weight files, and give the weights the names that transformers gives them.
 
     Raises:
-        CheckpointError: The file cannot be read, or holds what a CLIP model does not have.
+        CheckpointError: A file cannot be read.
     """
-    try:
-        weights: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-        weights = weights.get("state_dict", weights)
-        renamed: dict[str, Tensor] = {}
-        for name, value in weights.items():
-            renamed |= _rename(name.removeprefix("module.").removeprefix("text."), value)
-    except Exception as error:  # safetensors and pickle raise whatever they like for a damaged file
-        raise CheckpointError(f"cannot read open_clip's weights in {path}: {error}; download it again") from error
+    renamed: dict[str, Tensor] = {}
+    for path in files:
+        try:
+            weights: Any = (
+                load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+            )
+            for name, value in weights.get("state_dict", weights).items():
+                renamed |= _rename(name.removeprefix("module.").removeprefix("text."), value)
+        except Exception as error:  # safetensors and pickle raise whatever they like for a damaged file
+            raise CheckpointError(f"cannot read open_clip's weights in {path}: {error}; download it again") from error
     return renamed
 
 

@@ -110,7 +110,7 @@ class CheckpointSource:
         check_weights(self.folder, self.layout)
         given: dict[str, Any] = {}
         if self.layout is OPEN_CLIP:
-            given = {"state_dict": open_clip.read_weights(*weight_files(self.folder, OPEN_CLIP))}
+            given = {"state_dict": open_clip.read_weights(weight_files(self.folder, OPEN_CLIP))}
         try:
             with _quiet():
                 loaded: Any = model_class.from_pretrained(
