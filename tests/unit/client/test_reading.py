@@ -2,11 +2,13 @@
 
 import copy
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fakes.cross_encoder import PATCHES_MANIFEST
 from fakes.dual_encoder import MANIFEST
+from lychee_client.checks.server import check_manifest
 from lychee_client.manifest import CheckpointLimits, Manifest, describe_reading, parse_manifest, write_manifest
 
 LYCHEE = {"max_tokens": 3200, "max_pixels": 1280 * 28 * 28}
@@ -53,3 +55,11 @@ def test_manifests_of_older_exporters_and_models_of_one_size_say_nothing() -> No
     assert list(describe_reading(manifest(None, 2048, 512**2))) == []
     fixed = json.dumps({**MANIFEST, "artifacts": {"tokenizer": "ab" * 32}, "checkpoint_limits": LYCHEE})
     assert list(describe_reading(parse_manifest(fixed))) == []
+
+
+def test_doctor_says_what_the_export_took_away() -> None:
+    context: Any = SimpleNamespace(manifest_or_error=manifest(LYCHEE, 2048, 512**2))
+    (result,) = check_manifest(context)
+    assert result.verdict == "ok"
+    assert "420 x 588 (315 tokens) instead of 840 x 1,176" in result.seen
+    assert "at most 2,048 tokens" in result.seen
