@@ -88,6 +88,9 @@ def _export(
             metavar="FOLDER",
         ),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an unfinished export, even of another version of lychee.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print sizes, files and memory; load no weights, write nothing.")
     ] = False,
@@ -105,6 +108,7 @@ def _export(
     from lychee_export.errors import ExportError
     from lychee_export.exporter import export_checkpoint
     from lychee_export.repository.deployment import TARGETS
+    from lychee_export.repository.workspace import folder_bytes, unfinished_exports
 
     started = time.monotonic()
 
@@ -126,6 +130,8 @@ def _export(
             )
             for line in planned.lines():
                 typer.echo(line)
+            for folder in unfinished_exports(repository):
+                typer.echo(f"an unfinished export takes {folder_bytes(folder) / 1e6:,.1f} MB in {folder}")
             return None
         return export_checkpoint(
             checkpoint,
@@ -140,6 +146,7 @@ def _export(
             gpu_memory_gb=gpu_memory,
             base=base,
             template=template,
+            resume=resume,
         )
 
     try:

@@ -10,9 +10,11 @@ from lychee_client.manifest import ModelSpec, describe_reading
 from lychee_client.repository import TRITON_BYTES, process_bytes
 
 from lychee_export.checkpoint.hub import weight_bytes
+from lychee_export.checkpoint.lookup import find_checkpoint
 from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import ModelSignature
 from lychee_export.estimate import PieceSize, estimate_pieces
+from lychee_export.export_memory import export_bytes
 from lychee_export.families import load_checkpoint
 from lychee_export.gpu_memory import fit_gpu
 from lychee_export.onnx.quantization import Precision
@@ -43,6 +45,7 @@ class DryRun:
         pieces: The models with files of their own.
         ensembles: The ensembles: models without files of their own.
         download_bytes: The size of the weights on the hub, in bytes; None for a folder, or if the hub cannot be asked.
+        export_bytes: Bytes of memory that the export holds at its worst moment, without the files that it maps.
         gpu: What fits into the memory of a GPU, line by line; empty for a CPU.
     """
 
@@ -50,6 +53,7 @@ class DryRun:
     pieces: tuple[PiecePlan, ...]
     ensembles: tuple[ModelSignature, ...]
     download_bytes: int | None
+    export_bytes: int
     gpu: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[str]:
@@ -72,6 +76,11 @@ class DryRun:
             "tensors of the largest request, the models' processes and Triton"
         )
         yield from self.gpu
+        mapped = max(piece.size.exported_bytes for piece in self.pieces)
+        yield (
+            f"the export takes about {self.export_bytes / 1e6:,.0f} MB of memory, and reads mapped files of up to "
+            f"{mapped / 1e6:,.0f} MB: memory beyond the first number keeps them there and saves time"
+        )
         if self.download_bytes is not None:
             yield f"to download if it is not in the cache: {self.download_bytes / 1e6:,.1f} MB"
 
@@ -119,5 +128,6 @@ def plan_export(
         ),
         ensembles=loaded.card.ensembles,
         download_bytes=None if Path(checkpoint).exists() else weight_bytes(checkpoint, revision),
+        export_bytes=export_bytes(find_checkpoint(checkpoint, revision, base), loaded.pieces, precision),
         gpu=tuple(gpu),
     )

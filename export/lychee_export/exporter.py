@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from lychee_export.checkpoint.range_data import RangeData, bundled_data, read_da
 from lychee_export.checkpoint.weight_files import hash_files
 from lychee_export.contract.limits import DEFAULT_GPU_MEMORY_GB, Limits
 from lychee_export.contract.signature import ModelSignature, Tensors, hash_tensors
-from lychee_export.errors import CheckpointError, ExportError, WriteError
+from lychee_export.errors import CheckpointError, WriteError
 from lychee_export.estimate import check_disk_space, estimate_pieces
 from lychee_export.families import Checkpoint, ModelCard, Piece, Reference, load_checkpoint
 from lychee_export.families.weights import release_weights, return_memory
@@ -103,10 +103,12 @@ def export_checkpoint(
     gpu_memory_gb: float = DEFAULT_GPU_MEMORY_GB,
     base: str | None = None,
     template: str | None = None,
+    resume: bool = False,
 ) -> ExportReport:
     """Turn a checkpoint into models of a Triton repository.
 
-    An interrupted export goes on where it was when it is started again in the same way.
+    An export that was interrupted, or whose validation failed, goes on with its finished models when it is started
+    again in the same way.
 
     Args:
         checkpoint: The name of a bundled checkpoint, the path of a checkpoint folder, or "owner/name" on the hub.
@@ -121,6 +123,7 @@ def export_checkpoint(
         gpu_memory_gb: The memory of the GPU in gigabytes, which batches are limited to; for targets with a GPU.
         base: The base model of an adapter. None takes the one that the adapter names.
         template: The name of the prompt, for a checkpoint that does not say how it ranks.
+        resume: Whether models that another version of the exporter finished are taken over instead of made again.
 
     Raises:
         CheckpointError: The checkpoint or the range data cannot be read, or the precision is not for it.
@@ -146,10 +149,10 @@ def export_checkpoint(
     sizes = estimate_pieces(loaded.pieces, precision)
     try:
         check_disk_space(repository, sizes)
-        workspace = Workspace(repository, _key(loaded, plan, samples))
+        workspace = Workspace(repository, _key(loaded, plan, samples), _maker(), resume=resume)
     except OSError as error:
         raise WriteError(f"cannot write the model repository {repository}: {error}") from error
-    with _cleaned_up(workspace, repository):
+    with workspace.kept_if_useful():
         progress("running the reference")
         reference = loaded.make_reference()
         for note in reference.notes:
@@ -163,20 +166,6 @@ def export_checkpoint(
         _quantize_pieces(expected.signatures, workspace, plan, samples)
         parity = _validate(expected, workspace, plan)
         return _write(card, reference, expected, parity, half, workspace, plan)
-
-
-@contextlib.contextmanager
-def _cleaned_up(workspace: Workspace, repository: Path) -> Iterator[None]:
-    """Remove the workspace unless the export was interrupted: then the next one goes on with it."""
-    try:
-        yield
-    except ExportError:
-        workspace.remove()
-        raise
-    except OSError as error:
-        workspace.remove()
-        raise WriteError(f"cannot write the model repository {repository}: {error}; it is as it was") from error
-    workspace.remove()
 
 
 def _make_samples(checkpoint: Checkpoint, data: RangeData) -> Mapping[str, tuple[Tensors, ...]]:
@@ -194,12 +183,19 @@ def _make_samples(checkpoint: Checkpoint, data: RangeData) -> Mapping[str, tuple
 
 
 def _key(checkpoint: Checkpoint, plan: _Plan, samples: Mapping[str, tuple[Tensors, ...]]) -> str:
-    """Name everything that the exported files depend on."""
+    """Name what the exported files are made from."""
     signatures = [piece.signature for piece in checkpoint.pieces]
     card = checkpoint.card
-    own_code = hash_files(sorted(Path(__file__).parent.rglob("*.py")))
     choice = (plan.precision, plan.target, plan.flash_attn, card.spec.prompt, hash_tensors(samples))
-    parts = (card.spec.family, card.spec.model_id, card.spec.revision, choice, signatures, created_by(), own_code)
+    return _digest(card.spec.family, card.spec.model_id, card.spec.revision, choice, signatures)
+
+
+def _maker() -> str:
+    """Name what makes the exported files: this code and the packages that it uses."""
+    return _digest(created_by(), hash_files(sorted(Path(__file__).parent.rglob("*.py"))))
+
+
+def _digest(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:_KEY_DIGITS]
 
 

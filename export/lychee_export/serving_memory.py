@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from lychee_export.contract.signature import ModelSignature, TensorSpec
 from lychee_export.families import Piece
 
-__all__ = ["activation_bytes", "rows_per_run"]
+__all__ = ["LiveBytes", "activation_bytes", "rows_per_run"]
 
 _DTYPES = {"float32": torch.float32, "int64": torch.int64, "uint8": torch.uint8}
 
@@ -46,7 +46,7 @@ def activation_bytes(
         inputs = tuple(
             torch.empty((rows, *_largest_shape(spec)), dtype=_DTYPES[spec.dtype]) for spec in piece.signature.inputs
         )
-        live = _LiveBytes(weights.values(), scores=not fused)
+        live = LiveBytes(weights.values(), scores=not fused)
         with live:
             functional_call(piece.module, weights, inputs)
     return live.peak
@@ -65,21 +65,21 @@ def _largest_shape(spec: TensorSpec) -> tuple[int, ...]:
     return tuple(size if isinstance(size, int) else size.maximum for size in spec.shape)
 
 
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count the bytes of the storages that are alive, but for those of the weights: their transposes share them.
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Count the bytes of the storages that are alive.
 
     Args:
-        weights: The weights.
+        ignored: Tensors whose storages do not count, such as weights; views of them are no new memory.
         scores: Whether to count attention scores: (batch_size, heads, length, length).
     """
 
-    def __init__(self, weights: Iterable[Tensor], *, scores: bool) -> None:
+    def __init__(self, ignored: Iterable[Tensor], *, scores: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._scores = scores
         self.peak = 0
         self._live = 0
-        self._weights = [weight.untyped_storage() for weight in weights]  # held, so that their ids stay theirs
-        self._known = {id(storage) for storage in self._weights}
+        self._ignored = [tensor.untyped_storage() for tensor in ignored]  # held, so that their ids stay theirs
+        self._known = {id(storage) for storage in self._ignored}
 
     def __torch_dispatch__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         try:

@@ -6,6 +6,7 @@ The tokenizer is Qwen's kind, trained on a few sentences, with the label words a
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +96,27 @@ def build_jina_m0(folder: Path, **overrides: Any) -> Path:
     return _build_qwen2_vl(folder, _JinaVLForRanking, overrides)
 
 
-def build_qwen2_5_vl(folder: Path, **overrides: Any) -> Path:
-    """Write a Qwen2.5-VL like lychee-rerank-mm: bfloat16, in several files."""
+def build_qwen2_5_vl(
+    folder: Path,
+    *,
+    text: Mapping[str, Any] | None = None,
+    vision: Mapping[str, Any] | None = None,
+    change: Callable[[Any], None] = lambda _: None,
+    max_shard_size: str = "150KB",
+    **overrides: Any,
+) -> Path:
+    """Write a Qwen2.5-VL like lychee-rerank-mm: bfloat16, in several files.
+
+    Args:
+        folder: Where it goes.
+        text: What the language model's config has instead of what this module gives it.
+        vision: The same for the vision encoder's.
+        change: Changes the random weights before they are rounded.
+        max_shard_size: The largest file.
+        overrides: What the whole config has beside that.
+    """
     tokenizer = build_tokenizer(folder)
-    vision = {
+    small_vision = {
         "depth": 2,
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -109,13 +127,14 @@ def build_qwen2_5_vl(folder: Path, **overrides: Any) -> Path:
         "fullatt_block_indexes": [1],
     }
     config = Qwen2_5_VLConfig(
-        text_config=_text_config(tokenizer, mrope_section=[2, 3, 3]),
-        vision_config=vision,
+        text_config=_text_config(tokenizer, mrope_section=[2, 3, 3]) | dict(text or {}),
+        vision_config=small_vision | dict(vision or {}),
         **_special_ids(tokenizer),
         **overrides,
     )
     model = _randomize(Qwen2_5_VLForConditionalGeneration, config)
-    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="150KB")
+    change(model)
+    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=max_shard_size)
     _write_preprocessor(folder, min_pixels=3136, max_pixels=12845056, patch_size=14)
     name_original(folder, "vec-ai/lychee-rerank-mm")
     return folder

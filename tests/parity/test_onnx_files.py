@@ -11,6 +11,7 @@ from lychee_export.families import Checkpoint
 from lychee_export.onnx.quantization import Precision, quantize_weights
 from lychee_export.onnx.runtime import open_session
 from lychee_export.verification.expected import compute_expected
+from lychee_export.verification.tolerance import check_output
 from lychee_export.verification.validation import TOLERANCES, validate_values
 from lychee_server.execution.onnx_sessions import EXECUTIONS
 from lychee_server.execution.onnx_sessions import open_session as open_executed
@@ -37,8 +38,7 @@ def execution(request: pytest.FixtureRequest, executions: tuple[str, ...]) -> st
 
 def assert_same_embeddings(execution: str, embeddings: np.ndarray, expected: np.ndarray) -> None:
     if EXECUTIONS[execution].precision == "fp32":
-        tolerance = TOLERANCES["fp32"]
-        np.testing.assert_allclose(embeddings, expected, atol=tolerance.atol, rtol=tolerance.rtol)
+        check_output(execution, embeddings, expected, TOLERANCES["fp32"])
     else:
         cosines = (embeddings * expected).sum(axis=1)
         assert cosines.min() > BFLOAT16_COSINE

@@ -20,13 +20,15 @@ from lychee_export.checkpoint.json_files import read_object
 from lychee_export.checkpoint.layout import OPEN_CLIP, TRANSFORMERS, Layout
 from lychee_export.checkpoint.names import read_names
 from lychee_export.checkpoint.refusals import newer_transformers
-from lychee_export.checkpoint.weight_files import check_weights, hash_files, weight_files
+from lychee_export.checkpoint.stored_weights import read_as_float32
+from lychee_export.checkpoint.weight_files import check_weights, hash_files, held_bytes, stored_dtype, weight_files
 from lychee_export.errors import CheckpointError
 
 __all__ = ["UNREAD_REVISION", "CheckpointSource"]
 
 _REVISION_DIGITS = 12
 _NAMED_KEYS = 5
+_HALF_DTYPES = (torch.bfloat16, torch.float16)
 UNREAD_REVISION = "unread"
 """The revision of a folder before its weights are read."""
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
@@ -94,41 +96,33 @@ class CheckpointSource:
         return self.base.read_json(name) if self.base and not content else content
 
     def load_model(self, model_class: type[Model]) -> Model:
-        """Load a model in float32 and evaluation mode, attention computed by plain matrix products.
+        """Load a model that computes in float32, in evaluation mode, attention computed by plain matrix products.
 
-        Without weights the model lies on the meta device.
+        Weights of 16 bits stay in the checkpoint's files until an operator takes them; see ``stored_weights``. Without
+        weights the model lies on the meta device.
 
         Raises:
             CheckpointError: Weights are absent, damaged, or do not fit the class.
         """
-        if self.base is not None:
-            model = self.base.load_model(model_class)
-            merged: Model = merge_adapter(model, self.folder) if self.weights else model
-            return merged
         if not self.weights:
-            return self._build_model(model_class)
-        check_weights(self.folder, self.layout)
-        given: dict[str, Any] = {}
-        if self.layout is OPEN_CLIP:
-            given = {"state_dict": open_clip.read_weights(weight_files(self.folder, OPEN_CLIP))}
-        try:
-            with _quiet():
-                loaded: Any = model_class.from_pretrained(
-                    None if given else self.folder,
-                    config=self._read_config(model_class),
-                    dtype=torch.float32,
-                    attn_implementation="eager",
-                    local_files_only=True,
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,  # refused below, with names and shapes
-                    **given,
-                )
-        except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-            raise self._misfit(model_class, error) from error
-        model, report = loaded
-        self._check_report(model_class, report)
-        complete: Model = model.eval()
-        return complete
+            return (self.base or self)._build_model(model_class)
+        if self.base is not None:  # in float32, because merging changes the weights
+            merged: Any = merge_adapter(self.base._load(model_class, torch.float32), self.folder)
+            complete: Model = merged.eval()
+            return complete
+        model = self._load(model_class, stored_dtype(self.folder, self.layout))
+        if any(buffer.dtype in _HALF_DTYPES for buffer in model.buffers()):  # computed in what the weights have
+            model = self._load(model_class, torch.float32)
+        read_as_float32(model)
+        return model
+
+    def held_bytes(self, parameters: int) -> int:
+        """Return how much memory the loaded weights take, beside what is read from mapped files.
+
+        Args:
+            parameters: How many weights the model has.
+        """
+        return held_bytes(self.folder, self.layout) if self.base is None else 4 * parameters
 
     def load_tokenizer(self) -> Any:
         """Load the tokenizer: a ``PreTrainedTokenizerFast``, whose ``backend_tokenizer`` is what the client gets.
@@ -178,6 +172,31 @@ class CheckpointSource:
         if self.files:
             return config_class.from_dict(dict(self.config))
         return config_class.from_pretrained(self.folder, local_files_only=True)
+
+    def _load(self, model_class: type[Model], dtype: torch.dtype) -> Model:
+        """Load the folder's weights in one dtype."""
+        check_weights(self.folder, self.layout)
+        given: dict[str, Any] = {}
+        if self.layout is OPEN_CLIP:
+            given = {"state_dict": open_clip.read_weights(weight_files(self.folder, OPEN_CLIP))}
+        try:
+            with _quiet():
+                loaded: Any = model_class.from_pretrained(
+                    None if given else self.folder,
+                    config=self._read_config(model_class),
+                    dtype=dtype,
+                    attn_implementation="eager",
+                    local_files_only=True,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # refused below, with names and shapes
+                    **given,
+                )
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+            raise self._misfit(model_class, error) from error
+        model, report = loaded
+        self._check_report(model_class, report)
+        complete: Model = model.eval()
+        return complete
 
     def _check_report(self, model_class: type[PreTrainedModel], report: Mapping[str, Any]) -> None:
         """Refuse weights of other shapes, and those that transformers would go on without, with random values."""

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from lychee_export.checkpoint.layout import ADAPTER, ADAPTER_CONFIG, TRANSFORMERS, Layout
+import torch
+
+from lychee_export.checkpoint.layout import ADAPTER, ADAPTER_CONFIG, OPEN_CLIP, TRANSFORMERS, Layout
 from lychee_export.errors import CheckpointError
 
-__all__ = ["check_weights", "hash_files", "weight_files"]
+__all__ = ["check_weights", "hash_files", "held_bytes", "stored_dtype", "weight_files"]
 
 _HEADER_LENGTH_BYTES = 8
+_HALVES = {"BF16": torch.bfloat16, "F16": torch.float16}
 
 
 def weight_files(folder: Path, layout: Layout = TRANSFORMERS) -> tuple[Path, ...]:
@@ -71,21 +76,59 @@ def _shards(index: Path) -> tuple[Path, ...]:
     return tuple(index.parent / name for name in names)
 
 
+def stored_dtype(folder: Path, layout: Layout = TRANSFORMERS) -> torch.dtype:
+    """Return the 16-bit dtype in which all floating-point weights are stored; float32 if that is not so."""
+    names: set[str] = set()
+    for path in weight_files(folder, layout):
+        if path.suffix != ".safetensors" or layout is OPEN_CLIP:  # whose weights get other names
+            return torch.float32
+        names |= {entry["dtype"] for entry in _read_header(path)[0].values()}
+    floats = {name for name in names if name.startswith(("F", "BF"))}
+    return _HALVES.get(floats.pop(), torch.float32) if len(floats) == 1 else torch.float32
+
+
+def held_bytes(folder: Path, layout: Layout = TRANSFORMERS) -> int:
+    """Return how much memory the weights take once they are loaded: none that stay in the files, four bytes of others.
+
+    Before weights are downloaded nothing is known of them; then it is 0.
+    """
+    try:
+        files = weight_files(folder, layout)
+    except CheckpointError:
+        return 0
+    if any(path.suffix != ".safetensors" for path in files):
+        return 2 * sum(path.stat().st_size for path in files)  # 16 bits become 32
+    if stored_dtype(folder, layout) != torch.float32:
+        return 0
+    entries = (entry for path in files for entry in _read_header(path)[0].values())
+    return sum(4 * math.prod(entry["shape"]) for entry in entries if entry["dtype"] != "F32")
+
+
 def _check_length(path: Path) -> None:
     """Compare a safetensors file's size with its header: 8 bytes of length, JSON, then the tensors without gaps."""
     seen = path.stat().st_size
     try:
-        with path.open("rb") as file:
-            header_bytes = int.from_bytes(file.read(_HEADER_LENGTH_BYTES), "little")
-            if _HEADER_LENGTH_BYTES + header_bytes > seen:
-                raise CheckpointError(
-                    f"{path} is truncated: it has {seen} bytes, its header alone takes "
-                    f"{_HEADER_LENGTH_BYTES + header_bytes}; download it again"
-                )
-            header = json.loads(file.read(header_bytes))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        header, start = _read_header(path)
+        ends = [entry["data_offsets"][1] for entry in header.values()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is no safetensors file: {error}; download it again") from error
-    expected = _HEADER_LENGTH_BYTES + header_bytes + max(ends, default=0)
+    expected = start + max(ends, default=0)
     if seen < expected:
         raise CheckpointError(f"{path} is truncated: it has {seen} bytes, expected {expected}; download it again")
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return what the header says of each tensor, and where the tensors begin.
+
+    Raises:
+        CheckpointError: The file ends within its header.
+    """
+    seen = path.stat().st_size
+    with path.open("rb") as file:
+        start = _HEADER_LENGTH_BYTES + int.from_bytes(file.read(_HEADER_LENGTH_BYTES), "little")
+        if start > seen:
+            raise CheckpointError(
+                f"{path} is truncated: it has {seen} bytes, its header alone takes {start}; download it again"
+            )
+        header = json.loads(file.read(start - _HEADER_LENGTH_BYTES))
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}, start

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import torch
 
+from lychee_export.checkpoint.stored_weights import StoredWeight
 from lychee_export.families.family import Piece
 
 __all__ = ["release_weights", "return_memory"]
@@ -20,7 +21,8 @@ def release_weights(pieces: Iterable[Piece]) -> None:
     """
     for piece in pieces:
         for weight in (*piece.module.parameters(), *piece.module.buffers()):
-            weight.data = torch.empty(0, dtype=weight.dtype)
+            if not isinstance(weight, StoredWeight):  # those take no memory
+                weight.data = torch.empty(0, dtype=weight.dtype)
 
 
 def return_memory() -> None:

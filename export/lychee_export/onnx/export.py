@@ -14,11 +14,13 @@ import numpy as np
 import onnx
 import torch
 
+from lychee_export.checkpoint.stored_weights import stand_ins
 from lychee_export.contract.signature import BATCH_AXIS, Axis, ModelSignature, TensorSpec
 from lychee_export.errors import ValidationError
 from lychee_export.families import Piece
 from lychee_export.onnx.bfloat16 import widen_operators
 from lychee_export.onnx.byte_inputs import take_shapes_after_casts
+from lychee_export.onnx.late_weights import read_weights_late
 from lychee_export.onnx.model_file import EXTERNAL_DATA_BYTES, read_graph, write_model
 
 __all__ = ["OPSET_VERSION", "export_onnx"]
@@ -51,7 +53,7 @@ def export_onnx(piece: Piece, path: Path, external_data_bytes: int = EXTERNAL_DA
             if isinstance(size, Axis):
                 axes.setdefault(size.name, _dimension(size))
     try:
-        with _quiet():
+        with _quiet(), stand_ins(piece.module) as weights:
             program = torch.onnx.export(
                 piece.module,
                 tuple(torch.from_numpy(inputs[spec.name]) for spec in signature.inputs),
@@ -61,10 +63,13 @@ def export_onnx(piece: Piece, path: Path, external_data_bytes: int = EXTERNAL_DA
                 output_names=[spec.name for spec in signature.outputs],
                 dynamic_shapes=_nest([_dynamic_axes(spec, axes) for spec in signature.inputs], piece),
                 external_data=True,
+                optimize=False,  # it reads weights, which come first
             )
+            assert program is not None
+            read_weights_late(program.model, weights)
+            program.optimize()
     except torch.onnx.OnnxExporterError as error:
         raise ValidationError(f"{signature.name}: torch cannot export the module: {error}") from error
-    assert program is not None
     write_model(program.model, path, external_data_bytes)
     for value in program.model.graph.initializers.values():
         value.const_value = None  # onnxscript's rewrite rules keep the last graph, folded constants included

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernelError
 
 from lychee_export.contract.signature import ModelSignature, Tensors
-from lychee_export.onnx.model_file import read_graph
+from lychee_export.onnx.model_file import DATA_FILENAME, read_graph
 
 __all__ = ["open_session", "run_model"]
 
@@ -26,8 +26,7 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     options.log_severity_level = 3
     model = read_graph(path)
     types = {tensor.data_type for tensor in model.graph.initializer}
-    if types & {TensorProto.FLOAT16, TensorProto.BFLOAT16}:
-        # a CPU converts them to float32, and would keep a second, packed copy of those
+    if _copies_when_packed(model, types, path):
         options.add_session_config_entry("session.disable_prepacking", "1")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=_PROVIDERS)
@@ -37,6 +36,17 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     _widen(model)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=_PROVIDERS)
+
+
+def _copies_when_packed(model: onnx.ModelProto, types: set[int], path: Path) -> bool:
+    """Tell whether packing would take as much memory as the weights.
+
+    Those in a file of their own are read through its mapping otherwise, and half floats, which a CPU converts to
+    float32, exist once. Products of quantized weights are packed: else they are computed in another way than served.
+    """
+    if any(node.op_type == "MatMulNBits" for node in model.graph.node):
+        return False
+    return (path.parent / DATA_FILENAME).exists() or bool(types & {TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
 
 def _widen(model: onnx.ModelProto) -> None:

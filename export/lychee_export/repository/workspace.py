@@ -1,39 +1,58 @@
-"""The folder of an unfinished export, inside the repository so that finished files only have to be moved."""
+"""The folder of an unfinished export, inside the repository so that finished files only have to be moved.
+
+It lies in the folder of ``client_assets``: there Triton reads the numbered folders alone, while it refuses to start
+with a folder beside the models that is no model.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lychee_export.checkpoint.weight_files import hash_files
+from lychee_export.errors import ExportError, ValidationError, WriteError
 from lychee_export.onnx.model_file import model_files
+from lychee_export.repository.assets import CLIENT_ASSETS
 
-__all__ = ["WORKSPACE_PREFIX", "Workspace"]
+__all__ = ["Workspace", "folder_bytes", "unfinished_exports"]
 
-WORKSPACE_PREFIX = ".export-"
+_PREFIX = ".export-"
 _UNFINISHED_SUFFIX = ".unfinished"
 _HASHES = "sha256.json"
 
 
 class Workspace:
-    """Models that are made but not yet part of the repository; they survive an interruption.
+    """Models that are made but not yet part of the repository; they survive an interruption and a failed validation.
 
     Args:
         repository: The folder of the model repository; it is made if it is absent.
-        key: The key that names everything the models depend on. Work under another key is removed.
+        key: The key that names what the models are made from. Work under another key is removed.
+        maker: The key that names what makes them: the code and its versions. Another's work is removed, too.
+        resume: Whether another maker's work is taken over instead, and none at all is an error.
 
     Raises:
         OSError: The folder cannot be made.
+        WriteError: There is nothing to resume.
     """
 
-    def __init__(self, repository: Path, key: str) -> None:
+    def __init__(self, repository: Path, key: str, maker: str = "", *, resume: bool = False) -> None:
         self._repository = repository
-        self._made_repository = not repository.exists()
-        self.folder = repository / f"{WORKSPACE_PREFIX}{key}"
+        self._made = [path for path in (repository / CLIENT_ASSETS.name, repository) if not path.exists()]
+        self.folder = repository / CLIENT_ASSETS.name / f"{_PREFIX}{key}-{maker}"
+        found = unfinished_exports(repository)
+        if resume and self.folder not in found:
+            of_others = [path for path in found if path.name.startswith(f"{_PREFIX}{key}-")]
+            if not of_others:
+                raise WriteError(
+                    f"nothing to resume: {repository} holds no unfinished export of this checkpoint with these options "
+                    f"({len(found)} of others); leave --resume out"
+                )
+            of_others[0].rename(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for other in repository.glob(f"{WORKSPACE_PREFIX}*"):
+        for other in unfinished_exports(repository):
             if other != self.folder:
                 shutil.rmtree(other)
 
@@ -67,11 +86,60 @@ class Workspace:
         content: dict[str, str] = json.loads((self.folder / name / _HASHES).read_text(encoding="utf-8"))
         return content
 
+    @contextmanager
+    def kept_if_useful(self) -> Iterator[None]:
+        """Remove the folder afterwards, unless the export is interrupted or its models are not valid.
+
+        Raises:
+            WriteError: The body raised an OSError.
+        """
+        try:
+            yield
+        except ValidationError as error:
+            kept = self._keep_finished()
+            if not kept:
+                raise
+            raise ValidationError(
+                f"{error}. {self._repository} is as it was; the exported models are kept in {self.folder} "
+                f"({kept / 1e6:,.1f} MB). The same command validates them again without exporting them, after an "
+                "upgrade with --resume; remove the folder to begin anew"
+            ) from error
+        except ExportError:
+            self.remove()
+            raise
+        except OSError as error:
+            self.remove()
+            raise WriteError(
+                f"cannot write the model repository {self._repository}: {error}; it is as it was"
+            ) from error
+        self.remove()
+
+    def _keep_finished(self) -> int:
+        """Remove all but the finished models and return the bytes that they take; everything, if there are none."""
+        for path in list(self.folder.iterdir()):
+            if not (path / _HASHES).is_file():
+                shutil.rmtree(path)
+        size = folder_bytes(self.folder)
+        if not size:
+            self.remove()
+        return size
+
     def remove(self) -> None:
         """Remove everything; the repository too, if it was made for this and nothing came of it."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        if self._made_repository and self._repository.is_dir() and not any(self._repository.iterdir()):
-            self._repository.rmdir()
+        for path in self._made:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def unfinished_exports(repository: Path) -> list[Path]:
+    """List the folders of unfinished exports."""
+    return sorted(repository.glob(f"{CLIENT_ASSETS.name}/{_PREFIX}*"))
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return how many bytes the files of a folder take."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _hash_models(folder: Path) -> dict[str, str]:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from lychee_export.errors import ValidationError
 from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint, Piece
 from lychee_export.repository.deployment import config_files
+from lychee_export.repository.workspace import unfinished_exports
 from lychee_server.execution import serve
 from msgspec import structs
 from torch import Tensor
@@ -67,6 +69,8 @@ def test_failed_validation_leaves_the_repository_untouched(
     monkeypatch.setattr(exporter, "export_onnx", lambda _, path: real_export(wrong, path))
     with pytest.raises(ValidationError, match="differs from the reference"):
         export_checkpoint("toy", tmp_path)
+    (kept,) = unfinished_exports(tmp_path)
+    shutil.rmtree(kept)
     assert snapshot(tmp_path) == before
 
 

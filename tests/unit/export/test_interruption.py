@@ -1,5 +1,6 @@
 """An export that stops half-way leaves the repository as it was, and goes on where it stopped."""
 
+import copy
 import errno
 import os
 import shutil
@@ -16,10 +17,11 @@ import typer
 from fakes.dual_encoder import manifest_json
 from lychee_export import estimate, exporter
 from lychee_export.cli import register
-from lychee_export.errors import WriteError
+from lychee_export.errors import ValidationError, WriteError
 from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint, Piece
-from lychee_export.repository.workspace import Workspace
+from lychee_export.repository.workspace import Workspace, unfinished_exports
+from lychee_export.verification.validation import Parity
 from msgspec import structs
 from typer.testing import CliRunner
 
@@ -50,7 +52,9 @@ def test_finished_models_are_reused_after_an_interruption(tmp_path: Path, two_pi
     load(two_pieces)
     with pytest.raises(KeyboardInterrupt):
         export_checkpoint("toy", tmp_path, progress=interrupt_at("exporting spare"))
-    assert [path.name[:8] for path in tmp_path.iterdir()] == [".export-"]
+    (folder,) = unfinished_exports(tmp_path)
+    assert folder.parent.name == "client_assets", "Triton would take it for a model"
+    assert [path.name for path in tmp_path.iterdir()] == ["client_assets"]
     lines: list[str] = []
     export_checkpoint("toy", tmp_path, progress=lines.append)
     assert "encoder is finished already" in lines
@@ -74,7 +78,76 @@ def test_work_on_something_else_is_cleaned_and_not_reused(tmp_path: Path, two_pi
     lines: list[str] = []
     export_checkpoint("toy", tmp_path, progress=lines.append)
     assert "exporting encoder" in lines
-    assert not list(tmp_path.glob(".export-*"))
+    assert not unfinished_exports(tmp_path)
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Return a function that lets every validation fail, or pass as it does."""
+    real = exporter.validate_values
+
+    def fail(*_: object) -> Parity:
+        raise ValidationError("encoder: an element differs")
+
+    return lambda refused: monkeypatch.setattr(exporter, "validate_values", fail if refused else real)
+
+
+def test_failed_validation_keeps_the_models_and_the_same_command_validates_them_again(
+    tmp_path: Path, two_pieces: Checkpoint, load: Load, refuse: Callable[[bool], None]
+) -> None:
+    again = copy.deepcopy(two_pieces)  # an export frees the weights of its modules
+    load(two_pieces)
+    refuse(True)
+    with pytest.raises(ValidationError, match=r"an element differs\. .* kept in .*\.export-.* \(0\.\d MB\)\. The same"):
+        export_checkpoint("toy", tmp_path)
+    (kept,) = unfinished_exports(tmp_path)
+    assert sorted(path.name for path in kept.iterdir()) == ["encoder", "spare"]
+    lines: list[str] = []
+    load(again)
+    refuse(False)
+    export_checkpoint("toy", tmp_path, progress=lines.append)
+    assert not any(line.startswith("exporting") for line in lines)
+    assert "validating" in lines
+    assert not unfinished_exports(tmp_path)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_only_resume_takes_over_the_models_of_another_version(
+    tmp_path: Path, two_pieces: Checkpoint, load: Load, monkeypatch: pytest.MonkeyPatch, resume: bool
+) -> None:
+    load(two_pieces)
+    with pytest.raises(KeyboardInterrupt):
+        export_checkpoint("toy", tmp_path, progress=interrupt_at("exporting spare"))
+    monkeypatch.setattr(exporter, "created_by", lambda: {"lychee-rerank-export": "99"})
+    lines: list[str] = []
+    export_checkpoint("toy", tmp_path, progress=lines.append, resume=resume)
+    assert ("encoder is finished already" in lines) is resume
+    assert not unfinished_exports(tmp_path)
+
+
+def test_resume_without_an_unfinished_export_is_refused(tmp_path: Path, two_pieces: Checkpoint, load: Load) -> None:
+    load(two_pieces)
+    with pytest.raises(WriteError, match=r"nothing to resume: .*models holds no unfinished export .* \(0 of others\)"):
+        export_checkpoint("toy", tmp_path / "models", resume=True)
+    assert not (tmp_path / "models").exists()
+    with pytest.raises(KeyboardInterrupt):
+        export_checkpoint("toy", tmp_path, progress=interrupt_at("exporting spare"))
+    with pytest.raises(WriteError, match=r"\(1 of others\)"):
+        export_checkpoint("toy", tmp_path, target="cuda", resume=True)
+    assert len(unfinished_exports(tmp_path)) == 1
+
+
+def test_validation_that_fails_before_a_model_is_finished_leaves_nothing(
+    tmp_path: Path, two_pieces: Checkpoint, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_contract(*_: object) -> None:
+        raise ValidationError("encoder: the ONNX file's inputs are wrong")
+
+    load(two_pieces)
+    monkeypatch.setattr(exporter, "validate_contract", break_contract)
+    with pytest.raises(ValidationError, match=r"inputs are wrong$"):
+        export_checkpoint("toy", tmp_path / "models")
+    assert not (tmp_path / "models").exists()
 
 
 def test_finished_model_that_was_damaged_is_made_again(tmp_path: Path) -> None:
@@ -190,5 +263,5 @@ def test_command_ends_with_130_on_ctrl_c(
     result = CliRunner().invoke(app, ["export", "toy", "--repository", str(tmp_path)])
     assert result.exit_code == 130
     assert "the same command goes on" in result.stderr.lower()
-    assert not list(tmp_path.glob("[!.]*"))
-    shutil.rmtree(next(tmp_path.glob(".export-*")))
+    assert [path.name for path in tmp_path.rglob("*.onnx")] == []
+    shutil.rmtree(unfinished_exports(tmp_path)[0])

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -24,6 +25,7 @@ from lychee_export.onnx.fusion import fuse_attention
 from lychee_export.onnx.quantization import Precision
 from lychee_export.onnx.runtime import open_session
 from lychee_export.repository.deployment import config_files
+from lychee_export.repository.workspace import unfinished_exports
 from lychee_export.serving_memory import activation_bytes, rows_per_run
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
@@ -180,7 +182,7 @@ def test_wrongly_fused_attention_fails_the_export(
     monkeypatch.setitem(exporter.validate_values.__globals__, "run_model", run)
     with pytest.raises(ValidationError, match=r"encoder: logits, batch of 3: differs"):
         export_checkpoint("toy", tmp_path / "models", flash_attn=True)
-    assert not (tmp_path / "models").exists()
+    assert unfinished_exports(tmp_path / "models")
 
 
 def test_nothing_to_fuse_is_reported(tmp_path: Path, toy: Checkpoint, load: Load) -> None:
@@ -218,7 +220,7 @@ def test_command_hands_its_options_on(app: typer.Typer, tmp_path: Path, monkeypa
     monkeypatch.setattr(exporter, "export_checkpoint", export)
     options = "--precision fp16 --target cuda --profile small --max-img-size 300 --max-tokens 700 --revision v1"
     options += " --flash-attn --instruction Judge. --base bases/qwen --template monoqwen2_vl"
-    options += " --calibration-data photos --gpu-memory 40 --max-images 5"
+    options += " --calibration-data photos --gpu-memory 40 --max-images 5 --resume"
     result = CliRunner().invoke(app, ["export", "owner/name", "--repository", str(tmp_path), *options.split()])
     assert result.exit_code == 1
     assert calls == [
@@ -235,6 +237,7 @@ def test_command_hands_its_options_on(app: typer.Typer, tmp_path: Path, monkeypa
                 "gpu_memory_gb": 40.0,
                 "base": "bases/qwen",
                 "template": "monoqwen2_vl",
+                "resume": True,
             },
         )
     ]
@@ -271,7 +274,11 @@ def test_dry_run_counts_the_bytes_of_a_matrix(
         dry_run, "load_checkpoint", lambda *_, **__: replace(toy, pieces=(replace(piece, module=module),))
     )
     monkeypatch.setattr(dry_run, "activation_bytes", lambda _: 1000)
+    monkeypatch.setattr(dry_run, "find_checkpoint", lambda *_: SimpleNamespace(folder=Path("nowhere")))
+    monkeypatch.setattr(dry_run, "export_bytes", lambda *_: 2_000_000)
     report = dry_run.plan_export("toy", precision)  # type: ignore[arg-type]
+    mapped = f"{(2 if precision == 'fp16' else 4) * (1 << 28) / 1e6:,.0f} MB"
+    assert f"the export takes about 2 MB of memory, and reads mapped files of up to {mapped}" in "".join(report.lines())
     (planned,) = report.pieces
     assert planned.size.parameters == 1 << 28
     assert planned.size.served_bytes == int(bytes_per_weight * (1 << 28))
@@ -281,6 +288,7 @@ def test_dry_run_counts_the_bytes_of_a_matrix(
 
 def test_dry_run_tells_what_would_be_downloaded(toy: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dry_run, "load_checkpoint", lambda *_, **__: toy)
+    monkeypatch.setattr(dry_run, "find_checkpoint", lambda *_: SimpleNamespace(held_bytes=lambda _: 0))
     monkeypatch.setattr(dry_run, "weight_bytes", lambda model_id, _: 7_000_000 if "/" in model_id else None)
     assert "to download if it is not in the cache: 7.0 MB" in list(dry_run.plan_export("owner/name").lines())
     assert not any("download" in line for line in dry_run.plan_export("toy").lines())
