@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from lychee_client.manifest import describe_reading
 
+from lychee_export.checkpoint.reading import Reading
 from lychee_export.contract.limits import DEFAULT_GPU_MEMORY_GB, PROFILES, Limits
 from lychee_export.onnx.quantization import PRECISIONS, Precision
 
@@ -97,9 +98,8 @@ def _export(
 ) -> None:
     """Turn a checkpoint into a validated Triton model repository."""
     chosen: Precision = _choose("precision", precision, PRECISIONS)
-    limits = _limits(
-        profile, max_img_size=max_img_size, max_tokens=max_tokens, max_images=max_images, instruction=instruction
-    )
+    limits = _limits(profile, max_img_size=max_img_size, max_tokens=max_tokens, max_images=max_images)
+    reading = Reading(revision, base, template, instruction)
     # torch's idle threads spin otherwise, and take the cores from those that work: on a busy machine of 2 cores the
     # reference took 20 s instead of 2. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -122,11 +122,9 @@ def _export(
                 checkpoint,
                 chosen,
                 limits=limits,
-                revision=revision,
+                reading=reading,
                 gpu_memory_gb=memory_gb,
                 flash_attn=flash_attn,
-                base=base,
-                template=template,
             )
             for line in planned.lines():
                 typer.echo(line)
@@ -139,13 +137,11 @@ def _export(
             chosen,
             progress,
             limits=limits,
-            revision=revision,
+            reading=reading,
             target=_choose("target", target, TARGETS),
             flash_attn=flash_attn,
             range_data=calibration_data,
             gpu_memory_gb=gpu_memory,
-            base=base,
-            template=template,
             resume=resume,
         )
 
@@ -176,7 +172,7 @@ def _print_report(report: ExportReport, progress: Callable[[str], None]) -> None
     progress(f"golden pairs, preprocessed by the client: largest error of a score {report.golden_error:.1e}")
 
 
-def _limits(profile: str, **chosen: Any) -> Limits:
+def _limits(profile: str, **chosen: int | None) -> Limits:
     limits = PROFILES[_choose("profile", profile, PROFILES)]
     try:
         return replace(limits, **{name: value for name, value in chosen.items() if value is not None})

@@ -11,6 +11,7 @@ from lychee_client.repository import TRITON_BYTES, process_bytes
 
 from lychee_export.checkpoint.hub import weight_bytes
 from lychee_export.checkpoint.lookup import find_checkpoint
+from lychee_export.checkpoint.reading import Reading
 from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import ModelSignature
 from lychee_export.estimate import PieceSize, estimate_pieces
@@ -90,11 +91,9 @@ def plan_export(
     precision: Precision = "fp32",
     *,
     limits: Limits | None = None,
-    revision: str | None = None,
     gpu_memory_gb: float | None = None,
     flash_attn: bool = False,
-    base: str | None = None,
-    template: str | None = None,
+    reading: Reading | None = None,
 ) -> DryRun:
     """Estimate an export from the checkpoint's config alone.
 
@@ -105,21 +104,20 @@ def plan_export(
         checkpoint: The name of a bundled checkpoint, the path of a checkpoint folder, or "owner/name" on the hub.
         precision: The precision of the weights.
         limits: What the deployment admits. None takes the default limits.
-        revision: The branch, tag or commit on the hub. None takes the main branch.
         gpu_memory_gb: The memory of the GPU in gigabytes; None for a CPU.
         flash_attn: Whether attention is one fused operator.
-        base: The base model of an adapter. None takes the one that the adapter names.
-        template: The name of the prompt, for a checkpoint that does not say how it ranks.
+        reading: How the checkpoint is found and read. None takes what it says itself.
 
     Raises:
         CheckpointError: The checkpoint's config or tokenizer cannot be read, or the weights do not fit into the GPU.
     """
-    loaded = load_checkpoint(checkpoint, limits, revision, weights=False, base=base, template=template)
+    loaded = load_checkpoint(checkpoint, limits, reading, weights=False)
     gpu: list[str] = []
     if gpu_memory_gb is not None:
         fitting, _ = fit_gpu(loaded, limits, precision, gpu_memory_gb, gpu.append, fused=flash_attn)
-        loaded = load_checkpoint(checkpoint, fitting, revision, weights=False, base=base, template=template)
+        loaded = load_checkpoint(checkpoint, fitting, reading, weights=False)
     sizes = estimate_pieces(loaded.pieces, precision)
+    source = find_checkpoint(checkpoint, reading)
     return DryRun(
         spec=loaded.card.spec,
         pieces=tuple(
@@ -127,7 +125,7 @@ def plan_export(
             for size, piece in zip(sizes, loaded.pieces, strict=True)
         ),
         ensembles=loaded.card.ensembles,
-        download_bytes=None if Path(checkpoint).exists() else weight_bytes(checkpoint, revision),
-        export_bytes=export_bytes(find_checkpoint(checkpoint, revision, base), loaded.pieces, precision),
+        download_bytes=None if Path(checkpoint).exists() else weight_bytes(checkpoint, source.reading.revision),
+        export_bytes=export_bytes(source, loaded.pieces, precision),
         gpu=tuple(gpu),
     )

@@ -14,6 +14,7 @@ from lychee_client.manifest import Manifest, write_manifest
 from lychee_client.repository import MANIFEST_FILENAME, MODEL_FILENAME
 
 from lychee_export.checkpoint.range_data import RangeData, bundled_data, read_data
+from lychee_export.checkpoint.reading import Reading
 from lychee_export.checkpoint.weight_files import hash_files
 from lychee_export.contract.limits import DEFAULT_GPU_MEMORY_GB, Limits
 from lychee_export.contract.signature import ModelSignature, Tensors, hash_tensors
@@ -96,13 +97,11 @@ def export_checkpoint(
     progress: Callable[[str], None] = lambda _: None,
     *,
     limits: Limits | None = None,
-    revision: str | None = None,
+    reading: Reading | None = None,
     target: Target = "cpu",
     flash_attn: bool = False,
     range_data: Path | None = None,
     gpu_memory_gb: float = DEFAULT_GPU_MEMORY_GB,
-    base: str | None = None,
-    template: str | None = None,
     resume: bool = False,
 ) -> ExportReport:
     """Turn a checkpoint into models of a Triton repository.
@@ -116,13 +115,11 @@ def export_checkpoint(
         precision: The precision of the weights.
         progress: Called with a line for each step.
         limits: What the deployment admits. None takes the default limits.
-        revision: The branch, tag or commit on the hub. None takes the main branch.
+        reading: How the checkpoint is found and read. None takes what it says itself.
         target: The hardware that the configurations are for.
         flash_attn: Whether attention becomes one fused operator of ONNX Runtime.
         range_data: The folder of texts and images for s8. None takes bundled ones.
         gpu_memory_gb: The memory of the GPU in gigabytes, which batches are limited to; for targets with a GPU.
-        base: The base model of an adapter. None takes the one that the adapter names.
-        template: The name of the prompt, for a checkpoint that does not say how it ranks.
         resume: Whether models that another version of the exporter finished are taken over instead of made again.
 
     Raises:
@@ -139,11 +136,11 @@ def export_checkpoint(
     data = bundled_data() if range_data is None else read_data(range_data)
     shares: Mapping[str, int] = {}
     if target != "cpu":
-        empty = load_checkpoint(checkpoint, limits, revision, weights=False, base=base, template=template)
+        empty = load_checkpoint(checkpoint, limits, reading, weights=False)
         limits, shares = fit_gpu(empty, limits, precision, gpu_memory_gb, progress, fused=flash_attn)
     plan = _Plan(repository, precision, target, flash_attn, progress, shares)
     progress(f"loading {checkpoint}")
-    loaded = load_checkpoint(checkpoint, limits, revision, base=base, template=template)
+    loaded = load_checkpoint(checkpoint, limits, reading)
     card = loaded.card
     samples = _make_samples(loaded, data) if precision == "s8" else {}
     sizes = estimate_pieces(loaded.pieces, precision)

@@ -10,6 +10,7 @@ from lychee_export.checkpoint import open_clip
 from lychee_export.checkpoint.hub import download
 from lychee_export.checkpoint.json_files import read_object
 from lychee_export.checkpoint.layout import ADAPTER, ADAPTER_CONFIG, OPEN_CLIP, OPEN_CLIP_CONFIG, find_layout
+from lychee_export.checkpoint.reading import Reading
 from lychee_export.checkpoint.refusals import refuse_unreadable
 from lychee_export.checkpoint.source import UNREAD_REVISION, CheckpointSource
 from lychee_export.errors import CheckpointError
@@ -20,25 +21,27 @@ _BUNDLED = Path(__file__).parent / "bundled"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def find_checkpoint(checkpoint: str, revision: str | None = None, base: str | None = None) -> CheckpointSource:
+def find_checkpoint(checkpoint: str, reading: Reading | None = None) -> CheckpointSource:
     """Find a checkpoint: a bundled one, a folder, or a model of the hub. Its weights are not touched.
 
     Args:
         checkpoint: "lychee-mini", a path, or "owner/name".
-        revision: The branch, tag or commit on the hub. None takes its main branch.
-        base: The base model of an adapter. None takes the one that its adapter_config.json names.
+        reading: How it is found and read. None takes what it says itself.
 
     Raises:
         CheckpointError: There is no such checkpoint, or its files are not those of a model that can be read.
     """
-    model_id, found_revision, root = _locate(checkpoint, revision)
+    reading = reading or Reading()
+    model_id, revision, root = _locate(checkpoint, reading.revision)
     layout = find_layout(root)
-    if layout.subfolder and found_revision != UNREAD_REVISION:
-        download(model_id, found_revision, subfolder=layout.subfolder)
-    source = CheckpointSource(model_id, found_revision, root / layout.subfolder, {}, weights=False, layout=layout)
+    if layout.subfolder and revision != UNREAD_REVISION:
+        download(model_id, revision, subfolder=layout.subfolder)
+    source = CheckpointSource(
+        model_id, revision, root / layout.subfolder, {}, weights=False, layout=layout, reading=reading
+    )
     if layout is ADAPTER:
-        return _with_base(source, base)
-    if base is not None:
+        return _with_base(source, reading.base)
+    if reading.base is not None:
         raise CheckpointError(
             f"{checkpoint} holds full weights and no {ADAPTER_CONFIG}, so it has no base model; leave --base out"
         )
@@ -89,7 +92,7 @@ def _with_base(source: CheckpointSource, base: str | None) -> CheckpointSource:
         raise CheckpointError(f"{source.folder / ADAPTER_CONFIG} names no base model; name it with --base")
     wanted = base or str(named)
     try:
-        found = find_checkpoint(wanted, None if base or Path(wanted).is_dir() else config.get("revision"))
+        found = find_checkpoint(wanted, Reading(None if base or Path(wanted).is_dir() else config.get("revision")))
     except CheckpointError as error:
         raise CheckpointError(
             f"{source.model_id} is a LoRA adapter, and its base model cannot be read: {error}. Name the folder of "

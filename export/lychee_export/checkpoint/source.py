@@ -19,6 +19,7 @@ from lychee_export.checkpoint.hub import download
 from lychee_export.checkpoint.json_files import read_object
 from lychee_export.checkpoint.layout import OPEN_CLIP, TRANSFORMERS, Layout
 from lychee_export.checkpoint.names import read_names
+from lychee_export.checkpoint.reading import Reading
 from lychee_export.checkpoint.refusals import newer_transformers
 from lychee_export.checkpoint.stored_weights import read_as_float32
 from lychee_export.checkpoint.weight_files import check_weights, hash_files, held_bytes, stored_dtype, weight_files
@@ -50,7 +51,7 @@ class CheckpointSource:
         layout: How the files are named.
         files: The contents of JSON files that the layout has under other names, by transformers' names.
         base: The base model of an adapter, which gives what the adapter's folder lacks.
-        template: The prompt that the user named, for families in which a checkpoint does not say how it ranks.
+        reading: What the user says of how it is read.
     """
 
     model_id: str
@@ -61,7 +62,7 @@ class CheckpointSource:
     layout: Layout = TRANSFORMERS
     files: Mapping[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     base: CheckpointSource | None = None
-    template: str | None = None
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -104,8 +105,10 @@ class CheckpointSource:
         Raises:
             CheckpointError: Weights are absent, damaged, or do not fit the class.
         """
+        full = self.base or self
         if not self.weights:
-            return (self.base or self)._build_model(model_class)
+            return full._build_model(model_class)
+        check_weights(full.folder, full.layout)
         if self.base is not None:  # in float32, because merging changes the weights
             merged: Any = merge_adapter(self.base._load(model_class, torch.float32), self.folder)
             complete: Model = merged.eval()
@@ -175,7 +178,6 @@ class CheckpointSource:
 
     def _load(self, model_class: type[Model], dtype: torch.dtype) -> Model:
         """Load the folder's weights in one dtype."""
-        check_weights(self.folder, self.layout)
         given: dict[str, Any] = {}
         if self.layout is OPEN_CLIP:
             given = {"state_dict": open_clip.read_weights(weight_files(self.folder, OPEN_CLIP))}

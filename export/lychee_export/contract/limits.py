@@ -23,8 +23,6 @@ class Limits:
             aspect ratio. None takes what the checkpoint reads.
         text_batch: The most rows of one request without images.
         image_batch: The most rows of one request with images.
-        instruction: The instruction that is used when a caller gives none, for models that read one. None takes the
-            model's own.
     """
 
     max_tokens: int | None = None
@@ -32,7 +30,6 @@ class Limits:
     max_img_size: int | None = None
     text_batch: int = 32
     image_batch: int = 16
-    instruction: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("max_tokens", 64), ("max_images", 1), ("max_img_size", 56)):

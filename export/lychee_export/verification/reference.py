@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from lychee_client import Manifest
 
+from lychee_export.checkpoint.reading import Reading
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import load_checkpoint
@@ -28,7 +29,7 @@ def reference_scores(checkpoint: str, manifest: Manifest, base: str | None = Non
     Raises:
         CheckpointError: The checkpoint cannot be loaded, or it is another one than was exported.
     """
-    loaded = load_checkpoint(checkpoint, _limits(manifest), base=base, template=name_template(manifest.prompt))
+    loaded = load_checkpoint(checkpoint, _limits(manifest), _read(manifest, base))
     spec = loaded.card.spec
     exported = (manifest.family, manifest.revision)
     if (spec.family, spec.revision) != exported:
@@ -47,9 +48,15 @@ def reference_scores(checkpoint: str, manifest: Manifest, base: str | None = Non
     return [score for score in scores if score is not None]
 
 
+def _read(manifest: Manifest, base: str | None) -> Reading:
+    """Return how the exported checkpoint was read."""
+    instruction = None if manifest.instruction is None else manifest.instruction.default
+    return Reading(base=base, template=name_template(manifest.prompt), instruction=instruction)
+
+
 def _limits(manifest: Manifest) -> Limits:
     """Return the export's limits, as far as a reference score depends on them."""
-    limits = Limits(instruction=None if manifest.instruction is None else manifest.instruction.default)
+    limits = Limits()
     try:
         return replace(
             limits,

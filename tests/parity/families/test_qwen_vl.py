@@ -4,7 +4,6 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from checkpoints.exports import LIMITS
 from checkpoints.qwen_vl_pairs import PAIRS, PAIRS_OF, SEVERAL_IMAGES_OF
 from checkpoints.qwen_vl_reference import Batch, Part, QwenReranker
 from lychee_client.manifest import PAGE, CheckpointLimits, GoldenInput, InstructionSpec, PatchSpec
+from lychee_export.checkpoint.reading import Reading
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import Checkpoint, load_checkpoint
@@ -262,7 +262,7 @@ def test_an_instruction_of_the_export_is_the_default_and_scores_the_golden_pairs
     checkpoint_folder: Callable[[str], Path], load: Callable[[str], Loaded]
 ) -> None:
     folder = checkpoint_folder("qwen3_vl")
-    checkpoint = load_checkpoint(str(folder), replace(LIMITS, instruction="Find the same product."))
+    checkpoint = load_checkpoint(str(folder), LIMITS, Reading(instruction="Find the same product."))
     assert checkpoint.card.spec.instruction == InstructionSpec("Find the same product.")
     reference = QwenReranker(folder, *_pixels(checkpoint))
     reference.instruction = "Find the same product."
@@ -274,7 +274,7 @@ def test_an_instruction_of_the_export_is_the_default_and_scores_the_golden_pairs
     moves = [abs(pair.relevance_score - other.relevance_score) for pair, other in zip(pairs, others, strict=True)]
     assert max(moves) > 1e-3
     with pytest.raises(CheckpointError, match=r"reads no instruction, got 'Judge\.'; leave --instruction out"):
-        load_checkpoint(str(checkpoint_folder("jina_m0")), Limits(instruction="Judge."), weights=False)
+        load_checkpoint(str(checkpoint_folder("jina_m0")), reading=Reading(instruction="Judge."), weights=False)
 
 
 @pytest.mark.parametrize("name", RERANKERS)

@@ -18,6 +18,7 @@ from checkpoints.qwen_vl_variants import (
     merge_by_hand,
 )
 from lychee_client.manifest import PatchSpec
+from lychee_export.checkpoint.reading import Reading
 from lychee_export.errors import CheckpointError
 from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint, load_checkpoint
@@ -68,7 +69,7 @@ def test_revision_of_an_adapter_names_its_base_as_well(tmp_path: Path, adapter: 
     weights = load_file(other / "model.safetensors")
     weights["model.norm.weight"] += 0.5
     save_file(weights, other / "model.safetensors", {"format": "pt"})
-    again = load_checkpoint(str(adapter), LIMITS, base=str(other)).card.spec.revision
+    again = load_checkpoint(str(adapter), LIMITS, Reading(base=str(other))).card.spec.revision
     assert again.split("+")[0] == own
     assert again.split("+")[1] != base
 

@@ -17,6 +17,7 @@ from checkpoints.qwen_vl import build_monoqwen, build_qwen2_5_vl
 from checkpoints.qwen_vl_variants import build_adapter, build_monoqwen_adapter
 from lychee_export.checkpoint.hub import download
 from lychee_export.checkpoint.lookup import find_checkpoint
+from lychee_export.checkpoint.reading import Reading
 from lychee_export.errors import CheckpointError
 from lychee_export.exporter import export_checkpoint
 from lychee_export.families import load_checkpoint
@@ -220,7 +221,7 @@ def test_adapter_without_peft_says_what_to_install(tmp_path: Path, monkeypatch: 
 
 def test_base_is_refused_for_full_weights(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"holds full weights and no adapter_config\.json.*leave --base out"):
-        find_checkpoint(str(build_clip(tmp_path)), base=str(tmp_path))
+        find_checkpoint(str(build_clip(tmp_path)), Reading(base=str(tmp_path)))
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -14,6 +14,7 @@ import typer
 from google.protobuf import text_format
 from lychee_client.repository import process_bytes
 from lychee_export import dry_run, exporter
+from lychee_export.checkpoint.reading import Reading
 from lychee_export.cli import register
 from lychee_export.contract.limits import PROFILES, Limits
 from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, TensorSpec
@@ -227,16 +228,12 @@ def test_command_hands_its_options_on(app: typer.Typer, tmp_path: Path, monkeypa
         (
             {"owner/name", str(tmp_path), "fp16"},
             {
-                "limits": replace(
-                    PROFILES["small"], max_img_size=300, max_tokens=700, max_images=5, instruction="Judge."
-                ),
-                "revision": "v1",
+                "limits": replace(PROFILES["small"], max_img_size=300, max_tokens=700, max_images=5),
+                "reading": Reading("v1", "bases/qwen", "monoqwen2_vl", "Judge."),
                 "target": "cuda",
                 "flash_attn": True,
                 "range_data": Path("photos"),
                 "gpu_memory_gb": 40.0,
-                "base": "bases/qwen",
-                "template": "monoqwen2_vl",
                 "resume": True,
             },
         )
@@ -274,10 +271,10 @@ def test_dry_run_counts_the_bytes_of_a_matrix(
         dry_run, "load_checkpoint", lambda *_, **__: replace(toy, pieces=(replace(piece, module=module),))
     )
     monkeypatch.setattr(dry_run, "activation_bytes", lambda _: 1000)
-    monkeypatch.setattr(dry_run, "find_checkpoint", lambda *_: SimpleNamespace(folder=Path("nowhere")))
+    monkeypatch.setattr(dry_run, "find_checkpoint", lambda *_: SimpleNamespace(reading=Reading()))
     monkeypatch.setattr(dry_run, "export_bytes", lambda *_: 2_000_000)
     report = dry_run.plan_export("toy", precision)  # type: ignore[arg-type]
-    mapped = f"{(2 if precision == 'fp16' else 4) * (1 << 28) / 1e6:,.0f} MB"
+    mapped = f"{(2 if precision in {'fp16', 'bf16'} else 4) * (1 << 28) / 1e6:,.0f} MB"
     assert f"the export takes about 2 MB of memory, and reads mapped files of up to {mapped}" in "".join(report.lines())
     (planned,) = report.pieces
     assert planned.size.parameters == 1 << 28
@@ -288,7 +285,9 @@ def test_dry_run_counts_the_bytes_of_a_matrix(
 
 def test_dry_run_tells_what_would_be_downloaded(toy: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dry_run, "load_checkpoint", lambda *_, **__: toy)
-    monkeypatch.setattr(dry_run, "find_checkpoint", lambda *_: SimpleNamespace(held_bytes=lambda _: 0))
+    monkeypatch.setattr(
+        dry_run, "find_checkpoint", lambda *_: SimpleNamespace(held_bytes=lambda _: 0, reading=Reading())
+    )
     monkeypatch.setattr(dry_run, "weight_bytes", lambda model_id, _: 7_000_000 if "/" in model_id else None)
     assert "to download if it is not in the cache: 7.0 MB" in list(dry_run.plan_export("owner/name").lines())
     assert not any("download" in line for line in dry_run.plan_export("toy").lines())

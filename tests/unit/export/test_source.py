@@ -18,6 +18,7 @@ from checkpoints.qwen_vl import build_monoqwen
 from checkpoints.qwen_vl_variants import build_adapter
 from lychee_export.checkpoint import hub as hub_module
 from lychee_export.checkpoint.lookup import find_checkpoint
+from lychee_export.checkpoint.reading import Reading
 from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
@@ -162,7 +163,7 @@ def test_unknown_family_is_reported_before_the_weights_are_looked_for(tmp_path: 
 
 def test_folder_has_no_revision(save: Save) -> None:
     with pytest.raises(CheckpointError, match="is a folder and has no revision 'main'"):
-        find_checkpoint(str(save()), "main")
+        find_checkpoint(str(save()), Reading("main"))
 
 
 @pytest.fixture
@@ -185,7 +186,7 @@ def cache(hub: Path, folder: Path, name: str = "owner/tiny") -> None:
 def test_cached_model_is_read_without_a_network_and_named_by_its_commit(save: Save, hub: Path) -> None:
     cache(hub, save())
     for revision in (None, "main", COMMIT):
-        source: CheckpointSource = find_checkpoint("owner/tiny", revision).with_weights()
+        source: CheckpointSource = find_checkpoint("owner/tiny", Reading(revision)).with_weights()
         assert (source.model_id, source.revision) == ("owner/tiny", COMMIT)
     assert source.load_model(BertModel).config.hidden_size == 16
 
@@ -220,7 +221,7 @@ def test_open_clip_and_sentence_transformers_by_their_names_on_the_hub(tmp_path:
 @pytest.mark.usefixtures("hub")
 def test_model_that_is_not_cached_asks_for_a_folder() -> None:
     with pytest.raises(CheckpointError, match=r"owner/none at revision v2 is not in the cache .*give the folder"):
-        find_checkpoint("owner/none", "v2")
+        find_checkpoint("owner/none", Reading("v2"))
 
 
 @pytest.fixture
@@ -261,7 +262,7 @@ def test_download_takes_one_format_of_the_weights_and_one_commit(
     (model / "onnx").mkdir()
     for name in weights:
         (model / name).touch()
-    source = find_checkpoint("owner/tiny", "v1")
+    source = find_checkpoint("owner/tiny", Reading("v1"))
     assert names == ["v1 config.json"]
     assert source.with_weights().revision == COMMIT
     assert [name for name in names if "config" not in name] == [f"{COMMIT} {name}" for name in expected]
@@ -284,7 +285,7 @@ def test_refusals_of_the_hub_are_told_apart(
 
     monkeypatch.setattr(hub_module, "snapshot_download", refuse)
     with pytest.raises(CheckpointError, match=f"{message}.*give the folder"):
-        find_checkpoint("owner/tiny", "v1")
+        find_checkpoint("owner/tiny", Reading("v1"))
 
 
 def test_folder_inside_a_model_is_downloaded_alone(downloads: tuple[Path, list[str]]) -> None:

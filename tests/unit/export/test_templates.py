@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from checkpoints.qwen_vl import build_jina_m0, build_qwen2_5_vl, build_qwen2_vl, build_qwen3_vl, name_original
 from checkpoints.qwen_vl_variants import build_qwen3_vl_classifier
+from lychee_export.checkpoint.reading import Reading
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import load_checkpoint
@@ -17,7 +18,7 @@ LIMITS = Limits(max_img_size=224)
 
 
 def template_of(folder: Path, name: str | None = None) -> str | None:
-    card = load_checkpoint(str(folder), LIMITS, weights=False, template=name).card
+    card = load_checkpoint(str(folder), LIMITS, Reading(template=name), weights=False).card
     return name_template(card.spec.prompt)
 
 
@@ -96,12 +97,12 @@ def test_template_that_does_not_fit_is_refused(
     tmp_path: Path, build: Callable[[Path], Path], name: str, message: str
 ) -> None:
     with pytest.raises(CheckpointError, match=message):
-        load_checkpoint(str(build(tmp_path)), LIMITS, template=name)
+        load_checkpoint(str(build(tmp_path)), LIMITS, Reading(template=name))
 
 
 def test_other_families_have_no_template_to_choose() -> None:
     with pytest.raises(CheckpointError, match="of the family lychee_mini, which has no prompt to choose"):
-        load_checkpoint("lychee-mini", template="lychee_rerank_mm")
+        load_checkpoint("lychee-mini", reading=Reading(template="lychee_rerank_mm"))
 
 
 def test_every_template_is_told_from_the_others_by_its_prompt() -> None:

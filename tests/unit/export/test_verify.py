@@ -380,7 +380,7 @@ def make_loader(pairs: list[GoldenPair], revision: str = "000000000000") -> Call
         def make_reference() -> Reference:
             return Reference({}, tuple(pairs))
 
-    return lambda checkpoint, limits: Loaded()
+    return lambda *_: Loaded()
 
 
 def test_usage_errors_have_their_own_exit_status(verify: Callable[..., Result], tmp_path: Path) -> None:

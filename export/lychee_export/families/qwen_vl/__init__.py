@@ -70,8 +70,8 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
         CheckpointError: The checkpoint is damaged, or none of the known rerankers, or the limits leave no room.
     """
     template = find_template(source)
-    if limits.instruction is not None and template.instruction is not None:
-        template = structs.replace(template, instruction=limits.instruction)
+    if source.reading.instruction is not None and template.instruction is not None:
+        template = structs.replace(template, instruction=source.reading.instruction)
     model_class, processor_class = _CLASSES[source.config["architectures"][0]]
     tokenizer = source.load_tokenizer()
     scored = template.labels is None or model_class in CLASSIFIERS.values()

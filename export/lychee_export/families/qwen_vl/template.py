@@ -97,8 +97,8 @@ def find_template(source: CheckpointSource) -> Template:
             f"{', '.join(each.architectures)} (such as {', '.join(each.checkpoints)})" for each in templates().values()
         )
         raise CheckpointError(f"config.json: architectures[0] is {architecture!r}; the known rerankers are {known}")
-    if source.template is not None:
-        return _choose(source.template, architecture, candidates)
+    if source.reading.template is not None:
+        return _choose(source.reading.template, architecture, candidates)
     names = tuple(name.lower().replace("_", "-") for name in source.names)
     for template in candidates.values():
         if not template.names or any(part in name for part in template.names for name in names):
