@@ -38,9 +38,7 @@ def export_bytes(source: CheckpointSource, pieces: Iterable[Piece], precision: P
     modules = [piece.module for piece in pieces]
     weights = {id(weight): weight for module in modules for weight in module.parameters()}.values()
     parameters = sum(weight.numel() for weight in weights)
-    held = source.held_bytes(parameters)
-    if precision in HALF_TYPES and held:  # what is not read from mapped files is copied
-        held += 2 * parameters
+    held = source.held_bytes(parameters, halved=precision in HALF_TYPES)
     largest = 4 * max((weight.numel() for weight in weights), default=0)
     return _PROCESS_BYTES + held + _CASTS * largest + _SAMPLES * max(map(_sample_bytes, pieces))
 

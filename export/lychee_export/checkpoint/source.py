@@ -119,13 +119,17 @@ class CheckpointSource:
         read_as_float32(model)
         return model
 
-    def held_bytes(self, parameters: int) -> int:
+    def held_bytes(self, parameters: int, *, halved: bool) -> int:
         """Return how much memory the loaded weights take, beside what is read from mapped files.
 
         Args:
             parameters: How many weights the model has.
+            halved: Whether there is a copy in 16 bits of what is not stored so.
         """
-        return held_bytes(self.folder, self.layout) if self.base is None else 4 * parameters
+        if self.base is not None:  # merging an adapter changes the weights
+            return (6 if halved else 4) * parameters
+        copied = halved and stored_dtype(self.folder, self.layout) == torch.float32
+        return held_bytes(self.folder, self.layout) + (2 * parameters if copied else 0)
 
     def load_tokenizer(self) -> Any:
         """Load the tokenizer: a ``PreTrainedTokenizerFast``, whose ``backend_tokenizer`` is what the client gets.

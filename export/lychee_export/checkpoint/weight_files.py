@@ -77,9 +77,9 @@ def _shards(index: Path) -> tuple[Path, ...]:
 
 
 def stored_dtype(folder: Path, layout: Layout = TRANSFORMERS) -> torch.dtype:
-    """Return the 16-bit dtype in which all floating-point weights are stored; float32 if that is not so."""
+    """Return the 16-bit dtype in which all floating-point weights are stored; float32 if that is not so, or unknown."""
     names: set[str] = set()
-    for path in weight_files(folder, layout):
+    for path in _present(folder, layout):
         if path.suffix != ".safetensors" or layout is OPEN_CLIP:  # whose weights get other names
             return torch.float32
         names |= {entry["dtype"] for entry in _read_header(path)[0].values()}
@@ -92,16 +92,20 @@ def held_bytes(folder: Path, layout: Layout = TRANSFORMERS) -> int:
 
     Before weights are downloaded nothing is known of them; then it is 0.
     """
-    try:
-        files = weight_files(folder, layout)
-    except CheckpointError:
-        return 0
+    files = _present(folder, layout)
     if any(path.suffix != ".safetensors" for path in files):
         return 2 * sum(path.stat().st_size for path in files)  # 16 bits become 32
     if stored_dtype(folder, layout) != torch.float32:
         return 0
     entries = (entry for path in files for entry in _read_header(path)[0].values())
     return sum(4 * math.prod(entry["shape"]) for entry in entries if entry["dtype"] != "F32")
+
+
+def _present(folder: Path, layout: Layout) -> tuple[Path, ...]:
+    try:
+        return weight_files(folder, layout)
+    except CheckpointError:
+        return ()
 
 
 def _check_length(path: Path) -> None:

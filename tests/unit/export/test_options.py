@@ -286,7 +286,7 @@ def test_dry_run_counts_the_bytes_of_a_matrix(
 def test_dry_run_tells_what_would_be_downloaded(toy: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dry_run, "load_checkpoint", lambda *_, **__: toy)
     monkeypatch.setattr(
-        dry_run, "find_checkpoint", lambda *_: SimpleNamespace(held_bytes=lambda _: 0, reading=Reading())
+        dry_run, "find_checkpoint", lambda *_: SimpleNamespace(held_bytes=lambda *_, **__: 0, reading=Reading())
     )
     monkeypatch.setattr(dry_run, "weight_bytes", lambda model_id, _: 7_000_000 if "/" in model_id else None)
     assert "to download if it is not in the cache: 7.0 MB" in list(dry_run.plan_export("owner/name").lines())

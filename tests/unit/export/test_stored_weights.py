@@ -3,6 +3,7 @@
 import copy
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from lychee_export.checkpoint.source import find_checkpoint
+from lychee_export.checkpoint.lookup import find_checkpoint
 from lychee_export.checkpoint.stored_weights import StoredWeight, read_as_float32, stand_ins
 from lychee_export.checkpoint.weight_files import held_bytes
 from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, TensorSpec
@@ -160,10 +161,12 @@ def test_memory_of_an_export_counts_weights_that_do_not_stay_in_files(
     signature = ModelSignature("encoder", (TensorSpec("values", "float32", (4, 6)),), SCORE_OUTPUTS, 8, encoder=True)
     pieces = (Piece(signature, Product(), lambda _, rows: {"values": np.zeros((rows, 4, 6), np.float32)}),)
     halves, floats = save(torch.bfloat16), save(torch.float32)
-    base = export_bytes(halves, pieces, "fp32")
+    base = export_bytes(find_checkpoint(str(halves)), pieces, "fp32")
     assert 4e8 < base < 4.1e8
-    assert export_bytes(floats, pieces, "fp32") == export_bytes(tmp_path, pieces, "fp32") == base
-    assert export_bytes(floats, pieces, "fp16") == base + 2 * (6 * 5 + 5 + 5 + 1)
+    source = find_checkpoint(str(floats))
+    absent = replace(source, folder=tmp_path)
+    assert export_bytes(source, pieces, "fp32") == export_bytes(absent, pieces, "fp32") == base
+    assert export_bytes(source, pieces, "fp16") == base + 2 * (6 * 5 + 5 + 5 + 1)
     weights = load_file(halves / "model.safetensors")
     name = "model.layers.0.mlp.up_proj.weight"
     save_file(weights | {name: weights[name].float()}, halves / "model.safetensors", {"format": "pt"})
