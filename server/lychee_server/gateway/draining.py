@@ -35,6 +35,7 @@ class Drain:
         self.stopping = False
         self._metrics = metrics
         self._requests = 0
+        self._refused_at_s = 0.0
         self._streams: set[asyncio.Task[None]] = set()
 
     @property
@@ -61,9 +62,16 @@ class Drain:
         for task in tuple(self._streams):
             task.cancel()
 
+    async def tell_the_last(self, quiet_s: float) -> None:
+        """Wait until no request has been refused for so long: each was the last of its connection."""
+        began_s = time.monotonic()
+        while time.monotonic() - max(began_s, self._refused_at_s) < quiet_s:
+            await asyncio.sleep(POLL_INTERVAL_S)
+
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if self.stopping and not local_path(scope).startswith(HEALTH_PREFIX):
+            self._refused_at_s = time.monotonic()
             self._metrics.reject("stopping")
             retry = {"retry-after": str(RETRY_AFTER_S)}
             await refuse(send, 503, "stopping", "the gateway is stopping; ask another one", headers=retry, close=True)

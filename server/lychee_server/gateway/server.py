@@ -118,7 +118,7 @@ class _Server(uvicorn.Server):
                 await self._drain.finish()
         for server in self.servers:
             server.close()
-        await asyncio.sleep(LAST_REQUESTS_S)
+        await self._drain.tell_the_last(LAST_REQUESTS_S)
         await super().shutdown(sockets)
 
 
