@@ -1,10 +1,12 @@
 """A Triton process with a model repository, from start to stop."""
 
+import contextlib
 import http.client
 import json
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import tempfile
 import time
@@ -21,6 +23,7 @@ from lychee_server.execution import Choice, Device, Served, serve
 from lychee_server.installation import TritonInstallation, assemble_backends
 from lychee_server.local_http import fetch, reachable_host
 from lychee_server.processes import (
+    SHARED_MEMORY,
     ProcessId,
     StopReport,
     check_port,
@@ -42,6 +45,10 @@ LOG_LEVELS = {
 POLL_INTERVAL_S = 0.1
 MODEL_LOAD_THREADS = 8  # all models of a repository at once; more than the CPUs, because stubs wait for their imports
 TRITON_EXIT_TIMEOUT_S = 10
+# Of each model's process, where /dev/shm has room. Triton takes 1 MiB and grows it with the first larger tensors, such
+# as the tokenizer. Servers crash after that now and then: https://github.com/triton-inference-server/server/issues/8882
+SHARED_MEMORY_BYTES = 4 * defaults.MIB
+LEAST_SHARED_MEMORY_BYTES = 64 * defaults.MIB  # what containers have
 
 
 class TritonServer:
@@ -216,6 +223,7 @@ class TritonServer:
             f"--model-repository={self._served.path}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={self.marker}",
+            *_set_shared_memory(),
             "--disable-auto-complete-config",
             "--exit-on-error=false",  # so that the repository index can tell why a model failed
             f"--exit-timeout-secs={TRITON_EXIT_TIMEOUT_S}",
@@ -324,6 +332,14 @@ class TritonServer:
     ) -> None:
         """Stop Triton."""
         self.stop()
+
+
+def _set_shared_memory() -> list[str]:
+    """Return the option that says how much shared memory each model's process begins with."""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(SHARED_MEMORY).total >= LEAST_SHARED_MEMORY_BYTES:
+            return [f"--backend-config=python,shm-default-byte-size={SHARED_MEMORY_BYTES}"]
+    return []
 
 
 def read_repository_index(host: str, http_port: int, key: str) -> list[dict[str, Any]]:
