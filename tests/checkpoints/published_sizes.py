@@ -84,6 +84,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "vision_config": _VISION_2 | {"hidden_size": 1536},
     },
 }
+_HUB_NAMES = {"lychee-7B": "vec-ai/lychee-rerank-mm", "lychee-3B": "vec-ai/lychee-rerank-mm"}
 _MAX_PIXELS = {"jina-reranker-m0": 602112, "Qwen3-VL-Reranker-2B": 16777216, "Qwen3-VL-Reranker-8B": 16777216}
 
 
@@ -91,6 +92,7 @@ def write_published(folder: Path, name: str) -> Path:
     """Write config.json, preprocessor_config.json and a tokenizer, for ``load_checkpoint(..., weights=False)``."""
     tokenizer = build_tokenizer(folder)
     config = json.loads(json.dumps(PUBLISHED[name]))
+    config["_name_or_path"] = _HUB_NAMES.get(name, name)
     for token in ("image", "video"):
         config[f"{token}_token_id"] = tokenizer.convert_tokens_to_ids(f"<|{token}_pad|>")
     interleaved = config["model_type"] == "qwen3_vl"
