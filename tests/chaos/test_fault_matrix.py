@@ -39,9 +39,13 @@ class Seen:
 
 
 def make_documents(root: Path) -> tuple[str, list[str | Image]]:
-    """Return a query and documents that no cache has seen, best first by a wide margin."""
+    """Return a query and documents that no cache has seen, best first by a wide margin.
+
+    What makes them new looks unlike in both: lychee-mini finds a text with the query's digits better than the photo.
+    """
     photo = Image.from_bytes((root / "examples/catalogue/photos/cat.jpg").read_bytes())
-    return f"一只猫 {secrets.token_hex(2)}", [photo, f"a cup of coffee {secrets.token_hex(2)}"]
+    new = "".join(secrets.choice("ghijklm") for _ in range(6))
+    return f"一只猫 {secrets.randbelow(10**4)}", [photo, f"a cup of coffee {new}"]
 
 
 @pytest.fixture

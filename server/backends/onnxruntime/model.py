@@ -532,7 +532,8 @@ class TritonPythonModel:
 def _find_lost(array: Array) -> Array:
     """Return which rows are NaN throughout; bool, (batch_size,)."""
     nan, axes = np.isnan(array), tuple(range(1, array.ndim))
-    return nan.any(axis=axes) & nan.all(axis=axes)
+    lost: Array = nan.any(axis=axes) & nan.all(axis=axes)
+    return lost
 
 
 def _lose_rows(feed: Mapping[str, Array], outputs: Sequence[Array]) -> None:
