@@ -12,6 +12,7 @@ from torch import nn
 
 from lychee_export.errors import WriteError
 from lychee_export.families import Piece
+from lychee_export.onnx.half import HALF_TYPES
 from lychee_export.onnx.model_file import DATA_FILENAME, EXTERNAL_DATA_BYTES
 from lychee_export.onnx.quantization import BITS, BLOCK_SIZE, QUANTIZED, Precision
 
@@ -68,7 +69,7 @@ def check_disk_space(repository: Path, sizes: Iterable[PieceSize]) -> None:
 def _estimate(piece: Piece, precision: Precision) -> PieceSize:
     weights = {id(weight): weight for weight in (*piece.module.parameters(), *piece.module.buffers())}
     parameters = sum(weight.numel() for weight in weights.values())
-    exported = parameters * (2 if precision in {"fp16", "bf16"} else 4)
+    exported = parameters * (2 if precision in HALF_TYPES else 4)
     served = exported
     if precision in QUANTIZED:
         matrices = {id(module.weight): module.weight for module in piece.module.modules() if type(module) is nn.Linear}

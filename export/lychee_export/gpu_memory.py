@@ -15,6 +15,7 @@ from lychee_export.contract.signature import ModelSignature
 from lychee_export.errors import CheckpointError
 from lychee_export.estimate import estimate_pieces
 from lychee_export.families import Checkpoint
+from lychee_export.onnx.half import HALF_TYPES
 from lychee_export.onnx.quantization import Precision
 from lychee_export.serving_memory import activation_bytes
 
@@ -22,8 +23,6 @@ __all__ = ["GpuPlan", "fit_gpu", "plan_gpu_memory"]
 
 _USABLE = 0.92
 """What is left of a GPU's memory for weights and tensors: the CUDA context and cuBLAS take about a gigabyte of 24."""
-
-_TORCH_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def plan_gpu_memory(
     usable = int(gpu_memory_gb * 1e9 * _USABLE)
     encoders = [piece for piece in checkpoint.pieces if piece.signature.encoder]
     sizes = {size.name: size.served_bytes for size in estimate_pieces(encoders, precision)}
-    dtype = _TORCH_TYPES.get(precision, torch.float32)
+    dtype = HALF_TYPES.get(precision, torch.float32)
     rows = {piece.signature.name: activation_bytes(piece, 1, dtype, fused=fused) for piece in encoders}
     fitting = limits
     while True:

@@ -32,57 +32,52 @@ def _text(*sizes: int, **more: Any) -> dict[str, Any]:
     return dict(zip(_TEXT, sizes, strict=True)) | more
 
 
+def _qwen2(architecture: str) -> dict[str, Any]:
+    return {
+        "architectures": [architecture],
+        "model_type": "qwen2_vl",
+        "text_config": _text(1536, 8960, 28, 12, 2, vocab_size=151936),
+        "vision_config": _VISION_2 | {"hidden_size": 1536},
+    }
+
+
+def _qwen2_5(text: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+        "model_type": "qwen2_5_vl",
+        "text_config": text,
+        "vision_config": _VISION_2_5 | {"out_hidden_size": text["hidden_size"]},
+    }
+
+
+def _qwen3(text: dict[str, Any], **vision: Any) -> dict[str, Any]:
+    return {
+        "architectures": ["Qwen3VLForConditionalGeneration"],
+        "model_type": "qwen3_vl",
+        "text_config": text | {"vocab_size": 151936, "head_dim": 128},
+        "vision_config": _VISION_3 | vision | {"out_hidden_size": text["hidden_size"]},
+    }
+
+
 PUBLISHED: dict[str, dict[str, Any]] = {
-    "lychee-7B": {
-        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
-        "model_type": "qwen2_5_vl",
-        "text_config": _text(3584, 18944, 28, 28, 4, vocab_size=152064),
-        "vision_config": _VISION_2_5 | {"out_hidden_size": 3584},
-    },
-    "lychee-3B": {
-        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
-        "model_type": "qwen2_5_vl",
-        "text_config": _text(2048, 11008, 36, 16, 2, vocab_size=151936),
-        "vision_config": _VISION_2_5 | {"out_hidden_size": 2048},
-    },
-    "Qwen3-VL-Reranker-2B": {
-        "architectures": ["Qwen3VLForConditionalGeneration"],
-        "model_type": "qwen3_vl",
-        "text_config": _text(2048, 6144, 28, 16, 8, vocab_size=151936, head_dim=128),
-        "vision_config": _VISION_3
-        | {
-            "depth": 24,
-            "hidden_size": 1024,
-            "intermediate_size": 4096,
-            "out_hidden_size": 2048,
-            "deepstack_visual_indexes": [5, 11, 17],
-        },
-    },
-    "Qwen3-VL-Reranker-8B": {
-        "architectures": ["Qwen3VLForConditionalGeneration"],
-        "model_type": "qwen3_vl",
-        "text_config": _text(4096, 12288, 36, 32, 8, vocab_size=151936, head_dim=128),
-        "vision_config": _VISION_3
-        | {
-            "depth": 27,
-            "hidden_size": 1152,
-            "intermediate_size": 4304,
-            "out_hidden_size": 4096,
-            "deepstack_visual_indexes": [8, 16, 24],
-        },
-    },
-    "jina-reranker-m0": {
-        "architectures": ["JinaVLForRanking"],
-        "model_type": "qwen2_vl",
-        "text_config": _text(1536, 8960, 28, 12, 2, vocab_size=151936),
-        "vision_config": _VISION_2 | {"hidden_size": 1536},
-    },
-    "MonoQwen2-VL": {
-        "architectures": ["Qwen2VLForConditionalGeneration"],
-        "model_type": "qwen2_vl",
-        "text_config": _text(1536, 8960, 28, 12, 2, vocab_size=151936),
-        "vision_config": _VISION_2 | {"hidden_size": 1536},
-    },
+    "lychee-7B": _qwen2_5(_text(3584, 18944, 28, 28, 4, vocab_size=152064)),
+    "lychee-3B": _qwen2_5(_text(2048, 11008, 36, 16, 2, vocab_size=151936)),
+    "Qwen3-VL-Reranker-2B": _qwen3(
+        _text(2048, 6144, 28, 16, 8),
+        depth=24,
+        hidden_size=1024,
+        intermediate_size=4096,
+        deepstack_visual_indexes=[5, 11, 17],
+    ),
+    "Qwen3-VL-Reranker-8B": _qwen3(
+        _text(4096, 12288, 36, 32, 8),
+        depth=27,
+        hidden_size=1152,
+        intermediate_size=4304,
+        deepstack_visual_indexes=[8, 16, 24],
+    ),
+    "jina-reranker-m0": _qwen2("JinaVLForRanking"),
+    "MonoQwen2-VL": _qwen2("Qwen2VLForConditionalGeneration"),
 }
 _HUB_NAMES = {"lychee-7B": "vec-ai/lychee-rerank-mm", "lychee-3B": "vec-ai/lychee-rerank-mm"}
 _MAX_PIXELS = {"jina-reranker-m0": 602112, "Qwen3-VL-Reranker-2B": 16777216, "Qwen3-VL-Reranker-8B": 16777216}
