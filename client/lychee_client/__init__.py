@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lychee_client._calls import RerankOptions
 from lychee_client._client import LycheeClient
 from lychee_client._config import UNSET, Unset
 from lychee_client._embedding_cache import EmbeddingCache
@@ -21,6 +20,7 @@ from lychee_client._errors import (
     ServerError,
     ServerOverloadedError,
 )
+from lychee_client._options import RerankOptions, ScoreOptions
 from lychee_client.calibration import Calibration
 from lychee_client.golden import GoldenPairResult, GoldenReport
 from lychee_client.manifest.manifest import Manifest, ModelIdentity
@@ -87,6 +87,7 @@ __all__ = [
     "RerankOptions",
     "RerankResponse",
     "RerankResult",
+    "ScoreOptions",
     "ServerError",
     "ServerOverloadedError",
     "ServerStatus",

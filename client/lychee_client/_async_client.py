@@ -7,18 +7,15 @@ import concurrent.futures
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from lychee_client import golden
 from lychee_client._base_client import DEFAULT_CONCURRENCY, GOLDEN_TIMEOUT_S, ONCE, BaseClient, check_concurrency
-from lychee_client._calls import RerankOptions
-from lychee_client._config import UNSET, Unset
 from lychee_client._driver import Steps, WaitFor
 from lychee_client._errors import LycheeError
-from lychee_client.calibration import Calibration
+from lychee_client._options import RerankOptions, ScoreOptions
 from lychee_client.manifest.manifest import Manifest
-from lychee_client.thresholds import Policy
-from lychee_client.types import Input, ManyResult, ModelTimings, Priority, RerankResponse, ServerStatus
+from lychee_client.types import Input, ManyResult, ModelTimings, RerankResponse, ServerStatus
 
 T = TypeVar("T")
 
@@ -64,34 +61,9 @@ class AsyncLycheeClient(BaseClient):
         return await self._carry_out(self._calls.manifest(), self._config.timeout_s)
 
     async def rerank(
-        self,
-        query: Input,
-        documents: Sequence[Input],
-        *,
-        instruction: str | None = None,
-        top_n: int | None = None,
-        score_threshold: float | None = None,
-        min_results: int = 0,
-        policy: str | Policy | Calibration | None = None,
-        return_documents: bool = False,
-        priority: Priority = "interactive",
-        server_timings: bool = False,
-        timeout_s: float | Unset | None = UNSET,
-        request_id: str | None = None,
+        self, query: Input, documents: Sequence[Input], **options: Unpack[RerankOptions]
     ) -> RerankResponse:
         """See LycheeClient.rerank, also for the arguments."""
-        options: RerankOptions = {
-            "instruction": instruction,
-            "top_n": top_n,
-            "score_threshold": score_threshold,
-            "min_results": min_results,
-            "policy": policy,
-            "return_documents": return_documents,
-            "priority": priority,
-            "server_timings": server_timings,
-            "timeout_s": timeout_s,
-            "request_id": request_id,
-        }
         return await self._rerank(query, documents, options)
 
     async def rerank_many(
@@ -99,31 +71,10 @@ class AsyncLycheeClient(BaseClient):
         calls: Iterable[tuple[Input, Sequence[Input]]] | AsyncIterable[tuple[Input, Sequence[Input]]],
         *,
         concurrency: int = DEFAULT_CONCURRENCY,
-        instruction: str | None = None,
-        top_n: int | None = None,
-        score_threshold: float | None = None,
-        min_results: int = 0,
-        policy: str | Policy | Calibration | None = None,
-        return_documents: bool = False,
-        priority: Priority = "interactive",
-        server_timings: bool = False,
-        timeout_s: float | Unset | None = UNSET,
-        request_id: str | None = None,
+        **options: Unpack[RerankOptions],
     ) -> AsyncIterator[ManyResult]:
         """See LycheeClient.rerank_many; `calls` may be asynchronous too."""
         check_concurrency(concurrency)
-        options: RerankOptions = {
-            "instruction": instruction,
-            "top_n": top_n,
-            "score_threshold": score_threshold,
-            "min_results": min_results,
-            "policy": policy,
-            "return_documents": return_documents,
-            "priority": priority,
-            "server_timings": server_timings,
-            "timeout_s": timeout_s,
-            "request_id": request_id,
-        }
         running: deque[asyncio.Task[ManyResult]] = deque()
         index = 0
         try:
@@ -147,23 +98,8 @@ class AsyncLycheeClient(BaseClient):
         except LycheeError as error:
             return ManyResult(index, None, error)
 
-    async def score(
-        self,
-        query: Input,
-        document: Input,
-        *,
-        instruction: str | None = None,
-        priority: Priority = "interactive",
-        timeout_s: float | Unset | None = UNSET,
-        request_id: str | None = None,
-    ) -> float:
+    async def score(self, query: Input, document: Input, **options: Unpack[ScoreOptions]) -> float:
         """See LycheeClient.score, also for the arguments."""
-        options: RerankOptions = {
-            "instruction": instruction,
-            "priority": priority,
-            "timeout_s": timeout_s,
-            "request_id": request_id,
-        }
         return await self._rank(self._calls.score(query, document, options), options)
 
     async def check_golden_pairs(self, timeout_s: float | None = GOLDEN_TIMEOUT_S) -> golden.GoldenReport:
@@ -196,7 +132,7 @@ class AsyncLycheeClient(BaseClient):
     async def _rerank(self, query: Input, documents: Sequence[Input], options: RerankOptions) -> RerankResponse:
         return await self._rank(self._calls.rerank(query, documents, options), options)
 
-    async def _rank(self, call: Coroutine[Any, Any, T], options: RerankOptions) -> T:
+    async def _rank(self, call: Coroutine[Any, Any, T], options: ScoreOptions) -> T:
         timeout_s, priority = self._calls.timeout_s(options), options.get("priority", "interactive")
         return await await_steps(self._drive(call, timeout_s, options.get("request_id"), priority=priority))
 

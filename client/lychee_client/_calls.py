@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, TypedDict
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -28,6 +28,7 @@ from lychee_client._errors import (
 from lychee_client._execution import fetch_executions
 from lychee_client._model import Model, load_model
 from lychee_client._operations import Sleep, ask, in_thread
+from lychee_client._options import RerankOptions, ScoreOptions, check_options
 from lychee_client._pipelines.lanes import LANES
 from lychee_client._pipelines.scoring import check_input, find_image_texts
 from lychee_client.calibration import Calibration
@@ -35,29 +36,14 @@ from lychee_client.instructions.templates import text_problem
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.model_timings import model_timings
 from lychee_client.ranking import check_selection, rank
-from lychee_client.thresholds import Policy, get_policy
+from lychee_client.thresholds import get_policy
 from lychee_client.transports.base import ControlRequest
 from lychee_client.transports.shared_memory import SharedMemoryPool
 from lychee_client.triton_key import KEY_VARIABLE
-from lychee_client.types import Input, ModelStatus, ModelTimings, Priority, RerankResponse, ServerStatus, Timings
+from lychee_client.types import Input, ModelStatus, ModelTimings, RerankResponse, ServerStatus, Timings
 
 POLL_INTERVAL_S: Final = 0.1
 MAX_WARNINGS: Final = 100
-
-
-class RerankOptions(TypedDict, total=False):
-    """The keyword arguments of `LycheeClient.rerank`, for those who pass them on: `client.rerank(..., **options)`."""
-
-    instruction: str | None
-    top_n: int | None
-    score_threshold: float | None
-    min_results: int
-    policy: str | Policy | Calibration | None
-    return_documents: bool
-    priority: Priority
-    server_timings: bool
-    timeout_s: float | Unset | None
-    request_id: str | None
 
 
 class Calls:
@@ -89,7 +75,7 @@ class Calls:
         self._loaded: Model | None = None
         self._warned: set[str] = set()
 
-    def timeout_s(self, options: RerankOptions) -> float | None:
+    def timeout_s(self, options: ScoreOptions) -> float | None:
         """Return the seconds that a call may take."""
         timeout_s = options.get("timeout_s", UNSET)
         return self.config.timeout_s if isinstance(timeout_s, Unset) else timeout_s
@@ -130,6 +116,7 @@ class Calls:
 
     async def rerank(self, query: Input, documents: Sequence[Input], options: RerankOptions) -> RerankResponse:
         """See LycheeClient.rerank."""
+        check_options("rerank", options)
         top_n, score_threshold = options.get("top_n"), options.get("score_threshold")
         min_results = options.get("min_results", 0)
         check_selection(top_n, score_threshold, min_results)
@@ -199,9 +186,10 @@ class Calls:
             outcome.query,
         )
 
-    async def score(self, query: Input, document: Input, options: RerankOptions) -> float:
+    async def score(self, query: Input, document: Input, options: ScoreOptions) -> float:
         """See LycheeClient.score."""
-        response = await self.rerank(query, [document], options)
+        check_options("score", options, ScoreOptions)
+        response = await self.rerank(query, [document], cast(RerankOptions, options))
         for failed in response.errors:
             raise failed.error
         return response.results[0].relevance_score

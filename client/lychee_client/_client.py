@@ -7,18 +7,15 @@ from collections import deque
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from lychee_client import golden
 from lychee_client._base_client import DEFAULT_CONCURRENCY, GOLDEN_TIMEOUT_S, ONCE, BaseClient, check_concurrency
-from lychee_client._calls import RerankOptions
-from lychee_client._config import UNSET, Unset
 from lychee_client._driver import Steps, WaitFor
 from lychee_client._errors import LycheeError
-from lychee_client.calibration import Calibration
+from lychee_client._options import RerankOptions, ScoreOptions
 from lychee_client.manifest.manifest import Manifest
-from lychee_client.thresholds import Policy
-from lychee_client.types import Input, ManyResult, ModelTimings, Priority, RerankResponse, ServerStatus
+from lychee_client.types import Input, ManyResult, ModelTimings, RerankResponse, ServerStatus
 
 T = TypeVar("T")
 
@@ -78,22 +75,7 @@ class LycheeClient(BaseClient):
         """
         return self._carry_out(self._calls.manifest(), self._config.timeout_s)
 
-    def rerank(
-        self,
-        query: Input,
-        documents: Sequence[Input],
-        *,
-        instruction: str | None = None,
-        top_n: int | None = None,
-        score_threshold: float | None = None,
-        min_results: int = 0,
-        policy: str | Policy | Calibration | None = None,
-        return_documents: bool = False,
-        priority: Priority = "interactive",
-        server_timings: bool = False,
-        timeout_s: float | Unset | None = UNSET,
-        request_id: str | None = None,
-    ) -> RerankResponse:
+    def rerank(self, query: Input, documents: Sequence[Input], **options: Unpack[RerankOptions]) -> RerankResponse:
         """Score every document against the query and rank them.
 
         A document that cannot be ranked (empty text, damaged image, too large, refused by a model that took others)
@@ -106,22 +88,7 @@ class LycheeClient(BaseClient):
             query: A `str` is always text, never a path. With an ImageText, both parts count: a dual encoder weighs them
                 equally, a cross-encoder reads them together.
             documents: Any mix of texts and images. An empty list gives an empty response without a request.
-            instruction: What makes a document relevant, for a model that reads an instruction. None takes the model's
-                default.
-            top_n: How many results to return at most. None returns all.
-            score_threshold: The lowest relevance score, from 0 to 1, that a result may have; lower ones are left out.
-                None sets no threshold.
-            min_results: How many of the best results stay although they are below `score_threshold`, marked
-                `below_threshold`.
-            policy: The policy that labels each result with a decision: a name, a Policy or a Calibration. None takes
-                the client's.
-            return_documents: Whether each result holds its document.
-            priority: "bulk" sends little at a time, so that interactive calls overtake it.
-            server_timings: Whether to ask the server, before and after, what it counted per model: two more requests.
-            timeout_s: Seconds for the whole call, retries included. None waits forever. The default is the client's.
-            request_id: The id under which Triton's log and every error know the call's requests, as
-                "<request_id>/<number>": 1 to 128 printable ASCII characters without spaces. With None the client makes
-                ids up.
+            options: See RerankOptions.
 
         Raises:
             InvalidInputError: The query cannot be used, or `documents` is one string.
@@ -132,18 +99,6 @@ class LycheeClient(BaseClient):
                 or RequestRejectedError where a model refused the query or every document.
             ContractError: The server's model or answers do not fit this client.
         """
-        options: RerankOptions = {
-            "instruction": instruction,
-            "top_n": top_n,
-            "score_threshold": score_threshold,
-            "min_results": min_results,
-            "policy": policy,
-            "return_documents": return_documents,
-            "priority": priority,
-            "server_timings": server_timings,
-            "timeout_s": timeout_s,
-            "request_id": request_id,
-        }
         return self._rerank(query, documents, options)
 
     def rerank_many(
@@ -151,16 +106,7 @@ class LycheeClient(BaseClient):
         calls: Iterable[tuple[Input, Sequence[Input]]],
         *,
         concurrency: int = DEFAULT_CONCURRENCY,
-        instruction: str | None = None,
-        top_n: int | None = None,
-        score_threshold: float | None = None,
-        min_results: int = 0,
-        policy: str | Policy | Calibration | None = None,
-        return_documents: bool = False,
-        priority: Priority = "interactive",
-        server_timings: bool = False,
-        timeout_s: float | Unset | None = UNSET,
-        request_id: str | None = None,
+        **options: Unpack[RerankOptions],
     ) -> Iterator[ManyResult]:
         """Rank many queries, each with its own documents; yield the outcomes in order.
 
@@ -170,33 +116,12 @@ class LycheeClient(BaseClient):
         Args:
             calls: The pairs of query and documents; they are read as results are fetched.
             concurrency: How many calls are under way at the same time, at least 1.
-            instruction: See `rerank`; like the arguments below, it holds for every call.
-            top_n: See `rerank`.
-            score_threshold: See `rerank`.
-            min_results: See `rerank`.
-            policy: See `rerank`.
-            return_documents: See `rerank`.
-            priority: See `rerank`.
-            server_timings: See `rerank`.
-            timeout_s: Seconds for each call.
-            request_id: See `rerank`; all calls have this one id.
+            options: See RerankOptions; they hold for every call, `timeout_s` and `request_id` too.
 
         Raises:
             ConfigurationError: `concurrency` or an option cannot be used.
         """
         check_concurrency(concurrency)
-        options: RerankOptions = {
-            "instruction": instruction,
-            "top_n": top_n,
-            "score_threshold": score_threshold,
-            "min_results": min_results,
-            "policy": policy,
-            "return_documents": return_documents,
-            "priority": priority,
-            "server_timings": server_timings,
-            "timeout_s": timeout_s,
-            "request_id": request_id,
-        }
         with ThreadPoolExecutor(concurrency, thread_name_prefix="lychee-many") as pool:
             running: deque[Future[ManyResult]] = deque()
             try:
@@ -216,36 +141,18 @@ class LycheeClient(BaseClient):
         except LycheeError as error:
             return ManyResult(index, None, error)
 
-    def score(
-        self,
-        query: Input,
-        document: Input,
-        *,
-        instruction: str | None = None,
-        priority: Priority = "interactive",
-        timeout_s: float | Unset | None = UNSET,
-        request_id: str | None = None,
-    ) -> float:
+    def score(self, query: Input, document: Input, **options: Unpack[ScoreOptions]) -> float:
         """Return the relevance score of one pair, in [0, 1].
 
         Args:
             query: See `rerank`.
             document: A text or an image.
-            instruction: See `rerank`.
-            priority: See `rerank`.
-            timeout_s: See `rerank`.
-            request_id: See `rerank`.
+            options: See ScoreOptions.
 
         Raises:
             LycheeError: Whatever `rerank` raises, and also the error of the document, which `rerank` would put into
                 `errors`.
         """
-        options: RerankOptions = {
-            "instruction": instruction,
-            "priority": priority,
-            "timeout_s": timeout_s,
-            "request_id": request_id,
-        }
         return self._rank(self._calls.score(query, document, options), options)
 
     def check_golden_pairs(self, timeout_s: float | None = GOLDEN_TIMEOUT_S) -> golden.GoldenReport:
@@ -317,7 +224,7 @@ class LycheeClient(BaseClient):
     def _rerank(self, query: Input, documents: Sequence[Input], options: RerankOptions) -> RerankResponse:
         return self._rank(self._calls.rerank(query, documents, options), options)
 
-    def _rank(self, call: Coroutine[Any, Any, T], options: RerankOptions) -> T:
+    def _rank(self, call: Coroutine[Any, Any, T], options: ScoreOptions) -> T:
         timeout_s, priority = self._calls.timeout_s(options), options.get("priority", "interactive")
         return wait_for_steps(self._drive(call, timeout_s, options.get("request_id"), priority=priority))
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
+import msgspec
+
+from lychee_client._assets import hash_text
 from lychee_client._embedding_cache import EmbeddingCache
 from lychee_client._pipelines.cross_encoder import CrossEncoder
 from lychee_client._pipelines.dual_encoder import DualEncoder
@@ -12,6 +18,11 @@ from lychee_client.manifest.manifest import Manifest
 from lychee_client.preprocessing.image_limit import limit_images
 from lychee_client.preprocessing.prompt import PromptProcessor
 from lychee_client.preprocessing.text import TextProcessor
+
+Processor = TypeVar("Processor", TextProcessor, PromptProcessor)
+
+# A tokenizer of 150,000 tokens takes a second and up to 100 MB, so clients of the same model share one.
+_processors: Final[WeakValueDictionary[tuple[str, bytes], Any]] = WeakValueDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +62,18 @@ def load_model(
     """
     image_spec, warning = limit_images(manifest, max_img_size)
     if manifest.prompt is not None:
-        prompts = PromptProcessor(tokenizer_json, manifest.text, manifest.prompt)
+        prompts = _share(PromptProcessor, tokenizer_json, manifest.text, manifest.prompt)
         reference = CrossEncoder(manifest, prompts, manifest.image)
         return Model(manifest, CrossEncoder(manifest, prompts, image_spec, embedding_cache), reference, warning)
-    texts = TextProcessor(tokenizer_json, manifest.text)
+    texts = _share(TextProcessor, tokenizer_json, manifest.text)
     pipeline = DualEncoder(manifest, texts, image_spec, embedding_cache)
     return Model(manifest, pipeline, DualEncoder(manifest, texts, manifest.image), warning)
+
+
+def _share(kind: Callable[..., Processor], tokenizer_json: str, *specs: msgspec.Struct) -> Processor:
+    """Return the processor that another client made of the same tokenizer and specifications, or a new one."""
+    key = hash_text(tokenizer_json), msgspec.json.encode(specs)
+    processor: Processor | None = _processors.get(key)
+    if processor is None:
+        processor = _processors.setdefault(key, kind(tokenizer_json, *specs))
+    return processor

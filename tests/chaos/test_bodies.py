@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
-from lychee_server.gateway.schemas import PIXEL, RERANK_EXAMPLES, SCORE_EXAMPLES
+from lychee_server.gateway.request_schemas import PIXEL, RERANK_EXAMPLES, SCORE_EXAMPLES
 
 from .conftest import IS_CHAOS, Call
 

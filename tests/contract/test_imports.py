@@ -26,7 +26,8 @@ FOREIGN = {
     "export/lychee_export": "PIL google huggingface_hub msgspec numpy onnx onnx_ir onnxruntime onnxscript packaging "
     "peft safetensors tokenizers torch transformers tritonclient typer",
     "server/lychee_server": "PIL aiohttp fastapi fastapi_offline google gradio jinja2 markupsafe numpy onnxruntime "
-    "platformdirs prometheus_client psutil pydantic pydantic_settings redis starlette tritonclient typer uvicorn yarl",
+    "platformdirs prometheus_client psutil pybase64 pydantic pydantic_settings redis starlette tritonclient typer "
+    "uvicorn yarl",
     "server/backends": f"numpy onnxruntime triton_python_backend_utils {BACKEND}",
     "loadtest/lychee_loadtest": "PIL aiohttp gevent google grpc locust matplotlib numpy onnx onnxruntime psutil "
     "pydantic pynvml rich scipy sklearn tokenizers torch transformers tritonclient typer",

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text as RichText
 
-from lychee_client._calls import RerankOptions
 from lychee_client._client import LycheeClient
 from lychee_client._errors import InvalidInputError
+from lychee_client._options import RerankOptions
 from lychee_client.cli.calls_file import count_calls, read_calls
 from lychee_client.cli.options import (
     AsJson,

@@ -92,6 +92,8 @@ def measure(way: str, size: int, device: str, runs: int) -> dict[str, float]:
     run = prepare(way, size, device)
     with torch.no_grad():
         run()
+        if device == "cuda":
+            torch.cuda.synchronize()
         seconds, cpu_seconds = [], []
         for _ in range(runs):
             started, cpu_started = time.perf_counter(), time.process_time()

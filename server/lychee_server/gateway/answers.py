@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from lychee_server.gateway.answer_schemas import RerankAnswer, ScoreAnswer, ScoredDocument
 from lychee_server.gateway.errors import find_fault
-from lychee_server.gateway.schemas import RerankAnswer, RerankRequest, ScoreAnswer, ScoredDocument
+from lychee_server.gateway.request_schemas import RerankRequest
 from lychee_server.gateway.service_answer import ServiceAnswer
 
 META: Final[dict[str, Any]] = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}

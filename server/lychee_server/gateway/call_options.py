@@ -10,7 +10,7 @@ from lychee_client.instructions.templates import text_problem
 
 from lychee_server.gateway.errors import RequestValueError
 from lychee_server.gateway.metrics import CUSTOM_POLICY
-from lychee_server.gateway.schemas import CallOptions, NamedInstruction, RerankRequest
+from lychee_server.gateway.request_schemas import CallOptions, NamedInstruction, RerankRequest
 from lychee_server.gateway.service import Service
 
 

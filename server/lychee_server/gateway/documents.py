@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
+import pybase64
 from lychee_client import Image, InvalidInputError
 from lychee_client.types import Input, combine
 
@@ -202,12 +201,13 @@ def decode_data_url(url: str) -> bytes:
             "image is no data URL of an image; expected data:image/png;base64, followed by the file in base64 (paths "
             "are never read, and base64 alone needs that beginning)"
         )
+    payload = url[match.end() :]
     try:
-        payload = url[match.end() :].encode("ascii")
-        if b"%" in payload:
-            payload = unquote_to_bytes(payload)
-        data = base64.b64decode(payload.translate(None, _WHITESPACE), validate=True)
-    except (UnicodeEncodeError, binascii.Error) as error:
+        try:
+            data = pybase64.b64decode(payload, validate=True)
+        except ValueError:  # what it refuses may still be one in several lines, or with %2B in place of +
+            data = pybase64.b64decode(unquote_to_bytes(payload).translate(None, _WHITESPACE), validate=True)
+    except ValueError as error:
         raise InvalidInputError(
             "the image's base64 cannot be decoded; expected the standard alphabet (A-Z a-z 0-9 + /) with padding"
         ) from error

@@ -16,17 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from lychee_server.defaults import MIB
 from lychee_server.gateway.access_log import CLIENT_GONE
-from lychee_server.gateway.answers import make_rerank_answer, make_score_answer
-from lychee_server.gateway.call_options import check_model, make_options
-from lychee_server.gateway.documents import DocumentReader, Fetcher
-from lychee_server.gateway.errors import RequestValueError
-from lychee_server.gateway.image_urls import ImageFetcher
-from lychee_server.gateway.json_body import JsonRoute, render_json
-from lychee_server.gateway.request_ids import current_request_id
-from lychee_server.gateway.schemas import (
-    RERANK_EXAMPLES,
-    SCORE_EXAMPLES,
-    CallOptions,
+from lychee_server.gateway.answer_schemas import (
     ErrorAnswer,
     ExecutionEntry,
     HealthAnswer,
@@ -35,8 +25,20 @@ from lychee_server.gateway.schemas import (
     ModelEntry,
     ModelList,
     RerankAnswer,
-    RerankRequest,
     ScoreAnswer,
+)
+from lychee_server.gateway.answers import make_rerank_answer, make_score_answer
+from lychee_server.gateway.call_options import check_model, make_options
+from lychee_server.gateway.documents import DocumentReader, Fetcher
+from lychee_server.gateway.errors import RequestValueError
+from lychee_server.gateway.image_urls import ImageFetcher
+from lychee_server.gateway.json_body import JsonRoute, render_json
+from lychee_server.gateway.request_ids import current_request_id
+from lychee_server.gateway.request_schemas import (
+    RERANK_EXAMPLES,
+    SCORE_EXAMPLES,
+    CallOptions,
+    RerankRequest,
     ScoreRequest,
 )
 from lychee_server.gateway.service import Service

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from lychee_client import Image, ImageText, LycheeClient, RerankResponse
-from lychee_server.gateway.schemas import RERANK_EXAMPLES, SCORE_EXAMPLES
+from lychee_server.gateway.request_schemas import RERANK_EXAMPLES, SCORE_EXAMPLES
 
 from .conftest import Post
 from .running_gateway import RunningGateway

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from lychee_client import Image, Images, ImageText, InvalidInputError, Text
 from lychee_server.gateway.documents import DocumentReader, decode_data_url, read_parts
-from lychee_server.gateway.schemas import PIXEL
+from lychee_server.gateway.request_schemas import PIXEL
 
 URL = "https://images.example.org/cat.png?token=canary"
 

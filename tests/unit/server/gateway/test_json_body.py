@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from lychee_server.gateway.answer_schemas import HealthAnswer
 from lychee_server.gateway.json_body import parse_json, render_json
-from lychee_server.gateway.schemas import HealthAnswer
 
 CONTENTS = (
     b'{"query": "q", "documents": ["a", {"text": "\\u00e9", "image": null}], "top_n": 3, "score_threshold": 0.5}',

@@ -10,7 +10,7 @@ from fakes.dual_encoder import FakeTransport
 from fastapi.testclient import TestClient
 from lychee_server.gateway.app import create_app
 from lychee_server.gateway.documents import read_parts
-from lychee_server.gateway.schemas import RERANK_EXAMPLES, SCORE_EXAMPLES, RerankRequest, ScoreRequest
+from lychee_server.gateway.request_schemas import RERANK_EXAMPLES, SCORE_EXAMPLES, RerankRequest, ScoreRequest
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
 

@@ -26,9 +26,10 @@ from lychee_client import (
     Timings,
 )
 from lychee_client.transports.base import InferRequest, InferResponse, Request
+from lychee_server.gateway.answer_schemas import CallTimings, RankedDocument, ScoreAnswer, ServerTimings
 from lychee_server.gateway.app import create_app
 from lychee_server.gateway.limits import TooBusyError
-from lychee_server.gateway.schemas import PIXEL, CallTimings, RankedDocument, ScoreAnswer, ServerTimings
+from lychee_server.gateway.request_schemas import PIXEL
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
 from starlette.responses import Response

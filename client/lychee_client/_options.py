@@ -1,0 +1,66 @@
+"""The options of a call, for both clients and for those who pass them on: `client.rerank(..., **options)`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from lychee_client._config import Unset
+from lychee_client.calibration import Calibration
+from lychee_client.thresholds import Policy
+from lychee_client.types import Priority
+
+
+class ScoreOptions(TypedDict, total=False):
+    """The keyword arguments of `LycheeClient.score`; each may be left out.
+
+    Attributes:
+        instruction: What makes a document relevant, for a model that reads an instruction. None takes the model's
+            default.
+        priority: "bulk" sends little at a time, so that interactive calls overtake it. The default is "interactive".
+        timeout_s: Seconds for the whole call, retries included. None waits forever. The default is the client's.
+        request_id: The id under which Triton's log and every error know the call's requests, as
+            "<request_id>/<number>": 1 to 128 printable ASCII characters without spaces. With None the client makes
+            ids up.
+    """
+
+    instruction: str | None
+    priority: Priority
+    timeout_s: float | Unset | None
+    request_id: str | None
+
+
+class RerankOptions(ScoreOptions, total=False):
+    """The keyword arguments of `LycheeClient.rerank`; each may be left out. See also ScoreOptions.
+
+    Attributes:
+        top_n: How many results to return at most. None returns all.
+        score_threshold: The lowest relevance score, from 0 to 1, that a result may have; lower ones are left out. None
+            sets no threshold.
+        min_results: How many of the best results stay although they are below `score_threshold`, marked
+            `below_threshold`. The default is 0.
+        policy: The policy that labels each result with a decision: a name, a Policy or a Calibration. None takes the
+            client's.
+        return_documents: Whether each result holds its document. The default is False.
+        server_timings: Whether to ask the server, before and after, what it counted per model: two more requests. The
+            default is False.
+    """
+
+    top_n: int | None
+    score_threshold: float | None
+    min_results: int
+    policy: str | Policy | Calibration | None
+    return_documents: bool
+    server_timings: bool
+
+
+def check_options(method: str, options: Mapping[str, Any], known: type[ScoreOptions] = RerankOptions) -> None:
+    """Refuse keyword arguments that a method does not have, as Python does for those in its signature.
+
+    Raises:
+        TypeError: There is one.
+    """
+    unknown = sorted(options.keys() - known.__annotations__)
+    if unknown:
+        expected = ", ".join(sorted(known.__annotations__))
+        raise TypeError(f"{method}() got an unexpected keyword argument {unknown[0]!r}; expected some of {expected}")

@@ -1,0 +1,183 @@
+"""The shapes of answers, as the API's documentation shows them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Answer(BaseModel):
+    """Made from what the client returns, by the names of its attributes: `model_validate` takes those that it knows."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class ScoredDocument(_Answer):
+    """What the model made of one document. Keys that make no sense for it are absent."""
+
+    relevance_score: float = Field(description="0 to 1; an order, not a proportion.")
+    logit: float = Field(description="The score before the sigmoid.")
+    decision: Literal["accept", "review", "reject"] = Field(description="What the policy makes of the score.")
+    modality: Literal["text", "image", "image_text"]
+    truncated: bool = Field(description="True if the end of the text did not count.")
+    tokens: int | None = Field(None, description="Length of the text as the model read it.")
+    image_size: tuple[int, int] | None = Field(None, description="Width and height of the first image in pixels.")
+    image_resized_to: tuple[int, int] | None = Field(None, description="Width and height as the model read it.")
+    image_tokens: int | None = Field(None, description="How many of `tokens` are images.")
+
+
+class RankedDocument(ScoredDocument):
+    """One result."""
+
+    index: int = Field(description="Position in the request's documents.")
+    below_threshold: bool = Field(False, description="True if it is here only because of `min_results`.")
+    document: dict[str, Any] | None = Field(None, description="As it was sent; a plain text as {text: ...}.")
+
+
+class FailedDocument(_Answer):
+    """A document that could not be ranked."""
+
+    index: int = Field(description="Position in the request's documents.")
+    message: str = Field(description="What is wrong and what to do.")
+    type: str = Field(description="For programs: invalid_input, invalid_output (the model gave no number) or another.")
+
+
+class QueryReport(_Answer):
+    """What the model read of the query."""
+
+    modality: Literal["text", "image", "image_text"]
+    truncated: bool = Field(description="True if the end of the query's text did not count.")
+    tokens: int | None = Field(
+        None, description="Length of its text as the model read it; absent where every document's `tokens` count it."
+    )
+
+
+class UsageReport(_Answer):
+    """What the call cost, whatever part of the results was asked for."""
+
+    total_tokens: int = Field(description="Of the query and of all documents that were scored.")
+    prompt_tokens: int
+    completion_tokens: int = 0
+    images: int = Field(description="Of the query and of all documents that were scored.")
+    documents: int
+
+
+class ServerTimings(_Answer):
+    """What Triton counted for one model while the call ran; other callers' requests count too."""
+
+    requests: int
+    queue_ms: float
+    compute_ms: float
+
+
+class CallTimings(_Answer):
+    """Milliseconds; the stages overlap."""
+
+    total_ms: float
+    preprocess_ms: float
+    encode_query_ms: float
+    score_documents_ms: float
+    server: dict[str, ServerTimings] | None = None
+
+
+class CacheReport(_Answer):
+    """What the embedding cache had."""
+
+    hits: int
+    misses: int
+
+
+class _Identity(_Answer):
+    id: str = Field(description="The request's id, under which the logs know it.")
+    object: str
+    model: str
+
+
+class _Ranking(_Answer):
+    results: list[RankedDocument] = Field(description="Best first, by logit; equal ones in the order of the request.")
+    errors: list[FailedDocument] = Field(description="The documents that could not be ranked.")
+
+
+class _Report(_Answer):
+    warnings: list[str] = Field(description="What does not fit together.")
+    query: QueryReport | None = None
+    usage: UsageReport
+    timings: CallTimings
+    embedding_cache: CacheReport | None = None
+
+
+class RerankAnswer(_Report, _Ranking, _Identity):  # the fields of the last base come first
+    """Ranked documents."""
+
+    object: Literal["rerank"] = "rerank"
+    meta: dict[str, Any] = Field(description="As vendors' clients read it.")
+
+
+class ScoreAnswer(_Report, ScoredDocument, _Identity):
+    """One scored pair."""
+
+    object: Literal["score"] = "score"
+
+
+class ErrorAnswer(_Answer):
+    """What every error looks like."""
+
+    message: str = Field(description="What happened and what to do.")
+    type: str = Field(description="For programs, such as invalid_request or too_busy.")
+    param: str | None = Field(description="The field of the request that is wrong.")
+    request_id: str | None = Field(description="Also in the header x-request-id.")
+
+
+class ExecutionEntry(_Answer):
+    """What executes one encoder."""
+
+    provider: str = Field(description="cpu, openvino, cuda or unknown.")
+    precision: str | None = Field(description="In which it computes; null: the server does not tell.")
+    reason: str = Field(description="Why it was chosen; empty where nothing was.")
+
+
+class ModelEntry(_Answer):
+    """The served model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    owned_by: str = "lychee-rerank"
+    revision: str
+    precision: str = Field(description="How the weights are stored.")
+    execution: dict[str, ExecutionEntry] = Field(description="What executes the encoders, by name.")
+    family: str
+    max_tokens: int
+    reads_instruction: bool
+    default_instruction: str | None
+    max_img_size: int | None = Field(description="Most pixels of an image as the side of a square; null: one size.")
+
+
+class ModelList(_Answer):
+    """All models; there is one."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelEntry]
+
+
+class InstructionEntry(_Answer):
+    """A named instruction."""
+
+    name: str
+    purpose: str
+    texts: dict[str, str] = Field(description='By language; empty for "default", which the model brings along.')
+
+
+class InstructionList(_Answer):
+    """All named instructions."""
+
+    object: Literal["list"] = "list"
+    data: list[InstructionEntry]
+
+
+class HealthAnswer(_Answer):
+    """Whether the gateway can be trusted."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    latency_ms: float | None = Field(None, description="Of a pair that was just scored.")
+    reason: str | None = Field(None, description="Why it is not ok.")
