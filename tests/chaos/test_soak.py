@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -21,13 +22,21 @@ LOOK_EVERY_S = 10
 MAX_GROWTH = 0.05
 
 
+@pytest.fixture(scope="module")
+def full_cache() -> Iterator[None]:
+    """Have the gateway keep so little that its cache is full before memory is compared."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LYCHEE_GATEWAY_CACHE_MB", "1")
+        yield
+
+
 def measure(server: RunningServer) -> dict[str, int]:
     """Return the resident bytes of gateway, Triton and the stubs, by pid and name."""
     found = [*processes.find_processes(state.own_marker()), psutil.Process(server.gateway.pid)]
     return {f"{process.pid} {process.name()}": process.memory_info().rss for process in found}
 
 
-def test_memory_stays_flat(supervised: RunningServer, root: Path) -> None:
+def test_memory_stays_flat(full_cache: None, supervised: RunningServer, root: Path) -> None:
     ended = threading.Event()
     wrong: list[object] = []
     count = 0
