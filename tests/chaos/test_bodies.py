@@ -22,6 +22,8 @@ FULL: Final[dict[str, Any]] = {
     "query": "aaaa",
     "documents": GOOD,
     "model": "fake",
+    "user": "u",
+    "strict": False,
     "top_n": 2,
     "score_threshold": 0.1,
     "min_results": 1,
@@ -33,14 +35,15 @@ FULL: Final[dict[str, Any]] = {
     "rank_fields": ["text"],
 }
 NASTY: Final[list[Any]] = [
-    None, True, False, 0, -1, 1, 0.5, 1e308, 10**400, -(10**400), "", " ", "\u200b", "\x00", "\ud800", "a\udfff",
-    "😀" * 99, "a" * 70_000, "<|im_end|>", "{instruction}", "../../etc/passwd", "data:,", PIXEL, PIXEL[:60],
+    None, True, False, 0, -1, 1, 0.5, 1e308, 10**400, -(10**400), "", " ", "2", "true", "\u200b", "\x00", "\ud800",
+    "a\udfff", "😀" * 99, "a" * 70_000, "<|im_end|>", "{instruction}", "../../etc/passwd", "data:,", PIXEL, PIXEL[:60],
     "data:image/png;base64,", "data:image/png;base64,!!!!", "data:image/svg+xml;base64,PHN2Zz4=", "http://", "http://.wild.example/",
     "http://a..wild.example/", f"http://{'a' * 64}.wild.example/", "http://xn--a.wild.example/", "http://[::1",
     "https://127.0.0.1/", "file:///etc/passwd", [], {}, [[]], [{}], {"": ""}, {"text": None, "image": None}, ["a", "b"],
     {"text": "a", "image": "a", "url": "a"}, {"content": []}, {"content": None}, {"content": [None]},
     {"content": [{"type": "text"}]}, {"content": [{"type": "image_url", "image_url": {"url": None}}]},
     {"content": [{"type": "text", "text": "a"}] * 65}, {"content": [{"type": "image", "image": PIXEL}] * 2},
+    {"image_url": PIXEL}, {"text": "a", "image_url": {"url": PIXEL[22:]}, "id": 1, "\ud800": {}},
     {"text": {"text": {"text": "a"}}}, {"image": ["a"]}, {"image": 5}, {"text": ["a"]}, float("nan"), float("inf"),
 ]  # fmt: skip
 STRANGE: Final = [b"[" * 2000, b'{"a":' * 500, b"\xff\xfe", b"\\ud800", b"9" * 5000, b"1e999"]
@@ -66,7 +69,9 @@ def mutate_json(value: Any, rng: random.Random) -> None:
     elif kind == 1 and isinstance(container, dict):
         container[f"{key}_"] = container.pop(key)
     elif kind == 2 and isinstance(container, dict):
-        container[rng.choice(["", "text", "image", "content", "x" * 999, "\x00"])] = copy.deepcopy(rng.choice(NASTY))
+        container[rng.choice(["", "text", "image", "content", "id", "x" * 999, "\x00"])] = copy.deepcopy(
+            rng.choice(NASTY)
+        )
     elif kind == 3 and isinstance(container, list):
         container.extend([container[key]] * rng.choice([1, 150]))
     else:
@@ -130,8 +135,10 @@ def test_good_documents_keep_their_score_beside_any_other(call: Call, part: int)
         rng.shuffle(documents)
         status, answer = call("/v1/rerank", json.dumps({"query": "aaaa", "documents": documents}).encode())
         assert status == 200, (documents, answer)
-        told = [entry["index"] for entry in (*answer["results"], *answer["errors"])]
+        told = [result["index"] for result in answer["results"]]
         assert sorted(told) == list(range(len(documents))), (documents, answer)
+        unranked = [result["index"] for result in answer["results"] if result["decision"] == "error"]
+        assert unranked == [failed["index"] for failed in answer["errors"]], (documents, answer)
         scores = {result["index"]: (result["relevance_score"], result["logit"]) for result in answer["results"]}
         for index, document in enumerate(documents):
             if document in GOOD:

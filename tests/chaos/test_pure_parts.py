@@ -34,9 +34,7 @@ UNIT: Final = st.floats(0, 1)
 KEYS: Final = ["text", "image", "image_url", "content", "type", "x"]
 JSON: Final = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["text", "image", "content", "type", "x"]), inner)
-    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner),
     max_leaves=8,
 )
 

@@ -8,13 +8,15 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lychee_server.gateway.call_notes import open_notes
+from lychee_server.gateway.call_notes import CallNotes, open_notes
 from lychee_server.gateway.metrics import Metrics
 from lychee_server.gateway.refusals import header, refuse
 from lychee_server.gateway.request_ids import REQUEST_ID_HEADER, accept_request_id, use_request_id
 
 PAGE_FILES_ROUTE: Final = "page"
 NO_ROUTE: Final = "none"
+WARNINGS_HEADER: Final = "x-lychee-warnings"
+IGNORED_HEADER: Final = "x-lychee-ignored"
 CLIENT_GONE: Final = 499  # as nginx calls it
 QUIET_ROUTES: Final = frozenset({PAGE_FILES_ROUTE, "/metrics", "/health", "/health/live", "/health/ready"})
 
@@ -67,8 +69,8 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         own_app = scope.get("app")
-        answer = _Answer(send)
         notes = open_notes()
+        answer = _Answer(send, notes)
         self._metrics.in_flight.inc()
         try:
             await self._app(scope, receive, answer.send)
@@ -102,12 +104,13 @@ def _route(scope: Scope, own_app: Any) -> str:
 
 
 class _Answer:
-    """Looks at what is sent."""
+    """Looks at what is sent, and puts into a header what was ignored and how many warnings there are."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, notes: CallNotes) -> None:
         self.status: int | None = None
         self.error: Exception | None = None
         self._send = send
+        self._notes = notes
         self._began_at_s = time.monotonic()
         self._first_byte_s: float | None = None
 
@@ -121,6 +124,9 @@ class _Answer:
             self.status = message["status"]
             if is_event_stream(message):
                 self._first_byte_s = time.monotonic() - self._began_at_s
+            told = {WARNINGS_HEADER: str(self._notes.warnings or ""), IGNORED_HEADER: self._notes.ignored}
+            fields = [(name.encode(), value.encode()) for name, value in told.items() if value]
+            message = {**message, "headers": [*message.get("headers", ()), *fields]}
         await self._send(message)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 
 class _Answer(BaseModel):
@@ -33,6 +33,23 @@ class RankedDocument(ScoredDocument):
     index: int = Field(description="Position in the request's documents.")
     below_threshold: bool = Field(False, description="True if it is here only because of `min_results`.")
     document: dict[str, Any] | None = Field(None, description="As it was sent; a plain text as {text: ...}.")
+
+
+class UnrankedDocument(_Answer):
+    """A document that could not be ranked, in the place of its result: behind all that could."""
+
+    index: int = Field(description="Position in the request's documents.")
+    relevance_score: float = Field(default=0.0, description="Always 0.")
+    logit: None = Field(default=None, description="Always null: there is no score.")
+    decision: Literal["error"] = "error"
+    message: str = Field(description="What is wrong and what to do; see `errors`.")
+    document: dict[str, Any] | None = Field(default=None, description="As it was sent; a plain text as {text: ...}.")
+
+    # With a return type, pydantic would describe that in place of the fields.
+    @model_serializer(mode="wrap")
+    def _keep_null(self, serialize: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]
+        """Write `logit` also where what is null is left out."""
+        return {"index": self.index, "relevance_score": self.relevance_score, "logit": None, **serialize(self)}
 
 
 class FailedDocument(_Answer):
@@ -95,7 +112,9 @@ class _Identity(_Answer):
 
 
 class _Ranking(_Answer):
-    results: list[RankedDocument] = Field(description="Best first, by logit; equal ones in the order of the request.")
+    results: list[RankedDocument | UnrankedDocument] = Field(
+        description="Best first, by logit; equal ones in the order of the request. Those without a score come last.",
+    )
     errors: list[FailedDocument] = Field(description="The documents that could not be ranked.")
 
 
@@ -120,6 +139,15 @@ class ScoreAnswer(_Report, ScoredDocument, _Identity):
     object: Literal["score"] = "score"
 
 
+class OpenAIError(_Answer):
+    """The same for clients that read errors as OpenAI's API gives them."""
+
+    message: str
+    type: str = Field(description="invalid_request_error, rate_limit_error, server_error or another.")
+    code: str = Field(description="As `type` outside.")
+    param: str | None
+
+
 class ErrorAnswer(_Answer):
     """What every error looks like."""
 
@@ -127,6 +155,7 @@ class ErrorAnswer(_Answer):
     type: str = Field(description="For programs, such as invalid_request or too_busy.")
     param: str | None = Field(description="The field of the request that is wrong.")
     request_id: str | None = Field(description="Also in the header x-request-id.")
+    error: OpenAIError
 
 
 class ExecutionEntry(_Answer):
@@ -140,7 +169,8 @@ class ExecutionEntry(_Answer):
 class ModelEntry(_Answer):
     """The served model."""
 
-    id: str
+    id: str = Field(description="A name of the model; the first entry has its own.")
+    root: str = Field(description="The model's own name, which answers have.")
     object: Literal["model"] = "model"
     owned_by: str = "lychee-rerank"
     revision: str
@@ -154,7 +184,7 @@ class ModelEntry(_Answer):
 
 
 class ModelList(_Answer):
-    """All models; there is one."""
+    """The served model, under each of its names."""
 
     object: Literal["list"] = "list"
     data: list[ModelEntry]

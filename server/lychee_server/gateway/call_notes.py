@@ -28,6 +28,8 @@ class CallNotes:
         errors: How many documents could not be ranked.
         error_type: The class of the error that the caller got.
         reason: Why the server could not answer; quotes nothing that the caller sent.
+        warnings: How many warnings the answer holds.
+        ignored: The names of unknown fields and keys, as a header can hold them; never logged.
         texts: Query and documents, in the log only where the settings ask for it; never images or keys.
     """
 
@@ -37,6 +39,8 @@ class CallNotes:
     errors: int | None = None
     error_type: str | None = None
     reason: str | None = None
+    warnings: int | None = None
+    ignored: str = ""
     texts: dict[str, Any] = field(default_factory=dict)
 
     def note_call(self, query: Input, documents: Sequence[Input | InvalidInputError], *, content: bool) -> None:
@@ -65,6 +69,7 @@ class CallNotes:
             "modality": self.modality,
             "model": self.model,
             "errors": self.errors,
+            "warnings": self.warnings or None,
             "error_type": self.error_type,
             "reason": self.reason,
         }

@@ -6,17 +6,33 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from urllib.parse import unquote_to_bytes
 
 import pybase64
 from lychee_client import Image, InvalidInputError
 from lychee_client.types import Input, combine
 
+from lychee_server.gateway.unknown_names import UnknownNames
+
 INLINE_CHARACTERS: Final = 2**16  # base64 up to this length is decoded on the event loop
 MAX_PARTS: Final = 64
+# Which key of a part of `content` holds what its type says.
+PART_KINDS: Final[Mapping[str, str]] = {
+    "text": "text",
+    "image_url": "image_url",
+    "image": "image",
+    "input_text": "text",
+    "input_image": "image_url",
+}
+_KEYS: Final = frozenset({"text", "image", "image_url", "images", "content", "type"})
 PARALLEL_FETCHES: Final = 8
 _DATA_URL: Final = re.compile(r"data:image/[a-z0-9.+*-]+(?:;[a-z0-9-]+=[^;,]*)*;base64,", re.IGNORECASE)
+# How the files of common images begin. The first 16 characters of base64 hold 12 bytes.
+_HEAD_CHARACTERS: Final = 16
+_MAGIC: Final = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM.{4}\0{4}|II\*\0|MM\0\*|.{4}ftypavif", re.DOTALL
+)
 _FETCHED: Final = ("http://", "https://")
 _WHITESPACE: Final = b" \t\r\n"
 
@@ -45,30 +61,36 @@ class Parts:
     images: tuple[str, ...] = ()
 
 
-def read_parts(value: object) -> Parts:
+def read_parts(value: object, names: UnknownNames | None = None) -> Parts:
     """Return the parts of a query or document in any of the shapes that the documentation shows.
+
+    Args:
+        value: What JSON holds.
+        names: Are told of keys that are not known.
 
     Raises:
         InvalidInputError: It has another shape.
     """
+    names = names or UnknownNames()
     if isinstance(value, str):
         return Parts(value)
     if not isinstance(value, Mapping):
         raise InvalidInputError(
             f'got a JSON {_name(value)}; expected a string, {{"text": ..., "image": ...}} or {{"content": [...]}}'
         )
-    if "content" in value:
-        _check_keys(value, {"content"})
-        return _read_content(value["content"])
-    _check_keys(value, {"text", "image", "images"})
-    text, image, images = value.get("text"), value.get("image"), value.get("images")
-    for name, part in (("text", text), ("image", image)):
-        if part is not None and not isinstance(part, str):
-            raise InvalidInputError(f"{name} is a JSON {_name(part)}; expected a string")
-    if image is not None and images is not None:
-        raise InvalidInputError("both image and images are given; put all images into images")
+    names.check_keys(value, _KEYS)
+    content, text, images = value.get("content"), value.get("text"), value.get("images")
+    given = [key for key in ("image", "image_url", "images") if value.get(key) is not None]
+    if content is not None:
+        if text is not None or given:
+            raise InvalidInputError("content is given beside text or image; put all into content")
+        return _read_content(content, names)
+    if text is not None and not isinstance(text, str):
+        raise InvalidInputError(f"text is a JSON {_name(text)}; expected a string")
+    if len(given) > 1:
+        raise InvalidInputError(f"both {given[0]} and {given[1]} are given; put all images into images")
     if images is None:
-        images = [] if image is None else [image]
+        images = [_read_image(key, value[key], names) for key in given]
     elif not isinstance(images, list) or not 1 <= len(images) <= MAX_PARTS:
         raise InvalidInputError(f"images is no list of 1 to {MAX_PARTS} strings")
     for part in images:
@@ -79,7 +101,7 @@ def read_parts(value: object) -> Parts:
     return Parts(text, tuple(images))
 
 
-def _read_content(content: object) -> Parts:
+def _read_content(content: object, names: UnknownNames) -> Parts:
     if isinstance(content, str):
         return Parts(content)
     if not isinstance(content, list) or not content or len(content) > MAX_PARTS:
@@ -88,17 +110,29 @@ def _read_content(content: object) -> Parts:
     images: list[str] = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
-        if not isinstance(part, Mapping) or kind not in ("text", "image", "image_url"):
+        if not isinstance(part, Mapping) or not isinstance(kind, str) or kind not in PART_KINDS:
             raise InvalidInputError('a part of content has another type; expected "text", "image_url" or "image"')
-        _check_keys(part, {"type", kind})
-        value = part.get(kind)
-        if kind == "image_url" and isinstance(value, Mapping):
-            _check_keys(value, {"url", "detail"})
-            value = value.get("url")
-        if not isinstance(value, str):
-            raise InvalidInputError(f"a part of content of type {kind} has no string as {kind}")
-        (texts if kind == "text" else images).append(value)
+        key = PART_KINDS[kind]
+        names.check_keys(part, {"type", key, "detail"})
+        value = part.get(key)
+        if value is None:
+            raise InvalidInputError(f"a part of content of type {kind} has no {key}")
+        if key != "text":
+            images.append(_read_image(key, value, names))
+        elif isinstance(value, str):
+            texts.append(value)
+        else:
+            raise InvalidInputError(f"text of a part of content is a JSON {_name(value)}; expected a string")
     return Parts("\n".join(texts) if texts else None, tuple(images))
+
+
+def _read_image(key: str, value: object, names: UnknownNames) -> str:
+    if key == "image_url" and isinstance(value, Mapping):
+        names.check_keys(value, {"url", "detail"})
+        value = value.get("url")
+    if not isinstance(value, str):
+        raise InvalidInputError(f"{key} is a JSON {_name(value)}; expected a string")
+    return value
 
 
 class DocumentReader:
@@ -113,12 +147,20 @@ class DocumentReader:
         self._fetcher = fetcher
         self._max_fetched_bytes = max_fetched_bytes
 
-    async def read(self, values: Sequence[object]) -> list[Input | InvalidInputError]:
-        """Return an input for each value, or why it is none, in the order of the values."""
+    async def read(
+        self, values: Sequence[object], names: UnknownNames | None = None
+    ) -> list[Input | InvalidInputError]:
+        """Return an input for each value, or why it is none, in the order of the values.
+
+        Args:
+            values: What JSON holds.
+            names: Are told of keys that are not known.
+        """
+        names = names or UnknownNames()
         if sum(_count_characters(value) for value in values) <= INLINE_CHARACTERS:
-            read = [_read_one(value) for value in values]
+            read = [_read_one(value, names) for value in values]
         else:
-            read = await asyncio.to_thread(lambda: [_read_one(value) for value in values])
+            read = await asyncio.to_thread(lambda: [_read_one(value, names) for value in values])
         fetched = [index for index, value in enumerate(read) if isinstance(value, _Unfetched)]
         if fetched:
             left = [self._max_fetched_bytes]
@@ -175,10 +217,10 @@ class _Unfetched:
     images: Sequence[Image | str]
 
 
-def _read_one(value: object) -> Input | InvalidInputError | _Unfetched:
+def _read_one(value: object, names: UnknownNames) -> Input | InvalidInputError | _Unfetched:
     """Return an input, why it is none, or what has to be fetched before it is one."""
     try:
-        parts = read_parts(value)
+        parts = read_parts(value, names)
         images = [
             url if url[:8].lower().startswith(_FETCHED) else Image.from_bytes(decode_data_url(url))
             for url in parts.images
@@ -190,18 +232,18 @@ def _read_one(value: object) -> Input | InvalidInputError | _Unfetched:
 
 
 def decode_data_url(url: str) -> bytes:
-    """Return the content of a data URL with an image in base64.
+    """Return the content of a data URL with an image in base64, or of an image's base64 without its beginning.
 
     Raises:
         InvalidInputError: It is something else; the message does not quote it.
     """
     match = _DATA_URL.match(url[:200])
-    if match is None:
+    if match is None and not _is_image(url[:_HEAD_CHARACTERS]):
         raise InvalidInputError(
-            "image is no data URL of an image; expected data:image/png;base64, followed by the file in base64 (paths "
-            "are never read, and base64 alone needs that beginning)"
+            "image is no data URL of an image; expected data:image/png;base64, followed by the file in base64, or the "
+            "base64 of a JPEG, PNG, WebP, GIF, BMP or TIFF file alone (paths are never read)"
         )
-    payload = url[match.end() :]
+    payload = url if match is None else url[match.end() :]
     try:
         try:
             data = pybase64.b64decode(payload, validate=True)
@@ -216,10 +258,12 @@ def decode_data_url(url: str) -> bytes:
     return data
 
 
-def _check_keys(value: Mapping[str, Any], known: set[str]) -> None:
-    unknown = len(value.keys() - known)
-    if unknown:
-        raise InvalidInputError(f"{unknown} keys are not known; expected {' and '.join(sorted(known))} alone")
+def _is_image(head: str) -> bool:
+    """Say whether the beginning of a string is that of an image's base64."""
+    try:
+        return _MAGIC.match(pybase64.b64decode(head, validate=True)) is not None
+    except ValueError:
+        return False
 
 
 def _count_characters(value: object, depth: int = 5) -> int:

@@ -1,7 +1,7 @@
 """The edge of the gateway: everything that happens to a request before a route and after it.
 
-From the outside in: pieces of large answers, request id, log and counts, honesty, drain, API key, size of the body. All
-of it is plain ASGI, so answers stream and a cancelled request is cancelled all the way down.
+From the outside in: pieces of large answers, form of the path, request id, log and counts, honesty, drain, API key,
+size of the body. All of it is plain ASGI, so answers stream and a cancelled request is cancelled all the way down.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from lychee_server.gateway.body_limit import BodyLimit
 from lychee_server.gateway.draining import Drain, DrainMiddleware
 from lychee_server.gateway.keys import ApiKeys
 from lychee_server.gateway.metrics import Metrics
+from lychee_server.gateway.path_forms import PathForms, is_for_programs
 from lychee_server.gateway.refusals import local_path, refuse
 from lychee_server.gateway.request_check import RequestCheck
 from lychee_server.gateway.settings import GatewaySettings
 
 OPEN_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready"})
-PROGRAM_PREFIXES: Final = ("/v1/", "/v2/", "/metrics")
 REALM: Final = "lychee-rerank"
 
 
@@ -45,6 +45,7 @@ def install_middleware(app: FastAPI, settings: GatewaySettings, metrics: Metrics
     )
     app.add_middleware(AccessLog, metrics=metrics, content=settings.log_content)
     app.add_middleware(RequestIds)
+    app.add_middleware(PathForms)
     app.add_middleware(AnswerPieces)
 
 
@@ -52,9 +53,9 @@ class KeyCheck:
     """Lets in who brings an API key; everyone, where the gateway has none.
 
     Programs send `Authorization: Bearer KEY` or `x-api-key: KEY`. Browsers cannot, so the page, with its files and
-    event streams, and the documentation take HTTP Basic too: any user name, the key as password. Basic does not open
-    `/v1`, `/v2` and `/metrics`, so that no foreign page can use what a browser remembers to call them. Only the health
-    probes are open; Prometheus reads `/metrics` with a key of its own.
+    event streams, and the documentation take HTTP Basic too: any user name, the key as password. Basic opens no path
+    of the API and not `/metrics`, so that no foreign page can use what a browser remembers to call them. Only the
+    health probes are open; Prometheus reads `/metrics` with a key of its own.
 
     Args:
         app: The next application.
@@ -73,7 +74,7 @@ class KeyCheck:
             await self._app(scope, receive, send)
             return
         path = local_path(scope)
-        for_programs = path.startswith(PROGRAM_PREFIXES)
+        for_programs = is_for_programs(scope, path)
         candidates = list(_sent_keys(scope, with_basic=not for_programs))
         if path in OPEN_PATHS or any(self._keys.accepts(key) for key in candidates):
             await self._app(scope, receive, send)

@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -30,7 +29,8 @@ from starlette.responses import JSONResponse, Response
 
 from lychee_server.gateway.call_notes import current_notes
 from lychee_server.gateway.limits import TooBusyError
-from lychee_server.gateway.request_ids import current_request_id
+from lychee_server.gateway.refusals import describe_error
+from lychee_server.gateway.shape_problems import describe_shape
 
 RETRY_AFTER_S: Final = 2
 MAX_REASON_CHARACTERS: Final = 500
@@ -134,21 +134,10 @@ async def _answer_error(request: Request, error: Exception) -> Response:
 
 
 async def _answer_shape(request: Request, error: Exception) -> Response:
-    """Say where the shape is wrong, without what was sent."""
+    """Say what is wrong with the shape."""
     assert isinstance(error, RequestValidationError)
     current_notes().error_type = type(error).__name__
-    first = error.errors()[0]
-    param: str | None = _location(first["loc"])
-    if first["type"] == "json_invalid":
-        message, param = "the body is not valid JSON", None
-    elif first["loc"] == ("body",):
-        message = "the body is no JSON object; send one, with the header content-type: application/json"
-        param = None
-    elif first["type"] == "extra_forbidden":
-        message = "the request has a field that is not known; see /docs"
-        param = None
-    else:
-        message = f"{param}: {first['msg']}; see /docs"
+    message, param = describe_shape(error.errors())
     return make_error(422, "invalid_shape", message, param)
 
 
@@ -169,10 +158,4 @@ def make_error(
     status: int, kind: str, message: str, param: str | None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """Return the answer that every error has."""
-    body = {"message": message, "type": kind, "param": param, "request_id": current_request_id()}
-    return JSONResponse(body, status, headers)
-
-
-def _location(location: Sequence[Any]) -> str:
-    """Return the path of a field, made of names that we know and positions."""
-    return ".".join(str(part) for part in location[1:] if not (isinstance(part, str) and "[" in part)) or "body"
+    return JSONResponse(describe_error(status, kind, message, param), status, headers)

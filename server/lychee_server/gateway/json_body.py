@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
+MAX_DEPTH: Final = 200  # of one document; pydantic writes 255
 _ANYTHING: Final[TypeAdapter[Any]] = TypeAdapter(Any)
 
 
@@ -28,7 +29,21 @@ def parse_json(body: bytes) -> Any:
 
 def render_json(content: Any) -> bytes:
     """Return models and plain values as JSON, without what is None and without a copy as text."""
-    return _ANYTHING.dump_json(content, exclude_none=True)
+    try:
+        return _ANYTHING.dump_json(content, exclude_none=True)
+    except ValueError:  # a lone surrogate in a document that comes back
+        return json.dumps(_ANYTHING.dump_python(content, exclude_none=True)).encode()
+
+
+def is_renderable(content: Any) -> bool:
+    """Say whether JSON that was read can be written: it can be nested deeper than pydantic writes it."""
+    level = [content]
+    for _ in range(MAX_DEPTH):
+        containers = [each for each in level if isinstance(each, dict | list)]
+        if not containers:
+            return True
+        level = [inner for each in containers for inner in (each.values() if isinstance(each, dict) else each)]
+    return False
 
 
 class _JsonRequest(Request):

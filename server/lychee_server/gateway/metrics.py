@@ -29,6 +29,7 @@ DOCUMENT_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 SCORE_BUCKETS: Final = tuple(step / 20 for step in range(1, 21))
 REASONS: Final = ("busy", "too_large", "unauthorized", "invalid", "url_refused", "stopping", "foreign", "slow")
 FAILURES: Final = ("invalid_input", "invalid_output", "model_failed")  # kinds of errors, see errors.py
+IGNORED: Final = ("field", "key", "model")
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 MODALITIES: Final = frozenset({"text", "image", "image_text", "mixed"})
 CUSTOM_POLICY: Final = "custom"
@@ -67,6 +68,9 @@ class Metrics:
         self._rejected = self._counter("rejected", "Calls and documents that were refused", ("reason",))
         for reason in REASONS:
             self._rejected.labels(reason)
+        self._ignored = self._counter("ignored", "Calls with something unknown that was ignored", ("what",))
+        for what in IGNORED:
+            self._ignored.labels(what)
         self.in_flight = self._gauge("requests_in_flight", "HTTP requests that are being answered")
 
     def _make_call_metrics(self) -> None:
@@ -157,6 +161,11 @@ class Metrics:
         """Count a call or a document that was refused, by one of REASONS."""
         assert reason in REASONS, reason
         self._rejected.labels(reason).inc()
+
+    def ignore(self, *, field: bool, key: bool, model: bool) -> None:
+        """Count what one call held that is not known: fields, keys of query or documents, the name of a model."""
+        for what, is_there in zip(IGNORED, (field, key, model), strict=True):
+            self._ignored.labels(what).inc(is_there)
 
     def watch_limit(self, limit: ConcurrencyLimit) -> None:
         """Show how many calls run and wait, whenever the metrics are read."""

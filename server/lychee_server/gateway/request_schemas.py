@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import Field, WithJsonSchema
 
-from lychee_server.gateway.documents import MAX_PARTS
+from lychee_server.gateway.documents import MAX_PARTS, PART_KINDS
+from lychee_server.gateway.lax_types import WHOLE, LaxModel, Natural, Positive, Unit
 
 PIXEL: Final = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJ"
@@ -14,17 +15,20 @@ PIXEL: Final = (
 )
 
 _TEXT: Final[dict[str, Any]] = {"type": "string", "minLength": 1, "pattern": r"\S"}
-_IMAGE: Final[dict[str, Any]] = {"type": "string", "format": "uri", "minLength": 1}
+_IMAGE: Final[dict[str, Any]] = {"type": "string", "minLength": 1}
+_IMAGE_URL: Final[dict[str, Any]] = {
+    "anyOf": [_IMAGE, {"type": "object", "properties": {"url": _IMAGE}, "required": ["url"]}]
+}
 _CONTENT_SCHEMA: Final[dict[str, Any]] = {
-    "description": "A text, an image or several, or both. Images are data URLs (data:image/png;base64,...); http(s) "
-    "URLs where the gateway was started with --image-host. Texts of `content` are joined by line breaks.",
+    "description": "A text, an image or several, or both. Images are data URLs (data:image/png;base64,...) or the "
+    "base64 alone; http(s) URLs where the gateway was started with --image-host. Texts of `content` are joined by line "
+    "breaks. Other keys are ignored, with a warning.",
     "anyOf": [
         {**_TEXT, "description": "A text, never a path or URL."},
         {
             "type": "object",
-            "properties": {"text": _TEXT, "image": _IMAGE},
+            "properties": {"text": _TEXT, "image": _IMAGE, "image_url": _IMAGE_URL},
             "minProperties": 1,
-            "additionalProperties": False,
         },
         {
             "type": "object",
@@ -33,7 +37,6 @@ _CONTENT_SCHEMA: Final[dict[str, Any]] = {
                 "images": {"type": "array", "minItems": 1, "maxItems": MAX_PARTS, "items": _IMAGE},
             },
             "required": ["images"],
-            "additionalProperties": False,
         },
         {
             "type": "object",
@@ -45,22 +48,16 @@ _CONTENT_SCHEMA: Final[dict[str, Any]] = {
                     "items": {
                         "type": "object",
                         "properties": {
-                            "type": {"enum": ["text", "image_url", "image"]},
+                            "type": {"enum": list(PART_KINDS)},
                             "text": _TEXT,
                             "image": _IMAGE,
-                            "image_url": {
-                                "anyOf": [
-                                    _IMAGE,
-                                    {"type": "object", "properties": {"url": _IMAGE}, "required": ["url"]},
-                                ]
-                            },
+                            "image_url": _IMAGE_URL,
                         },
                         "required": ["type"],
                     },
                 }
             },
             "required": ["content"],
-            "additionalProperties": False,
         },
     ],
 }
@@ -68,40 +65,38 @@ _CONTENT_SCHEMA: Final[dict[str, Any]] = {
 Content = Annotated[Any, WithJsonSchema(_CONTENT_SCHEMA)]
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class NamedInstruction(_Request):
+class NamedInstruction(LaxModel):
     """One of GET /v1/instructions."""
 
     name: str = Field(description="Of the instruction.")
     language: Literal["en", "zh"] = Field("en", description="Of its text.")
 
 
-class CustomPolicy(_Request):
+class CustomPolicy(LaxModel):
     """Two inclusive thresholds."""
 
-    accept: float = Field(ge=0, le=1, description="From this score on, a document is accepted.")
-    review: float | None = Field(
-        None, ge=0, le=1, description="From this score on, up to `accept`, it is marked for review; default: `accept`."
+    accept: Unit = Field(description="From this score on, a document is accepted.")
+    review: Unit | None = Field(
+        None, description="From this score on, up to `accept`, it is marked for review; default: `accept`."
     )
 
 
-class CallOptions(_Request):
+class CallOptions(LaxModel):
     """What reranking and scoring have in common."""
 
-    model: str | None = Field(None, description="The served model, see /v1/models; may be left out.")
+    model: str | None = Field(
+        None, description="One of /v1/models, or empty. Another name gets a warning, or 404 where the gateway says so."
+    )
     instruction: str | NamedInstruction | None = Field(
         None, description="What makes a document relevant, for models that read one: a text, or a named one."
     )
     policy: Literal["strict", "balanced", "exploratory"] | CustomPolicy | None = Field(
         None, description="Turns scores into decisions. Default: the gateway's."
     )
-    priority: Literal["interactive", "bulk"] | Annotated[int, Field(ge=0, le=999)] | None = Field(
+    priority: Literal["interactive", "bulk"] | Annotated[int, Field(ge=0, le=999), WHOLE] | None = Field(
         None, description='"bulk" lets others pass; so does a number above 0, as vendors\' clients send it.'
     )
-    timeout_ms: float | None = Field(None, gt=0, description="For the whole call, waiting included.")
+    timeout_ms: Positive | None = Field(None, description="For the whole call, waiting included.")
     server_timings: bool = Field(False, description="Queue and compute times as Triton counts them per model.")
 
 
@@ -111,10 +106,13 @@ class RerankRequest(CallOptions):
     query: Content = Field(description="What is searched for.")
     # An empty list is no error of shape, since it may well come from a search that found nothing.
     documents: list[Content] = Field(description="What is ranked.", json_schema_extra={"minItems": 1})
-    top_n: int | None = Field(None, ge=0, description="At most so many results; 0 or null: all.")
-    score_threshold: float | None = Field(None, ge=0, le=1, description="Inclusive; what is below is left out.")
-    min_results: int = Field(0, ge=0, description="So many of the best stay, even below `score_threshold`.")
+    top_n: Natural | None = Field(None, description="At most so many results; 0 or null: all.")
+    score_threshold: Unit | None = Field(None, description="Inclusive; what is below is left out.")
+    min_results: Natural = Field(0, description="So many of the best stay, even below `score_threshold`.")
     return_documents: bool = Field(False, description="Put each document into its result, as it was sent.")
+    strict: bool = Field(
+        False, description="Refuse the call with status 400 if a document cannot be ranked; `?strict=true` does too."
+    )
     rank_fields: Any = Field(None, description="Ignored, with a warning: documents have the keys text and image.")
     max_tokens_per_doc: Any = Field(None, description="Ignored, with a warning: the model's own limit counts.")
     max_chunks_per_doc: Any = Field(None, description="Ignored, with a warning: documents are not cut into chunks.")

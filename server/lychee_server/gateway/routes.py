@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence, Set
 from contextlib import suppress
 from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import APIRouter, Body, FastAPI, Request
+from fastapi import APIRouter, Body, FastAPI, Query, Request
 from lychee_client import InvalidInputError, LycheeError
 from lychee_client.instructions import all_instructions
 from starlette.exceptions import HTTPException
@@ -28,7 +28,7 @@ from lychee_server.gateway.answer_schemas import (
     ScoreAnswer,
 )
 from lychee_server.gateway.answers import make_rerank_answer, make_score_answer
-from lychee_server.gateway.call_options import check_model, make_options
+from lychee_server.gateway.call_options import check_model, list_names, make_options
 from lychee_server.gateway.documents import DocumentReader, Fetcher
 from lychee_server.gateway.errors import RequestValueError
 from lychee_server.gateway.image_urls import ImageFetcher
@@ -43,12 +43,13 @@ from lychee_server.gateway.request_schemas import (
 )
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.service_answer import ServiceAnswer
+from lychee_server.gateway.unknown_names import UnknownNames
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"model": ErrorAnswer, "description": "A value cannot be used."},
     401: {"model": ErrorAnswer, "description": "The API key is missing or wrong."},
-    404: {"model": ErrorAnswer, "description": "Another model is served."},
+    404: {"model": ErrorAnswer, "description": "Another model is served, and the gateway refuses other names."},
     413: {"model": ErrorAnswer, "description": "The body is too large."},
     422: {"model": ErrorAnswer, "description": "The JSON has another shape."},
     429: {"model": ErrorAnswer, "description": "Too many calls; see the header Retry-After."},
@@ -90,9 +91,11 @@ def _make_call_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
     async def call(request: Request, body: CallOptions, query: object, documents: Sequence[object]) -> ServiceAnswer:
         """Rank what a body holds, as long as the caller listens."""
         began_at_s = time.monotonic()
-        await check_model(service, body.model)
+        names = UnknownNames(strict=settings.strict_fields)
+        names.check_fields(body)
+        await check_model(service, body.model, names)
         options = await make_options(service, body)
-        parsed_query, *parsed = await reader.read([query, *documents])
+        parsed_query, *parsed = await reader.read([query, *documents], names)
         if isinstance(parsed_query, InvalidInputError):
             raise InvalidInputError(f"query: {parsed_query}")
         for document in parsed:
@@ -101,17 +104,22 @@ def _make_call_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
         allowed_s = settings.timeout_s if body.timeout_ms is None else body.timeout_ms / 1e3
         options["timeout_s"] = max(1e-3, allowed_s - (time.monotonic() - began_at_s))
         route = request.scope["route"].path
-        return await service.rerank(parsed_query, parsed, options, request_id=current_request_id(), route=route)
+        answer = await service.rerank(parsed_query, parsed, options, request_id=current_request_id(), route=route)
+        return names.tell(answer, service.metrics)
 
     @router.post("/v1/rerank", response_model=RerankAnswer, summary="Rank documents for a query")
     @router.post("/v2/rerank", response_model=RerankAnswer, summary="The same, for clients that call this version")
     async def rerank(
-        request: Request, body: Annotated[RerankRequest, Body(openapi_examples=RERANK_EXAMPLES)]
+        request: Request,
+        body: Annotated[RerankRequest, Body(openapi_examples=RERANK_EXAMPLES)],
+        strict: Annotated[bool, Query(description="The same as the field `strict`.")] = False,
     ) -> Response:
         """Score every document from 0 to 1, rank them, and decide.
 
-        A document that cannot be ranked is an entry of `errors` and costs the others nothing.
+        A document that cannot be ranked stands at the end of `results`, with `decision` "error", and in `errors`; it
+        costs the others nothing.
         """
+        body.strict |= strict
         if not 1 <= len(body.documents) <= settings.max_documents:
             raise RequestValueError(
                 f"documents has {len(body.documents)} entries; expected 1 to {settings.max_documents}", "documents"
@@ -143,12 +151,13 @@ def _make_model_routes(service: Service) -> APIRouter:
 
     @router.get("/v1/models", summary="The served model")
     async def models() -> ModelList:
-        """Describe the model that Triton serves."""
+        """Describe the model that Triton serves, once for each of its names."""
         manifest = await service.manifest()
         return ModelList(
             data=[
                 ModelEntry(
-                    id=manifest.model_id,
+                    id=alias,
+                    root=manifest.model_id,
                     revision=manifest.revision,
                     precision=manifest.precision,
                     execution={name: ExecutionEntry.model_validate(each) for name, each in manifest.execution.items()},
@@ -158,6 +167,7 @@ def _make_model_routes(service: Service) -> APIRouter:
                     default_instruction=None if manifest.instruction is None else manifest.instruction.default,
                     max_img_size=manifest.max_img_size,
                 )
+                for alias in await list_names(service)
             ]
         )
 

@@ -84,7 +84,11 @@ _ImageHosts = Annotated[
 _AllowedHosts = Annotated[
     tuple[Annotated[str, AfterValidator(_check_allowed_host)], ...], NoDecode, BeforeValidator(_split)
 ]
-REPEATED: Final = {"image_hosts": "--image-host", "allowed_hosts": "--allowed-host"}
+REPEATED: Final = {
+    "image_hosts": "--image-host",
+    "allowed_hosts": "--allowed-host",
+    "served_model_names": "--served-model-name",
+}
 
 
 class GatewaySettings(BaseSettings):
@@ -127,6 +131,15 @@ class GatewaySettings(BaseSettings):
         (),
         description="Name under which others reach the gateway, *.example.org for subdomains. Repeat. Without any, "
         "every name will do, but without keys on the loopback only its own.",
+    )
+    served_model_names: _Words = Field(
+        (), description="Further name under which callers know the model; /v1/models lists it. Repeat."
+    )
+    refuse_other_models: bool = Field(
+        False, description="Answer 404 to calls for a model of another name; else they get a warning."
+    )
+    strict_fields: bool = Field(
+        False, description="Refuse fields and keys that are not known; else they are ignored with a warning."
     )
     max_request_mb: int = Field(64, ge=1, description="Largest request body in MiB.")
     max_documents: int = Field(1000, ge=1, description="Most documents of one request.")

@@ -89,8 +89,56 @@ def test_broken_documents_cost_the_others_nothing(post: Post, photos: Path) -> N
     alone = scores(post("/v1/rerank", {"query": QUERY, "documents": good}))
     answer = post("/v1/rerank", {"query": QUERY, "documents": [*broken, *good]})
     offset = len(broken)
-    assert scores(answer) == pytest.approx({index + offset: score for index, score in alone.items()}, abs=TOLERANCE)
+    ranked = {index + offset: score for index, score in alone.items()}
+    assert scores(answer) == pytest.approx(ranked | dict.fromkeys(range(offset), 0.0), abs=TOLERANCE)
+    last = answer.json()["results"][len(good) :]
+    assert [(result["index"], result["logit"], result["decision"]) for result in last] == [
+        (index, None, "error") for index in range(offset)
+    ]
     assert [error["index"] for error in answer.json()["errors"]] == list(range(offset))
+
+
+def test_a_call_is_refused_where_nothing_can_be_ranked_or_not_everything_and_it_is_strict(post: Post) -> None:
+    nothing = post("/v1/rerank", {"query": QUERY, "documents": ["", {"title": "t"}]})
+    strict = post("/v1/rerank?strict=true", {"query": QUERY, "documents": ["小猫", {}]})
+    for answer in (nothing, strict):
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "documents")
+    assert "1 of 2 documents cannot be ranked: documents[1]: " in strict.json()["message"]
+
+
+def test_what_other_clients_send_scores_as_the_plain_form_does(post: Post, photos: Path) -> None:
+    image = data_url(photos / "cat.jpg")
+    plain = {"query": QUERY, "documents": ["小猫", {"image": image}, {"text": "猫", "image": image}], "top_n": 2}
+    sent = {
+        "query": {"text": QUERY, "id": "q"},
+        "documents": [
+            {"text": "小猫", "id": 7, "metadata": {"source": "shop"}},
+            {"image": image.partition(",")[2]},
+            {"text": "猫", "image_url": {"url": image}, "title": "t"},
+        ],
+        "top_n": "2.0",
+        "model": "jina-reranker-m0",
+        "return_documents": "false",
+        "max_results": 5,
+        "user": "u",
+        "policy": None,
+    }
+    answer = post("//v1/v1/rerank/", sent)
+    assert scores(answer) == pytest.approx(scores(post("/v1/rerank", plain)), abs=TOLERANCE)
+    assert answer.json()["warnings"] == [
+        "user is ignored: callers are not told apart",
+        "the model 'jina-reranker-m0' is not served here; lychee-mini answered",
+        "fields that are not known are ignored: 'max_results'; see /docs",
+        "keys of query or documents that are not known are ignored: 'id', 'metadata', 'title'",
+    ]
+    assert answer.headers["x-lychee-warnings"] == "4"
+    assert answer.headers["x-lychee-ignored"] == "max_results, id, metadata, title"
+
+
+def test_a_wrong_value_is_told_with_field_and_value(post: Post) -> None:
+    answer = post("/v1/rerank", {"query": QUERY, "documents": ["小猫"], "top_n": 2.5})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_shape")
+    assert answer.json()["message"] == "top_n is 2.5; expected a whole number; see /docs"
 
 
 def test_a_thousand_documents(post: Post) -> None:
@@ -140,6 +188,7 @@ def test_the_examples_of_the_documentation_work(post: Post, path: str, examples:
 
 def test_models_and_instructions_are_listed(gateway: RunningGateway) -> None:
     headers = {"x-api-key": "key-of-the-integration-tests"}
+    assert gateway.get("//v1/models/")[0] == 401
     assert '"id":"lychee-mini"' in gateway.get("/v1/models", headers)[1]
     assert '"name":"search"' in gateway.get("/v1/instructions", headers)[1]
     assert gateway.get("/v1/models")[0] == 401

@@ -87,7 +87,7 @@ def test_cohere_sends_its_own_options(gateway: RunningGateway, http: httpx.Clien
 
 
 @pytest.mark.parametrize(
-    ("key", "call", "status"), [(API_KEY, {**CALL, "model": "other"}, 404), ("wrong", CALL, 401)], ids=["model", "key"]
+    ("key", "call", "status"), [(API_KEY, {**CALL, "top_n": -1}, 422), ("wrong", CALL, 401)], ids=["value", "key"]
 )
 def test_cohere_raises_its_error(
     gateway: RunningGateway, http: httpx.Client, key: str, call: dict[str, Any], status: int
@@ -95,11 +95,32 @@ def test_cohere_raises_its_error(
     with pytest.raises(ApiError) as caught:
         cohere.ClientV2(key, base_url=gateway.url, httpx_client=http).rerank(**call)
     assert caught.value.status_code == status
-    assert caught.value.body["request_id"]
+    body: Any = caught.value.body
+    assert body["request_id"]
+    assert body["error"]["message"] == body["message"]
 
 
-def test_together(gateway: RunningGateway) -> None:
-    with together.Together(api_key=API_KEY, base_url=f"{gateway.url}/v1", max_retries=0) as client:
+@pytest.mark.parametrize("base", ["", "/", "/v1", "/v1/"])
+def test_cohere_finds_its_path_below_every_base_url(gateway: RunningGateway, http: httpx.Client, base: str) -> None:
+    for kind in (cohere.Client, cohere.ClientV2):
+        check_results(kind(API_KEY, base_url=gateway.url + base, httpx_client=http).rerank(**CALL).results)
+
+
+def test_a_model_of_the_vendor_is_answered(gateway: RunningGateway, http: httpx.Client) -> None:
+    client = cohere.ClientV2(API_KEY, base_url=gateway.url, httpx_client=http)
+    check_results(client.rerank(**{**CALL, "model": "rerank-v3.5"}).results)
+
+
+def test_a_document_that_cannot_be_ranked_has_its_place(gateway: RunningGateway, http: httpx.Client) -> None:
+    client = cohere.ClientV2(API_KEY, base_url=gateway.url, httpx_client=http)
+    results = client.rerank(model="", query="一只猫", documents=["", *DOCUMENTS]).results
+    assert sorted(result.index for result in results) == [0, 1, 2, 3]
+    assert (results[-1].index, results[-1].relevance_score) == (0, 0.0)
+
+
+@pytest.mark.parametrize("base", ["/v1", "/v1/", "/v1/v1"])
+def test_together(gateway: RunningGateway, base: str) -> None:
+    with together.Together(api_key=API_KEY, base_url=f"{gateway.url}{base}", max_retries=0) as client:
         response = client.rerank.create(**CALL, return_documents=True)
     check_results(response.results)
     assert response.object == "rerank"

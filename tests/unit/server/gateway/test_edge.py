@@ -255,7 +255,7 @@ def test_a_key_opens_everything(metrics: Metrics, headers: dict[str, str], path:
     assert ask(with_keys(metrics), "GET", path, headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/health/"])
 def test_probes_need_no_key(metrics: Metrics, path: str) -> None:
     assert ask(with_keys(metrics), "GET", path).status_code == 200
 
@@ -264,7 +264,7 @@ def test_probes_need_no_key(metrics: Metrics, path: str) -> None:
     "path",
     [
         "/", "/v1/items/a", "/metrics", "/docs", "/openapi.json", "/assets/a.js", "/events", "/nowhere",
-        "/health/", "/health/other", "//health", "/health/../metrics", "/Health", "/health%2flive/x", "/health;x",
+        "/health/other", "//health", "/health/../metrics", "/Health", "/health%2flive/x", "/health;x",
     ],
 )  # fmt: skip
 def test_everything_else_needs_one(metrics: Metrics, path: str) -> None:
