@@ -142,6 +142,7 @@ class ModelEntry(_Answer):
 
     id: str
     object: Literal["model"] = "model"
+    model_type: Literal["rerank"] = "rerank"
     owned_by: str = "lychee-rerank"
     revision: str
     precision: str = Field(description="How the weights are stored.")

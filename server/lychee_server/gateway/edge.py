@@ -25,7 +25,10 @@ from lychee_server.gateway.request_check import RequestCheck
 from lychee_server.gateway.settings import GatewaySettings
 
 OPEN_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready"})
-PROGRAM_PREFIXES: Final = ("/v1/", "/v2/", "/metrics")
+PROGRAM_PREFIXES: Final = (
+    *("/v1/", "/v2/", "/rerank", "/reranking", "/ranking", "/score", "/info", "/infinity/", "/voyage/"),
+    "/metrics",
+)
 REALM: Final = "lychee-rerank"
 
 
@@ -53,8 +56,8 @@ class KeyCheck:
 
     Programs send `Authorization: Bearer KEY` or `x-api-key: KEY`. Browsers cannot, so the page, with its files and
     event streams, and the documentation take HTTP Basic too: any user name, the key as password. Basic does not open
-    `/v1`, `/v2` and `/metrics`, so that no foreign page can use what a browser remembers to call them. Only the health
-    probes are open; Prometheus reads `/metrics` with a key of its own.
+    the paths of calls and models and `/metrics`, so that no foreign page can use what a browser remembers to call them.
+    Only the health probes are open; Prometheus reads `/metrics` with a key of its own.
 
     Args:
         app: The next application.
