@@ -26,7 +26,14 @@ from lychee_server.gateway.settings import GatewaySettings
 
 OPEN_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready"})
 PROGRAM_PREFIXES: Final = (
-    *("/v1/", "/v2/", "/rerank", "/reranking", "/ranking", "/score", "/info", "/infinity/", "/voyage/"),
+    "/v1/",
+    "/v2/",
+    "/rerank",
+    "/ranking",
+    "/score",
+    "/info",
+    "/infinity/",
+    "/voyage/",
     "/metrics",
 )
 REALM: Final = "lychee-rerank"

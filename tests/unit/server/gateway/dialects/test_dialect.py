@@ -42,7 +42,8 @@ def test_a_vendors_name_counts_more_than_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "seen"), [("MIDDLE", "'MIDDLE'"), (3, "3"), ("x" * 99, "a value of type str"), ([], "a value of type list")]
+    ("value", "seen"),
+    [("MIDDLE", "'MIDDLE'"), (3, "3"), ("x" * 99, "a value of type str"), ([], "a value of type list")],
 )
 def test_a_value_that_means_nothing_is_refused_by_name(value: Any, seen: str) -> None:
     with pytest.raises(RequestValueError) as caught:

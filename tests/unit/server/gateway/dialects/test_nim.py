@@ -51,7 +51,11 @@ def test_paths(gateway: TestClient, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("body", "param"),
-    [({"query": {"text": "q"}}, "passages"), ({**SENT, "truncate": "START"}, "truncate"), ({**SENT, "top_k": -1}, "top_k")],
+    [
+        ({"query": {"text": "q"}}, "passages"),
+        ({**SENT, "truncate": "START"}, "truncate"),
+        ({**SENT, "top_k": -1}, "top_k"),
+    ],
 )
 def test_an_error_names_the_field(gateway: TestClient, body: dict[str, Any], param: str) -> None:
     response = gateway.post("/v1/ranking", json=body)

@@ -58,7 +58,8 @@ def test_an_error_is_a_text_with_a_type(gateway: TestClient, change: dict[str, A
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(413, "validation"), (429, "overloaded"), (502, "backend"), (503, "unhealthy"), (504, "backend")]
+    ("status", "kind"),
+    [(413, "validation"), (429, "overloaded"), (502, "backend"), (503, "unhealthy"), (504, "backend")],
 )
 def test_types_of_errors(status: int, kind: str) -> None:
     assert TEI.translate_error({"message": "m"}, status, SENT)["error_type"] == kind
