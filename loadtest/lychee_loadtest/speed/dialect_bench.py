@@ -1,8 +1,8 @@
 """What a dialect costs: the same call of 100 texts in a vendor's shape and in the gateway's own, in turn.
 
 Starts Triton and a gateway of its own on free ports. Every round sends both calls, now the one and now the other first,
-with texts that no cache knows. With `--cached` the cache has the texts: then nothing but the gateway's own work is left,
-and a dialect's share of it is the largest. A ratio is that of dialect to own within a round, the median of all.
+with texts that no cache knows. With `--cached` the cache has the texts: only the gateway's own work is left then, and a
+dialect's share of it is the largest. A ratio is that of dialect to own within a round, the median of all.
 """
 
 from __future__ import annotations
