@@ -34,7 +34,7 @@ from lychee_server.gateway.answers import make_rerank_answer, make_score_answer
 from lychee_server.gateway.call_options import check_model, make_options
 from lychee_server.gateway.dialects.choice import RERANK_PATHS, SCORE_PATHS
 from lychee_server.gateway.dialects.description import describe_dialects
-from lychee_server.gateway.dialects.route import DialectRoute, speak
+from lychee_server.gateway.dialects.route import ONE, PAIRS, DialectRoute, speak
 from lychee_server.gateway.dialects.tei import describe_model
 from lychee_server.gateway.dialects.vllm import PairsBody
 from lychee_server.gateway.documents import DocumentReader, Fetcher
@@ -67,10 +67,9 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 _UNHEALTHY: Final[dict[int | str, dict[str, Any]]] = {503: {"model": HealthAnswer, "description": "Not ok; says why."}}
 
-# Which of the two it is, is known since the request was translated; errors do not show what stands in brackets.
 ScoreBody = Annotated[
-    Annotated[ScoreRequest, Tag("[one]")] | Annotated[RerankRequest, Tag("[pairs]")],
-    Discriminator(lambda sent: "[pairs]" if isinstance(sent, PairsBody) else "[one]"),
+    Annotated[ScoreRequest, Tag(ONE)] | Annotated[RerankRequest, Tag(PAIRS)],
+    Discriminator(lambda sent: PAIRS if isinstance(sent, PairsBody) else ONE),
 ]
 
 T = TypeVar("T")
@@ -170,30 +169,33 @@ def _make_call_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
 def _make_model_routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["model"], responses={503: _ERRORS[503]})
 
-    async def describe_served() -> ModelEntry:
-        manifest = await service.manifest()
-        return ModelEntry(
-            id=manifest.model_id,
-            revision=manifest.revision,
-            precision=manifest.precision,
-            execution={name: ExecutionEntry.model_validate(each) for name, each in manifest.execution.items()},
-            family=manifest.family,
-            max_tokens=manifest.text.max_tokens,
-            reads_instruction=manifest.instruction is not None,
-            default_instruction=None if manifest.instruction is None else manifest.instruction.default,
-            max_img_size=manifest.max_img_size,
-        )
-
     @router.get("/v1/models", summary="The served model")
     async def models() -> ModelList:
         """Describe the model that Triton serves."""
-        return ModelList(data=[await describe_served()])
+        manifest = await service.manifest()
+        return ModelList(
+            data=[
+                ModelEntry(
+                    id=manifest.model_id,
+                    revision=manifest.revision,
+                    precision=manifest.precision,
+                    execution={name: ExecutionEntry.model_validate(each) for name, each in manifest.execution.items()},
+                    family=manifest.family,
+                    max_tokens=manifest.text.max_tokens,
+                    reads_instruction=manifest.instruction is not None,
+                    default_instruction=None if manifest.instruction is None else manifest.instruction.default,
+                    max_img_size=manifest.max_img_size,
+                )
+            ]
+        )
 
     @router.get("/v1/models/{name:path}", responses={404: _ERRORS[404]}, summary="The served model, by its name")
     async def model(name: str) -> ModelEntry:
         """Describe the model that Triton serves; any other name is an error of status 404."""
-        await check_model(service, name)
-        return await describe_served()
+        for entry in (await models()).data:
+            if name in (entry.id, entry.id.rpartition("/")[2]):
+                return entry
+        raise RequestValueError("no model has this name; see /v1/models", "model", status=404, kind="model_not_found")
 
     @router.get("/info", summary="The served model, as clients of Text Embeddings Inference read it")
     async def info() -> dict[str, Any]:

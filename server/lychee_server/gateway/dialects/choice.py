@@ -28,14 +28,8 @@ RERANK_PATHS: Final = ("/v1/rerank", "/v2/rerank", "/rerank", "/v1/reranking", "
 SCORE_PATHS: Final = ("/v1/score", "/score")
 
 # The first field that a request has decides, whatever its value: clients send null for what was not set.
-_RANKINGS: Final = {
-    "passages": NIM,
-    "texts": TEI,
-    "input": MIXEDBREAD,
-    "property": WEAVIATE,
-    "raw_scores": INFINITY,
-    "top_k": VOYAGE,
-}
+_RANKINGS: Final = {"passages": NIM, "texts": TEI, "input": MIXEDBREAD, "top_k": VOYAGE}
+_AT_RERANK: Final = {**_RANKINGS, "property": WEAVIATE, "raw_scores": INFINITY}
 _SCORES: Final = dict.fromkeys(("text_1", "text_2", "data_1", "data_2", "queries", "items"), VLLM)
 _SOURCE_HEADER: Final = "request-source"
 _ELASTICSEARCH: Final = "elasticsearch"
@@ -63,4 +57,4 @@ def spoken_at(path: str) -> list[Dialect]:
 
 
 def _by_field(path: str) -> Mapping[str, Dialect]:
-    return _SCORES if path in SCORE_PATHS else _RANKINGS
+    return _SCORES if path in SCORE_PATHS else _AT_RERANK if path == "/rerank" else _RANKINGS

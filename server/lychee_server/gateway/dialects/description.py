@@ -14,11 +14,15 @@ from lychee_server.gateway.dialects.choice import BY_PATH, RERANK_PATHS, SCORE_P
 def describe_dialects(app: FastAPI) -> None:
     """Have an app's OpenAPI schema show each path with every shape that it takes and answers."""
     make = app.openapi
+    described: dict[str, Any] | None = None
 
     def openapi() -> dict[str, Any]:
+        nonlocal described
         schema = make()
-        for path in (*RERANK_PATHS, *SCORE_PATHS):
-            _describe(path, schema["paths"][path]["post"], schema["components"]["schemas"])
+        if schema is not described:  # it is kept, and made anew when a route is added
+            for path in (*RERANK_PATHS, *SCORE_PATHS):
+                _describe(path, schema["paths"][path]["post"], schema["components"]["schemas"])
+            described = schema
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -30,10 +34,9 @@ def _describe(path: str, operation: dict[str, Any], components: dict[str, Any]) 
     asked = operation["requestBody"]["content"]["application/json"]
     answered = operation["responses"]["200"]["content"]["application/json"]
     for content, dialects in ((asked, requests), (answered, answers)):
-        if "anyOf" not in content["schema"]:  # the schema is kept, and made anew when a route is added
-            # Of a union the first is what is sent; the other is what a dialect's request is translated to.
-            own = [] if path in BY_PATH else content["schema"].get("oneOf", [content["schema"]])[:1]
-            content["schema"] = {"anyOf": [*own, *(_refer(each, components) for each in dialects)]}
+        # Of a union the first is what is sent; the other is what a dialect's request is translated to.
+        own = [] if path in BY_PATH else content["schema"].get("oneOf", [content["schema"]])[:1]
+        content["schema"] = {"anyOf": [*own, *(_refer(each, components) for each in dialects)]}
     if path in BY_PATH:
         asked.pop("examples", None)
     if names := re.findall(r"{(\w+)}", path):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from lychee_server.gateway.answer_schemas import RankedDocument, RerankAnswer
+from lychee_server.gateway.answer_schemas import RerankAnswer
 from lychee_server.gateway.errors import RequestValueError
 
 FLAG: Final[Mapping[Any, Any]] = {True: True, "true": True, "True": True, False: False, "false": False, "False": False}
@@ -120,8 +120,8 @@ def is_on(sent: Mapping[str, Any], name: str) -> bool:
     return bool(FLAG.get(sent.get(name) or False))
 
 
-def text_of(result: RankedDocument) -> str | None:
-    """Return the text of a document that comes back; None: it has none, or was not asked for."""
+def text_of(result: Any) -> str | None:
+    """Return the text of a result's document; None: it has none, or was not asked for."""
     text = (result.document or {}).get("text")
     return text if isinstance(text, str) else None
 
@@ -157,8 +157,10 @@ def _rename(value: Any, names: Mapping[str, str]) -> Any:
 
 
 def _rename_message(message: str, names: Mapping[str, str]) -> str:
-    """Replace the names of fields: where a message begins, and wherever an underscore tells a name from a word."""
+    """Replace names of fields where they are no words: those with an underscore, at the beginning, and before `[`."""
     for ours, theirs in names.items():
-        start = "" if "_" in ours else "^"
-        message = re.sub(rf"{start}(?<![\w.]){re.escape(ours)}(?!\w)", theirs, message)
+        name = re.escape(ours)
+        message = re.sub(
+            rf"(?<![\w.]){name}(?!\w)" if "_" in ours else rf"^{name}(?!\w)|\b{name}(?=\[)", theirs, message
+        )
     return message

@@ -18,6 +18,9 @@ from lychee_server.gateway.dialects.dialect import Dialect
 from lychee_server.gateway.errors import RequestValueError
 from lychee_server.gateway.json_body import JsonRequest, JsonRoute
 
+ONE: Final = "[one]"
+PAIRS: Final = "[pairs]"
+TAGS: Final = (ONE, PAIRS)  # of the two requests that a score's route checks
 _SCOPE_KEY: Final = "lychee.spoken"
 _OWN_HEADERS: Final = frozenset({"content-length", "content-type"})
 
@@ -67,9 +70,9 @@ class DialectRoute(JsonRoute):
                 return await handle(request)
             except (LycheeError, RequestValidationError, _UntranslatableError) as raised:
                 spoken = request.scope.get(_SCOPE_KEY)
+                error = _plain(raised)
                 if spoken is None:
-                    raise
-                error = raised.error if isinstance(raised, _UntranslatableError) else raised
+                    raise error from None
                 return _translate_error(spoken, await _answer_error(request, error))
 
         return handle_dialect
@@ -84,6 +87,19 @@ def speak(request: Request, answer: Any) -> Any:
     if answer.warnings and isinstance(spoken_answer, dict):
         spoken_answer["warnings"] = answer.warnings
     return spoken_answer
+
+
+def _plain(raised: Exception) -> Exception:
+    """Return an error as the app knows it: without a wrapper, and without tags in the places of fields."""
+    if isinstance(raised, _UntranslatableError):
+        return raised.error
+    if isinstance(raised, RequestValidationError):
+        problems = [
+            {**problem, "loc": tuple(part for part in problem["loc"] if part not in TAGS)}
+            for problem in raised.errors()
+        ]
+        return RequestValidationError(problems, body=raised.body)
+    return raised
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

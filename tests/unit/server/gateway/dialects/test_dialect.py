@@ -61,6 +61,7 @@ def test_a_value_that_means_nothing_is_refused_by_name(value: Any, seen: str) ->
         ({"documents": 1}, "documents: bad", "documents", "documents: bad", "documents"),
         ({"top_k": 1}, "min_results is above top_n", "min_results", "min_results is above top_k", "min_results"),
         ({"texts": []}, "there are 9 documents", None, "there are 9 documents", None),
+        ({"texts": []}, "1 of 2 documents: documents[0]: bad", "documents", "1 of 2 documents: texts[0]: bad", "texts"),
     ],
 )
 def test_errors_name_fields_as_they_were_sent(

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.dual_encoder import FakeTransport
 from fastapi.testclient import TestClient
 from lychee_client import ConnectionFailedError
+from lychee_server.gateway.app import create_app
+from lychee_server.gateway.dialects.choice import RERANK_PATHS, SCORE_PATHS
+from lychee_server.gateway.service import Service
+from lychee_server.gateway.settings import GatewaySettings
 
 TEXTS: dict[str, Any] = {"query": "aaaa", "texts": ["bbbb", "aaaa"]}
 
@@ -50,3 +56,27 @@ def test_warnings_go_where_there_is_room(gateway: TestClient) -> None:
         (warning,) = answer["warnings"]
         assert "the query is longer than the 64 tokens" in warning
     assert isinstance(gateway.post("/rerank", json={**TEXTS, "query": long}).json(), list)
+
+
+def test_what_a_browser_remembers_opens_no_path_of_a_dialect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LYCHEE_CACHE_DIR", str(tmp_path))
+    settings = GatewaySettings(web=False, api_keys=("a-long-enough-key",))
+    app = create_app(settings, service=Service(settings, transport=FakeTransport()))
+    client = TestClient(app, "http://127.0.0.1:7860")
+    for path in (*RERANK_PATHS, *SCORE_PATHS):
+        path = path.replace("{", "").replace("}", "")
+        response = client.post(path, json=TEXTS, auth=("anyone", "a-long-enough-key"))
+        assert response.status_code == 401, path
+        assert response.headers["www-authenticate"].startswith("Bearer")
+    assert client.get("/info", auth=("anyone", "a-long-enough-key")).status_code == 401
+    assert client.get("/docs", auth=("anyone", "a-long-enough-key")).status_code == 200
+
+
+def test_the_places_of_fields_show_no_tags(gateway: TestClient) -> None:
+    for body, param in (
+        ({"query": "q", "document": "d", "model": 5}, "model"),
+        ({"text_1": "q", "text_2": "d", "model": 5}, "model"),
+    ):
+        error = gateway.post("/score", json=body).json()
+        assert (error["type"], error["param"]) == ("invalid_shape", param)
+        assert "[" not in error["message"]
