@@ -13,7 +13,7 @@ from .conftest import ERROR_KEYS, IS_CHAOS, URL
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed; run `make setup`")
 
 EXAMPLES: Final = 300 if IS_CHAOS else 40
-CALLS: Final = {"/v1/rerank", "/v2/rerank", "/v1/score"}
+CALLS: Final = {"/v1/rerank", "/v2/rerank", "/rerank", "/v1/ranking", "/v1/score"}
 PROBES: Final = {"/health", "/health/ready"}  # they answer 503 where the model is not there yet
 
 pytestmark = pytest.mark.filterwarnings("ignore::lychee_client.LycheeWarning")
@@ -53,7 +53,7 @@ def test_no_call_that_the_description_allows_or_forbids_is_an_error_of_the_serve
             )
             assert answer.status_code < 500 or is_expected, (sent, answer.text)
             if answer.status_code >= 400 and case.path in CALLS:
-                assert set(answer.json()) == ERROR_KEYS
+                assert set(answer.json()) >= ERROR_KEYS  # some vendors' clients read more
 
         ask()
     assert (200 in statuses) or mode == "NEGATIVE"

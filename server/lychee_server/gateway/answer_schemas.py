@@ -172,6 +172,7 @@ class ModelEntry(_Answer):
     id: str = Field(description="A name of the model; the first entry has its own.")
     root: str = Field(description="The model's own name, which answers have.")
     object: Literal["model"] = "model"
+    model_type: Literal["rerank"] = "rerank"
     owned_by: str = "lychee-rerank"
     revision: str
     precision: str = Field(description="How the weights are stored.")

@@ -25,6 +25,7 @@ class CallNotes:
         documents: How many the caller sent.
         modality: What the documents are: "text", "image", "image_text" or "mixed"; None: the request is no call.
         model: The id of the model that scored.
+        dialect: Whose clients' shapes the request and its answer have; None: the gateway's own.
         errors: How many documents could not be ranked.
         error_type: The class of the error that the caller got.
         reason: Why the server could not answer; quotes nothing that the caller sent.
@@ -36,6 +37,7 @@ class CallNotes:
     documents: int | None = None
     modality: str | None = None
     model: str | None = None
+    dialect: str | None = None
     errors: int | None = None
     error_type: str | None = None
     reason: str | None = None
@@ -68,6 +70,7 @@ class CallNotes:
             "documents": self.documents,
             "modality": self.modality,
             "model": self.model,
+            "dialect": self.dialect,
             "errors": self.errors,
             "warnings": self.warnings or None,
             "error_type": self.error_type,

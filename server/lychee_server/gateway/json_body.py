@@ -46,7 +46,9 @@ def is_renderable(content: Any) -> bool:
     return False
 
 
-class _JsonRequest(Request):
+class JsonRequest(Request):
+    """A request whose body is read by parse_json."""
+
     async def json(self) -> Any:
         """Return the body's content once, and forget the body: it would stay until the answer has been read."""
         body, self._body = await self.body(), b""
@@ -54,13 +56,15 @@ class _JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route whose body is read by parse_json."""
+    """A route whose requests are of another class."""
+
+    request_class = JsonRequest
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See FastAPI."""
         handle = super().get_route_handler()
 
         async def handle_json(request: Request) -> Response:
-            return await handle(_JsonRequest(request.scope, request.receive))
+            return await handle(self.request_class(request.scope, request.receive))
 
         return handle_json

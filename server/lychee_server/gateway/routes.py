@@ -6,11 +6,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence, Set
 from contextlib import suppress
+from functools import partial
+from importlib import metadata
 from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Body, FastAPI, Query, Request
 from lychee_client import InvalidInputError, LycheeError
 from lychee_client.instructions import all_instructions
+from pydantic import Discriminator, Tag
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
@@ -29,10 +32,16 @@ from lychee_server.gateway.answer_schemas import (
 )
 from lychee_server.gateway.answers import make_rerank_answer, make_score_answer
 from lychee_server.gateway.call_options import check_model, list_names, make_options
+from lychee_server.gateway.dialects.choice import RERANK_PATHS, SCORE_PATHS
+from lychee_server.gateway.dialects.description import describe_dialects
+from lychee_server.gateway.dialects.route import ONE, PAIRS, DialectRoute, speak
+from lychee_server.gateway.dialects.tei import describe_model
+from lychee_server.gateway.dialects.vllm import PairsBody
 from lychee_server.gateway.documents import DocumentReader, Fetcher
 from lychee_server.gateway.errors import RequestValueError
 from lychee_server.gateway.image_urls import ImageFetcher
-from lychee_server.gateway.json_body import JsonRoute, render_json
+from lychee_server.gateway.json_body import render_json
+from lychee_server.gateway.pairs import merge_scores, score_pairs
 from lychee_server.gateway.request_ids import current_request_id
 from lychee_server.gateway.request_schemas import (
     RERANK_EXAMPLES,
@@ -41,7 +50,7 @@ from lychee_server.gateway.request_schemas import (
     RerankRequest,
     ScoreRequest,
 )
-from lychee_server.gateway.service import Service
+from lychee_server.gateway.service import DISTRIBUTION, Service
 from lychee_server.gateway.service_answer import ServiceAnswer
 from lychee_server.gateway.unknown_names import UnknownNames
 
@@ -59,6 +68,11 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 _UNHEALTHY: Final[dict[int | str, dict[str, Any]]] = {503: {"model": HealthAnswer, "description": "Not ok; says why."}}
 
+ScoreBody = Annotated[
+    Annotated[ScoreRequest, Tag(ONE)] | Annotated[RerankRequest, Tag(PAIRS)],
+    Discriminator(lambda sent: PAIRS if isinstance(sent, PairsBody) else ONE),
+]
+
 T = TypeVar("T")
 
 
@@ -67,6 +81,7 @@ def install_routes(app: FastAPI, service: Service, fetcher: ImageFetcher | None)
     app.include_router(_make_call_routes(service, fetcher))
     app.include_router(_make_model_routes(service))
     app.include_router(_make_operation_routes(service))
+    describe_dialects(app)
 
 
 def refuse_other_methods(app: FastAPI) -> None:
@@ -84,13 +99,14 @@ def _make_refusal(methods: Set[str]) -> Callable[[Request], Awaitable[Response]]
 
 
 def _make_call_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
-    router = APIRouter(tags=["rerank"], responses=_ERRORS, route_class=JsonRoute)
+    router = APIRouter(tags=["rerank"], responses=_ERRORS, route_class=DialectRoute)
     settings = service.settings
     reader = DocumentReader(fetcher, settings.max_request_mb * MIB)
 
-    async def call(request: Request, body: CallOptions, query: object, documents: Sequence[object]) -> ServiceAnswer:
+    async def call(
+        request: Request, body: CallOptions, began_at_s: float, query: object, documents: Sequence[object]
+    ) -> ServiceAnswer:
         """Rank what a body holds, as long as the caller listens."""
-        began_at_s = time.monotonic()
         names = UnknownNames(strict=settings.strict_fields)
         names.check_fields(body)
         await check_model(service, body.model, names)
@@ -107,8 +123,12 @@ def _make_call_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
         answer = await service.rerank(parsed_query, parsed, options, request_id=current_request_id(), route=route)
         return names.tell(answer, service.metrics)
 
-    @router.post("/v1/rerank", response_model=RerankAnswer, summary="Rank documents for a query")
-    @router.post("/v2/rerank", response_model=RerankAnswer, summary="The same, for clients that call this version")
+    def check_count(body: RerankRequest) -> None:
+        if not 1 <= len(body.documents) <= settings.max_documents:
+            raise RequestValueError(
+                f"documents has {len(body.documents)} entries; expected 1 to {settings.max_documents}", "documents"
+            )
+
     async def rerank(
         request: Request,
         body: Annotated[RerankRequest, Body(openapi_examples=RERANK_EXAMPLES)],
@@ -120,21 +140,25 @@ def _make_call_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
         costs the others nothing.
         """
         body.strict |= strict
-        if not 1 <= len(body.documents) <= settings.max_documents:
-            raise RequestValueError(
-                f"documents has {len(body.documents)} entries; expected 1 to {settings.max_documents}", "documents"
-            )
+        check_count(body)
         if body.top_n and body.min_results > body.top_n:
             raise RequestValueError("min_results is above top_n; expected at most as many", "min_results")
-        answer = await _while_connected(request, call(request, body, body.query, body.documents))
+        answer = await _while_connected(request, call(request, body, time.monotonic(), body.query, body.documents))
         if answer is None:
             return _gone()
-        return _send(make_rerank_answer(body, answer, await _model_id(service, answer)))
+        return _send(speak(request, make_rerank_answer(body, answer, await _model_id(service, answer))))
 
-    @router.post("/v1/score", response_model=ScoreAnswer, summary="Score one pair")
-    async def score(request: Request, body: Annotated[ScoreRequest, Body(openapi_examples=SCORE_EXAMPLES)]) -> Response:
-        """Score one document for a query. A document that cannot be scored is an error of status 400."""
-        answer = await _while_connected(request, call(request, body, body.query, [body.document]))
+    async def score(request: Request, body: Annotated[ScoreBody, Body(openapi_examples=SCORE_EXAMPLES)]) -> Response:
+        """Score one document for a query, or as vLLM does. What cannot be scored is an error of status 400."""
+        began_at_s = time.monotonic()
+        if isinstance(body, RerankRequest):
+            check_count(body)
+            ask = partial(call, request, body, began_at_s)
+            answers = await _while_connected(request, score_pairs(ask, body.query, body.documents))
+            if answers is None:
+                return _gone()
+            return _send(speak(request, merge_scores(answers, await _model_id(service, answers[0][1]))))
+        answer = await _while_connected(request, call(request, body, began_at_s, body.query, [body.document]))
         if answer is None:
             return _gone()
         for failed in answer.response.errors:
@@ -143,6 +167,10 @@ def _make_call_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
             raise failed.error
         return _send(make_score_answer(answer, await _model_id(service, answer)))
 
+    for path in RERANK_PATHS:
+        router.post(path, response_model=RerankAnswer, summary="Rank documents for a query")(rerank)
+    for path in SCORE_PATHS:
+        router.post(path, response_model=ScoreAnswer, summary="Score pairs")(score)
     return router
 
 
@@ -169,6 +197,25 @@ def _make_model_routes(service: Service) -> APIRouter:
                 )
                 for alias in await list_names(service)
             ]
+        )
+
+    @router.get("/v1/models/{name:path}", responses={404: _ERRORS[404]}, summary="The served model, by its name")
+    async def model(name: str) -> ModelEntry:
+        """Describe the model that Triton serves; any other name is an error of status 404."""
+        for entry in (await models()).data:
+            if name in (entry.id, entry.id.rpartition("/")[2]):
+                return entry
+        raise RequestValueError("no model has this name; see /v1/models", "model", status=404, kind="model_not_found")
+
+    @router.get("/info", summary="The served model, as clients of Text Embeddings Inference read it")
+    async def info() -> dict[str, Any]:
+        """Say that the model is a reranker, how long texts may be, and how many fit into a call."""
+        settings = service.settings
+        return describe_model(
+            await service.manifest(),
+            metadata.version(DISTRIBUTION),
+            max_documents=settings.max_documents,
+            max_calls=settings.max_concurrency + settings.max_waiting,
         )
 
     @router.get("/v1/instructions", summary="Named instructions")

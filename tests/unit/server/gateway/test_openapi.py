@@ -9,6 +9,7 @@ import pytest
 from fakes.dual_encoder import FakeTransport
 from fastapi.testclient import TestClient
 from lychee_server.gateway.app import create_app
+from lychee_server.gateway.dialects.choice import RERANK_PATHS, SCORE_PATHS
 from lychee_server.gateway.documents import read_parts
 from lychee_server.gateway.request_schemas import RERANK_EXAMPLES, SCORE_EXAMPLES, RerankRequest, ScoreRequest
 from lychee_server.gateway.service import Service
@@ -17,10 +18,11 @@ from lychee_server.gateway.settings import GatewaySettings
 HOST = "http://127.0.0.1:7860"
 
 PATHS = {
-    "/v1/rerank",
-    "/v2/rerank",
-    "/v1/score",
+    *RERANK_PATHS,
+    *SCORE_PATHS,
+    "/info",
     "/v1/models",
+    "/v1/models/{name}",
     "/v1/instructions",
     "/health",
     "/health/live",
@@ -102,3 +104,25 @@ def test_what_may_not_be_empty_is_described(client: TestClient) -> None:
         == content["properties"]["content"]["minItems"]
         == 1
     )
+
+
+def test_each_path_shows_every_shape_that_it_takes(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()
+
+    def titles(path: str, content: dict[str, Any]) -> set[str]:
+        return {each["$ref"].rpartition("/")[2] for each in content["application/json"]["schema"]["anyOf"]}
+
+    for path, asked, answered in (
+        ("/v1/score", {"ScoreRequest", "VllmScoreRequest"}, {"ScoreAnswer", "VllmScoreAnswer"}),
+        ("/v1/ranking", {"NimRequest"}, {"NimAnswer"}),
+        ("/infinity/rerank", {"InfinityRequest"}, {"InfinityAnswer"}),
+    ):
+        operation = schema["paths"][path]["post"]
+        assert titles(path, operation["requestBody"]["content"]) == asked
+        assert titles(path, operation["responses"]["200"]["content"]) == answered
+        assert asked | answered <= set(schema["components"]["schemas"])
+    assert {"RerankRequest", "TeiRequest", "VoyageRequest"} <= titles(
+        "/rerank", schema["paths"]["/rerank"]["post"]["requestBody"]["content"]
+    )
+    (parameter,) = schema["paths"]["/v1/retrieval/{model}/reranking"]["post"]["parameters"]
+    assert parameter["name"] == "model"
