@@ -114,15 +114,9 @@ class LongTexts:
         text, most = text_of(query), self.limits.max_tokens_per_query
         if text is None or most is None:
             return query
-        length = await in_thread(partial(cut_text, text, most, self.pipeline.find_tokens))
-        if length == len(text):
-            return query
-        if not self.limits.truncation:
-            raise InvalidInputError(
-                await in_thread(partial(self._describe, "query", text, most, "max_tokens_per_query"))
-            )
-        self.query_is_cut = True
-        return combine(text[:length], *images_of(query))
+        kept = await in_thread(partial(self._cut, "query", text, most, MAX_CHARACTERS))
+        self.query_is_cut = len(kept) < len(text)
+        return combine(kept, *images_of(query)) if self.query_is_cut else query
 
     def _find_room(self, query: Input, instruction: str | None) -> Room:
         room = self.pipeline.find_room(query, instruction)
@@ -154,20 +148,45 @@ class LongTexts:
             find_surplus = None if room is None else room.beside(images_of(document))
         except InvalidInputError:  # the pipeline says why
             return [Piece(index, document)]
-        text, most = text_of(document), self.limits.max_tokens_per_doc
+        text, most, chunking = text_of(document), self.limits.max_tokens_per_doc, self.limits.chunking
         if text is None:
             return [Piece(index, document)]
-        length = len(text) if most is None else cut_text(text, most, self.pipeline.find_tokens)
-        if length < len(text):
-            if not self.limits.truncation:
-                raise InvalidInputError(self._describe("document", text, most or 0, "max_tokens_per_doc"))
-            self.pieces.truncated.add(index)
-            document = combine(text[:length], *images_of(document))
-        if find_surplus is not None and self.limits.chunking is not None:
-            return (yield from self._make_chunks(index, document, text[:length], find_surplus, self.limits.chunking))
+        if most is not None and self._reaches(most, find_surplus):
+            kept = self._cut("document", text, most, len(text) if chunking else MAX_CHARACTERS)
+            if len(kept) < len(text):
+                self.pieces.truncated.add(index)
+                text, document = kept, combine(kept, *images_of(document))
+        if find_surplus is not None and chunking is not None:
+            return (yield from self._make_chunks(index, document, text, find_surplus, chunking))
         if find_surplus is not None:
             self._check_surplus("document", text, find_surplus(text[:MAX_CHARACTERS]))
         return [Piece(index, document)]
+
+    def _cut(self, what: str, text: str, most: int, characters: int) -> str:
+        """Return the beginning of a text, of which only so many characters matter, that has at most so many tokens.
+
+        Raises:
+            InvalidInputError: It has more, and nothing is to be cut, or nothing would be left.
+        """
+        head = text[:characters]
+        length = cut_text(head, most, self.pipeline.find_tokens)
+        if length == len(head):
+            return text
+        limit = "max_tokens_per_query" if what == "query" else "max_tokens_per_doc"
+        if not self.limits.truncation:
+            raise InvalidInputError(self._describe(what, text, most, limit))
+        if skip_invisible(text[:length], 0) == length:
+            raise InvalidInputError(
+                f"the first {most} tokens of the {what} have no visible character; raise {limit}, or leave it out"
+            )
+        return text[:length]
+
+    def _reaches(self, max_tokens: int, find_surplus: FindSurplus | None) -> bool:
+        """Say whether a limit may be lower than what all chunks of a document hold, which a book is not read beyond."""
+        chunking = self.limits.chunking
+        if find_surplus is None or chunking is None or chunking.max_chunks_per_doc is None:
+            return True
+        return max_tokens < chunking.max_chunks_per_doc * -find_surplus("")
 
     def _make_chunks(
         self, index: int, document: Input, text: str, find_surplus: FindSurplus, chunking: Chunking

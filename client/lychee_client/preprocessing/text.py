@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class TextProcessor:
             encodings = self._tokenizer.encode_batch([prefix + text[:MAX_CHARACTERS] for text in batch])
             tokenized += [
                 TokenizedText(
-                    ids=tuple(encoding.ids),
+                    ids=array("i", encoding.ids),
                     truncated=bool(encoding.overflowing) or len(text) > MAX_CHARACTERS,
                     bucket=find_bucket(len(encoding.ids), self._spec),
                 )

@@ -88,6 +88,13 @@ class CustomPolicy(_Request):
     )
 
 
+class ChunkingFields(_Request):
+    """How a long document is cut."""
+
+    overlap_tokens: int | None = Field(None, ge=0, description="Common to two chunks. Default: an eighth, at most 80.")
+    max_chunks_per_doc: int | None = Field(None, ge=1, description="What is beyond is not read. Default: 10.")
+
+
 class CallOptions(_Request):
     """What reranking and scoring have in common."""
 
@@ -115,9 +122,18 @@ class RerankRequest(CallOptions):
     score_threshold: float | None = Field(None, ge=0, le=1, description="Inclusive; what is below is left out.")
     min_results: int = Field(0, ge=0, description="So many of the best stay, even below `score_threshold`.")
     return_documents: bool = Field(False, description="Put each document into its result, as it was sent.")
+    max_tokens_per_doc: int | None = Field(None, ge=0, description="Of each text; 0 or null: the model's own limit.")
+    max_tokens_per_query: int | None = Field(None, ge=0, description="Of the query's text; 0 or null: likewise.")
+    truncate_prompt_tokens: int | None = Field(
+        None, ge=-1, description="Both limits at once, as vLLM's clients send it; -1, 0 or null: the model's own limit."
+    )
+    truncation: bool = Field(True, description="False: what is too long is an error instead of being cut.")
+    chunking: ChunkingFields | bool | None = Field(
+        None, description="A document that is too long is scored by its best chunk; true: with the defaults."
+    )
+    overlap_tokens: int | None = Field(None, ge=0, description="The one of `chunking`, which it switches on.")
+    max_chunks_per_doc: int | None = Field(None, ge=1, description="The one of `chunking`, which it switches on.")
     rank_fields: Any = Field(None, description="Ignored, with a warning: documents have the keys text and image.")
-    max_tokens_per_doc: Any = Field(None, description="Ignored, with a warning: the model's own limit counts.")
-    max_chunks_per_doc: Any = Field(None, description="Ignored, with a warning: documents are not cut into chunks.")
 
 
 class ScoreRequest(CallOptions):

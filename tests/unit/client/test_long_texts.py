@@ -184,6 +184,15 @@ def test_documents_are_cut_to_so_many_tokens(family: str, call: Rerank) -> None:
     assert generous == by_index(call(connect(family), "cat", ["a" * 500]))
 
 
+def test_limit_that_leaves_nothing_to_read_is_told(family: str, call: Rerank) -> None:
+    response = call(connect(family), "cat", ["😀", "a😀", "  a"], max_tokens_per_doc=2)
+    assert [result.index for result in response.results] == [1]
+    assert [failed.index for failed in response.errors] == [0, 2]
+    assert "first 2 tokens of the document have no visible character" in response.errors[0].message
+    with pytest.raises(InvalidInputError, match="of the query have no visible character; raise max_tokens_per_query"):
+        call(connect(family), "😀", ["a"], max_tokens_per_query=2)
+
+
 def test_limit_of_a_document_counts_all_of_its_chunks(family: str, call: Rerank) -> None:
     (result,) = by_index(call(connect(family), "cat", [LONG], chunking=Chunking(0), max_tokens_per_doc=20))
     assert (result.chunk, result.truncated) == (None, True)
