@@ -23,7 +23,7 @@ OTHER_PROGRAMS = {  # pages that show options of Locust, Docker, trtexec and of 
     "docs/how-to/tensorrt.md",
 }
 MOST_README_LINES = 130
-UNDOCUMENTED = {"RerankOptions", "UNSET", "Unset"}  # only for annotations
+UNDOCUMENTED = {"UNSET", "Unset"}  # only for annotations
 
 
 def read(page: str) -> str:
