@@ -143,13 +143,16 @@ def _find_end(
 
 
 def _step_back(text: str, start: int, end: int, begins: Sequence[int], overlap: int) -> int:
-    """Return where the next window begins, so that it repeats so many tokens, or up to twice as many characters."""
+    """Return where the next window begins, so that it repeats so many tokens.
+
+    To begin with a word it repeats up to twice as many characters, but never the first quarter of this window.
+    """
     count = bisect_left(begins, end - start)
     repeated = min(overlap, count // 2)
     place = start + begins[count - repeated] if repeated else end
     if place == end:
         return end
-    border = find_border(text, max(start, 2 * place - end), place)
+    border = find_border(text, max(start + (end - start) // 4, 2 * place - end), place)
     return border if border > start else end
 
 

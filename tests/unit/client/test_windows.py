@@ -174,6 +174,22 @@ def test_no_more_of_a_text_is_tokenized_than_is_asked_for() -> None:
     assert sum(seen) < 1000
 
 
+def test_window_that_reaches_no_further_for_what_it_repeats_repeats_nothing() -> None:
+    def measure(part: str) -> int:
+        return len(part) - (4 if part[:1] in ("", "a") else 2)
+
+    windows = find_windows("abcdefgh", Chunking(2).find_overlap, lambda part: range(len(part)), measure)
+    assert list(windows) == [(0, 4), (4, 6), (5, 7), (6, 8)]
+
+
+@pytest.mark.parametrize("word", [1, 9, 10, 11, 13, 19, 30])
+def test_words_as_long_as_the_overlap_do_not_make_windows_many(word: int) -> None:
+    processor = TextProcessor(make_tokenizer_json(), SPEC)
+    text = ("x" * word + " ") * (2000 // (word + 1))
+    found = spans(text, (processor.find_tokens, processor.find_document_surplus, 20), 10)
+    assert len(found) <= 4 * len(text) // 20
+
+
 def test_text_without_room_has_no_windows() -> None:
     assert list(find_windows("a cat", Chunking().find_overlap, lambda text: [], lambda text: len(text))) == []
     # A character of four tokens where three fit.
