@@ -182,12 +182,12 @@ def test_window_that_reaches_no_further_for_what_it_repeats_repeats_nothing() ->
     assert list(windows) == [(0, 4), (4, 6), (5, 7), (6, 8)]
 
 
-@pytest.mark.parametrize("word", [1, 9, 10, 11, 13, 19, 30])
-def test_words_as_long_as_the_overlap_do_not_make_windows_many(word: int) -> None:
+@pytest.mark.parametrize("length", [9, 10, 18, 28])
+def test_words_as_long_as_the_overlap_do_not_make_many_windows(length: int) -> None:
     processor = TextProcessor(make_tokenizer_json(), SPEC)
-    text = ("x" * word + " ") * (2000 // (word + 1))
+    text = ("a " + "x" * length + " ") * (1200 // (length + 3))
     found = spans(text, (processor.find_tokens, processor.find_document_surplus, 20), 10)
-    assert len(found) <= 4 * len(text) // 20
+    assert len(found) <= 2.5 * len(text) / 20  # two would be least, as each half is read twice
 
 
 def test_text_without_room_has_no_windows() -> None:
