@@ -22,6 +22,7 @@ from lychee_client._errors import (
 )
 from lychee_client._options import RerankOptions, ScoreOptions
 from lychee_client.calibration import Calibration
+from lychee_client.chunking import Chunking
 from lychee_client.golden import GoldenPairResult, GoldenReport
 from lychee_client.manifest.manifest import Manifest, ModelIdentity
 from lychee_client.memory_cache import CacheStatistics, MemoryEmbeddingCache
@@ -30,6 +31,7 @@ from lychee_client.thresholds import POLICIES, Decision, Policy, decide
 from lychee_client.transports.connection import TlsConfig
 from lychee_client.types import (
     CacheUse,
+    Chunk,
     DocumentError,
     Images,
     ImageText,
@@ -55,6 +57,8 @@ __all__ = [
     "CacheStatistics",
     "CacheUse",
     "Calibration",
+    "Chunk",
+    "Chunking",
     "ConfigurationError",
     "ConnectionFailedError",
     "ContractError",

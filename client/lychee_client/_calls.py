@@ -26,6 +26,7 @@ from lychee_client._errors import (
     ServerError,
 )
 from lychee_client._execution import fetch_executions
+from lychee_client._long_texts import LongTexts, TextLimits
 from lychee_client._model import Model, load_model
 from lychee_client._operations import Sleep, ask, in_thread
 from lychee_client._options import RerankOptions, ScoreOptions, check_options
@@ -120,6 +121,7 @@ class Calls:
         top_n, score_threshold = options.get("top_n"), options.get("score_threshold")
         min_results = options.get("min_results", 0)
         check_selection(top_n, score_threshold, min_results)
+        limits = TextLimits.make(options)
         priority = options.get("priority", "interactive")
         if priority not in LANES:
             raise ConfigurationError(f"priority is {priority!r}; expected one of {', '.join(LANES)}")
@@ -151,7 +153,8 @@ class Calls:
         statistics = ControlRequest("statistics")
         server_timings = options.get("server_timings", False)
         before = (await ask(statistics)) if server_timings else {}
-        outcome = await model.pipeline.rerank(query, documents, instruction, LANES[priority])
+        texts = LongTexts(model.pipeline, limits.beside(manifest.text.max_tokens))
+        outcome = await texts.rerank(query, documents, instruction, LANES[priority])
         if not outcome.scores:
             for error in outcome.errors.values():
                 if isinstance(error, InvalidOutputError):
@@ -164,6 +167,12 @@ class Calls:
         if outcome.query is not None and outcome.query.truncated:
             warned.append(
                 f"the query is longer than the {outcome.query.tokens} tokens that {manifest.model_id} reads; its end "
+                "does not count: shorten it"
+            )
+        elif outcome.query is not None and texts.query_is_cut:
+            outcome.query = replace(outcome.query, truncated=True)
+            warned.append(
+                f"the query is longer than the {limits.max_tokens_per_query} tokens of max_tokens_per_query; its end "
                 "does not count: shorten it"
             )
         self._warn(warned)
@@ -184,6 +193,7 @@ class Calls:
             tuple(warned),
             outcome.embedding_cache,
             outcome.query,
+            outcome.tokens_read,
         )
 
     async def score(self, query: Input, document: Input, options: ScoreOptions) -> float:

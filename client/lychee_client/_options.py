@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from lychee_client._config import Unset
 from lychee_client.calibration import Calibration
+from lychee_client.chunking import Chunking
 from lychee_client.thresholds import Policy
 from lychee_client.types import Priority
 
@@ -44,6 +45,15 @@ class RerankOptions(ScoreOptions, total=False):
         return_documents: Whether each result holds its document. The default is False.
         server_timings: Whether to ask the server, before and after, what it counted per model: two more requests. The
             default is False.
+        max_tokens_per_doc: How many tokens of each document's text are read at most; a document that has more is
+            `truncated`. They are the tokens of the model that is served; special tokens, the model's prefix or template
+            and those of images do not count. None sets no limit beside the model's own.
+        max_tokens_per_query: The same of the query, with a warning where it has more.
+        truncation: Whether texts that are too long for the model, or for the two limits, are cut. With False such a
+            document is an InvalidInputError of its own, and such a query one of the call. The default is True.
+        chunking: Has documents that are longer than the model reads scored in chunks, the best of which counts; the
+            result's `chunk` says which. `max_tokens_per_doc` then limits all chunks of a document together. With
+            `truncation=False`, a document that has too many chunks is an error. None, the default, reads beginnings.
     """
 
     top_n: int | None
@@ -52,6 +62,10 @@ class RerankOptions(ScoreOptions, total=False):
     policy: str | Policy | Calibration | None
     return_documents: bool
     server_timings: bool
+    max_tokens_per_doc: int | None
+    max_tokens_per_query: int | None
+    truncation: bool
+    chunking: Chunking | None
 
 
 def check_options(method: str, options: Mapping[str, Any], known: type[ScoreOptions] = RerankOptions) -> None:

@@ -83,4 +83,5 @@ def _result(index: int, score: Score, policy: Policy, document: Input | None) ->
         image_resized_to=None if score.image is None else score.image.resized_to,
         image_tokens=None if score.image is None else score.image.tokens,
         document=document,
+        chunk=score.chunk,
     )

@@ -48,6 +48,14 @@ Input: TypeAlias = str | Text | Image | Images | ImageText
 
 
 @dataclass(frozen=True, slots=True)
+class Chunk:
+    """A part of a document's text: `text[start:end]`, in Unicode code points as Python counts them."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class RerankResult:
     """One ranked document.
 
@@ -57,16 +65,18 @@ class RerankResult:
         logit: The score before the sigmoid: it still differs where the score is 0.9999999.
         decision: What the call's policy makes of the score.
         modality: The kind of document it was.
-        truncated: True if the document's text was longer than the model reads, so that its end did not count.
+        truncated: True if the document's text was longer than what is read of it, so that its end did not count.
         tokens: The length of the document's text in tokens, as the model read it, or None without a text. A
             cross-encoder reads instruction, query and document as one: there it is the length of all that, images
-            included.
+            included. Of a document that was read in chunks it is the best one's.
         image_size: The width and height of the document's image in pixels, upright, or None without an image. Of
             several images it is the first one's.
         image_resized_to: The width and height of that image after resizing, before any crop, or None without an image.
         image_tokens: How many of `tokens` are the document's images; None where images are no tokens.
         below_threshold: True if the result is here only because of `min_results`.
         document: The document itself, where the call asked for it.
+        chunk: The part of the document's text that has this score, the best of its chunks; None where the text was not
+            cut into chunks. See Chunking.
     """
 
     index: int
@@ -81,6 +91,7 @@ class RerankResult:
     image_tokens: int | None = None
     below_threshold: bool = False
     document: Input | None = None
+    chunk: Chunk | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +100,7 @@ class QueryReading:
 
     Attributes:
         modality: The kind of query it was.
-        truncated: True if the query's text was longer than the model reads, so that its end did not count.
+        truncated: True if the query's text was longer than what is read of it, so that its end did not count.
         tokens: The length of the query's text in tokens, as the model read it. None without a text, and for a
             cross-encoder, which reads it again with every document: there each result's `tokens` count it.
     """
@@ -178,6 +189,7 @@ class RerankResponse:
         embedding_cache: What the client's embedding cache saved; None without one, or where the model's manifest does
             not tell its files from another's.
         query: What the model read of the query; None where nothing was sent.
+        tokens_read: How many tokens the query and all ranked documents have, all their chunks counted.
     """
 
     results: tuple[RerankResult, ...]
@@ -188,6 +200,7 @@ class RerankResponse:
     warnings: tuple[str, ...] = ()
     embedding_cache: CacheUse | None = None
     query: QueryReading | None = None
+    tokens_read: int = 0
 
 
 @dataclass(frozen=True, slots=True)

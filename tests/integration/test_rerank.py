@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lychee_client import Image, ImageText, LycheeClient, Text
+from lychee_client import Chunking, Image, ImageText, LycheeClient, Text
 from lychee_export.families import Checkpoint
 from lychee_server import TritonServer
 
@@ -134,6 +134,30 @@ def test_odd_images_are_ranked(client: LycheeClient) -> None:
 def test_long_text_is_truncated_and_says_so(client: LycheeClient) -> None:
     response = client.rerank("a cat", ["a cat", "a cat " * 2000])
     assert {result.index: result.truncated for result in response.results} == {0: False, 1: True}
+
+
+def test_needle_in_a_long_text_is_found_by_its_chunk_and_missed_without(client: LycheeClient, tmp_path: Path) -> None:
+    needle = "The tabby cat sleeps on the sofa all day, and purrs when it is stroked."
+    filler = "The invoice of the quarter was sent to the office and paid by transfer. "
+    book = filler * 150 + needle + " " + filler * 150
+    documents = [book, "A cup of espresso wakes you up."]
+    beginning = {result.index: result for result in client.rerank("a cat", documents).results}
+    assert (beginning[0].truncated, beginning[0].chunk) == (True, None)
+    response = client.rerank("a cat", documents, chunking=Chunking(max_chunks_per_doc=50))
+    assert [result.index for result in response.results] == [0, 1]
+    best, other = response.results
+    assert best.chunk is not None
+    assert needle in book[best.chunk.start : best.chunk.end]
+    assert best.logit > beginning[0].logit + 0.5
+    assert (best.truncated, other.chunk) == (False, None)
+    alone = client.rerank("a cat", [book[best.chunk.start : best.chunk.end]]).results[0]
+    assert (alone.truncated, alone.tokens) == (False, best.tokens)
+    assert alone.logit == pytest.approx(best.logit, abs=1e-3)
+    assert response.tokens_read > 8 * 512
+    too_few = client.rerank("a cat", documents, chunking=Chunking(max_chunks_per_doc=3)).results
+    assert [result.truncated for result in sorted(too_few, key=lambda result: result.index)] == [True, False]
+    refused = client.rerank("a cat", documents, truncation=False)
+    assert [failed.index for failed in refused.errors] == [0]
 
 
 def test_more_documents_than_a_batch_keep_their_index(client: LycheeClient) -> None:

@@ -23,6 +23,7 @@ from lychee_client.manifest.prompt_spec import Modality
 from lychee_client.preprocessing.image import Image, PreparedImage
 from lychee_client.preprocessing.prompt import Frame, Part, PromptProcessor
 from lychee_client.preprocessing.text import TokenizedText
+from lychee_client.preprocessing.windows import FindSurplus, Room
 from lychee_client.transports.base import Tensor
 from lychee_client.types import (
     CacheUse,
@@ -143,6 +144,24 @@ class CrossEncoder:
             score_documents_ms=1e3 * (finished - sending),
         )
         return scoring.outcome
+
+    def find_tokens(self, text: str) -> Sequence[int]:
+        """See Pipeline."""
+        return self._prompts.find_tokens(text)
+
+    def find_room(self, query: Input, instruction: str | None) -> Room:
+        """See Pipeline."""
+        _check_modality("query", modality_of(query), self._prompt_spec.queries, self._manifest.model_id)
+        frame = self._prompts.make_frame(Part(text_of(query), self._find_image_tokens(images_of(query))), instruction)
+
+        def beside(images: Sequence[Image]) -> FindSurplus:
+            return partial(self._prompts.find_surplus, frame, self._find_image_tokens(images))
+
+        return Room(0, beside)  # too long a query is refused, never cut
+
+    def _find_image_tokens(self, images: Sequence[Image]) -> list[int]:
+        spec = self._image_spec
+        return [image.count_tokens(spec) for image in images] if isinstance(spec, PatchSpec) else []
 
     async def probe(self, model_name: str) -> None:
         """See Pipeline."""

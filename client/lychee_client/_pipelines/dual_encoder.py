@@ -31,6 +31,7 @@ from lychee_client.manifest.manifest import Manifest
 from lychee_client.manifest.prompt_spec import Modality
 from lychee_client.preprocessing.image import Image
 from lychee_client.preprocessing.text import TextProcessor, TokenizedText
+from lychee_client.preprocessing.windows import Room
 from lychee_client.transports.base import InferRequest, Tensor
 from lychee_client.types import Input, QueryReading, Timings, images_of, modality_of, text_of
 
@@ -126,6 +127,18 @@ class DualEncoder:
         )
         return outcome
 
+    def find_tokens(self, text: str) -> Sequence[int]:
+        """See Pipeline."""
+        return self._text_processor.find_tokens(text)
+
+    def find_room(self, query: Input, instruction: str | None) -> Room:
+        """See Pipeline."""
+        text = text_of(query)
+        surplus = 0
+        if text is not None:
+            surplus = self._text_processor.find_query_surplus(text, self._find_prefix(instruction))
+        return Room(surplus, lambda images: self._text_processor.find_document_surplus)
+
     async def probe(self, model_name: str) -> None:
         """See Pipeline."""
         dim = self._encoder.embedding_dim
@@ -214,12 +227,18 @@ class DualEncoder:
         self, query: Input, instruction: str | None, texts: Sequence[str]
     ) -> tuple[TokenizedText | None, list[TokenizedText]]:
         """Return the query's text, if it has one, and the documents'."""
-        text, prefix = text_of(query), None
-        spec = self._manifest.instruction
-        if instruction is not None and spec is not None and spec.query_prefix is not None:
-            prefix = spec.query_prefix.replace("{instruction}", instruction)
+        text = text_of(query)
         tokens = self._text_processor.tokenize_documents(texts) if texts else []
-        return None if text is None else self._text_processor.tokenize_query(text, prefix), tokens
+        if text is None:
+            return None, tokens
+        return self._text_processor.tokenize_query(text, self._find_prefix(instruction)), tokens
+
+    def _find_prefix(self, instruction: str | None) -> str | None:
+        """Return what is put before a query that has an instruction; None is the model's usual prefix."""
+        spec = self._manifest.instruction
+        if instruction is None or spec is None or spec.query_prefix is None:
+            return None
+        return spec.query_prefix.replace("{instruction}", instruction)
 
 
 def _image_of(value: Input) -> Image | None:

@@ -18,8 +18,9 @@ from lychee_client.manifest.manifest import Manifest
 from lychee_client.manifest.prompt_spec import Modality
 from lychee_client.preprocessing.image import Image, ImageSizes
 from lychee_client.preprocessing.text import TokenizedText, check_text
+from lychee_client.preprocessing.windows import Room
 from lychee_client.transports.base import InferResponse, Tensor
-from lychee_client.types import CacheUse, Images, ImageText, Input, QueryReading, Text, Timings, text_of
+from lychee_client.types import CacheUse, Chunk, Images, ImageText, Input, QueryReading, Text, Timings, text_of
 
 # Images that may be preprocessed before their turn to be sent: keeps the cores busy and the memory bounded.
 IMAGES_AHEAD: Final = 8
@@ -34,13 +35,28 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One document's score, and what the model read of the document."""
+    """One document's score, and what the model read of the document.
+
+    Attributes:
+        relevance_score: The score, in [0, 1].
+        logit: The score before the sigmoid.
+        modality: The kind of document.
+        tokens: The text as the model read it; None without one.
+        image: The sizes of the first image; None without one.
+        chunk: The part of the text that was read; None where it was read from its beginning.
+    """
 
     relevance_score: float
     logit: float
     modality: Modality
     tokens: TokenizedText | None
     image: ImageSizes | None
+    chunk: Chunk | None = None
+
+    @property
+    def token_count(self) -> int:
+        """How many tokens were read for it."""
+        return 0 if self.tokens is None else len(self.tokens.ids)
 
 
 @dataclass(slots=True)
@@ -53,6 +69,7 @@ class Outcome:
         timings: Where the time of the call went.
         embedding_cache: What the embedding cache saved; None where none is used.
         query: What the model read of the query; None where nothing was sent.
+        unscored_tokens: How many tokens were read besides, as parts of documents that others of their parts outdid.
     """
 
     scores: dict[int, Score] = field(default_factory=dict)
@@ -60,6 +77,13 @@ class Outcome:
     timings: Timings = field(default_factory=Timings)
     embedding_cache: CacheUse | None = None
     query: QueryReading | None = None
+    unscored_tokens: int = 0
+
+    @property
+    def tokens_read(self) -> int:
+        """How many tokens the query and the documents have, all their parts counted."""
+        query = 0 if self.query is None else self.query.tokens or 0
+        return query + self.unscored_tokens + sum(score.token_count for score in self.scores.values())
 
     def fail(self, index: int, error: LycheeError) -> None:
         """Note what is wrong with a document."""
@@ -99,6 +123,16 @@ class Pipeline(Protocol):
             InvalidOutputError: The model gave no number for the query.
             ContractError: A response has another shape than the contract's.
             LycheeError: The server cannot serve the call.
+        """
+
+    def find_tokens(self, text: str) -> Sequence[int]:
+        """Return where each token of a text begins, in characters, without special tokens and what stands around it."""
+
+    def find_room(self, query: Input, instruction: str | None) -> Room:
+        """Return how much of its documents' texts the model reads beside a query. To be called in a thread.
+
+        Raises:
+            InvalidInputError: The query cannot be used.
         """
 
     async def probe(self, model_name: str) -> None:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import typer
 
@@ -14,6 +14,7 @@ from lychee_client._client import LycheeClient
 from lychee_client._config import UNSET
 from lychee_client._errors import ConfigurationError, LycheeError, LycheeWarning
 from lychee_client.calibration import Calibration
+from lychee_client.chunking import DEFAULT_MAX_CHUNKS, Chunking
 from lychee_client.instructions.templates import get_instruction
 from lychee_client.preprocessing.image import Image
 from lychee_client.types import Input, combine
@@ -56,6 +57,57 @@ MaxImgSize: TypeAlias = Annotated[
         min=1,
         help="Shrink larger images, to a square of this side or as many pixels (LYCHEE_MAX_IMG_SIZE, or the model's "
         "own limit, if not given).",
+    ),
+]
+LONG_TEXTS: Final = "Long texts"
+MaxTokensPerDoc: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens-per-doc",
+        metavar="N",
+        min=1,
+        help="Read at most so many of the model's tokens of each text.",
+        rich_help_panel=LONG_TEXTS,
+    ),
+]
+MaxTokensPerQuery: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens-per-query", metavar="N", min=1, help="The same of the query.", rich_help_panel=LONG_TEXTS
+    ),
+]
+NoTruncation: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--no-truncation", help="What is too long is an error instead of being cut.", rich_help_panel=LONG_TEXTS
+    ),
+]
+Chunks: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--chunk",
+        help="Score texts that are too long by their best chunk, and show which it is.",
+        rich_help_panel=LONG_TEXTS,
+    ),
+]
+OverlapTokens: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--overlap-tokens",
+        metavar="N",
+        min=0,
+        help="With --chunk: tokens that two chunks have in common; an eighth of a chunk, at most 80, if not given.",
+        rich_help_panel=LONG_TEXTS,
+    ),
+]
+MaxChunks: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--max-chunks",
+        metavar="N",
+        min=1,
+        help=f"With --chunk: read so many chunks of a text; {DEFAULT_MAX_CHUNKS}, if not given.",
+        rich_help_panel=LONG_TEXTS,
     ),
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -109,6 +161,19 @@ def choose_policy(name: PolicyName, calibration: Path | None) -> str | Calibrati
         ConfigurationError: The file is no calibration.
     """
     return name if calibration is None else Calibration.load(calibration)
+
+
+def choose_chunking(chunk: bool, overlap_tokens: int | None, max_chunks: int | None) -> Chunking | None:
+    """Return what --chunk, --overlap-tokens and --max-chunks ask for.
+
+    Raises:
+        BadParameter: One of the last two is given without the first.
+    """
+    if not chunk:
+        if overlap_tokens is not None or max_chunks is not None:
+            raise typer.BadParameter("give --overlap-tokens and --max-chunks together with --chunk")
+        return None
+    return Chunking(overlap_tokens, max_chunks or DEFAULT_MAX_CHUNKS)
 
 
 def choose_instruction(text: str | None, template: str | None, language: LanguageName) -> str | None:

@@ -22,14 +22,21 @@ from lychee_client.cli.calls_file import count_calls, read_calls
 from lychee_client.cli.options import (
     AsJson,
     CalibrationOption,
+    Chunks,
     InstructionText,
     Language,
+    MaxChunks,
     MaxImgSize,
+    MaxTokensPerDoc,
+    MaxTokensPerQuery,
+    NoTruncation,
+    OverlapTokens,
     PolicyOption,
     QueryImage,
     QueryText,
     TemplateName,
     Url,
+    choose_chunking,
     choose_instruction,
     choose_policy,
     make_client,
@@ -81,6 +88,12 @@ def _rerank(
     server_timings: Annotated[
         bool, typer.Option("--server-timings", help="Also show queue, compute and cache hits of each model.")
     ] = False,
+    max_tokens_per_doc: MaxTokensPerDoc = None,
+    max_tokens_per_query: MaxTokensPerQuery = None,
+    no_truncation: NoTruncation = False,
+    chunk: Chunks = False,
+    overlap_tokens: OverlapTokens = None,
+    max_chunks: MaxChunks = None,
     max_img_size: MaxImgSize = None,
     timeout: Annotated[
         float | None,
@@ -103,6 +116,11 @@ def _rerank(
             "instruction": choose_instruction(instruction, template, language),
             "priority": priority or ("interactive" if calls is None else "bulk"),
             "server_timings": server_timings,
+            "max_tokens_per_doc": max_tokens_per_doc,
+            "max_tokens_per_query": max_tokens_per_query,
+            "truncation": not no_truncation,
+            "chunking": choose_chunking(chunk, overlap_tokens, max_chunks),
+            "return_documents": chunk,  # of which the table shows a part
         }
         if timeout is not None:
             options["timeout_s"] = timeout
@@ -217,11 +235,12 @@ def to_json(response: RerankResponse, sources: Sequence[str] | None = None) -> d
 
 def result_to_json(result: RerankResult) -> dict[str, Any]:
     """Return a result as JSON types, without index and document."""
-    return {
+    fields = {
         field.name: getattr(result, field.name)
         for field in dataclasses.fields(result)
         if field.name not in ("index", "document")
     }
+    return fields | {"chunk": None if result.chunk is None else dataclasses.asdict(result.chunk)}
 
 
 def timings_to_json(timings: Timings) -> dict[str, Any]:

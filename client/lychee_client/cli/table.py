@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lychee_client.thresholds import Decision
-from lychee_client.types import ModelTimings, RerankResponse, RerankResult, Timings
+from lychee_client.types import ModelTimings, RerankResponse, RerankResult, Timings, text_of
 
 BAR_WIDTH: Final = 20
+QUOTED_CHARACTERS: Final = 40
 _COLOURS: Final[dict[Decision, str]] = {"accept": "green", "review": "yellow", "reject": "red"}
 
 
@@ -68,8 +69,18 @@ def server_table(models: Mapping[str, ModelTimings]) -> Table:
 
 
 def _remarks(result: RerankResult) -> str:
-    truncated = " (truncated)" if result.truncated else ""
+    truncated = _locate(result) + (" (truncated)" if result.truncated else "")
     return truncated + (" (below the threshold)" if result.below_threshold else "")
+
+
+def _locate(result: RerankResult) -> str:
+    """Return where the best chunk is, and how it begins, or an empty string."""
+    if result.chunk is None:
+        return ""
+    start, end = result.chunk.start, result.chunk.end
+    text = "" if result.document is None else text_of(result.document) or ""
+    words = " ".join(text[start:end][:QUOTED_CHARACTERS].split())
+    return f" (characters {start} to {end}" + (f": {words}…)" if words else ")")
 
 
 def score_bar(relevance_score: float) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import stat
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -152,6 +154,19 @@ class Image:
             if opened.format in _JPEG_FORMATS:
                 _decode_smaller(opened, spec)
             return _count_bytes(opened, spec, full_size)
+
+    def count_tokens(self, spec: PatchSpec) -> int:
+        """Return how many tokens of the prompt stand for the image, as far as its header tells.
+
+        Raises:
+            InvalidInputError: `prepare` will refuse the image.
+        """
+        prepared = self.cached(spec)
+        if prepared is not None and prepared.tokens is not None:
+            return prepared.tokens
+        content = _read(self._source)
+        with _open(content, str(self._source)) if isinstance(content, bytes) else nullcontext(content) as opened:
+            return math.prod(target_size(opened.size, spec)) // spec.block_size**2
 
     def content_hash(self) -> bytes:
         """Return 32 bytes that only this content has: that of the file, undecoded, or the upright RGB pixels.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -14,13 +14,18 @@ import numpy.typing as npt
 from lychee_client._errors import ContractError, InvalidInputError
 from lychee_client.manifest.manifest import TextSpec
 from lychee_client.manifest.prompt_spec import PromptSpec
-from lychee_client.preprocessing.text import MAX_CHARACTERS, TokenizedText, find_bucket, load_tokenizer, pad_texts
+from lychee_client.preprocessing.text import (
+    MAX_CHARACTERS,
+    TokenizedText,
+    batches,
+    find_bucket,
+    load_tokenizer,
+    pad_texts,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-# Documents that are tokenized at once: an encoding takes about 100 bytes per token until its ids are taken out.
-CHUNK_CHARACTERS: Final = 262_144
 # Of a longer text only so much is tokenized at first; the rest too, if that leaves room. Texts of books and web pages
 # have two to five.
 CHARACTERS_PER_TOKEN: Final = 8
@@ -162,15 +167,27 @@ class PromptProcessor:
             long, or whose text is read as a special token.
         """
         results: list[TokenizedText | InvalidInputError] = []
-        for chunk in _chunks(documents):
-            results += self._tokenize_chunk(frame, [self._render(document) for document in chunk])
+        for batch in batches(documents, lambda document: len(document.text or "")):
+            results += self._tokenize_batch(frame, [self._render(document) for document in batch])
         return results
+
+    def find_tokens(self, text: str) -> list[int]:
+        """Return where each token of a text begins, in characters; template and special tokens are left out.
+
+        Where the text spells out special tokens the places are those in what is read instead, a few characters later.
+        """
+        return [begin for begin, _ in self._tokenizer.encode(self._neutralize(text), add_special_tokens=False).offsets]
+
+    def find_surplus(self, frame: Frame, image_tokens: Sequence[int], text: str) -> int:
+        """Return by how many tokens a frame is too long with this document; 0 or less: it fits."""
+        document = self._render(Part(text, image_tokens))
+        return len(self._tokenizer.encode(frame.fill(document.content)).ids) - self._limit
 
     def to_tensors(self, texts: Sequence[TokenizedText]) -> dict[str, npt.NDArray[np.int64]]:
         """See `pad_texts`."""
         return pad_texts(texts, self._text)
 
-    def _tokenize_chunk(self, frame: Frame, documents: list[_Rendered]) -> list[TokenizedText | InvalidInputError]:
+    def _tokenize_batch(self, frame: Frame, documents: list[_Rendered]) -> list[TokenizedText | InvalidInputError]:
         results: dict[int, TokenizedText | InvalidInputError] = {}
         for document in documents:
             document.kept = min(document.kept, CHARACTERS_PER_TOKEN * self._limit)
@@ -245,19 +262,6 @@ class PromptProcessor:
                 f"{source} holds what the model's tokenizer reads as a special token ({found} in the prompt, expected "
                 f"{expected}); remove words in brackets such as <|...|> or [...]"
             )
-
-
-def _chunks(documents: Sequence[Part]) -> Iterator[list[Part]]:
-    chunk: list[Part] = []
-    characters = 0
-    for document in documents:
-        if chunk and characters >= CHUNK_CHARACTERS:
-            yield chunk
-            chunk, characters = [], 0
-        chunk.append(document)
-        characters += len(document.text or "")
-    if chunk:
-        yield chunk
 
 
 def _find_cut(encoding: Encoding, begin: int, length: int, surplus: int) -> int:

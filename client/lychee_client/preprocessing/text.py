@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Far above what any model reads; keeps a text of megabytes from being tokenized to its end.
 MAX_CHARACTERS: Final = 65_536
+# Texts that are tokenized at once: an encoding takes about 100 bytes per token until its ids are taken out.
+BATCH_CHARACTERS: Final = 262_144
 # White space, and what Unicode calls default ignorable: of no width, and no letter of any script.
 # Source: https://www.unicode.org/Public/16.0.0/ucd/DerivedCoreProperties.txt
 _INVISIBLE: Final = re.compile(
@@ -26,6 +29,9 @@ _INVISIBLE: Final = re.compile(
     r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     r"\U000e0000-\U000e0fff]*"
 )
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +79,36 @@ class TextProcessor:
         return self._tokenize(texts, self._spec.document_prefix or "")
 
     def _tokenize(self, texts: Sequence[str], prefix: str) -> list[TokenizedText]:
-        encodings = self._tokenizer.encode_batch([prefix + text[:MAX_CHARACTERS] for text in texts])
-        return [
-            TokenizedText(
-                ids=tuple(encoding.ids),
-                truncated=bool(encoding.overflowing) or len(text) > MAX_CHARACTERS,
-                bucket=find_bucket(len(encoding.ids), self._spec),
-            )
-            for text, encoding in zip(texts, encodings, strict=True)
-        ]
+        tokenized: list[TokenizedText] = []
+        for batch in batches(texts, len):
+            encodings = self._tokenizer.encode_batch([prefix + text[:MAX_CHARACTERS] for text in batch])
+            tokenized += [
+                TokenizedText(
+                    ids=array("i", encoding.ids),
+                    truncated=bool(encoding.overflowing) or len(text) > MAX_CHARACTERS,
+                    bucket=find_bucket(len(encoding.ids), self._spec),
+                )
+                for text, encoding in zip(batch, encodings, strict=True)
+            ]
+        return tokenized
+
+    def find_tokens(self, text: str) -> list[int]:
+        """Return where each token of a text begins, in characters; prefix and special tokens are left out."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return [begin for part in (encoding, *encoding.overflowing) for begin, _ in part.offsets]
+
+    def find_query_surplus(self, text: str, prefix: str | None = None) -> int:
+        """Return by how many tokens a query is too long; 0 or less: it fits."""
+        return self._find_surplus((prefix if prefix is not None else self._spec.query_prefix or "") + text)
+
+    def find_document_surplus(self, text: str) -> int:
+        """Return by how many tokens a document is too long; 0 or less: it fits."""
+        return self._find_surplus((self._spec.document_prefix or "") + text)
+
+    def _find_surplus(self, text: str) -> int:
+        encoding = self._tokenizer.encode(text)
+        surplus = sum(part.special_tokens_mask.count(0) for part in encoding.overflowing)
+        return surplus or len(encoding.ids) - self._spec.max_tokens
 
     def to_tensors(self, texts: Sequence[TokenizedText]) -> dict[str, npt.NDArray[np.int64]]:
         """See `pad_texts`."""
@@ -125,6 +152,27 @@ def pad_texts(texts: Sequence[TokenizedText], spec: TextSpec) -> dict[str, npt.N
         input_ids[row, : len(text.ids)] = text.ids
         attention_mask[row, : len(text.ids)] = 1
     return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def batches(items: Sequence[T], count_characters: Callable[[T], int]) -> Iterator[list[T]]:
+    """Yield the items in order, as many together as have BATCH_CHARACTERS, or one."""
+    batch: list[T] = []
+    characters = 0
+    for item in items:
+        if batch and characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+        batch.append(item)
+        characters += count_characters(item)
+    if batch:
+        yield batch
+
+
+def skip_invisible(text: str, start: int) -> int:
+    """Return the position of the first visible character from `start` on, or the length of the text."""
+    found = _INVISIBLE.match(text, start)
+    assert found is not None  # it may be empty
+    return found.end()
 
 
 def check_text(text: object) -> None:

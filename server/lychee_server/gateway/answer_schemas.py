@@ -21,10 +21,17 @@ class ScoredDocument(_Answer):
     decision: Literal["accept", "review", "reject"] = Field(description="What the policy makes of the score.")
     modality: Literal["text", "image", "image_text"]
     truncated: bool = Field(description="True if the end of the text did not count.")
-    tokens: int | None = Field(None, description="Length of the text as the model read it.")
+    tokens: int | None = Field(None, description="Length of the text, or of its best chunk, as the model read it.")
     image_size: tuple[int, int] | None = Field(None, description="Width and height of the first image in pixels.")
     image_resized_to: tuple[int, int] | None = Field(None, description="Width and height as the model read it.")
     image_tokens: int | None = Field(None, description="How many of `tokens` are images.")
+
+
+class ChunkReport(_Answer):
+    """A part of a text, in Unicode code points."""
+
+    start: int = Field(description="Position of its first character.")
+    end: int = Field(description="Position after its last character.")
 
 
 class RankedDocument(ScoredDocument):
@@ -33,6 +40,9 @@ class RankedDocument(ScoredDocument):
     index: int = Field(description="Position in the request's documents.")
     below_threshold: bool = Field(False, description="True if it is here only because of `min_results`.")
     document: dict[str, Any] | None = Field(None, description="As it was sent; a plain text as {text: ...}.")
+    chunk: ChunkReport | None = Field(
+        None, description="The best chunk, which has this score; absent where the text was not cut into chunks."
+    )
 
 
 class UnrankedDocument(_Answer):
@@ -73,7 +83,7 @@ class QueryReport(_Answer):
 class UsageReport(_Answer):
     """What the call cost, whatever part of the results was asked for."""
 
-    total_tokens: int = Field(description="Of the query and of all documents that were scored.")
+    total_tokens: int = Field(description="Of the query and of all documents that were scored, all chunks counted.")
     prompt_tokens: int
     completion_tokens: int = 0
     images: int = Field(description="Of the query and of all documents that were scored.")

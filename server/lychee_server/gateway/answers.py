@@ -15,7 +15,7 @@ from lychee_server.gateway.service_answer import ServiceAnswer
 META: Final[dict[str, Any]] = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
 MAX_NAMED: Final = 10  # documents in one message
 MAX_REASON: Final = 200  # characters of what is wrong with one of them
-IGNORED: Final = ("rank_fields", "max_tokens_per_doc", "max_chunks_per_doc")
+IGNORED: Final = ("rank_fields",)
 
 
 def make_rerank_answer(body: RerankRequest, answer: ServiceAnswer, model_id: str) -> RerankAnswer:

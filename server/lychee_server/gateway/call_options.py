@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
-from lychee_client import Calibration, ConfigurationError, Policy, RerankOptions
+from lychee_client import Calibration, Chunking, ConfigurationError, Policy, RerankOptions
 from lychee_client.instructions import all_instructions
 from lychee_client.instructions.templates import text_problem
 
 from lychee_server.gateway.errors import RequestValueError
 from lychee_server.gateway.excerpts import quote
 from lychee_server.gateway.metrics import CUSTOM_POLICY
-from lychee_server.gateway.request_schemas import CallOptions, NamedInstruction, RerankRequest
+from lychee_server.gateway.request_schemas import CallOptions, ChunkingFields, NamedInstruction, RerankRequest
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.unknown_names import UnknownNames
+
+# Of one document, whatever a caller asks for: vendors' examples have up to so many.
+MAX_CHUNKS: Final = 1024
 
 
 async def list_names(service: Service) -> tuple[str, ...]:
@@ -52,7 +56,28 @@ async def make_options(service: Service, body: CallOptions) -> RerankOptions:
         options["top_n"] = min(body.top_n or 0, most) or None
         options["score_threshold"] = body.score_threshold
         options["min_results"] = min(body.min_results, most)
+        options["max_tokens_per_doc"] = _find_limit(body.max_tokens_per_doc, body.truncate_prompt_tokens)
+        options["max_tokens_per_query"] = _find_limit(body.max_tokens_per_query, body.truncate_prompt_tokens)
+        options["truncation"] = body.truncation
+        options["chunking"] = _find_chunking(body)
     return options
+
+
+def _find_limit(*limits: int | None) -> int | None:
+    return min((limit for limit in limits if limit is not None and limit > 0), default=None)
+
+
+def _find_chunking(body: RerankRequest) -> Chunking | None:
+    """Return how documents are cut; what stands within `chunking` goes before what stands beside it."""
+    asked = {"overlap_tokens": body.overlap_tokens, "max_chunks_per_doc": body.max_chunks_per_doc}
+    if isinstance(body.chunking, ChunkingFields):
+        asked |= body.chunking.model_dump(exclude_none=True)
+    given = {name: value for name, value in asked.items() if value is not None}
+    if body.chunking is False or (body.chunking is None and not given):
+        return None
+    if "max_chunks_per_doc" in given:
+        given["max_chunks_per_doc"] = min(given["max_chunks_per_doc"], MAX_CHUNKS)
+    return Chunking(**given)
 
 
 def _find_policy(service: Service, body: CallOptions) -> str | Policy | Calibration:

@@ -22,6 +22,7 @@ def _refuse_switch(expected: str, value: Any) -> Any:
 WHOLE: Final = BeforeValidator(partial(_refuse_switch, "a whole number"))
 NUMBER: Final = BeforeValidator(partial(_refuse_switch, "a number"))
 Natural: TypeAlias = Annotated[int, Field(ge=0), WHOLE]
+Count: TypeAlias = Annotated[int, Field(ge=1), WHOLE]
 Unit: TypeAlias = Annotated[float, Field(ge=0, le=1), NUMBER]
 Positive: TypeAlias = Annotated[float, Field(gt=0), NUMBER]
 

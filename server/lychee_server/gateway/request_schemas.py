@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, WithJsonSchema
 
 from lychee_server.gateway.documents import MAX_PARTS, PART_KINDS
-from lychee_server.gateway.lax_types import WHOLE, LaxModel, Natural, Positive, Unit
+from lychee_server.gateway.lax_types import WHOLE, Count, LaxModel, Natural, Positive, Unit
 
 PIXEL: Final = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJ"
@@ -81,6 +81,13 @@ class CustomPolicy(LaxModel):
     )
 
 
+class ChunkingFields(LaxModel):
+    """How a long document is cut."""
+
+    overlap_tokens: Natural | None = Field(None, description="Common to two chunks. Default: an eighth, at most 80.")
+    max_chunks_per_doc: Count | None = Field(None, description="What is beyond is not read. Default: 10.")
+
+
 class CallOptions(LaxModel):
     """What reranking and scoring have in common."""
 
@@ -113,9 +120,18 @@ class RerankRequest(CallOptions):
     strict: bool = Field(
         False, description="Refuse the call with status 400 if a document cannot be ranked; `?strict=true` does too."
     )
+    max_tokens_per_doc: Natural | None = Field(None, description="Of each text; 0 or null: the model's own limit.")
+    max_tokens_per_query: Natural | None = Field(None, description="Of the query's text; 0 or null: likewise.")
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1), WHOLE] | None = Field(
+        None, description="Both limits at once, as vLLM's clients send it; -1, 0 or null: the model's own limit."
+    )
+    truncation: bool = Field(True, description="False: what is too long is an error instead of being cut.")
+    chunking: ChunkingFields | bool | None = Field(
+        None, description="A document that is too long is scored by its best chunk; true: with the defaults."
+    )
+    overlap_tokens: Natural | None = Field(None, description="The one of `chunking`, which it switches on.")
+    max_chunks_per_doc: Count | None = Field(None, description="The one of `chunking`, which it switches on.")
     rank_fields: Any = Field(None, description="Ignored, with a warning: documents have the keys text and image.")
-    max_tokens_per_doc: Any = Field(None, description="Ignored, with a warning: the model's own limit counts.")
-    max_chunks_per_doc: Any = Field(None, description="Ignored, with a warning: documents are not cut into chunks.")
 
 
 class ScoreRequest(CallOptions):

@@ -30,11 +30,9 @@ from lychee_client import (
     ModelNotReadyError,
     ModelTimings,
     Policy,
-    QueryReading,
     RequestRejectedError,
     RerankOptions,
     RerankResponse,
-    RerankResult,
     ServerStatus,
     Unset,
 )
@@ -234,12 +232,9 @@ class Service:
         notes.errors = len(response.errors)
         notes.model = None if response.model is None else response.model.model_id
         self.metrics.observe_rerank(route, response, self._policy_name(options), documents=len(documents))
-        read: list[RerankResult | QueryReading] = list(response.results)
-        if response.query is not None:
-            read.append(response.query)
         inputs = [query, *(documents[result.index] for result in response.results)] if response.query else []
         usage = Usage(
-            tokens=sum(each.tokens or 0 for each in read),
+            tokens=response.tokens_read,
             images=sum(len(images_of(each)) for each in inputs if not isinstance(each, InvalidInputError)),
             documents=len(response.results),
         )

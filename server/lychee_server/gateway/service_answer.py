@@ -14,7 +14,7 @@ class Usage:
     """How much one call had the model read, of query and all documents, whichever results were asked for.
 
     Attributes:
-        tokens: How many tokens the query and the documents have, as the model read them.
+        tokens: How many tokens the query and the documents have, as the model read them, all chunks counted.
         images: How many images the query and the documents have.
         documents: How many documents were scored.
     """

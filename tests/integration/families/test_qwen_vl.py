@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints.qwen_vl_pairs import PAIRS_OF, SEVERAL_IMAGES_OF, to_input
+from checkpoints.qwen_vl_pairs import PAIRS_OF, SEVERAL_IMAGES_OF, WINDOWS, to_input
 from checkpoints.qwen_vl_reference import Part, QwenReranker
-from lychee_client import LycheeClient
+from lychee_client import Chunking, Image, ImageText, LycheeClient
 
 pytestmark = pytest.mark.triton
 
@@ -44,3 +44,25 @@ def test_monoqwen_refuses_texts_as_documents_and_ranks_the_images(serve: Callabl
     assert [result.index for result in response.results] == [1]
     assert [error.index for error in response.errors] == [0]
     assert "reads only images as a document" in str(response.errors[0])
+
+
+def test_long_document_has_the_score_of_its_best_chunk(serve: Callable[[str], LycheeClient]) -> None:
+    client = serve("qwen2_5_vl")
+    text = " ".join(f"number {number} of a cup of coffee, 第{number}杯咖啡。" for number in range(400))
+    picture = Image.from_pil(WINDOWS)
+    documents = [text, ImageText(picture, text), "a red cup"]
+    response = client.rerank("a red cup of coffee", documents, chunking=Chunking(20, 4), max_tokens_per_doc=10_000)
+    assert response.errors == ()
+    for result in response.results:
+        if result.index == 2:
+            assert (result.chunk, result.truncated) == (None, False)
+            continue
+        assert result.chunk is not None
+        assert result.truncated  # there are more than four chunks
+        part = text[result.chunk.start : result.chunk.end]
+        document = part if result.index == 0 else ImageText(picture, part)
+        (alone,) = client.rerank("a red cup of coffee", [document]).results
+        assert (alone.truncated, alone.tokens) == (False, result.tokens)
+        assert alone.tokens is not None
+        assert client.manifest().text.max_tokens - 40 < alone.tokens <= client.manifest().text.max_tokens
+        assert alone.logit == pytest.approx(result.logit, abs=SCORE_ATOL)

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from lychee_client import Image, ImageText, LycheeClient, RerankResponse
+from lychee_client import Chunking, Image, ImageText, LycheeClient, RerankResponse
 from lychee_server.gateway.request_schemas import RERANK_EXAMPLES, SCORE_EXAMPLES
 
 from .conftest import Post
@@ -18,6 +18,7 @@ pytestmark = pytest.mark.triton
 
 QUERY = "一只猫"
 TOLERANCE = 1e-6
+FILLER = "The invoice of the quarter was sent to the office and paid by transfer. "
 
 
 def data_url(path: Path) -> str:
@@ -192,3 +193,22 @@ def test_models_and_instructions_are_listed(gateway: RunningGateway) -> None:
     assert '"id":"lychee-mini"' in gateway.get("/v1/models", headers)[1]
     assert '"name":"search"' in gateway.get("/v1/instructions", headers)[1]
     assert gateway.get("/v1/models")[0] == 401
+
+
+def test_long_document_has_the_score_and_the_chunk_that_the_sdk_gives(post: Post, client: LycheeClient) -> None:
+    book = FILLER * 60 + "😀 店里的小猫喜欢在窗台上晒太阳。" + FILLER * 60
+    sent = {
+        "query": QUERY,
+        "documents": [book, "a rocket"],
+        "chunking": {"overlap_tokens": 30},
+        "max_chunks_per_doc": 20,
+    }
+    answer = post("/v1/rerank", sent).json()
+    response = client.rerank(QUERY, [book, "a rocket"], chunking=Chunking(30, 20))
+    best = response.results[0]
+    assert best.chunk is not None
+    assert answer["results"][0]["chunk"] == {"start": best.chunk.start, "end": best.chunk.end}
+    assert "小猫" in book[best.chunk.start : best.chunk.end]
+    assert answer["results"][0]["relevance_score"] == pytest.approx(best.relevance_score, abs=TOLERANCE)
+    assert answer["usage"]["total_tokens"] == response.tokens_read
+    assert "chunk" not in answer["results"][1]

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 Run = Callable[..., Result]
 RESULT_KEYS = {"relevance_score", "logit", "decision", "modality", "truncated", "tokens"}
-RESULT_KEYS |= {"image_size", "image_resized_to", "image_tokens", "below_threshold"}
+RESULT_KEYS |= {"image_size", "image_resized_to", "image_tokens", "below_threshold", "chunk"}
 
 
 @pytest.fixture
@@ -110,6 +110,37 @@ def test_long_text_is_marked(run: Run, tmp_path: Path) -> None:
     path.write_text("word " * 200)
     assert json.loads(run("rerank", "--query", "word", "--json", path).stdout)["results"][0]["truncated"] is True
     assert "(truncated)" in " ".join(run("rerank", "--query", "word", path).stdout.split())
+
+
+def test_best_chunk_of_a_long_text_is_shown(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    text = "word " * 40 + "a cat " * 10 + "word " * 40
+    path.write_text(text)
+    arguments = ("rerank", "--query", "a cat", "--chunk", "--overlap-tokens", "5", "--max-chunks", "99", path)
+    result = json.loads(run(*arguments, "--json").stdout)["results"][0]
+    start, end = result["chunk"]["start"], result["chunk"]["end"]
+    assert "a cat a cat" in text[start:end]
+    assert (result["truncated"], "document" in result) == (False, False)
+    table = " ".join(run(*arguments).stdout.split())
+    assert f"long.txt (characters {start} to {end}: {text[start : start + 40].strip()}…)" in table
+    line = {"query": "a cat", "documents": [text]}
+    calls = tmp_path / "calls.jsonl"
+    calls.write_text(json.dumps(line))
+    printed = run("rerank", "--calls", calls, "--chunk", "--overlap-tokens", "5", "--max-chunks", "99").stdout
+    assert json.loads(printed)["results"][0]["chunk"] == result["chunk"]
+
+
+def test_limits_of_long_texts_reach_the_client(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text("word " * 200)
+    cut = json.loads(run("rerank", "--query", "word", "--json", "--max-tokens-per-doc", "4", path).stdout)["results"][0]
+    assert (cut["truncated"], cut["tokens"]) == (True, len("passage: word") + 2)
+    refused = run("rerank", "--query", "word", "--no-truncation", "--json", path)
+    assert refused.exit_code == 1
+    assert "has 1000 tokens, of which 53 fit" in json.loads(refused.stdout)["errors"][0]["message"]
+    assert "max_tokens_per_query" in run("rerank", "--query", "word", "--max-tokens-per-query", "2", path).stderr
+    without = run("rerank", "--query", "word", "--max-chunks", "2", path)
+    assert (without.exit_code, "together with --chunk" in without.output) == (2, True)
 
 
 def test_a_query_that_is_cut_off_is_told(run: Run, files: list[Path]) -> None:

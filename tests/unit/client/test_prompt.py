@@ -10,6 +10,7 @@ from lychee_client import ContractError, InvalidInputError
 from lychee_client.manifest.manifest import TextSpec
 from lychee_client.manifest.prompt_spec import MODALITIES, PromptSpec
 from lychee_client.preprocessing import prompt as prompt_module
+from lychee_client.preprocessing import text as text_module
 from lychee_client.preprocessing.prompt import Part, PromptProcessor
 from lychee_client.preprocessing.text import TokenizedText
 from msgspec import structs
@@ -212,12 +213,12 @@ def test_document_of_which_no_character_fits_is_refused() -> None:
     assert "does not fit" in refuse(make_processor(), Part("q" * 88), Part("猫"))
 
 
-def test_documents_keep_their_order_over_several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_keep_their_order_over_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     processor = make_processor()
     documents = [Part("ab" * length) for length in (1, 80, 3, 60, 5, 7, 90, 2)]
     frame = processor.make_frame(Part("q"), "i")
     together = processor.tokenize(frame, documents)
-    monkeypatch.setattr(prompt_module, "CHUNK_CHARACTERS", 50)
+    monkeypatch.setattr(text_module, "BATCH_CHARACTERS", 50)
     assert processor.tokenize(frame, documents) == together
     assert [tokenize(processor, Part("q"), document) for document in documents] == together
     assert processor.tokenize(frame, []) == []

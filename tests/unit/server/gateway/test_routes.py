@@ -60,7 +60,7 @@ def fail_documents(error: Callable[[], Exception]) -> FakeTransport:
 def test_an_answer_has_every_field_of_the_clients_result() -> None:
     fields = {field.name for field in dataclasses.fields(RerankResult)}
     assert set(RankedDocument.model_fields) == fields
-    assert set(ScoreAnswer.model_fields) > fields - {"index", "below_threshold", "document"}
+    assert set(ScoreAnswer.model_fields) > fields - {"index", "below_threshold", "document", "chunk"}
     assert set(CallTimings.model_fields) == {field.name for field in dataclasses.fields(Timings)}
     assert set(ServerTimings.model_fields) == {field.name for field in dataclasses.fields(ModelTimings)}
 
@@ -196,8 +196,81 @@ def test_a_document_that_cannot_be_scored_is_an_error(client: TestClient, docume
 
 
 def test_options_of_vendors_are_accepted_with_a_warning(client: TestClient) -> None:
-    body = {**CALL, "rank_fields": ["text"], "max_tokens_per_doc": 9, "max_chunks_per_doc": 2, "priority": 5}
-    assert len(client.post("/v2/rerank", json=body).json()["warnings"]) == 3
+    body = {**CALL, "rank_fields": ["text"], "priority": 5}
+    assert len(client.post("/v2/rerank", json=body).json()["warnings"]) == 1
+
+
+LONG = " ".join(f"word {number:03}" for number in range(70))
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        ({"max_tokens_per_doc": 20}, 20),
+        ({"truncate_prompt_tokens": 20}, 20),
+        ({"truncate_prompt_tokens": 20, "max_tokens_per_doc": 5}, 5),
+        ({"truncate_prompt_tokens": -1, "max_tokens_per_doc": 0}, 53),
+        ({"max_tokens_per_query": 2}, 53),
+    ],
+)
+def test_limits_of_texts_are_kept(client: TestClient, fields: dict[str, int], tokens: int) -> None:
+    body = client.post("/v1/rerank", json={"query": "abc", "documents": [LONG], **fields}).json()
+    assert body["results"][0]["tokens"] == tokens + len("passage: ") + 2
+    assert body["results"][0]["truncated"] is True
+    assert "chunk" not in body["results"][0]
+    assert body["query"]["truncated"] == ("max_tokens_per_query" in fields)
+    assert len(body["warnings"]) == body["query"]["truncated"]
+
+
+def test_without_truncation_what_is_too_long_is_an_error(client: TestClient) -> None:
+    call = {"query": "abc", "documents": ["a", LONG], "truncation": False}
+    body = client.post("/v1/rerank", json=call).json()
+    assert [error["index"] for error in body["errors"]] == [1]
+    assert f"has {len(LONG)} tokens, of which 53 fit" in body["errors"][0]["message"]
+    answer = client.post("/v1/rerank", json={**call, "max_tokens_per_query": 2})
+    assert answer.status_code == 400
+    assert "query has 3 tokens, of which 2 fit" in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "most"),
+    [
+        ({"chunking": True}, 10),
+        ({"chunking": {}}, 10),
+        ({"chunking": {"max_chunks_per_doc": 3, "overlap_tokens": 0}}, 3),
+        ({"chunking": {"max_chunks_per_doc": 3}, "max_chunks_per_doc": 4}, 3),
+        ({"max_chunks_per_doc": 2}, 2),
+        ({"overlap_tokens": 8, "max_chunks_per_doc": 10_000}, 20),
+        ({"chunking": False, "max_chunks_per_doc": 2}, 0),
+        ({"chunking": None}, 0),
+    ],
+)
+def test_long_document_is_ranked_by_its_best_chunk(client: TestClient, fields: dict[str, Any], most: int) -> None:
+    text = f"{LONG} cat cat cat cat cat cat cat cat"
+    body = client.post("/v1/rerank", json={"query": "cat", "documents": [text], **fields}).json()
+    (result,) = body["results"]
+    assert ("chunk" in result) == bool(most)
+    assert result["truncated"] == (most < 20)
+    if most == 20:
+        assert "cat cat" in text[result["chunk"]["start"] : result["chunk"]["end"]]
+    chunks = max(1, most)
+    assert body["usage"]["total_tokens"] > min(len(text), chunks * 40)
+    assert body["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_tokens_per_doc", -1),
+        ("truncate_prompt_tokens", -2),
+        ("overlap_tokens", -1),
+        ("max_chunks_per_doc", 0),
+        ("chunking", {"overlap_tokens": -1}),
+    ],
+)
+def test_limits_that_mean_nothing_are_refused(client: TestClient, field: str, value: Any) -> None:
+    answer = client.post("/v1/rerank", json={**CALL, field: value})
+    assert (answer.status_code, answer.json()["param"].split(".")[0]) == (422, field)
 
 
 def test_instructions_are_listed_and_a_model_that_reads_none_says_so(client: TestClient) -> None:
