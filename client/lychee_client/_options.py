@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from lychee_client._config import Unset
 from lychee_client.calibration import Calibration
+from lychee_client.spans import RelevantSpans
 from lychee_client.thresholds import Policy
 from lychee_client.types import Priority
 
@@ -44,6 +45,10 @@ class RerankOptions(ScoreOptions, total=False):
         return_documents: Whether each result holds its document. The default is False.
         server_timings: Whether to ask the server, before and after, what it counted per model: two more requests. The
             default is False.
+        relevant_spans: Asks for the sentences of each result's text that match the query: `RelevantSpans()`. They are
+            scored after the documents, in the same call. None asks for none.
+        keep_unselected: Whether the response also holds, as `unselected`, the ranked documents that `top_n` and
+            `score_threshold` leave out. The default is False.
     """
 
     top_n: int | None
@@ -52,6 +57,8 @@ class RerankOptions(ScoreOptions, total=False):
     policy: str | Policy | Calibration | None
     return_documents: bool
     server_timings: bool
+    relevant_spans: RelevantSpans | None
+    keep_unselected: bool
 
 
 def check_options(method: str, options: Mapping[str, Any], known: type[ScoreOptions] = RerankOptions) -> None:

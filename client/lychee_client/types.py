@@ -10,6 +10,7 @@ from lychee_client._errors import LycheeError
 from lychee_client.manifest.manifest import ModelIdentity
 from lychee_client.manifest.prompt_spec import Modality
 from lychee_client.preprocessing.image import Image
+from lychee_client.spans import RelevantSpan
 from lychee_client.thresholds import Decision
 
 Priority: TypeAlias = Literal["interactive", "bulk"]
@@ -67,6 +68,10 @@ class RerankResult:
         image_tokens: How many of `tokens` are the document's images; None where images are no tokens.
         below_threshold: True if the result is here only because of `min_results`.
         document: The document itself, where the call asked for it.
+        relevant_spans: The sentences of the document's text that match the query, best first, where the call asked for
+            them; none of them may be good enough. None for a document without a text, and where none were asked for.
+        spans_truncated: True if the document has more sentences than were scored for `relevant_spans`; None where that
+            is None.
     """
 
     index: int
@@ -81,6 +86,8 @@ class RerankResult:
     image_tokens: int | None = None
     below_threshold: bool = False
     document: Input | None = None
+    relevant_spans: tuple[RelevantSpan, ...] | None = None
+    spans_truncated: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +147,7 @@ class Timings:
         preprocess_ms: The time until the last document was decoded, resized or tokenized.
         encode_query_ms: The time until the query's embedding arrived; 0 for a cross-encoder, which has none.
         score_documents_ms: The time from the first document's request to the last one's answer.
+        find_spans_ms: The time that the sentences of `relevant_spans` took, after everything else.
         server: What the server counted, by model, where the call asked for `server_timings`.
     """
 
@@ -147,6 +155,7 @@ class Timings:
     preprocess_ms: float = 0.0
     encode_query_ms: float = 0.0
     score_documents_ms: float = 0.0
+    find_spans_ms: float = 0.0
     server: Mapping[str, ModelTimings] | None = None
 
 
@@ -178,6 +187,7 @@ class RerankResponse:
         embedding_cache: What the client's embedding cache saved; None without one, or where the model's manifest does
             not tell its files from another's.
         query: What the model read of the query; None where nothing was sent.
+        unselected: The rest of the ranking, where the call asked for `keep_unselected`.
     """
 
     results: tuple[RerankResult, ...]
@@ -188,6 +198,7 @@ class RerankResponse:
     warnings: tuple[str, ...] = ()
     embedding_cache: CacheUse | None = None
     query: QueryReading | None = None
+    unselected: tuple[RerankResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ class Outcome:
         timings: Where the time of the call went.
         embedding_cache: What the embedding cache saved; None where none is used.
         query: What the model read of the query; None where nothing was sent.
+        query_embedding: The query's embedding, float32, (1, D); None for a cross-encoder, and where nothing was sent.
     """
 
     scores: dict[int, Score] = field(default_factory=dict)
@@ -60,6 +61,7 @@ class Outcome:
     timings: Timings = field(default_factory=Timings)
     embedding_cache: CacheUse | None = None
     query: QueryReading | None = None
+    query_embedding: npt.NDArray[np.float32] | None = None
 
     def fail(self, index: int, error: LycheeError) -> None:
         """Note what is wrong with a document."""
@@ -85,6 +87,7 @@ class Pipeline(Protocol):
         documents: Sequence[Input],
         instruction: str | None = None,
         lane: Lane = LANES["interactive"],
+        earlier: Outcome | None = None,
     ) -> Outcome:
         """Score every document.
 
@@ -93,6 +96,7 @@ class Pipeline(Protocol):
             documents: The documents, of any type; what does not pass `check_input` becomes an error entry.
             instruction: The instruction, for a model that reads one; otherwise None.
             lane: How much of the server the call may take.
+            earlier: What became of other documents of the same query, whose embedding is taken from there.
 
         Raises:
             InvalidInputError: The query cannot be used.

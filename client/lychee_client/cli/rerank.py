@@ -39,6 +39,7 @@ from lychee_client.cli.options import (
 from lychee_client.cli.table import latency_line, ranking_table, server_table
 from lychee_client.preprocessing.formats import IMAGE_SUFFIXES, find_signature
 from lychee_client.preprocessing.image import MAX_SIZE_BYTES, Image
+from lychee_client.spans import RelevantSpans
 from lychee_client.types import DocumentError, Input, RerankResponse, RerankResult, Text, Timings
 
 
@@ -78,6 +79,9 @@ def _rerank(
         Literal["interactive", "bulk"] | None,
         typer.Option("--priority", help="bulk lets other callers go first; it is the default with --calls."),
     ] = None,
+    spans: Annotated[
+        bool, typer.Option("--spans", help="Also find the sentences of each text that match; show the best one.")
+    ] = False,
     server_timings: Annotated[
         bool, typer.Option("--server-timings", help="Also show queue, compute and cache hits of each model.")
     ] = False,
@@ -103,6 +107,8 @@ def _rerank(
             "instruction": choose_instruction(instruction, template, language),
             "priority": priority or ("interactive" if calls is None else "bulk"),
             "server_timings": server_timings,
+            "relevant_spans": RelevantSpans() if spans else None,
+            "return_documents": spans,
         }
         if timeout is not None:
             options["timeout_s"] = timeout
@@ -217,11 +223,14 @@ def to_json(response: RerankResponse, sources: Sequence[str] | None = None) -> d
 
 def result_to_json(result: RerankResult) -> dict[str, Any]:
     """Return a result as JSON types, without index and document."""
-    return {
+    fields = {
         field.name: getattr(result, field.name)
         for field in dataclasses.fields(result)
         if field.name not in ("index", "document")
     }
+    if result.relevant_spans is not None:
+        fields["relevant_spans"] = [dataclasses.asdict(span) for span in result.relevant_spans]
+    return fields
 
 
 def timings_to_json(timings: Timings) -> dict[str, Any]:

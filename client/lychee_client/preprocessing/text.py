@@ -127,6 +127,11 @@ def pad_texts(texts: Sequence[TokenizedText], spec: TextSpec) -> dict[str, npt.N
     return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
+def is_visible(text: str) -> bool:
+    """Say whether a text has a visible character."""
+    return not _INVISIBLE.fullmatch(text)
+
+
 def check_text(text: object) -> None:
     """Refuse what has no meaning to rank.
 
@@ -135,7 +140,7 @@ def check_text(text: object) -> None:
     """
     if not isinstance(text, str):
         raise InvalidInputError(f"the text is a {type(text).__name__}, expected a str")
-    if _INVISIBLE.fullmatch(text):
+    if not is_visible(text):
         raise InvalidInputError(f"the text is empty ({text[:20]!a}); expected at least one visible character")
     try:
         text.encode("utf-8")

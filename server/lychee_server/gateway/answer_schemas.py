@@ -27,12 +27,25 @@ class ScoredDocument(_Answer):
     image_tokens: int | None = Field(None, description="How many of `tokens` are images.")
 
 
+class SpanReport(_Answer):
+    """A sentence of a result's text."""
+
+    start: int = Field(description="Position of its first character, in Unicode code points.")
+    end: int = Field(description="Position after its last character, likewise.")
+    score: float = Field(description="The relevance score of the sentence alone, 0 to 1.")
+    logit: float = Field(description="That score before the sigmoid.")
+
+
 class RankedDocument(ScoredDocument):
     """One result."""
 
     index: int = Field(description="Position in the request's documents.")
     below_threshold: bool = Field(False, description="True if it is here only because of `min_results`.")
     document: dict[str, Any] | None = Field(None, description="As it was sent; a plain text as {text: ...}.")
+    relevant_spans: list[SpanReport] | None = Field(
+        None, description="The sentences that match, best first; absent where none were asked for or there is no text."
+    )
+    spans_truncated: bool | None = Field(None, description="True if not all sentences were scored.")
 
 
 class FailedDocument(_Answer):
@@ -78,6 +91,7 @@ class CallTimings(_Answer):
     preprocess_ms: float
     encode_query_ms: float
     score_documents_ms: float
+    find_spans_ms: float = Field(0.0, description="For the sentences of relevant_spans, after all others.")
     server: dict[str, ServerTimings] | None = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from lychee_client import Calibration, ConfigurationError, Policy, RerankOptions
+from lychee_client import Calibration, ConfigurationError, Policy, RelevantSpans, RerankOptions
 from lychee_client.instructions import all_instructions
 from lychee_client.instructions.templates import text_problem
 
@@ -40,6 +40,8 @@ async def make_options(service: Service, body: CallOptions) -> RerankOptions:
         options["top_n"] = body.top_n or None
         options["score_threshold"] = body.score_threshold
         options["min_results"] = body.min_results
+        if (spans := body.relevant_spans) is not None:
+            options["relevant_spans"] = RelevantSpans(spans.mode, spans.threshold, spans.max_spans)
     return options
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
+from lychee_client.spans import DEFAULT_THRESHOLD, SpansMode
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from lychee_server.gateway.documents import MAX_PARTS
@@ -88,6 +89,14 @@ class CustomPolicy(_Request):
     )
 
 
+class SpansRequest(_Request):
+    """Which sentences of the results' texts are wanted, as Cohere names it."""
+
+    mode: SpansMode = Field("enabled", description='"disabled" is the same as leaving all of it out.')
+    threshold: float = Field(DEFAULT_THRESHOLD, ge=0, le=1, description="Inclusive; the lowest score of a sentence.")
+    max_spans: int | None = Field(None, ge=1, description="At most so many per document; null: all.")
+
+
 class CallOptions(_Request):
     """What reranking and scoring have in common."""
 
@@ -115,6 +124,9 @@ class RerankRequest(CallOptions):
     score_threshold: float | None = Field(None, ge=0, le=1, description="Inclusive; what is below is left out.")
     min_results: int = Field(0, ge=0, description="So many of the best stay, even below `score_threshold`.")
     return_documents: bool = Field(False, description="Put each document into its result, as it was sent.")
+    relevant_spans: SpansRequest | None = Field(
+        None, description="Also find the sentences that match the query, in the texts of the results."
+    )
     rank_fields: Any = Field(None, description="Ignored, with a warning: documents have the keys text and image.")
     max_tokens_per_doc: Any = Field(None, description="Ignored, with a warning: the model's own limit counts.")
     max_chunks_per_doc: Any = Field(None, description="Ignored, with a warning: documents are not cut into chunks.")

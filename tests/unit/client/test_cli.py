@@ -19,7 +19,8 @@ from typer.testing import CliRunner, Result
 
 Run = Callable[..., Result]
 RESULT_KEYS = {"relevance_score", "logit", "decision", "modality", "truncated", "tokens"}
-RESULT_KEYS |= {"image_size", "image_resized_to", "image_tokens", "below_threshold"}
+RESULT_KEYS |= {"image_size", "image_resized_to", "image_tokens", "below_threshold", "relevant_spans"}
+RESULT_KEYS |= {"spans_truncated"}
 
 
 @pytest.fixture
@@ -64,7 +65,13 @@ def test_json_is_one_object_in_rank_order(run: Run, files: list[Path]) -> None:
         assert set(entry) == RESULT_KEYS | {"index", "source"}
     assert [(entry["index"], entry["source"]) for entry in data["errors"]] == [(1, str(files[1])), (3, str(files[3]))]
     assert "UTF-8" in data["errors"][0]["message"]
-    assert set(data["timings"]) == {"total_ms", "preprocess_ms", "encode_query_ms", "score_documents_ms"}
+    assert set(data["timings"]) == {
+        "total_ms",
+        "preprocess_ms",
+        "encode_query_ms",
+        "score_documents_ms",
+        "find_spans_ms",
+    }
 
 
 def test_table_shows_results_errors_and_latency(run: Run, files: list[Path]) -> None:
