@@ -93,7 +93,8 @@ class SpanSearch:
                 "characters: send shorter documents, or lower top_n"
             )
         if failures:
-            warnings.append(f"{len(failures)} sentences could not be scored and are no spans; the first: {failures[0]}")
+            kinds = ", ".join(sorted({type(error).__name__ for error in failures}))
+            warnings.append(f"{len(failures)} sentences could not be scored ({kinds}), and so are no relevant spans")
         return tuple(_add(result, passages[result.index], options) for result in results), warnings
 
     async def _score(self, passages: Sequence[Passage]) -> list[LycheeError]:
@@ -140,7 +141,7 @@ def find_all_sentences(passages: Sequence[Passage]) -> None:
 def _halve(passage: Passage, start: int, end: int) -> list[tuple[Passage, int, int]]:
     """Return the places of the two halves of a sentence, without the white space between them."""
     text = passage.text[start:end]
-    cut = find_cut(text, max(2, 2 * len(text) // 3))
+    cut = find_cut(text, max(2, len(text) // 2))
     halves = [(start, start + len(text[:cut].rstrip())), (end - len(text[cut:].lstrip()), end)]
     return [(passage, first, last) for first, last in halves if is_visible(passage.text[first:last])]
 

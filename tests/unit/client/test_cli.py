@@ -82,6 +82,23 @@ def test_table_shows_results_errors_and_latency(run: Run, files: list[Path]) -> 
         assert expected in words
 
 
+def test_spans_show_the_best_sentence_and_json_has_all(run: Run, files: list[Path], tmp_path: Path) -> None:
+    story = tmp_path / "story.txt"
+    story.write_text("Zzz zzz zzz. A red car! 小猫喜欢晒太阳。", encoding="utf-8")
+    entries = json.loads(run("rerank", "--query", "A red car!", "--spans", "--json", story, files[2]).stdout)["results"]
+    spans = {entry["index"]: entry["relevant_spans"] for entry in entries}
+    assert spans[1] is None
+    assert (spans[0][0]["start"], spans[0][0]["end"]) == (13, 23)
+    assert set(spans[0][0]) == {"start", "end", "score", "logit"}
+    words = " ".join(run("rerank", "--query", "A red car!", "--spans", story, files[2]).stdout.split())
+    assert "best sentence 1 " in words
+    assert f"{spans[0][0]['score']:.3f} A red car!" in words
+    assert ", spans " in words
+    plain = run("rerank", "--query", "A red car!", story, files[2]).stdout
+    assert "sentence" not in plain
+    assert ", spans " not in plain
+
+
 def test_options_reach_the_client(run: Run, files: list[Path]) -> None:
     everything = json.loads(run("rerank", "--query", "x", "--json", *files).stdout)["results"]
     top = json.loads(run("rerank", "--query", "x", "--json", "--top-n", "1", *files).stdout)["results"]
