@@ -17,9 +17,7 @@ from .conftest import Post
 pytestmark = pytest.mark.triton
 
 LYCHEE = str(Path(sys.executable).parent / "lychee")
-COFFEE = (
-    "Espresso is brewed by forcing hot water through finely ground coffee. Dr. Brown drinks two cups at 7 a.m. daily."
-)
+COFFEE = "Espresso is brewed by forcing hot water through finely ground coffee. Dr. Brown drinks two cups a day."
 CAT = "A tabby cat sleeps on the sofa all day."
 ROCKET = "The rocket stands on its launch pad. It will carry a satellite into orbit!"
 COFFEE_ZH = "现磨意式浓缩咖啡，早上来一杯提神醒脑。退款流程：在订单页面点击申请退款！"
