@@ -25,7 +25,7 @@ from lychee_client import (
     Text,
     _span_search,
 )
-from lychee_client._span_search import MAX_PER_CALL, MAX_PER_DOCUMENT
+from lychee_client._span_search import MAX_PER_CALL, MAX_PER_DOCUMENT, Passage
 from lychee_client.transports.base import InferRequest, Request
 
 DUAL: dict[str, Any] = {}
@@ -250,6 +250,13 @@ def test_a_bulk_call_stays_patient(manifest: dict[str, Any]) -> None:
     transport = FakeTransport(manifest=manifest)
     (result,) = ask([STORY], transport=transport, priority="bulk").results
     assert result == ask([STORY], manifest=manifest).results[0]
+
+
+def test_positions_are_those_in_the_whole_text_where_a_part_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = STORY.index("小猫")
+    monkeypatch.setattr(_span_search, "make_passage", lambda result, document: Passage(document[part:], part))
+    (result,) = ask([STORY]).results
+    assert sorted(found(result, STORY)) == sorted(SENTENCES[1:])
 
 
 def test_timings_say_what_the_spans_took() -> None:
