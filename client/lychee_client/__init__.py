@@ -27,6 +27,7 @@ from lychee_client.golden import GoldenPairResult, GoldenReport
 from lychee_client.manifest.manifest import Manifest, ModelIdentity
 from lychee_client.memory_cache import CacheStatistics, MemoryEmbeddingCache
 from lychee_client.preprocessing.image import Image
+from lychee_client.spans import RelevantSpan, RelevantSpans
 from lychee_client.thresholds import POLICIES, Decision, Policy, decide
 from lychee_client.transports.connection import TlsConfig
 from lychee_client.types import (
@@ -87,6 +88,8 @@ __all__ = [
     "Policy",
     "Priority",
     "QueryReading",
+    "RelevantSpan",
+    "RelevantSpans",
     "RequestRejectedError",
     "RerankOptions",
     "RerankResponse",

@@ -32,11 +32,13 @@ from lychee_client._operations import Sleep, ask, in_thread
 from lychee_client._options import RerankOptions, ScoreOptions, check_options
 from lychee_client._pipelines.lanes import LANES
 from lychee_client._pipelines.scoring import check_input, find_image_texts
+from lychee_client._span_search import SpanSearch
 from lychee_client.calibration import Calibration
 from lychee_client.instructions.templates import text_problem
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.model_timings import model_timings
-from lychee_client.ranking import check_selection, rank
+from lychee_client.ranking import check_selection, rank, select
+from lychee_client.spans import check_spans
 from lychee_client.thresholds import get_policy
 from lychee_client.transports.base import ControlRequest
 from lychee_client.transports.shared_memory import SharedMemoryPool
@@ -122,6 +124,7 @@ class Calls:
         min_results = options.get("min_results", 0)
         check_selection(top_n, score_threshold, min_results)
         limits = TextLimits.make(options)
+        spans = check_spans(options.get("relevant_spans"))
         priority = options.get("priority", "interactive")
         if priority not in LANES:
             raise ConfigurationError(f"priority is {priority!r}; expected one of {', '.join(LANES)}")
@@ -160,6 +163,21 @@ class Calls:
                 if isinstance(error, InvalidOutputError):
                     error.index = None
                     raise error  # rather the model's fault than all the documents': an empty ranking would hide it
+        keep_unselected = options.get("keep_unselected", False)
+        ranking, errors = rank(
+            outcome,
+            thresholds,
+            top_n=None if keep_unselected else top_n,
+            score_threshold=None if keep_unselected else score_threshold,
+            min_results=min_results,
+            documents=documents if options.get("return_documents", False) else None,
+        )
+        results = select(ranking, top_n=top_n, score_threshold=score_threshold, min_results=min_results)
+        unselected = ranking[len(results) :]
+        if spans is not None:
+            search = SpanSearch(model.pipeline, texts.read_query(query), instruction, LANES[priority], outcome)
+            results, doubts = await search.add_spans(results, texts.read_documents(results, documents), spans)
+            warned += doubts
         if server_timings:
             after = await ask(statistics)
             counted = model_timings(before, after, manifest.max_batch_size)
@@ -169,21 +187,13 @@ class Calls:
                 f"the query is longer than the {outcome.query.tokens} tokens that {manifest.model_id} reads; its end "
                 "does not count: shorten it"
             )
-        elif outcome.query is not None and texts.query_is_cut:
+        elif outcome.query is not None and texts.cut_query is not None:
             outcome.query = replace(outcome.query, truncated=True)
             warned.append(
                 f"the query is longer than the {limits.max_tokens_per_query} tokens of max_tokens_per_query; its end "
                 "does not count: shorten it"
             )
         self._warn(warned)
-        results, errors = rank(
-            outcome,
-            thresholds,
-            top_n=top_n,
-            score_threshold=score_threshold,
-            min_results=min_results,
-            documents=documents if options.get("return_documents", False) else None,
-        )
         return RerankResponse(
             results,
             errors,
@@ -194,6 +204,7 @@ class Calls:
             outcome.embedding_cache,
             outcome.query,
             outcome.tokens_read,
+            unselected,
         )
 
     async def score(self, query: Input, document: Input, options: ScoreOptions) -> float:

@@ -17,7 +17,7 @@ from lychee_client._pipelines.scoring import Outcome, Pipeline, check_input
 from lychee_client.chunking import Chunking, check_count
 from lychee_client.preprocessing.text import MAX_CHARACTERS, skip_invisible
 from lychee_client.preprocessing.windows import FindSurplus, Room, cut_text, find_windows
-from lychee_client.types import Chunk, Input, combine, images_of, text_of
+from lychee_client.types import Chunk, Input, RerankResult, combine, images_of, text_of
 
 # Between two jobs a call notices its deadline, and other calls get the thread.
 PIECES_PER_JOB: Final = 64
@@ -84,13 +84,13 @@ class LongTexts:
 
     Attributes:
         pieces: What was sent in place of the documents.
-        query_is_cut: Whether the query lost its end to `max_tokens_per_query`.
+        cut_query: What is left of the query where it lost its end to `max_tokens_per_query`; None where it did not.
     """
 
     pipeline: Pipeline
     limits: TextLimits
     pieces: Pieces = field(default_factory=Pieces)
-    query_is_cut: bool = False
+    cut_query: Input | None = None
 
     async def rerank(self, query: Input, documents: Sequence[Input], instruction: str | None, lane: Lane) -> Outcome:
         """Score every document; see Pipeline.
@@ -115,8 +115,18 @@ class LongTexts:
         if text is None or most is None:
             return query
         kept = await in_thread(partial(self._cut, "query", text, most, MAX_CHARACTERS))
-        self.query_is_cut = len(kept) < len(text)
-        return combine(kept, *images_of(query)) if self.query_is_cut else query
+        if len(kept) < len(text):
+            self.cut_query = combine(kept, *images_of(query))
+        return self.read_query(query)
+
+    def read_query(self, query: Input) -> Input:
+        """Return what is read of the query."""
+        return query if self.cut_query is None else self.cut_query
+
+    def read_documents(self, results: Sequence[RerankResult], documents: Sequence[Input]) -> list[Input]:
+        """Return for each result what has its score: a piece of its document, or the document."""
+        read = {(piece.index, piece.chunk): piece.document for piece in self.pieces.pieces}
+        return [read.get((result.index, result.chunk), documents[result.index]) for result in results]
 
     def _find_room(self, query: Input, instruction: str | None) -> Room:
         room = self.pipeline.find_room(query, instruction)

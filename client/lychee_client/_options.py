@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 from lychee_client._config import Unset
 from lychee_client.calibration import Calibration
 from lychee_client.chunking import Chunking
+from lychee_client.spans import RelevantSpans
 from lychee_client.thresholds import Policy
 from lychee_client.types import Priority
 
@@ -54,6 +55,10 @@ class RerankOptions(ScoreOptions, total=False):
         chunking: Has documents that are longer than the model reads scored in chunks, the best of which counts; the
             result's `chunk` says which. `max_tokens_per_doc` then limits all chunks of a document together. With
             `truncation=False`, a document that has too many chunks is an error. None, the default, reads beginnings.
+        relevant_spans: Asks for the sentences of each result's text that match the query: `RelevantSpans()`. They are
+            scored after the documents, in the same call. None asks for none.
+        keep_unselected: Whether the response also holds, as `unselected`, the ranked documents that `top_n` and
+            `score_threshold` leave out. The default is False.
     """
 
     top_n: int | None
@@ -66,6 +71,8 @@ class RerankOptions(ScoreOptions, total=False):
     max_tokens_per_query: int | None
     truncation: bool
     chunking: Chunking | None
+    relevant_spans: RelevantSpans | None
+    keep_unselected: bool
 
 
 def check_options(method: str, options: Mapping[str, Any], known: type[ScoreOptions] = RerankOptions) -> None:

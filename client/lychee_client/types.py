@@ -10,6 +10,7 @@ from lychee_client._errors import LycheeError
 from lychee_client.manifest.manifest import ModelIdentity
 from lychee_client.manifest.prompt_spec import Modality
 from lychee_client.preprocessing.image import Image
+from lychee_client.spans import RelevantSpan
 from lychee_client.thresholds import Decision
 
 Priority: TypeAlias = Literal["interactive", "bulk"]
@@ -77,6 +78,10 @@ class RerankResult:
         document: The document itself, where the call asked for it.
         chunk: The part of the document's text that has this score, the best of its chunks; None where the text was not
             cut into chunks. See Chunking.
+        relevant_spans: The sentences of the document's text that match the query, best first, where the call asked for
+            them; none of them may be good enough. None for a document without a text, and where none were asked for.
+        spans_truncated: True if the document has more sentences than were scored for `relevant_spans`; None where that
+            is None.
     """
 
     index: int
@@ -92,6 +97,8 @@ class RerankResult:
     below_threshold: bool = False
     document: Input | None = None
     chunk: Chunk | None = None
+    relevant_spans: tuple[RelevantSpan, ...] | None = None
+    spans_truncated: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +158,7 @@ class Timings:
         preprocess_ms: The time until the last document was decoded, resized or tokenized.
         encode_query_ms: The time until the query's embedding arrived; 0 for a cross-encoder, which has none.
         score_documents_ms: The time from the first document's request to the last one's answer.
+        find_spans_ms: The time that the sentences of `relevant_spans` took, after everything else.
         server: What the server counted, by model, where the call asked for `server_timings`.
     """
 
@@ -158,6 +166,7 @@ class Timings:
     preprocess_ms: float = 0.0
     encode_query_ms: float = 0.0
     score_documents_ms: float = 0.0
+    find_spans_ms: float = 0.0
     server: Mapping[str, ModelTimings] | None = None
 
 
@@ -190,6 +199,7 @@ class RerankResponse:
             not tell its files from another's.
         query: What the model read of the query; None where nothing was sent.
         tokens_read: How many tokens the query and all ranked documents have, all their chunks counted.
+        unselected: The rest of the ranking, where the call asked for `keep_unselected`.
     """
 
     results: tuple[RerankResult, ...]
@@ -201,6 +211,7 @@ class RerankResponse:
     embedding_cache: CacheUse | None = None
     query: QueryReading | None = None
     tokens_read: int = 0
+    unselected: tuple[RerankResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ PROJECT = {"lychee_client", "lychee_evaluate", "lychee_export", "lychee_loadtest
 BACKEND = "onnx_sessions"  # execution/onnx_sessions.py of lychee_server, of which the backend gets a copy
 
 FOREIGN = {
-    "client/lychee_client": "PIL aiohttp google grpc msgspec numpy pillow_heif platformdirs rich tokenizers "
+    "client/lychee_client": "PIL aiohttp google grpc msgspec numpy pillow_heif platformdirs rich sentencex tokenizers "
     "tritonclient typer",
     "evaluate/lychee_evaluate": "matplotlib numpy rich scipy sklearn typer",
     "export/lychee_export": "PIL google huggingface_hub msgspec numpy onnx onnx_ir onnxruntime onnxscript packaging "

@@ -73,6 +73,7 @@ class CrossEncoder:
         documents: Sequence[Input],
         instruction: str | None = None,
         lane: Lane = LANES["interactive"],
+        earlier: Outcome | None = None,
     ) -> Outcome:
         """See Pipeline."""
         started = preprocessed = time.perf_counter()

@@ -78,6 +78,7 @@ class DualEncoder:
         documents: Sequence[Input],
         instruction: str | None = None,
         lane: Lane = LANES["interactive"],
+        earlier: Outcome | None = None,
     ) -> Outcome:
         """See Pipeline."""
         started = time.perf_counter()
@@ -97,12 +98,16 @@ class DualEncoder:
         valid = scoring.check_documents(documents, partial(self._check_images, "document"))
         if not valid:
             return outcome
-        keys = await self._take_apart(query, instruction, documents, valid, scoring, encoding)
+        known = None if earlier is None else earlier.query_embedding
+        if known is not None:
+            encoding.add_query_embedding(known)
+        unknown = query if known is None else None
+        keys = await self._take_apart(unknown, instruction, documents, valid, scoring, encoding)
         await encoding.send()
         storing = await encoding.read()
         outcome.embedding_cache = encoding.use
 
-        query_embedding = encoding.query_embedding()
+        query_embedding = outcome.query_embedding = encoding.query_embedding()
         by_modality: dict[Modality, list[int]] = {modality: [] for modality in HEADS}
         for index, parts in keys.items():
             errors = [encoding.errors[key] for key in parts.values() if key in encoding.errors]
@@ -171,7 +176,7 @@ class DualEncoder:
 
     async def _take_apart(
         self,
-        query: Input,
+        query: Input | None,
         instruction: str | None,
         documents: Sequence[Input],
         valid: Sequence[int],
@@ -179,6 +184,8 @@ class DualEncoder:
         encoding: Encoding,
     ) -> dict[int, dict[str, Key]]:
         """Tell the encoding what there is to encode; note tokens, and images that cannot be read.
+
+        No query is given where its embedding is known.
 
         Returns:
             The keys of each document's embeddings by the names of their tensors, by index of the document.
@@ -197,9 +204,9 @@ class DualEncoder:
             encoding.add_image(images[index], key)
 
         tokenize = partial(self._tokenize, query, instruction, list(texts.values()))
-        characters = sum(map(len, texts.values())) + len(text_of(query) or "")
+        characters = sum(map(len, texts.values())) + (0 if query is None else len(text_of(query) or ""))
         tokenizing = tokenize() if characters <= MAX_INLINE_CHARACTERS else (await Begin(tokenize))
-        query_image = _image_of(query)
+        query_image = None if query is None else _image_of(query)
         if query_image is not None:
             await encoding.add_query_image(query_image)
         naming: Preparation[int, Key] = Preparation(list(images), begin, scoring.outcome.fail)
@@ -209,8 +216,9 @@ class DualEncoder:
             await encoding.begin_images()
         query_text, tokens = (await Wait(tokenizing)) if isinstance(tokenizing, Handle) else tokenizing
         scoring.tokens.update(zip(texts, tokens, strict=True))
-        scoring.outcome.query = QueryReading(modality_of(query))
-        if query_text is not None:
+        if query is not None:
+            scoring.outcome.query = QueryReading(modality_of(query))
+        if query is not None and query_text is not None:
             scoring.outcome.query = QueryReading(modality_of(query), query_text.truncated, len(query_text.ids))
             encoding.add_query_text(query_text)
             if naming.is_left:
@@ -224,10 +232,10 @@ class DualEncoder:
         return keys
 
     def _tokenize(
-        self, query: Input, instruction: str | None, texts: Sequence[str]
+        self, query: Input | None, instruction: str | None, texts: Sequence[str]
     ) -> tuple[TokenizedText | None, list[TokenizedText]]:
         """Return the query's text, if it has one, and the documents'."""
-        text = text_of(query)
+        text = None if query is None else text_of(query)
         tokens = self._text_processor.tokenize_documents(texts) if texts else []
         if text is None:
             return None, tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Final
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from lychee_client.preprocessing.image import Image, ImageSizes, PreparedImage
 from lychee_client.preprocessing.text import TokenizedText
 from lychee_client.transports.base import InferResponse, Tensor
 from lychee_client.types import CacheUse
+
+_KNOWN_QUERY: Final[Key] = ()  # no text has no tokens
 
 
 class Encoding:
@@ -70,6 +73,11 @@ class Encoding:
         else:
             spec = self._encoder.image_spec
             self._query_image = await Begin(partial(image.prepare, spec), partial(image.weigh, spec))
+
+    def add_query_embedding(self, embedding: Vector) -> None:
+        """Take the embedding of a query that has been encoded before, in place of its parts; float32, (1, D)."""
+        self._query.append(_KNOWN_QUERY)
+        self._keep(_KNOWN_QUERY, CachedEmbedding(embedding[0]))
 
     def add_query_text(self, text: TokenizedText) -> None:
         """Take the query's text."""

@@ -70,6 +70,7 @@ class Outcome:
         embedding_cache: What the embedding cache saved; None where none is used.
         query: What the model read of the query; None where nothing was sent.
         unscored_tokens: How many tokens were read besides, as parts of documents that others of their parts outdid.
+        query_embedding: The query's embedding, float32, (1, D); None for a cross-encoder, and where nothing was sent.
     """
 
     scores: dict[int, Score] = field(default_factory=dict)
@@ -78,6 +79,7 @@ class Outcome:
     embedding_cache: CacheUse | None = None
     query: QueryReading | None = None
     unscored_tokens: int = 0
+    query_embedding: npt.NDArray[np.float32] | None = None
 
     @property
     def tokens_read(self) -> int:
@@ -109,6 +111,7 @@ class Pipeline(Protocol):
         documents: Sequence[Input],
         instruction: str | None = None,
         lane: Lane = LANES["interactive"],
+        earlier: Outcome | None = None,
     ) -> Outcome:
         """Score every document.
 
@@ -117,6 +120,7 @@ class Pipeline(Protocol):
             documents: The documents, of any type; what does not pass `check_input` becomes an error entry.
             instruction: The instruction, for a model that reads one; otherwise None.
             lane: How much of the server the call may take.
+            earlier: What became of other documents of the same query, whose embedding is taken from there.
 
         Raises:
             InvalidInputError: The query cannot be used.

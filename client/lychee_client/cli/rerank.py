@@ -46,6 +46,7 @@ from lychee_client.cli.options import (
 from lychee_client.cli.table import latency_line, ranking_table, server_table
 from lychee_client.preprocessing.formats import IMAGE_SUFFIXES, find_signature
 from lychee_client.preprocessing.image import MAX_SIZE_BYTES, Image
+from lychee_client.spans import RelevantSpans
 from lychee_client.types import DocumentError, Input, RerankResponse, RerankResult, Text, Timings
 
 
@@ -85,6 +86,9 @@ def _rerank(
         Literal["interactive", "bulk"] | None,
         typer.Option("--priority", help="bulk lets other callers go first; it is the default with --calls."),
     ] = None,
+    spans: Annotated[
+        bool, typer.Option("--spans", help="Also find the sentences of each text that match; show the best one.")
+    ] = False,
     server_timings: Annotated[
         bool, typer.Option("--server-timings", help="Also show queue, compute and cache hits of each model.")
     ] = False,
@@ -120,7 +124,8 @@ def _rerank(
             "max_tokens_per_query": max_tokens_per_query,
             "truncation": not no_truncation,
             "chunking": choose_chunking(chunk, overlap_tokens, max_chunks),
-            "return_documents": chunk,  # of which the table shows a part
+            "relevant_spans": RelevantSpans() if spans else None,
+            "return_documents": chunk or spans,  # of which the table shows a part
         }
         if timeout is not None:
             options["timeout_s"] = timeout
@@ -235,12 +240,8 @@ def to_json(response: RerankResponse, sources: Sequence[str] | None = None) -> d
 
 def result_to_json(result: RerankResult) -> dict[str, Any]:
     """Return a result as JSON types, without index and document."""
-    fields = {
-        field.name: getattr(result, field.name)
-        for field in dataclasses.fields(result)
-        if field.name not in ("index", "document")
-    }
-    return fields | {"chunk": None if result.chunk is None else dataclasses.asdict(result.chunk)}
+    fields = dataclasses.asdict(dataclasses.replace(result, document=None))
+    return {name: value for name, value in fields.items() if name not in ("index", "document")}
 
 
 def timings_to_json(timings: Timings) -> dict[str, Any]:

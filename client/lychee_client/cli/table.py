@@ -28,6 +28,9 @@ def ranking_table(response: RerankResponse, sources: Sequence[str]) -> Table:
         table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
     table.add_column("modality", no_wrap=True)
     table.add_column("source", overflow="fold")
+    has_spans = any(result.relevant_spans is not None for result in response.results)
+    if has_spans:
+        table.add_column("best sentence", overflow="fold")
     for rank, result in enumerate(response.results, start=1):
         colour = _COLOURS[result.decision]
         table.add_row(
@@ -37,6 +40,7 @@ def ranking_table(response: RerankResponse, sources: Sequence[str]) -> Table:
             Text(result.decision, style=colour),
             result.modality,
             Text(sources[result.index] + _remarks(result)),
+            *([Text(_best_sentence(result))] if has_spans else []),
         )
     return table
 
@@ -68,6 +72,15 @@ def server_table(models: Mapping[str, ModelTimings]) -> Table:
     return table
 
 
+def _best_sentence(result: RerankResult) -> str:
+    """Return the best sentence with its score; the result holds its document."""
+    text = None if result.document is None else text_of(result.document)
+    if text is None or not result.relevant_spans:
+        return ""
+    best = result.relevant_spans[0]
+    return f"{best.score:.3f} {text[best.start : best.end]}"
+
+
 def _remarks(result: RerankResult) -> str:
     truncated = _locate(result) + (" (truncated)" if result.truncated else "")
     return truncated + (" (below the threshold)" if result.below_threshold else "")
@@ -91,7 +104,8 @@ def score_bar(relevance_score: float) -> str:
 
 def latency_line(timings: Timings) -> str:
     """Return the timings as one line."""
+    spans = f", spans {timings.find_spans_ms:.1f}" if timings.find_spans_ms else ""
     return (
         f"{timings.total_ms:.1f} ms (preprocessing {timings.preprocess_ms:.1f}, "
-        f"query {timings.encode_query_ms:.1f}, documents {timings.score_documents_ms:.1f})"
+        f"query {timings.encode_query_ms:.1f}, documents {timings.score_documents_ms:.1f}{spans})"
     )

@@ -175,6 +175,11 @@ def skip_invisible(text: str, start: int) -> int:
     return found.end()
 
 
+def is_visible(text: str) -> bool:
+    """Say whether a text has a visible character."""
+    return not _INVISIBLE.fullmatch(text)
+
+
 def check_text(text: object) -> None:
     """Refuse what has no meaning to rank.
 
@@ -183,7 +188,7 @@ def check_text(text: object) -> None:
     """
     if not isinstance(text, str):
         raise InvalidInputError(f"the text is a {type(text).__name__}, expected a str")
-    if _INVISIBLE.fullmatch(text):
+    if not is_visible(text):
         raise InvalidInputError(f"the text is empty ({text[:20]!a}); expected at least one visible character")
     try:
         text.encode("utf-8")

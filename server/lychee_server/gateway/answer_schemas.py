@@ -34,6 +34,13 @@ class ChunkReport(_Answer):
     end: int = Field(description="Position after its last character.")
 
 
+class SpanReport(ChunkReport):
+    """A sentence of a result's text."""
+
+    score: float = Field(description="The relevance score of the sentence alone, 0 to 1.")
+    logit: float = Field(description="That score before the sigmoid.")
+
+
 class RankedDocument(ScoredDocument):
     """One result."""
 
@@ -43,6 +50,10 @@ class RankedDocument(ScoredDocument):
     chunk: ChunkReport | None = Field(
         None, description="The best chunk, which has this score; absent where the text was not cut into chunks."
     )
+    relevant_spans: list[SpanReport] | None = Field(
+        None, description="The sentences that match, best first; absent where none were asked for or there is no text."
+    )
+    spans_truncated: bool | None = Field(None, description="True if not all sentences were scored.")
 
 
 class UnrankedDocument(_Answer):
@@ -105,6 +116,7 @@ class CallTimings(_Answer):
     preprocess_ms: float
     encode_query_ms: float
     score_documents_ms: float
+    find_spans_ms: float = Field(0.0, description="For the sentences of relevant_spans, after all others.")
     server: dict[str, ServerTimings] | None = None
 
 

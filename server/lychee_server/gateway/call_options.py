@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from lychee_client import Calibration, Chunking, ConfigurationError, Policy, RerankOptions
+from lychee_client import Calibration, Chunking, ConfigurationError, Policy, RelevantSpans, RerankOptions
 from lychee_client.instructions import all_instructions
 from lychee_client.instructions.templates import text_problem
 
@@ -60,6 +60,8 @@ async def make_options(service: Service, body: CallOptions) -> RerankOptions:
         options["max_tokens_per_query"] = _find_limit(body.max_tokens_per_query, body.truncate_prompt_tokens)
         options["truncation"] = body.truncation
         options["chunking"] = _find_chunking(body)
+        if (spans := body.relevant_spans) is not None:
+            options["relevant_spans"] = RelevantSpans(spans.mode, spans.threshold, spans.max_spans)
     return options
 
 

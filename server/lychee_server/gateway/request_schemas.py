@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
+from lychee_client.spans import DEFAULT_THRESHOLD, SpansMode
 from pydantic import Field, WithJsonSchema
 
 from lychee_server.gateway.documents import MAX_PARTS, PART_KINDS
@@ -88,6 +89,14 @@ class ChunkingFields(LaxModel):
     max_chunks_per_doc: Count | None = Field(None, description="What is beyond is not read. Default: 10.")
 
 
+class SpansRequest(LaxModel):
+    """Which sentences of the results' texts are wanted, as Cohere names it."""
+
+    mode: SpansMode = Field("enabled", description='"disabled" is the same as leaving all of it out.')
+    threshold: Unit = Field(DEFAULT_THRESHOLD, description="Inclusive; the lowest score of a sentence.")
+    max_spans: Count | None = Field(None, description="At most so many per document; null: all.")
+
+
 class CallOptions(LaxModel):
     """What reranking and scoring have in common."""
 
@@ -131,6 +140,9 @@ class RerankRequest(CallOptions):
     )
     overlap_tokens: Natural | None = Field(None, description="The one of `chunking`, which it switches on.")
     max_chunks_per_doc: Count | None = Field(None, description="The one of `chunking`, which it switches on.")
+    relevant_spans: SpansRequest | None = Field(
+        None, description="Also find the sentences that match the query, in the texts of the results."
+    )
     rank_fields: Any = Field(None, description="Ignored, with a warning: documents have the keys text and image.")
 
 

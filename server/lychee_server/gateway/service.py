@@ -36,7 +36,7 @@ from lychee_client import (
     ServerStatus,
     Unset,
 )
-from lychee_client.ranking import check_selection, select
+from lychee_client.ranking import check_selection
 from lychee_client.transports.base import Transport
 from lychee_client.types import Input, images_of
 
@@ -231,20 +231,15 @@ class Service:
                 self.health.distrust()
         notes.errors = len(response.errors)
         notes.model = None if response.model is None else response.model.model_id
-        self.metrics.observe_rerank(route, response, self._policy_name(options), documents=len(documents))
-        inputs = [query, *(documents[result.index] for result in response.results)] if response.query else []
+        everything = replace(response, results=(*response.results, *response.unselected), unselected=())
+        self.metrics.observe_rerank(route, everything, self._policy_name(options), documents=len(documents))
+        inputs = [query, *(documents[result.index] for result in everything.results)] if response.query else []
         usage = Usage(
             tokens=response.tokens_read,
             images=sum(len(images_of(each)) for each in inputs if not isinstance(each, InvalidInputError)),
-            documents=len(response.results),
+            documents=len(everything.results),
         )
-        selected = select(  # only now: all were asked for, so that all could be counted
-            response.results,
-            top_n=options.get("top_n"),
-            score_threshold=options.get("score_threshold"),
-            min_results=options.get("min_results", 0),
-        )
-        return ServiceAnswer(replace(response, results=selected), request_id, usage)
+        return ServiceAnswer(replace(response, unselected=()), request_id, usage)
 
     async def server_status(self) -> ServerStatus:
         """Return what Triton says about itself and its models."""
@@ -295,12 +290,11 @@ class Service:
         options: RerankOptions,
         request_id: str,
     ) -> RerankResponse:
-        """Return all results, and all errors by the caller's indexes."""
+        """Return all results, selected or not, and all errors by the caller's indexes."""
         timeout_s = self._timeout_s(options)
         deadline_s = time.monotonic() + timeout_s
         accepted = [index for index, document in enumerate(documents) if not isinstance(document, InvalidInputError)]
-        own: RerankOptions = {**options, "request_id": request_id, "top_n": None, "score_threshold": None}
-        own["min_results"] = 0
+        own: RerankOptions = {**options, "request_id": request_id, "keep_unselected": True}  # so that all are counted
         async with self.limit.slot(timeout_s, bulk=options.get("priority") == "bulk"):
             await self.health.require(deadline_s - time.monotonic())
             own["timeout_s"] = max(1e-3, deadline_s - time.monotonic())
@@ -318,6 +312,7 @@ class Service:
         return replace(
             response,
             results=tuple(replace(result, index=accepted[result.index]) for result in response.results),
+            unselected=tuple(replace(result, index=accepted[result.index]) for result in response.unselected),
             errors=tuple(sorted((*refused, *failed), key=lambda error: error.index)),
             warnings=doubts,
         )

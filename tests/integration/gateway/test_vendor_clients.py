@@ -81,6 +81,17 @@ def test_cohere_returns_documents(gateway: RunningGateway, http: httpx.Client) -
     assert objects.results[0].index == 1
 
 
+def test_cohere_finds_relevant_spans(gateway: RunningGateway, http: httpx.Client) -> None:
+    client = cohere.ClientV2(API_KEY, base_url=gateway.url, httpx_client=http)
+    text = f"👨\u200d👩\u200d👧 {DOCUMENTS[0]}. {DOCUMENTS[1]}{DOCUMENTS[2]}"
+    spans = cohere.RerankRelevantSpans(mode="enabled", threshold=0, max_spans=2)
+    (result,) = client.rerank(model="lychee-mini", query="一只猫", documents=[text], relevant_spans=spans).results
+    assert result.relevant_spans is not None
+    best, second = result.relevant_spans
+    assert text[best.start : best.end] == DOCUMENTS[1]
+    assert best.score > 0.55 > second.score
+
+
 def test_cohere_sends_its_own_options(gateway: RunningGateway, http: httpx.Client) -> None:
     client = cohere.ClientV2(API_KEY, base_url=gateway.url, httpx_client=http)
     check_results(client.rerank(**CALL, max_tokens_per_doc=100, priority=3).results)

@@ -19,7 +19,8 @@ from typer.testing import CliRunner, Result
 
 Run = Callable[..., Result]
 RESULT_KEYS = {"relevance_score", "logit", "decision", "modality", "truncated", "tokens"}
-RESULT_KEYS |= {"image_size", "image_resized_to", "image_tokens", "below_threshold", "chunk"}
+RESULT_KEYS |= {"image_size", "image_resized_to", "image_tokens", "below_threshold", "chunk", "relevant_spans"}
+RESULT_KEYS |= {"spans_truncated"}
 
 
 @pytest.fixture
@@ -64,7 +65,13 @@ def test_json_is_one_object_in_rank_order(run: Run, files: list[Path]) -> None:
         assert set(entry) == RESULT_KEYS | {"index", "source"}
     assert [(entry["index"], entry["source"]) for entry in data["errors"]] == [(1, str(files[1])), (3, str(files[3]))]
     assert "UTF-8" in data["errors"][0]["message"]
-    assert set(data["timings"]) == {"total_ms", "preprocess_ms", "encode_query_ms", "score_documents_ms"}
+    assert set(data["timings"]) == {
+        "total_ms",
+        "preprocess_ms",
+        "encode_query_ms",
+        "score_documents_ms",
+        "find_spans_ms",
+    }
 
 
 def test_table_shows_results_errors_and_latency(run: Run, files: list[Path]) -> None:
@@ -73,6 +80,23 @@ def test_table_shows_results_errors_and_latency(run: Run, files: list[Path]) -> 
     words = " ".join(result.stdout.split())
     for expected in ("rank", "decision", "modality", "equal.txt", "error", "missing.jpg", " ms (preprocessing"):
         assert expected in words
+
+
+def test_spans_show_the_best_sentence_and_json_has_all(run: Run, files: list[Path], tmp_path: Path) -> None:
+    story = tmp_path / "story.txt"
+    story.write_text("Zzz zzz zzz. A red car! 小猫喜欢晒太阳。", encoding="utf-8")
+    entries = json.loads(run("rerank", "--query", "A red car!", "--spans", "--json", story, files[2]).stdout)["results"]
+    spans = {entry["index"]: entry["relevant_spans"] for entry in entries}
+    assert spans[1] is None
+    assert (spans[0][0]["start"], spans[0][0]["end"]) == (13, 23)
+    assert set(spans[0][0]) == {"start", "end", "score", "logit"}
+    words = " ".join(run("rerank", "--query", "A red car!", "--spans", story, files[2]).stdout.split())
+    assert "best sentence 1 " in words
+    assert f"{spans[0][0]['score']:.3f} A red car!" in words
+    assert ", spans " in words
+    plain = run("rerank", "--query", "A red car!", story, files[2]).stdout
+    assert "sentence" not in plain
+    assert ", spans " not in plain
 
 
 def test_options_reach_the_client(run: Run, files: list[Path]) -> None:

@@ -21,6 +21,7 @@ def test_clients_of_one_model_share_its_tokenizer(monkeypatch: pytest.MonkeyPatc
         return load_tokenizer(content)
 
     monkeypatch.setattr(text, "load_tokenizer", load)
+    gc.collect()  # clients of other tests
     for kept_open in (2, 1):  # once both are closed, the tokenizer is gone
         clients = [LycheeClient(transport=FakeTransport()) for _ in range(kept_open)]
         scores = {client.score("aa", "zz") for client in clients}

@@ -60,7 +60,8 @@ def fail_documents(error: Callable[[], Exception]) -> FakeTransport:
 def test_an_answer_has_every_field_of_the_clients_result() -> None:
     fields = {field.name for field in dataclasses.fields(RerankResult)}
     assert set(RankedDocument.model_fields) == fields
-    assert set(ScoreAnswer.model_fields) > fields - {"index", "below_threshold", "document", "chunk"}
+    of_a_ranking = {"index", "below_threshold", "document", "chunk", "relevant_spans", "spans_truncated"}
+    assert set(ScoreAnswer.model_fields) > fields - of_a_ranking
     assert set(CallTimings.model_fields) == {field.name for field in dataclasses.fields(Timings)}
     assert set(ServerTimings.model_fields) == {field.name for field in dataclasses.fields(ModelTimings)}
 
@@ -100,6 +101,26 @@ def test_documents_come_back_as_they_were_sent(client: TestClient) -> None:
     returned = {result["index"]: result["document"] for result in body["results"]}
     assert returned == {0: {"text": "a"}, 1: documents[1], 2: documents[2], 3: documents[3]}
     assert body["usage"]["images"] == 2
+
+
+def test_relevant_spans_are_sentences_of_the_results(client: TestClient) -> None:
+    text = "Zzz zzz. 👨\u200d👩\u200d👧 小猫喜欢晒太阳。它们怕冷！"
+    documents = [{"text": text, "image": PIXEL}, {"image": PIXEL}, ""]
+    call = {"query": "aaaa", "documents": documents, "relevant_spans": {"mode": "enabled", "threshold": 0}}
+    body = client.post("/v2/rerank", json=call).json()
+    results = {result["index"]: result for result in body["results"]}
+    spans = results[0]["relevant_spans"]
+    assert set(spans[0]) == {"start", "end", "score", "logit"}
+    found = {text[span["start"] : span["end"]] for span in spans}
+    assert found == {"Zzz zzz.", "👨\u200d👩\u200d👧 小猫喜欢晒太阳。", "它们怕冷！"}
+    assert results[0]["spans_truncated"] is False
+    assert not {"relevant_spans", "spans_truncated"} & set(results[1])
+    assert body["timings"]["find_spans_ms"] > 0
+    best = client.post("/v2/rerank", json={**call, "relevant_spans": {"threshold": 0, "max_spans": 1}}).json()
+    assert next(each for each in best["results"] if each["index"] == 0)["relevant_spans"] == spans[:1]
+    for nothing in (None, {"mode": "disabled"}):
+        body = client.post("/v2/rerank", json={**call, "relevant_spans": nothing}).json()
+        assert not any("relevant_spans" in result for result in body["results"])
 
 
 @pytest.mark.parametrize(

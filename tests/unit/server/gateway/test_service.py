@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes.dual_encoder import FakeTransport
-from lychee_client import Image, InvalidInputError, LycheeClient, ModelNotReadyError, RerankOptions
+from lychee_client import Image, InvalidInputError, LycheeClient, ModelNotReadyError, RelevantSpans, RerankOptions
 from lychee_client.transports.base import InferRequest, Request
 from lychee_server.errors import SettingsError
 from lychee_server.gateway.limits import TooBusyError
@@ -83,13 +83,30 @@ def test_results_are_those_of_the_client() -> None:
                 {"score_threshold": 0.74},
                 {"score_threshold": 0.99, "min_results": 2, "top_n": 3},
                 {"policy": "strict", "return_documents": True},
+                {"relevant_spans": RelevantSpans(threshold=0.5)},
+                {"relevant_spans": RelevantSpans(max_spans=1), "top_n": 2},
             ]
             for options in calls:
                 expected = client.rerank("aaaa", DOCUMENTS, **options)
                 answer = await service.rerank("aaaa", DOCUMENTS, options)
                 assert answer.response.results == expected.results
+                assert answer.response.unselected == ()
 
         run(compare)
+
+
+def test_spans_are_looked_for_in_what_is_selected_while_all_is_counted() -> None:
+    transport = FakeTransport()
+
+    async def rank(service: Service) -> None:
+        await service.rerank("aaaa", DOCUMENTS, {"top_n": 1, "relevant_spans": RelevantSpans()}, route="/v1/rerank")
+
+    service = run(rank, transport)
+    sent = [request for request in transport.requests if isinstance(request, InferRequest)]
+    heads = [request.rows for request in sent if request.model_name == "scoring_head_text"]
+    assert heads[-2:] == [len(DOCUMENTS), 1]
+    metrics = service.metrics.render()[0].decode()
+    assert f"lychee_gateway_relevance_score_count {len(DOCUMENTS)}.0" in metrics, metrics
 
 
 def test_refused_documents_are_errors_at_the_callers_indexes() -> None:
