@@ -150,6 +150,8 @@ class ModelEntry(_Answer):
     max_tokens: int
     reads_instruction: bool
     default_instruction: str | None
+    artifacts: dict[str, str] = Field(description="The SHA-256 of every exported file, by name.")
+    max_timeout_ms: float = Field(description="The most that a call's timeout_ms may be.")
     max_img_size: int | None = Field(description="Most pixels of an image as the side of a square; null: one size.")
 
 
