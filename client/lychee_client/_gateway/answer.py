@@ -72,8 +72,8 @@ def read_model(content: Any, url: str) -> ServedModel:
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ContractError(
             f"{url} answered GET /v1/models with something else than a gateway's model ({type(error).__name__}); "
-            "expected a gateway of lychee-rerank, or Triton's own address (HOST:8001): other servers' APIs are not "
-            "spoken here"
+            "expected a gateway of lychee-rerank (http://HOST:7860), or Triton itself (HOST:8001, or http://HOST:8000, "
+            "its HTTP port): other servers' APIs are not spoken here"
         ) from error
 
 
