@@ -39,6 +39,7 @@ class AsyncLycheeClient(BaseClient):
         keepalive_s: See LycheeClient.
         max_retries: See LycheeClient.
         shared_memory: See LycheeClient.
+        api_key: See LycheeClient.
 
     Raises:
         ConfigurationError: An argument, or the environment variable in its place, cannot be used.
@@ -113,7 +114,7 @@ class AsyncLycheeClient(BaseClient):
     async def is_ready(self, timeout_s: float | None = 5.0) -> bool:
         """See LycheeClient.is_ready."""
         try:
-            return await self._carry_out(self._calls.is_ready(), timeout_s)
+            return await self._carry_out(self._readiness.is_ready(), timeout_s)
         except LycheeError:
             return False
 
@@ -123,11 +124,11 @@ class AsyncLycheeClient(BaseClient):
 
     async def server_status(self) -> ServerStatus:
         """See LycheeClient.server_status."""
-        return await self._carry_out(self._calls.server_status(), self._config.timeout_s)
+        return await self._carry_out(self._readiness.server_status(), self._config.timeout_s)
 
     async def wait_until_ready(self, timeout_s: float | None = 60.0) -> None:
         """See LycheeClient.wait_until_ready."""
-        await self._carry_out(self._calls.wait_until_ready(), timeout_s)
+        await self._carry_out(self._readiness.wait_until_ready(), timeout_s)
 
     async def _rerank(self, query: Input, documents: Sequence[Input], options: RerankOptions) -> RerankResponse:
         return await self._rank(self._calls.rerank(query, documents, options), options)

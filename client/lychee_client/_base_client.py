@@ -13,6 +13,8 @@ from lychee_client._deadline import Deadline
 from lychee_client._driver import CLOSED, Driver, Steps
 from lychee_client._embedding_cache import EmbeddingCache
 from lychee_client._errors import ConfigurationError, ConnectionFailedError, LycheeError
+from lychee_client._gateway.discovery import Discovery
+from lychee_client._readiness import Readiness
 from lychee_client._retry import DEFAULT_MAX_RETRIES, RetryPolicy
 from lychee_client._workers import Workers
 from lychee_client.calibration import Calibration
@@ -49,15 +51,27 @@ class BaseClient:
         keepalive_s: float | None = None,
         max_retries: int = DEFAULT_MAX_RETRIES,
         shared_memory: bool = False,
+        api_key: str | None = None,
     ) -> None:
         self._config = load_config(
-            url, timeout_s, policy, max_img_size, tls, headers, keepalive_s, max_retries, shared_memory
+            url, timeout_s, policy, max_img_size, tls, headers, keepalive_s, max_retries, shared_memory, api_key
         )
+        for_triton = {
+            "max_img_size": self._config.max_img_size is not None,
+            "embedding_cache": embedding_cache is not None and not isinstance(embedding_cache, Unset),
+            "shared_memory": shared_memory,
+        }
         self._shared_memory = SharedMemoryPool() if self._config.shared_memory else None
         if isinstance(embedding_cache, Unset):
             embedding_cache = MemoryEmbeddingCache(DEFAULT_CACHE_BYTES)
         self._answered_at: dict[str, float] = {}
-        self._calls = Calls(self._config, self._shared_memory, embedding_cache, self._answered_at)
+        discovery = Discovery(
+            self._config,
+            [name for name, given in for_triton.items() if given],
+            may_be_gateway=transport is None and not self._config.is_grpc,
+        )
+        self._calls = Calls(self._config, self._shared_memory, embedding_cache, self._answered_at, discovery)
+        self._readiness = Readiness(self._calls)
         self._retry = RetryPolicy(self._config.max_retries)
         self._transport = connect(self._config, self._shared_memory) if transport is None else transport
         self._workers = Workers(executor)

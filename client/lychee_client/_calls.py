@@ -9,43 +9,44 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import msgspec
 
 from lychee_client import golden
-from lychee_client._assets import CLIENT_ASSETS, fetch_assets
+from lychee_client._assets import fetch_assets
 from lychee_client._config import UNSET, ClientConfig, Unset, cache_dir
 from lychee_client._embedding_cache import EmbeddingCache
 from lychee_client._errors import (
     ConfigurationError,
-    ConnectionFailedError,
     InvalidInputError,
     InvalidOutputError,
     LycheeWarning,
     ServerError,
 )
 from lychee_client._execution import fetch_executions
+from lychee_client._gateway.body import REFUSED
+from lychee_client._gateway.discovery import Discovery
+from lychee_client._gateway.gateway import Gateway
 from lychee_client._long_texts import LongTexts, TextLimits
 from lychee_client._model import Model, load_model
-from lychee_client._operations import Sleep, ask, in_thread
+from lychee_client._operations import ask, in_thread
 from lychee_client._options import RerankOptions, ScoreOptions, check_options
 from lychee_client._pipelines.lanes import LANES
 from lychee_client._pipelines.scoring import check_input, find_image_texts
 from lychee_client._span_search import SpanSearch
 from lychee_client.calibration import Calibration
 from lychee_client.instructions.templates import text_problem
-from lychee_client.manifest.manifest import Manifest
+from lychee_client.manifest.manifest import Manifest, ModelIdentity
 from lychee_client.model_timings import model_timings
 from lychee_client.ranking import check_selection, rank, select
 from lychee_client.spans import check_spans
-from lychee_client.thresholds import get_policy
+from lychee_client.thresholds import Policy, get_policy
 from lychee_client.transports.base import ControlRequest
 from lychee_client.transports.shared_memory import SharedMemoryPool
 from lychee_client.triton_key import KEY_VARIABLE
-from lychee_client.types import Input, ModelStatus, ModelTimings, RerankResponse, ServerStatus, Timings
+from lychee_client.types import Input, ModelTimings, RerankResponse, Timings
 
-POLL_INTERVAL_S: Final = 0.1
 MAX_WARNINGS: Final = 100
 
 
@@ -58,8 +59,11 @@ class Calls:
             every tensor itself.
         embedding_cache: Keeps embeddings, or scores of pairs, between calls; None keeps nothing.
         answered_at: When each model last answered, by `time.monotonic`.
+        discovery: Knows what is at the URL; None takes a Triton server for granted.
 
     Attributes:
+        config: The settings of the client.
+        discovery: Knows what is at the URL.
         closed: True once the client is closed.
     """
 
@@ -69,11 +73,13 @@ class Calls:
         shared_memory: SharedMemoryPool | None = None,
         embedding_cache: EmbeddingCache | None = None,
         answered_at: Mapping[str, float] = MappingProxyType({}),
+        discovery: Discovery | None = None,
     ) -> None:
         self.config = config
         self._shared_memory = shared_memory
         self._embedding_cache = embedding_cache
         self._answered_at = answered_at
+        self.discovery = discovery or Discovery(config, (), may_be_gateway=False)
         self.closed = False
         self._loaded: Model | None = None
         self._warned: set[str] = set()
@@ -83,9 +89,19 @@ class Calls:
         timeout_s = options.get("timeout_s", UNSET)
         return self.config.timeout_s if isinstance(timeout_s, Unset) else timeout_s
 
-    async def load(self) -> Model:
-        """Return what the client knows about the server's model; fetch it the first time."""
+    async def load(self, caller: str = "rerank()") -> Model:
+        """Return what the client knows about the server's model; fetch it the first time.
+
+        Args:
+            caller: Who needs it, for the message.
+
+        Raises:
+            ConfigurationError: A gateway is at the URL.
+            LycheeError: The server cannot serve the request.
+        """
         if self._loaded is None:
+            if await self.discovery.find() is not None:
+                self.discovery.refuse(caller)
             assets = await fetch_assets(cache_dir())
             # In a thread: reading a tokenizer of 150,000 tokens takes a second.
             executions = await fetch_executions(assets.manifest.max_batch_size)
@@ -119,12 +135,11 @@ class Calls:
 
     async def rerank(self, query: Input, documents: Sequence[Input], options: RerankOptions) -> RerankResponse:
         """See LycheeClient.rerank."""
+        began_at_s = time.monotonic()
         check_options("rerank", options)
-        top_n, score_threshold = options.get("top_n"), options.get("score_threshold")
-        min_results = options.get("min_results", 0)
-        check_selection(top_n, score_threshold, min_results)
-        limits = TextLimits.make(options)
-        spans = check_spans(options.get("relevant_spans"))
+        check_selection(options.get("top_n"), options.get("score_threshold"), options.get("min_results", 0))
+        TextLimits.make(options)
+        check_spans(options.get("relevant_spans"))
         priority = options.get("priority", "interactive")
         if priority not in LANES:
             raise ConfigurationError(f"priority is {priority!r}; expected one of {', '.join(LANES)}")
@@ -133,49 +148,78 @@ class Calls:
         if problem is not None:
             raise ConfigurationError(f"the instruction {instruction!r} {problem}")
         policy = options.get("policy") or self.config.policy
-        thresholds = policy.policy if isinstance(policy, Calibration) else get_policy(policy)
+        _thresholds(policy)
         _check_inputs(query, documents)
         documents = list(documents)
         if not documents:
             return RerankResponse((), (), Timings())
 
+        gateway = await self.discovery.find()
+        if gateway is not None:
+            response = await self._rerank_at(gateway, query, documents, options, policy, began_at_s)
+        else:
+            response = await self._rerank(query, documents, options, policy)
+        self._warn(response.warnings)
+        return response
+
+    async def _rerank_at(
+        self,
+        gateway: Gateway,
+        query: Input,
+        documents: Sequence[Input],
+        options: RerankOptions,
+        policy: str | Policy | Calibration,
+        began_at_s: float,
+    ) -> RerankResponse:
+        for name in REFUSED:
+            if options.get(name):
+                self.discovery.refuse(name)
+        model = await gateway.model()
+        default = model.default_instruction if model.reads_instruction else None
+        instruction, warned = _settle(options.get("instruction"), default, policy, model.identity)
+        timeout_s = self.timeout_s(options)
+        ends_at_s = None if timeout_s is None else began_at_s + timeout_s
+        response = await gateway.rerank(query, documents, options, _thresholds(policy), instruction, ends_at_s)
+        return replace(
+            response,
+            timings=replace(response.timings, total_ms=1e3 * (time.monotonic() - began_at_s)),
+            instruction=instruction,
+            warnings=(*warned, *response.warnings),
+        )
+
+    async def _rerank(
+        self, query: Input, documents: Sequence[Input], options: RerankOptions, policy: str | Policy | Calibration
+    ) -> RerankResponse:
         model = await self.load()
         manifest = model.manifest
-        warned = [] if model.warning is None else [model.warning]
-        if manifest.instruction is None and instruction is not None:
-            warned.append(f"{manifest.model_id} reads no instruction; the one given is ignored")
-            instruction = None
-        elif manifest.instruction is not None and instruction is None:
-            instruction = manifest.instruction.default
-        if isinstance(policy, Calibration):
-            mismatches = policy.mismatches(manifest.identity, instruction)
-            if mismatches:
-                warned.append(f"the calibration may not fit: {'; '.join(mismatches)}; run `lychee calibrate` again")
-        warned += find_image_texts(query, documents)
+        default = None if manifest.instruction is None else manifest.instruction.default
+        instruction, settled = _settle(options.get("instruction"), default, policy, manifest.identity)
+        warned = [*([] if model.warning is None else [model.warning]), *settled, *find_image_texts(query, documents)]
 
         statistics = ControlRequest("statistics")
         server_timings = options.get("server_timings", False)
         before = (await ask(statistics)) if server_timings else {}
+        limits, lane = TextLimits.make(options), LANES[options.get("priority", "interactive")]
         texts = LongTexts(model.pipeline, limits.beside(manifest.text.max_tokens))
-        outcome = await texts.rerank(query, documents, instruction, LANES[priority])
+        outcome = await texts.rerank(query, documents, instruction, lane)
         if not outcome.scores:
             for error in outcome.errors.values():
                 if isinstance(error, InvalidOutputError):
                     error.index = None
                     raise error  # rather the model's fault than all the documents': an empty ranking would hide it
-        keep_unselected = options.get("keep_unselected", False)
         ranking, errors = rank(
-            outcome,
-            thresholds,
-            top_n=None if keep_unselected else top_n,
-            score_threshold=None if keep_unselected else score_threshold,
-            min_results=min_results,
-            documents=documents if options.get("return_documents", False) else None,
+            outcome, _thresholds(policy), documents=documents if options.get("return_documents", False) else None
         )
-        results = select(ranking, top_n=top_n, score_threshold=score_threshold, min_results=min_results)
-        unselected = ranking[len(results) :]
+        results = select(
+            ranking,
+            top_n=options.get("top_n"),
+            score_threshold=options.get("score_threshold"),
+            min_results=options.get("min_results", 0),
+        )
+        unselected = ranking[len(results) :] if options.get("keep_unselected", False) else ()
+        spans = check_spans(options.get("relevant_spans"))
         if spans is not None:
-            search = SpanSearch(model.pipeline, texts.read_query(query), instruction, LANES[priority], outcome)
+            search = SpanSearch(model.pipeline, texts.read_query(query), instruction, lane, outcome)
             results, doubts = await search.add_spans(results, texts.read_documents(results, documents), spans)
             warned += doubts
         if server_timings:
@@ -193,7 +237,6 @@ class Calls:
                 f"the query is longer than the {limits.max_tokens_per_query} tokens of max_tokens_per_query; its end "
                 "does not count: shorten it"
             )
-        self._warn(warned)
         return RerankResponse(
             results,
             errors,
@@ -217,11 +260,11 @@ class Calls:
 
     async def manifest(self) -> Manifest:
         """See LycheeClient.manifest."""
-        return (await self.load()).manifest
+        return (await self.load("manifest()")).manifest
 
     async def check_golden_pairs(self) -> golden.GoldenReport:
         """See LycheeClient.check_golden_pairs."""
-        model = await self.load()
+        model = await self.load("check_golden_pairs()")
         began_at_s = time.monotonic()
         instruction = None if model.manifest.instruction is None else model.manifest.instruction.default
         scores = []
@@ -240,60 +283,14 @@ class Calls:
 
     async def probe(self, model_name: str) -> None:
         """See LycheeClient.probe."""
-        await (await self.load()).reference_pipeline.probe(model_name)
-
-    async def wait_until_ready(self) -> None:
-        """See LycheeClient.wait_until_ready."""
-        await self._wait_for_model(CLIENT_ASSETS)
-        manifest = (await self.load()).manifest
-        for model_name in manifest.max_batch_size:
-            await self._wait_for_model(model_name)
-
-    async def _wait_for_model(self, model_name: str) -> None:
-        while not await self._is_ready(ControlRequest("model_ready", model_name)):
-            await Sleep(POLL_INTERVAL_S, f"{model_name} on {self.config.url} to be ready")
-
-    async def _is_ready(self, request: ControlRequest) -> bool:
-        try:
-            return bool((await ask(request))["ready"])
-        except (ConnectionFailedError, ServerError):
-            if self.closed:
-                raise
-            return False
-
-    async def is_ready(self) -> bool:
-        """See LycheeClient.is_ready."""
-        return await self._is_ready(ControlRequest("ready"))
+        await (await self.load("probe()")).reference_pipeline.probe(model_name)
 
     async def model_timings(self) -> Mapping[str, ModelTimings]:
         """See LycheeClient.model_timings."""
+        if await self.discovery.find() is not None:
+            self.discovery.refuse("model_timings()")
         answer = await ask(ControlRequest("statistics"))
         return model_timings({}, answer, [model["name"] for model in answer.get("model_stats", [])])
-
-    async def server_status(self) -> ServerStatus:
-        """See LycheeClient.server_status."""
-        if not await self._is_ready(ControlRequest("live")):
-            return ServerStatus(live=False)
-        ready = await self._is_ready(ControlRequest("ready"))
-        metadata = await ask(ControlRequest("metadata"))
-        index = await self._list_models()
-        models = tuple(
-            ModelStatus(
-                name=model["name"],
-                version=str(model.get("version", "")),
-                ready=model.get("state") == "READY",
-                reason=model.get("reason", ""),
-            )
-            for model in index.get("models", [])
-        )
-        return ServerStatus(live=True, ready=ready, version=metadata.get("version"), models=models)
-
-    async def _list_models(self) -> dict[str, Any]:
-        try:
-            return await ask(ControlRequest("index"))
-        except ServerError:  # kept to those with the key; the models that are ready are no secret
-            counted = (await ask(ControlRequest("statistics"))).get("model_stats", [])
-            return {"models": [{**model, "state": "READY"} for model in counted]}
 
     def _warn(self, messages: Sequence[str]) -> None:
         """Warn about each thing once, and after many different ones not at all: every response has its own."""
@@ -301,6 +298,31 @@ class Calls:
             if message not in self._warned and len(self._warned) < MAX_WARNINGS:
                 self._warned.add(message)
                 warnings.warn(message, LycheeWarning, stacklevel=2)
+
+
+def _thresholds(policy: str | Policy | Calibration) -> Policy:
+    return policy.policy if isinstance(policy, Calibration) else get_policy(policy)
+
+
+def _settle(
+    instruction: str | None, default: str | None, policy: str | Policy | Calibration, identity: ModelIdentity
+) -> tuple[str | None, list[str]]:
+    """Return the instruction in effect, and what does not fit together.
+
+    Args:
+        instruction: The instruction that was given; None takes the model's.
+        default: The model's own instruction; None where it reads none.
+        policy: What decides.
+        identity: The model.
+    """
+    warned = []
+    if default is None and instruction is not None:
+        warned.append(f"{identity.model_id} reads no instruction; the one given is ignored")
+    settled = None if default is None else default if instruction is None else instruction
+    mismatches = policy.mismatches(identity, settled) if isinstance(policy, Calibration) else ()
+    if mismatches:
+        warned.append(f"the calibration may not fit: {'; '.join(mismatches)}; run `lychee calibrate` again")
+    return settled, warned
 
 
 def _check_inputs(query: object, documents: object) -> None:

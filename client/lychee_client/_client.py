@@ -27,8 +27,9 @@ class LycheeClient(BaseClient):
     the tokenizer, and keeps them: after the server got another model, make a new client.
 
     Args:
-        url: "HOST:PORT" or "grpc://HOST:PORT" for gRPC, "http://HOST:PORT" for HTTP, "grpcs://" and "https://" with
-            TLS. The default is LYCHEE_URL, then "localhost:8001".
+        url: Triton's address, "HOST:PORT" or "grpc://HOST:PORT" for gRPC, "http://HOST:PORT" for HTTP; or a gateway's,
+            "http://HOST:PORT", also without a port or with a path. "grpcs://" and "https://" are with TLS. The first
+            call finds out which of the two answers. The default is LYCHEE_URL, then "localhost:8001".
         timeout_s: Seconds for one whole call; None waits forever. The default is LYCHEE_TIMEOUT_S, then 30.
         policy: The policy of every `rerank` that names no other: "strict", "balanced", "exploratory", a Policy or a
             Calibration.
@@ -49,6 +50,8 @@ class LycheeClient(BaseClient):
             to the libraries.
         max_retries: How often a request that failed with a retryable error is sent again.
         shared_memory: Whether larger tensors travel through shared memory, to a server on this host.
+        api_key: The key that opens a gateway. It is sent to gateways alone, as the header x-api-key, and stands in no
+            message. The default is LYCHEE_API_KEY, then none.
 
     Raises:
         ConfigurationError: An argument, or the environment variable in its place, cannot be used.
@@ -185,7 +188,7 @@ class LycheeClient(BaseClient):
             timeout_s: Seconds to wait for the answer. None waits forever.
         """
         try:
-            return self._carry_out(self._calls.is_ready(), timeout_s)
+            return self._carry_out(self._readiness.is_ready(), timeout_s)
         except LycheeError:
             return False
 
@@ -207,7 +210,7 @@ class LycheeClient(BaseClient):
             DeadlineExceededError: It did not answer in time.
             ConnectionFailedError: The client is closed.
         """
-        return self._carry_out(self._calls.server_status(), self._config.timeout_s)
+        return self._carry_out(self._readiness.server_status(), self._config.timeout_s)
 
     def wait_until_ready(self, timeout_s: float | None = 60.0) -> None:
         """Return as soon as the server has loaded every model that this client needs.
@@ -219,7 +222,7 @@ class LycheeClient(BaseClient):
             DeadlineExceededError: It is not ready by then; the message names the first model that is missing.
             ConnectionFailedError: The client is closed.
         """
-        self._carry_out(self._calls.wait_until_ready(), timeout_s)
+        self._carry_out(self._readiness.wait_until_ready(), timeout_s)
 
     def _rerank(self, query: Input, documents: Sequence[Input], options: RerankOptions) -> RerankResponse:
         return self._rank(self._calls.rerank(query, documents, options), options)

@@ -28,11 +28,15 @@ DEFAULT_TIMEOUT_S: Final = 30.0
 DEFAULT_POLICY: Final = "balanced"
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
-_URL = re.compile(r"(?:(?P<scheme>[a-z]+)://)?(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s:/@\[\]]+):(?P<port>[0-9]{1,5})/?")
-
+_URL = re.compile(
+    r"(?:(?P<scheme>[a-z]+)://)?(?P<address>(?:\[[0-9a-fA-F:.%]+\]|[^\s:/?#@\[\]]+)(?::(?P<port>[0-9]{1,5}))?)"
+    r"(?P<path>(?:/[^\s/?#]+)*)/?"
+)
+_VERSIONS = ("/v1", "/v2")  # base URLs of other clients end with one
 
 _HEADER_NAME = re.compile("[A-Za-z0-9_-]+")
 _REQUEST_ID = re.compile("[!-~]{1,128}")
+_API_KEY = re.compile("[!-~]+")
 
 
 class Unset(enum.Enum):
@@ -52,7 +56,8 @@ class ClientConfig:
     """Checked settings of one client.
 
     Args:
-        url: "HOST:PORT" or "grpc://HOST:PORT" for gRPC, "http://HOST:PORT" for HTTP; "grpcs" and "https" with TLS.
+        url: "HOST:PORT" or "grpc://HOST:PORT" for gRPC, "http://HOST:PORT" for HTTP; "grpcs" and "https" with TLS. A
+            gateway's may lack the port and have a path.
         timeout_s: Seconds for one whole call. None waits forever.
         policy: What turns scores into decisions.
         max_img_size: The most pixels of one image, as the side of a square, for a model that reads images in their own
@@ -62,6 +67,7 @@ class ClientConfig:
         keepalive_s: See Connection.
         max_retries: See RetryPolicy.
         shared_memory: Whether larger tensors travel through shared memory; the server must then be on this host.
+        api_key: The key that opens a gateway; sent to nothing else, and never shown.
 
     Raises:
         ConfigurationError: One of them cannot be used.
@@ -76,14 +82,17 @@ class ClientConfig:
     keepalive_s: float | None = None
     max_retries: int = DEFAULT_MAX_RETRIES
     shared_memory: bool = False
+    api_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         match = _URL.fullmatch(self.url)
-        if match is None or match["scheme"] not in (None, *SCHEMES) or not 1 <= int(match["port"]) <= 65535:
+        known = match is not None and match["scheme"] in (None, *SCHEMES) and 1 <= int(match["port"] or 1) <= 65535
+        if not known or (self.is_grpc and not self.may_be_triton):
             raise ConfigurationError(
                 f"url is {self.url!r}; expected HOST:PORT, alone (gRPC) or after one of "
                 f"{', '.join(f'{scheme}://' for scheme in SCHEMES)}, with a port from 1 to 65535, "
-                f"for example {DEFAULT_URL!r} (the gRPC port)"
+                f"for example {DEFAULT_URL!r} (the gRPC port); the http:// or https:// URL of a gateway needs no port "
+                "and may have a path"
             )
         if self.tls is not None and self.scheme not in ("grpcs", "https"):
             raise ConfigurationError(f"tls is given, but url is {self.url!r}; expected grpcs:// or https://")
@@ -94,6 +103,11 @@ class ClientConfig:
                     f"header {name!r} cannot be sent; expected a name of letters, digits, - and _, and as its value "
                     "a str of printable ASCII characters"
                 )
+        key = self.api_key
+        if key is not None and not (isinstance(key, str) and _API_KEY.fullmatch(key)):
+            raise ConfigurationError(
+                "api_key (or LYCHEE_API_KEY) cannot be sent in a header; expected printable ASCII without spaces"
+            )
         check_timeout(self.timeout_s)
         size = self.max_img_size
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
@@ -110,13 +124,31 @@ class ClientConfig:
         """One of SCHEMES."""
         return self.url.partition("://")[0] if "://" in self.url else SCHEMES[0]
 
+    @property
+    def is_grpc(self) -> bool:
+        """Whether the URL is one of gRPC."""
+        return self.scheme.startswith("grpc")
+
+    @property
+    def may_be_triton(self) -> bool:
+        """Whether the URL has a port and no path. Another one can only be a gateway's."""
+        match = _URL.fullmatch(self.url)
+        return match is not None and match["port"] is not None and not _path_of(match)
+
     def make_connection(self, pool: SharedMemoryPool | None) -> Connection:
         """Return what a transport needs."""
-        secure = self.scheme.endswith("s")
-        address = self.url.partition("://")[2] or self.url
-        tls = (self.tls or TlsConfig()) if secure else None
-        address = address.rstrip("/")
-        return Connection(self.url, address, tls, {**key_headers(address), **self.headers}, self.keepalive_s, pool)
+        match = _URL.fullmatch(self.url)
+        assert match is not None
+        address, path = match["address"], _path_of(match)
+        tls = (self.tls or TlsConfig()) if self.scheme.endswith("s") else None
+        keys = {name: value for name, value in key_headers(address).items() if name not in self.headers}
+        return Connection(self.url, address, tls, self.headers, self.keepalive_s, pool, path, keys)
+
+
+def _path_of(url: re.Match[str]) -> str:
+    """Return the path below which a server's API begins."""
+    path = url["path"]
+    return path[:-3] if path.endswith(_VERSIONS) else path
 
 
 def check_timeout(timeout_s: float | None) -> None:
@@ -155,8 +187,9 @@ def load_config(
     keepalive_s: float | None = None,
     max_retries: int = DEFAULT_MAX_RETRIES,
     shared_memory: bool = False,
+    api_key: str | None = None,
 ) -> ClientConfig:
-    """Combine arguments; LYCHEE_URL, LYCHEE_TIMEOUT_S and LYCHEE_MAX_IMG_SIZE; and the defaults.
+    """Combine arguments; LYCHEE_URL, LYCHEE_TIMEOUT_S, LYCHEE_MAX_IMG_SIZE and LYCHEE_API_KEY; and the defaults.
 
     Raises:
         ConfigurationError: A value cannot be used; the message says where it came from.
@@ -168,7 +201,18 @@ def load_config(
     if isinstance(max_img_size, Unset):
         max_img_size = _environment_max_img_size()
     thresholds = policy if isinstance(policy, Calibration) else get_policy(policy)
-    return ClientConfig(url, timeout_s, thresholds, max_img_size, tls, headers, keepalive_s, max_retries, shared_memory)
+    return ClientConfig(
+        url,
+        timeout_s,
+        thresholds,
+        max_img_size,
+        tls,
+        headers,
+        keepalive_s,
+        max_retries,
+        shared_memory,
+        api_key or os.environ.get("LYCHEE_API_KEY") or None,
+    )
 
 
 def _environment_timeout_s() -> float:

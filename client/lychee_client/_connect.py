@@ -13,7 +13,7 @@ def connect(config: ClientConfig, pool: SharedMemoryPool | None = None) -> Trans
     The protocols are imported here, and only the one that is needed: each takes a fifth of a second.
     """
     connection = config.make_connection(pool)
-    if config.scheme.startswith("grpc"):
+    if config.is_grpc:
         from lychee_client.transports.grpc import GrpcTransport
 
         return GrpcTransport(connection)

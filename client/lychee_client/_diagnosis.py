@@ -41,8 +41,9 @@ def diagnose(failure: TransportError, probe_passed: bool, model_name: str, url: 
     about: dict[str, Any] = {"model_name": model_name, "request_id": failure.request_id}
     if kind is ConnectionFailedError:
         return ConnectionFailedError(
-            f"no Triton server answers on {url}: {failure.details}; start one with `lychee load`, and check that "
-            "protocol, port (8001 for gRPC, 8000 for HTTP) and TLS are the server's",
+            f"no {'gateway or ' if url.startswith('http') else ''}Triton server answers on {url}: {failure.details}; "
+            "start one with `lychee load`, and check that protocol, port (8001 for gRPC, http://HOST:8000 for HTTP, "
+            "http://HOST:7860 for a gateway) and TLS are the server's",
             **about,
         )
     if not isinstance(kind, type) or not issubclass(kind, ServerError):

@@ -22,10 +22,11 @@ from lychee_client._errors import (
     LycheeError,
     ModelNotReadyError,
 )
+from lychee_client._gateway.refusals import read_refusal
 from lychee_client._operations import Ask, Begin, Handle, Operation, Send, Sleep, Wait
 from lychee_client._retry import RetryPolicy
 from lychee_client._workers import CallJobs
-from lychee_client.transports.base import InferRequest, Request, Transport, TransportError
+from lychee_client.transports.base import InferRequest, JsonRequest, Request, Transport, TransportError
 
 PROBE_TIMEOUT_S: Final = 2.0
 SETTLE_S: Final = 0.01
@@ -62,8 +63,8 @@ class Driver:
         jobs: Starts the jobs.
         deadline: The deadline of the whole call, retries included.
         retry: When to send a request again.
-        request_id: The caller's own id. Requests get it with a number of theirs, and errors without an id get it alone.
-            With None each request has an id that its transport makes up.
+        request_id: The caller's own id. Requests to Triton get it with a number of theirs; those to a gateway, and
+            errors without an id, get it alone. With None each request has an id that its transport makes up.
         answered_at: Gets the time of each model's last answer, by `time.monotonic`.
     """
 
@@ -158,6 +159,8 @@ class Driver:
         """Return the request under an id of its own, where the caller gave one to the call."""
         if self._request_id is None:
             return request
+        if isinstance(request, JsonRequest):
+            return replace(request, request_id=self._request_id)
         return replace(request, request_id=f"{self._request_id}/{next(self._request_number)}")
 
     def _start_again(self, handle: Handle[Any]) -> None:
@@ -193,6 +196,8 @@ class Driver:
                     continue
                 error = yield from self._diagnose(failure, request)
                 pause_s = self._retry.pause_s(retries) if _may_pass(error, request) else None
+                if pause_s is not None and failure.response is not None:
+                    pause_s = max(pause_s, failure.response.retry_after_s)
                 if pause_s is None or not self._deadline.leaves(pause_s):
                     raise error from failure
             yield Pause(pause_s)
@@ -200,6 +205,8 @@ class Driver:
             self._start_again(handle)
 
     def _diagnose(self, failure: TransportError, request: Request) -> Steps[LycheeError]:
+        if failure.response is not None:
+            return read_refusal(failure.response, self._url, failure.request_id)
         if failure.kind is DeadlineExceededError or not self._deadline.leaves(0.0):
             error = self._deadline.exceeded(_name(request))
             error.model_name, error.request_id = _name(request), failure.request_id
@@ -243,7 +250,9 @@ def _may_pass(error: LycheeError, request: Request) -> bool:
 
 
 def _name(request: Request) -> str:
-    return request.model_name if isinstance(request, InferRequest) else request.name or request.action
+    if isinstance(request, InferRequest):
+        return request.model_name
+    return f"{request.method} {request.path}" if isinstance(request, JsonRequest) else request.name or request.action
 
 
 def _rows(request: Request | None) -> int:

@@ -11,7 +11,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from lychee_client.transports.base import ControlRequest, InferRequest, InferResponse, Request
+from lychee_client.transports.base import (
+    ControlRequest,
+    InferRequest,
+    InferResponse,
+    JsonRequest,
+    JsonResponse,
+    Request,
+)
 
 T = TypeVar("T")
 
@@ -57,10 +64,10 @@ class Send(Operation[Handle[InferResponse]]):
 
 
 @dataclass(frozen=True)
-class Ask(Operation[Handle[dict[str, Any]]]):
-    """Send a question about the server itself, and go on with a handle before the answer is there."""
+class Ask(Operation[Handle[Any]]):
+    """Send a question about the server itself, or to a gateway, and go on with a handle before the answer is there."""
 
-    request: ControlRequest
+    request: ControlRequest | JsonRequest
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,14 @@ class Sleep(Operation[None]):
 
 async def ask(request: ControlRequest) -> dict[str, Any]:
     """Send a question about the server itself, and return the JSON object that answers."""
-    return await Wait(await Ask(request))
+    answer: dict[str, Any] = await Wait(await Ask(request))
+    return answer
+
+
+async def exchange(request: JsonRequest) -> JsonResponse:
+    """Send a request to a gateway, and return its answer."""
+    answer: JsonResponse = await Wait(await Ask(request))
+    return answer
 
 
 async def in_thread(job: Callable[[], T], weigh: Callable[[], int] | None = None) -> T:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, overload
 
 from lychee_client._errors import LycheeError
 from lychee_client.manifest.manifest import ModelIdentity
@@ -186,7 +186,7 @@ class CacheUse:
 
 @dataclass(frozen=True, slots=True)
 class RerankResponse:
-    """The outcome of one call.
+    """The outcome of one call. Its length is that of `results`, and it is iterated and indexed as they are.
 
     Attributes:
         results: The ranked documents, best first, by their logits; equal ones keep the caller's order.
@@ -212,6 +212,23 @@ class RerankResponse:
     query: QueryReading | None = None
     tokens_read: int = 0
     unselected: tuple[RerankResult, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __bool__(self) -> bool:
+        """Return True, also without results: `if outcome.response` asks whether there is a response at all."""
+        return True
+
+    def __iter__(self) -> Iterator[RerankResult]:
+        return iter(self.results)
+
+    @overload
+    def __getitem__(self, place: int) -> RerankResult: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[RerankResult, ...]: ...
+    def __getitem__(self, place: int | slice) -> RerankResult | tuple[RerankResult, ...]:
+        return self.results[place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,16 +268,18 @@ class ServerStatus:
     """What a server says about itself.
 
     Attributes:
-        live: True if a Triton server answers.
+        live: True if a Triton server, or a gateway, answers.
         ready: True if all its models are ready.
-        version: The version of Triton, or None if nothing answers.
-        models: All models in the server's repository.
+        version: The version of Triton; None if nothing answers, or a gateway does.
+        models: All models in the server's repository. A gateway names the one that it serves.
+        gateway: True if the URL is a gateway's, and no Triton's.
     """
 
     live: bool
     ready: bool = False
     version: str | None = None
     models: tuple[ModelStatus, ...] = ()
+    gateway: bool = False
 
 
 def combine(text: str | None, *images: Image) -> Input:

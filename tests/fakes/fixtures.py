@@ -17,6 +17,7 @@ def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("LYCHEE_URL", raising=False)
     monkeypatch.delenv("LYCHEE_TIMEOUT_S", raising=False)
     monkeypatch.delenv("LYCHEE_MAX_IMG_SIZE", raising=False)
+    monkeypatch.delenv("LYCHEE_API_KEY", raising=False)
     monkeypatch.delenv("LYCHEE_INSTRUCTIONS", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     return path

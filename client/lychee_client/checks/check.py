@@ -12,6 +12,7 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeAlias
+from urllib.parse import urlsplit
 
 from lychee_client._config import SCHEMES
 from lychee_client._errors import LycheeError
@@ -104,6 +105,8 @@ class CheckContext:
         """
         if not self.status.live:
             raise CheckSkipped("the server does not answer")
+        if self.status.gateway:
+            raise CheckSkipped("a gateway answers in Triton's place; name Triton's own address with --url to check it")
         try:
             return self.client.manifest()
         except LycheeError as error:
@@ -128,8 +131,8 @@ class CheckContext:
     @property
     def address(self) -> tuple[str, int]:
         """The host and the port of the URL."""
-        host, _, port = self.url.rpartition("://")[2].rstrip("/").rpartition(":")
-        return host.strip("[]"), int(port)
+        parts = urlsplit(self.url if "://" in self.url else f"//{self.url}")
+        return parts.hostname or "", parts.port or (443 if self.scheme == "https" else 80)
 
 
 Check: TypeAlias = Callable[[CheckContext], Iterable[CheckResult]]

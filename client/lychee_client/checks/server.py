@@ -12,13 +12,14 @@ from lychee_client._assets import CLIENT_ASSETS
 from lychee_client._errors import LycheeError
 from lychee_client.checks.check import Check, CheckContext, CheckResult, CheckSkipped
 from lychee_client.manifest import FORMAT_VERSION, describe_reading
+from lychee_client.types import ServerStatus
 
 SLOW_ANSWER_S: Final = 1.0
 CONNECT_TIMEOUT_S: Final = 2.0
 METADATA_BYTES: Final = 4096
 START_ADVICE: Final = (
     "start a server with `lychee load`, or name another with --url (gRPC is port 8001 by default, HTTP is "
-    "http://HOST:8000)"
+    "http://HOST:8000, and a gateway http://HOST:7860)"
 )
 
 
@@ -31,15 +32,23 @@ def check_server(context: CheckContext) -> Iterator[CheckResult]:
     start = time.perf_counter()
     context.client.server_status()
     took_s = time.perf_counter() - start
-    seen = f"{context.url}: Triton {status.version or 'of unknown version'} answers in {took_s * 1000:.1f} ms"
+    who = _describe_gateway(status) if status.gateway else f"Triton {status.version or 'of unknown version'}"
+    seen = f"{context.url}: {who} answers in {took_s * 1000:.1f} ms"
     if not status.ready:
         advice = "wait until its models are loaded; if that takes long, look into its log"
+        if status.models and status.models[0].reason and status.gateway:
+            advice = f"{status.models[0].reason}; {advice}"
         yield CheckResult("server", "failed", f"{seen}, but is not ready", advice)
     elif took_s > SLOW_ANSWER_S:
         advice = "see what else uses the server's CPUs or the network"
         yield CheckResult("server", "warning", f"{seen}, expected at most {SLOW_ANSWER_S * 1000:.0f} ms", advice)
     else:
         yield CheckResult("server", "ok", f"{seen} and is ready")
+
+
+def _describe_gateway(status: ServerStatus) -> str:
+    served = ", ".join(f"{model.name} revision {model.version}" for model in status.models)
+    return f"a gateway (REST) that serves {served or 'an unknown model'}"
 
 
 def _describe_listener(context: CheckContext) -> str:
@@ -56,13 +65,15 @@ def _describe_listener(context: CheckContext) -> str:
     try:
         connection.request("GET", "/v2")
         response = connection.getresponse()
-        is_triton = b'"extensions"' in response.read(METADATA_BYTES)
+        answer = response.read(METADATA_BYTES)
     except (OSError, http.client.HTTPException):
         return f"something listens there, but does not answer as Triton's {context.scheme} endpoint"
     finally:
         connection.close()
-    if is_triton:
+    if b'"extensions"' in answer:
         return f"that is a Triton's HTTP port, but nothing there is live as {context.scheme}"
+    if b'"request_id"' in answer:
+        return f"a gateway listens there, which speaks HTTP: write http://{host}:{port}"
     software = response.getheader("Server") or "unnamed"
     return f"another HTTP server ({software}) listens there, and is no Triton: it answers {response.status}"
 

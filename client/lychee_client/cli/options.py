@@ -27,8 +27,8 @@ Url: TypeAlias = Annotated[
     typer.Option(
         "--url",
         metavar="URL",
-        help="HOST:PORT of gRPC, or http://HOST:PORT; grpcs:// and https:// with TLS "
-        "(LYCHEE_URL, or localhost:8001, if not given).",
+        help="HOST:PORT of Triton's gRPC, or http://HOST:PORT of its HTTP or of a gateway; grpcs:// and https:// with "
+        "TLS (LYCHEE_URL, or localhost:8001, if not given). LYCHEE_API_KEY opens a gateway.",
     ),
 ]
 QueryText: TypeAlias = Annotated[str | None, typer.Option("--query", metavar="TEXT", help="Text to compare with.")]

@@ -67,7 +67,50 @@ class ControlRequest:
     request_id: str | None = None
 
 
-Request: TypeAlias = InferRequest | ControlRequest
+@dataclass(frozen=True, slots=True)
+class JsonRequest:
+    """One request to the REST API of a gateway; only HTTP carries it. The answer is a JsonResponse.
+
+    Attributes:
+        method: The method of HTTP.
+        path: The path below the URL.
+        body: The JSON that is sent; None sends none.
+        headers: The headers of this request alone. They may hold a key, and the body the caller's content: neither is
+            shown.
+        any_status: Whether an error of HTTP is an answer as well.
+        request_id: The id under which the server shall know the request. With None the transport makes one up.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    body: bytes | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    any_status: bool = False
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JsonResponse:
+    """The answer to a JsonRequest.
+
+    Attributes:
+        status: The status of HTTP.
+        content: What the body holds; None where it is no JSON.
+        headers: The headers, whose names may be written in any case.
+    """
+
+    status: int
+    content: Any
+    headers: Mapping[str, str]
+
+    @property
+    def retry_after_s(self) -> float:
+        """The seconds after which the caller is told to come again; 0 where it is not told."""
+        value = self.headers.get("Retry-After", "")
+        return float(value) if value.isascii() and value.isdecimal() else 0.0
+
+
+Request: TypeAlias = InferRequest | ControlRequest | JsonRequest
 
 
 class Ambiguity(enum.Enum):
@@ -89,12 +132,14 @@ class TransportError(Exception):
             otherwise None.
         shared_memory: Whether the server refused the request, and some of its tensors were not in it but in shared
             memory.
+        response: What answered a JsonRequest with an error; None where nothing did.
     """
 
     def __init__(self, kind: type[LycheeError] | Ambiguity, status: str | None, details: str, request_id: str) -> None:
         super().__init__(details)
         self.is_connected: Callable[[], bool] | None = None
         self.shared_memory = False
+        self.response: JsonResponse | None = None
         self.kind = kind
         self.status = status
         self.details = details
@@ -116,7 +161,8 @@ class Transport(Protocol):
                 keeps to it: a server that does not survive that a request is cut is let finish it.
 
         Returns:
-            An InferResponse, or the JSON object that answers a ControlRequest; or a TransportError or ContractError.
+            An InferResponse, the JSON object that answers a ControlRequest, or a JsonResponse; or a TransportError or
+            ContractError.
             Cancelling it tells the server to stop working on the request, if the server survives that.
         """
 

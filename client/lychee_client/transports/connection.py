@@ -66,9 +66,11 @@ class Connection:
 
     Attributes:
         url: The URL as the user wrote it, for messages.
-        address: The server's address, "HOST:PORT".
+        address: The server's address, "HOST:PORT"; of a gateway the port may be missing.
+        path: The path below which a proxy serves a gateway; empty without one.
         tls: How TLS is set up; None connects without TLS.
         headers: The headers that every request carries.
+        triton_headers: The headers that requests to Triton carry, and those to a gateway do not.
         keepalive_s: Seconds after which gRPC sends a ping on an idle connection, and HTTP closes it. With None gRPC
             never sends one, and HTTP closes it after 15 seconds.
         shared_memory: The shared memory for larger tensors; None sends all of them.
@@ -80,6 +82,8 @@ class Connection:
     headers: Mapping[str, str] = field(default_factory=dict)
     keepalive_s: float | None = None
     shared_memory: SharedMemoryPool | None = None
+    path: str = ""
+    triton_headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def _read(path: Path | str | None) -> bytes | None:

@@ -103,7 +103,8 @@ class GrpcTransport:
             credentials = grpc.ssl_channel_credentials(authorities, key, chain)
             self._channel = grpc.secure_channel(connection.address, credentials, options)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        self._metadata = [(name.lower(), value) for name, value in connection.headers.items()]
+        headers = {**connection.triton_headers, **connection.headers}
+        self._metadata = [(name.lower(), value) for name, value in headers.items()]
         self._pool = connection.shared_memory
         self._asked = False
         self._survives_cuts = False
@@ -138,6 +139,7 @@ class GrpcTransport:
             method, read = self._stub.ModelInfer, from_message
             message = to_message(request, request_id, timeout_s, slots)
         else:
+            assert isinstance(request, ControlRequest), "a gateway speaks HTTP"
             name, message = to_control_message(request)
             method, read = getattr(self._stub, name), to_json
         call = method.future(message, timeout=timeout_s if self._survives_cuts else None, metadata=self._metadata)

@@ -1,4 +1,4 @@
-"""HTTP to Triton's KServe API, with tensors as binary data behind the JSON.
+"""HTTP: to Triton's KServe API, with tensors as binary data behind the JSON, and to a gateway's REST API.
 
 Source: https://github.com/triton-inference-server/server/blob/r24.10/docs/protocol/extension_binary_data.md
 """
@@ -30,6 +30,8 @@ from lychee_client.transports.base import (
     ControlRequest,
     InferRequest,
     InferResponse,
+    JsonRequest,
+    JsonResponse,
     Request,
     Tensor,
     TransportError,
@@ -40,6 +42,7 @@ from lychee_client.transports.shared_memory import Slot
 from lychee_client.transports.tensors import place_tensors, queue_timeout_us, release_slots, to_tensor
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+REQUEST_ID: Final = "X-Request-Id"
 DEFAULT_KEEPALIVE_S: Final = 15.0
 _FAREWELL_S: Final = 1.0
 # The translation table. What is not in it is a ServerError.
@@ -72,7 +75,8 @@ _READINESS: Final = frozenset({"live", "ready", "model_ready"})
 class HttpTransport:
     """A pool of connections to one server, served by an event loop in a thread of its own. See Transport.
 
-    No request is cut: Triton would compute it to the end all the same, and it would be out of sight.
+    No request to Triton is cut: it would compute it to the end all the same, and it would be out of sight. A gateway
+    gives up what its caller gave up.
 
     Args:
         connection: The server to connect to.
@@ -81,12 +85,12 @@ class HttpTransport:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._pool = connection.shared_memory
-        self._base_url = f"{'http' if connection.tls is None else 'https'}://{connection.address}"
+        self._base_url = f"{'http' if connection.tls is None else 'https'}://{connection.address}{connection.path}"
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._session: aiohttp.ClientSession | None = None
-        self._flights = Flights(self._begin, lambda: False)
+        self._flights = Flights(self._begin, lambda: True)  # what can be cut: see _begin
 
     def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
         """See Transport."""
@@ -107,7 +111,12 @@ class HttpTransport:
 
     def _begin(self, request: Request, request_id: str, timeout_s: float | None, answer: Answer) -> None:
         slots = place_tensors(self._pool, request)
-        asyncio.run_coroutine_threadsafe(self._fly(request, request_id, timeout_s, slots, answer), self._start())
+        flight = self._fly(request, request_id, timeout_s, slots, answer)
+        task = asyncio.run_coroutine_threadsafe(flight, self._start())
+        if isinstance(request, JsonRequest):
+            cut = TransportError(ConnectionFailedError, None, "cancelled", request_id)  # nobody takes it
+            task.add_done_callback(lambda task: self._flights.land(answer, cut) if task.cancelled() else None)
+            answer.cut = task.cancel
 
     async def _fly(
         self, request: Request, request_id: str, timeout_s: float | None, slots: dict[str, Slot], answer: Answer
@@ -154,6 +163,8 @@ class HttpTransport:
         self, request: Request, request_id: str, timeout_s: float | None, slots: Mapping[str, Slot]
     ) -> Any:
         method, path, headers, body = _to_http(request, request_id, timeout_s, slots)
+        if not isinstance(request, JsonRequest):
+            headers = {**self._connection.triton_headers, **headers}
         try:
             async with self._open_session().request(
                 method,
@@ -164,19 +175,21 @@ class HttpTransport:
                 allow_redirects=False,
             ) as response:
                 content = await response.read()
-                status, header_length = response.status, response.headers.get(HEADER_LENGTH)
+                status, answered = response.status, response.headers
         except TimeoutError as error:
             raise TransportError(DeadlineExceededError, None, "timed out", request_id) from error
         except (aiohttp.ClientError, OSError) as error:
             cause = getattr(error, "os_error", error)  # without aiohttp's own sentence, which speaks of TLS in any case
             raise TransportError(ConnectionFailedError, None, str(cause) or repr(cause), request_id) from error
+        if isinstance(request, JsonRequest):
+            return _read_answer(request, JsonResponse(status, _maybe_json(content), answered), request_id)
         if isinstance(request, ControlRequest) and request.action in _READINESS:
             return {"ready": status == 200}
         if status != 200:
             kind = _ERRORS.get(status, ServerError)
             raise TransportError(kind, str(status), _error_details(content), request_id)
         if isinstance(request, InferRequest):
-            return _from_body(request.model_name, content, header_length)
+            return _from_body(request.model_name, content, answered.get(HEADER_LENGTH))
         answer = _parse_json(request.action, content or b"{}")
         return answer if isinstance(answer, dict) else {"models": answer}
 
@@ -196,6 +209,9 @@ def _to_http(
         body, length = to_body(request, request_id, timeout_s, slots)
         headers = {HEADER_LENGTH: str(length), "Content-Type": "application/octet-stream"}
         return "POST", f"/v2/models/{request.model_name}/infer", headers, body
+    if isinstance(request, JsonRequest):
+        headers = {**request.headers, REQUEST_ID: request_id, "Content-Type": "application/json"}
+        return request.method, request.path, headers, request.body
     method, path = _CONTROL[request.action]
     data = json.dumps(dict(request.parameters)).encode() if method == "POST" else None
     return method, path.format(name=request.name), {}, data
@@ -267,6 +283,26 @@ def _parse_json(source: str, content: bytes) -> Any:
             f"{source} answered {content[:40]!r}, expected JSON; check that the port is Triton's HTTP port",
             model_name=source,
         ) from error
+
+
+def _read_answer(request: JsonRequest, response: JsonResponse, request_id: str) -> JsonResponse:
+    """Return a response that is one.
+
+    Raises:
+        TransportError: It is an error of HTTP, which the request does not take.
+    """
+    if request.any_status or response.status == 200:
+        return response
+    failure = TransportError(ServerError, str(response.status), "", request_id)
+    failure.response = response
+    raise failure
+
+
+def _maybe_json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
 
 
 def _error_details(content: bytes) -> str:

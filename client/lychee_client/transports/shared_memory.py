@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lychee_client._errors import InferenceError
-from lychee_client.transports.base import Ambiguity, ControlRequest, Request, Tensor, TransportError
+from lychee_client.transports.base import Ambiguity, ControlRequest, InferRequest, Request, Tensor, TransportError
 
 SLOT_BYTES: Final = 256 * 1024  # the pixels of an image of 224 x 224 take 147 KiB
 SLOTS: Final = 128
@@ -73,7 +73,7 @@ class SharedMemoryPool:
 
     def place(self, request: Request) -> dict[str, Slot]:
         """Copy the request's larger tensors into free slots; return them by input name. The others travel as ever."""
-        if not self.active or isinstance(request, ControlRequest) or request.inline:
+        if not self.active or not isinstance(request, InferRequest) or request.inline:
             return {}
         placed = {}
         for name, tensor in request.inputs.items():

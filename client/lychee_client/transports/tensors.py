@@ -8,7 +8,7 @@ import numpy as np
 from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
 
 from lychee_client._errors import ContractError
-from lychee_client.transports.base import Ambiguity, ControlRequest, Request, Tensor, TransportError
+from lychee_client.transports.base import Ambiguity, InferRequest, Request, Tensor, TransportError
 from lychee_client.transports.shared_memory import SharedMemoryPool, Slot
 
 
@@ -50,7 +50,7 @@ def release_slots(pool: SharedMemoryPool | None, request: Request, slots: dict[s
     A request that was refused because of them, and then answered without them, tells that the server has forgotten
     the region: it is not used any more.
     """
-    if pool is None or isinstance(request, ControlRequest):
+    if pool is None or not isinstance(request, InferRequest):
         return
     error = outcome if isinstance(outcome, BaseException) else None
     if isinstance(error, TransportError) and error.kind is Ambiguity.REJECTED_OR_NOT_READY:

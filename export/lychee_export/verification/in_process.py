@@ -20,7 +20,7 @@ from lychee_client import (
     RequestRejectedError,
 )
 from lychee_client.repository import MODEL_FILENAME, newest_version, read_config
-from lychee_client.transports.base import ControlRequest, InferResponse, Request, Tensor
+from lychee_client.transports.base import InferRequest, InferResponse, Request, Tensor
 from tritonclient.grpc import model_config_pb2
 
 from lychee_export.errors import ValidationError
@@ -62,7 +62,7 @@ class InProcessTransport:
         self._sessions.clear()
 
     def _answer(self, request: Request) -> InferResponse | dict[str, Any]:
-        if isinstance(request, ControlRequest):
+        if not isinstance(request, InferRequest):
             return {"ready": True, "instance_group": [{"kind": "KIND_CPU"}]}
         with self._lock:
             tensors = self._run(request.model_name, request.inputs)

@@ -178,6 +178,9 @@ class ErrorAnswer(_Answer):
     param: str | None = Field(description="The field of the request that is wrong.")
     request_id: str | None = Field(description="Also in the header x-request-id.")
     error: OpenAIError
+    errors: list[FailedDocument] | None = Field(
+        default=None, description="The documents that could not be ranked, where none could or the request is strict."
+    )
 
 
 class ExecutionEntry(_Answer):
@@ -203,6 +206,8 @@ class ModelEntry(_Answer):
     max_tokens: int
     reads_instruction: bool
     default_instruction: str | None
+    artifacts: dict[str, str] = Field(description="The SHA-256 of every exported file, by name.")
+    max_timeout_ms: float = Field(description="The most that a call's timeout_ms may be.")
     max_img_size: int | None = Field(description="Most pixels of an image as the side of a square; null: one size.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from lychee_server.gateway.answer_schemas import RerankAnswer, ScoreAnswer, ScoredDocument, UnrankedDocument
@@ -28,12 +28,12 @@ def make_rerank_answer(body: RerankRequest, answer: ServiceAnswer, model_id: str
         RequestValueError: None could be ranked because of what was sent, or one could not and the request is strict.
         LycheeError: One could not be ranked because of the server, and the request is strict.
     """
-    _check_failures(body, answer)
     ignored = [f"{name} is ignored; see /docs" for name in IGNORED if getattr(body, name) is not None]
     errors = [
         {"index": failed.index, "message": failed.message, "type": find_fault(failed.error).kind}
         for failed in answer.response.errors
     ]
+    _check_failures(body, answer, errors)
     ranking = {"results": answer.response.results, "errors": errors, "meta": META}
     if not body.score_threshold:
         left = answer.response.errors[: body.top_n - len(answer.response.results) if body.top_n else None]
@@ -52,7 +52,7 @@ def make_score_answer(answer: ServiceAnswer, model_id: str) -> ScoreAnswer:
     return ScoreAnswer.model_validate(_describe_call(answer, model_id, []) | dict(result))
 
 
-def _check_failures(body: RerankRequest, answer: ServiceAnswer) -> None:
+def _check_failures(body: RerankRequest, answer: ServiceAnswer, errors: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a call of which nothing was ranked, or not everything where that is asked for."""
     failures = answer.response.errors
     if not failures or (answer.usage.documents and not body.strict):
@@ -65,7 +65,7 @@ def _check_failures(body: RerankRequest, answer: ServiceAnswer) -> None:
     named = "; ".join(f"documents[{failed.index}]: {failed.message[:MAX_REASON]}" for failed in failures[:MAX_NAMED])
     more = f"; and {len(failures) - MAX_NAMED} more" if len(failures) > MAX_NAMED else ""
     message = f"{len(failures)} of {len(body.documents)} documents cannot be ranked: {named}{more}"
-    raise RequestValueError(message, "documents", kind="invalid_input")
+    raise RequestValueError(message, "documents", kind="invalid_input", errors=errors)
 
 
 def _echo(document: Any) -> dict[str, Any] | None:

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -45,13 +46,23 @@ class RequestValueError(ConfigurationError):
         param: The name of the field.
         status: The HTTP status of the answer.
         kind: What kind of error it is, for programs.
+        errors: The documents that it is about, as the answer has them.
     """
 
-    def __init__(self, message: str, param: str, *, status: int = 400, kind: str = "invalid_request") -> None:
+    def __init__(
+        self,
+        message: str,
+        param: str,
+        *,
+        status: int = 400,
+        kind: str = "invalid_request",
+        errors: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         super().__init__(message)
         self.param = param
         self.status = status
         self.kind = kind
+        self.errors = errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +133,7 @@ async def _answer_error(request: Request, error: Exception) -> Response:
         _logger.error("a call failed", exc_info=error)
     elif fault.status >= 500:  # what is to be expected of a server takes one line, that of the request
         notes.reason = " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
-    param = error.param if isinstance(error, RequestValueError) else None
+    param, errors = (error.param, error.errors) if isinstance(error, RequestValueError) else (None, ())
     if isinstance(error, InvalidInputError):
         param = "query" if str(error).startswith("query") else "documents"
     headers = {}
@@ -130,7 +141,7 @@ async def _answer_error(request: Request, error: Exception) -> Response:
         headers["retry-after"] = str(error.retry_after_s if isinstance(error, TooBusyError) else RETRY_AFTER_S)
     model = getattr(error, "model_name", None) or "a model"
     message = str(error) if fault.message is None else fault.message.replace("{model}", model)
-    return make_error(fault.status, fault.kind, message, param, headers)
+    return make_error(fault.status, fault.kind, message, param, headers, errors)
 
 
 async def _answer_shape(request: Request, error: Exception) -> Response:
@@ -155,7 +166,13 @@ async def _answer_http(request: Request, error: Exception) -> Response:
 
 
 def make_error(
-    status: int, kind: str, message: str, param: str | None, headers: dict[str, str] | None = None
+    status: int,
+    kind: str,
+    message: str,
+    param: str | None,
+    headers: dict[str, str] | None = None,
+    errors: Sequence[Mapping[str, Any]] = (),
 ) -> JSONResponse:
-    """Return the answer that every error has."""
-    return JSONResponse(describe_error(status, kind, message, param), status, headers)
+    """Return the answer that every error has, with the documents that it is about."""
+    about = {"errors": errors} if errors else {}
+    return JSONResponse({**describe_error(status, kind, message, param), **about}, status, headers)

@@ -193,6 +193,8 @@ def _make_model_routes(service: Service) -> APIRouter:
                     max_tokens=manifest.text.max_tokens,
                     reads_instruction=manifest.instruction is not None,
                     default_instruction=None if manifest.instruction is None else manifest.instruction.default,
+                    artifacts=dict(manifest.artifacts),
+                    max_timeout_ms=1e3 * service.settings.timeout_s,
                     max_img_size=manifest.max_img_size,
                 )
                 for alias in await list_names(service)

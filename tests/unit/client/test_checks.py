@@ -234,6 +234,26 @@ def test_the_http_port_of_triton_is_recognized(server: FakeServer, serve_http: C
     assert "http://HOST:8000" in result.advice
 
 
+def test_a_gateway_behind_a_url_of_grpc_is_told(server: FakeServer, serve_http: Callable[[int, bytes], int]) -> None:
+    server.status = ServerStatus(False)
+    port = serve_http(404, b'{"message": "nothing is served at this path", "request_id": "an-id"}')
+    (result,) = server_checks.check_server(CheckContext(server, f"127.0.0.1:{port}"))
+    assert f"a gateway listens there, which speaks HTTP: write http://127.0.0.1:{port}" in result.seen
+
+
+def test_a_gateway_is_named_and_the_checks_of_triton_are_skipped(server: FakeServer) -> None:
+    served = ModelStatus("lychee-mini", "r1", False, "waiting: the golden pairs")
+    server.status = ServerStatus(True, False, models=(served,), gateway=True)
+    context = CheckContext(server, "https://example.org/rerank")
+    first, *others = run_checks(server_checks.SERVER_CHECKS, context)
+    assert (first.verdict, context.address) == ("failed", ("example.org", 443))
+    assert "a gateway (REST) that serves lychee-mini revision r1 answers" in first.seen
+    assert first.advice.startswith("waiting: the golden pairs; ")
+    assert {(result.verdict, result.seen.partition(";")[0]) for result in others} == {
+        ("skipped", "a gateway answers in Triton's place")
+    }
+
+
 def test_a_listener_that_speaks_something_else_is_told(server: FakeServer) -> None:
     server.status = ServerStatus(False)
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -49,7 +49,7 @@ def test_good_urls(url: str, scheme: str, address: str, secure: bool) -> None:
     "url",
     [
         *("", "localhost", ":8001", "localhost:0", "localhost:65536", "a b:1", "::1:8001"),
-        *("ftp://localhost:1", "http://localhost", "http://localhost:8000/v2", "http://user@host:1"),
+        *("ftp://localhost:1", "grpcs://localhost", "localhost:8001/path", "http://user@host:1", "http://host/a b"),
     ],
 )
 def test_bad_urls_are_refused_by_the_constructor(url: str) -> None:

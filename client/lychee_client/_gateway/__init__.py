@@ -1,0 +1,1 @@
+"""A call to a gateway, as requests to its REST API."""

@@ -1,0 +1,136 @@
+"""From a gateway's JSON to what a call returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from lychee_client._errors import ContractError
+from lychee_client._gateway.body import Body
+from lychee_client._gateway.refusals import read_document_errors
+from lychee_client.manifest.manifest import ModelIdentity
+from lychee_client.spans import RelevantSpan
+from lychee_client.types import (
+    CacheUse,
+    Chunk,
+    DocumentError,
+    Input,
+    ModelTimings,
+    QueryReading,
+    RerankResponse,
+    RerankResult,
+    Timings,
+)
+
+ERROR: Final = "error"  # the decision of an entry that stands for a document that could not be ranked
+# Everything else in a result is taken as JSON has it.
+_SHAPES: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "relevance_score": float,
+    "logit": float,
+    "image_size": tuple,
+    "image_resized_to": tuple,
+    "chunk": lambda told: Chunk(told["start"], told["end"]),
+    "relevant_spans": lambda told: tuple(RelevantSpan(**span) for span in told),
+}
+_NAMES: Final = tuple(
+    sorted({field.name for field in fields(RerankResult)} - {"index", "document"})  # these are the caller's
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What a gateway says about its model.
+
+    Attributes:
+        identity: What scores and thresholds belong to.
+        reads_instruction: Whether it reads an instruction.
+        default_instruction: The instruction that it reads where none is given.
+        max_timeout_s: The most seconds that a call may name; None where the gateway does not say.
+    """
+
+    identity: ModelIdentity
+    reads_instruction: bool
+    default_instruction: str | None
+    max_timeout_s: float | None
+
+
+def read_model(content: Any, url: str) -> ServedModel:
+    """Return the model of `GET /v1/models`.
+
+    Raises:
+        ContractError: It is not what a gateway answers.
+    """
+    try:
+        model = content["data"][0]  # under its own name; the others are aliases
+        executions = {name: each["precision"] for name, each in model["execution"].items()}
+        told = {name: precision for name, precision in executions.items() if precision is not None}
+        artifacts = dict(model.get("artifacts") or {})
+        most_ms = model.get("max_timeout_ms")
+        return ServedModel(
+            ModelIdentity(model["id"], model["revision"], model["precision"], artifacts, told),
+            bool(model["reads_instruction"]),
+            model["default_instruction"],
+            None if most_ms is None else most_ms / 1e3,
+        )
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ContractError(
+            f"{url} answered GET /v1/models with something else than a gateway's model ({type(error).__name__}); "
+            "expected a gateway of lychee-rerank (http://HOST:7860), or Triton itself (HOST:8001, or http://HOST:8000, "
+            "its HTTP port): other servers' APIs are not spoken here"
+        ) from error
+
+
+def read_response(content: Any, url: str, body: Body, documents: Sequence[Input] | None) -> RerankResponse:
+    """Return the response of `POST /v1/rerank`, model and instruction left out.
+
+    Args:
+        content: What the gateway answered.
+        url: The gateway's URL, for the message.
+        body: What it was sent.
+        documents: The caller's documents, to be put into the results. None leaves them out.
+
+    Raises:
+        ContractError: It is not what a gateway answers.
+    """
+    try:
+        ranked = [entry for entry in content["results"] if entry["decision"] != ERROR]
+        results = [_read_result(entry, body.indexes[entry["index"]], documents) for entry in ranked]
+        cache, query = content.get("embedding_cache"), content.get("query")
+        return RerankResponse(
+            tuple(results),
+            merge_errors(body, content["errors"]),
+            _read_timings(content["timings"]),
+            warnings=tuple(map(str, content["warnings"])),
+            embedding_cache=None if cache is None else CacheUse(cache["hits"], cache["misses"]),
+            query=None if query is None else QueryReading(query["modality"], query["truncated"], query.get("tokens")),
+            tokens_read=content["usage"]["total_tokens"],
+        )
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ContractError(
+            f"{url} answered POST /v1/rerank with something else than a ranking ({type(error).__name__}); client and "
+            "gateway do not fit together: bring both to the same version"
+        ) from error
+
+
+def merge_errors(body: Body, entries: Sequence[Mapping[str, Any]]) -> tuple[DocumentError, ...]:
+    """Return the documents that could not be sent, and those that the gateway could not rank, in the caller's order.
+
+    Raises:
+        LookupError, TypeError, ValueError: The entries are not what a gateway answers.
+    """
+    errors = [*body.errors, *read_document_errors(entries, body.indexes)]
+    return tuple(sorted(errors, key=lambda failed: failed.index))
+
+
+def _read_result(entry: Mapping[str, Any], index: int, documents: Sequence[Input] | None) -> RerankResult:
+    told = {name: entry[name] for name in _NAMES if entry.get(name) is not None}
+    values = {name: _SHAPES[name](value) if name in _SHAPES else value for name, value in told.items()}
+    return RerankResult(index=index, document=None if documents is None else documents[index], **values)
+
+
+def _read_timings(told: Mapping[str, Any]) -> Timings:
+    server = told.get("server")
+    models = None if server is None else {name: ModelTimings(**counted) for name, counted in server.items()}
+    names = {field.name for field in fields(Timings)} & told.keys()
+    return Timings(**{**{name: told[name] for name in names}, "server": models})
