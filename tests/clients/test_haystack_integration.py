@@ -15,8 +15,9 @@ from haystack import Document, Pipeline
 from haystack.components.builders import PromptBuilder
 from haystack.dataclasses import ByteStream
 from haystack.utils import Secret
-from lychee_client import Image, ImageText, InvalidInputError, LycheeClient, LycheeWarning, Policy
+from lychee_client import Calibration, Image, ImageText, InvalidInputError, LycheeClient, LycheeWarning, Policy
 from lychee_client.integrations.haystack import LycheeRanker
+from lychee_client.score_mapping import PlattMapping
 
 PHOTO = Path(__file__).parents[2] / "examples" / "catalogue" / "photos" / "cat.jpg"
 QUERY = "a cat"
@@ -174,6 +175,35 @@ def test_every_argument_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     assert again.to_dict() == stored
     assert {name: getattr(again, name) for name in arguments} == arguments
     assert again._reranker.headers == {"Authorization": "Bearer secret", "x-tenant": "a"}
+
+
+def test_calibration_is_stored_as_the_policy(url: str, client: LycheeClient, documents: list[Document]) -> None:
+    calibration = Calibration(
+        created_at="2026-11-22T09:30:00Z",
+        client_version="0.1.0",
+        model=client.manifest().identity,
+        instruction=None,
+        target="f1",
+        threshold=0.9,
+        threshold_low=0.8,
+        threshold_high=0.95,
+        confidence=0.95,
+        review_threshold=0.5,
+        precision=0.9,
+        recall=0.9,
+        f1=0.9,
+        pairs=60,
+        positives=30,
+        queries=12,
+        mapping=PlattMapping(1.0, 0.0),
+        data_sha256="0" * 64,
+    )
+    stored = json.loads(json.dumps(LycheeRanker(url, policy=calibration).to_dict()))
+    again = LycheeRanker.from_dict(stored)
+    assert again.policy == calibration
+    decisions = {document.id: document.meta["decision"] for document in again.run(QUERY, documents)["documents"]}
+    assert decisions == {"0": "reject", "1": "accept", "2": "review"}
+    again.close()
 
 
 def test_ranker_with_a_ready_client_is_not_stored(client: LycheeClient) -> None:

@@ -58,6 +58,12 @@ def test_scores_are_the_clients_in_the_order_of_the_pairs(model: CrossEncoder, c
     assert (scores.dtype, scores.shape) == (np.float32, (5,))
 
 
+def test_logits_are_in_the_order_of_the_pairs_too(model: CrossEncoder) -> None:
+    given = [("aaaa", "zzzz"), ("bbbb", "bbbb"), ("aaaa", "aaaa")]
+    logits = model.predict(given, activation_fn="identity")
+    assert 1 / (1 + np.exp(-logits)) == pytest.approx(model.predict(given), abs=1e-6)
+
+
 def test_pairs_of_one_query_travel_in_one_call(model: CrossEncoder, asked: list[Any]) -> None:
     photo = Image.from_pil(BLUE)
     model.predict([("a", "1"), (photo, "2"), ("b", "3"), ("a", "4"), (photo, "5")])
