@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
@@ -74,8 +75,9 @@ class CrossEncoder:
         given = [*([] if url is None else ["url"]), *options]
         if client is not None and given:
             raise ConfigurationError(f"client is given together with {', '.join(given)}; expected one or the other")
-        self._own_client = client is None
         self._client = LycheeClient(url, **options) if client is None else client
+        # Programs written for a model do not close it: the connection ends with the object, or with the program.
+        self._end = None if client is not None else weakref.finalize(self, self._client.close)
 
     def __enter__(self) -> CrossEncoder:
         return self
@@ -87,8 +89,8 @@ class CrossEncoder:
 
     def close(self) -> None:
         """Release connection and threads; a client that was passed in stays open."""
-        if self._own_client:
-            self._client.close()
+        if self._end is not None:
+            self._end()
 
     @take_old_names
     def predict(

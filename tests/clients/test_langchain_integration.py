@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -167,3 +169,17 @@ def test_compressor_is_one_of_langchains_and_can_be_copied(url: str, documents: 
     assert ids(again.compress_documents(documents, QUERY)) == ids(expected)
     compressor.close()
     again.close()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_program_that_closes_nothing_ends_in_silence(gateway_url: str, asynchronous: bool) -> None:
+    call = f"LycheeRerank(url={gateway_url!r}).{'a' * asynchronous}compress_documents([Document('a kitten')], 'a cat')"
+    code = (
+        "import asyncio\n"
+        "from langchain_core.documents import Document\n"
+        "from lychee_client.integrations.langchain import LycheeRerank\n"
+        f"print(len({f'asyncio.run({call})' if asynchronous else call}))"
+    )
+    command = [sys.executable, "-W", "default::ResourceWarning", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("1\n", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -68,12 +69,16 @@ class Reranker(Generic[D]):
     @cached_property
     def own_client(self) -> LycheeClient:
         """The client for calls that block."""
-        return LycheeClient(self.url, headers=self.headers or {})
+        client = LycheeClient(self.url, headers=self.headers or {})
+        weakref.finalize(self, client.close)  # users of frameworks rarely close what they put in
+        return client
 
     @cached_property
     def own_async_client(self) -> AsyncLycheeClient:
         """The client for calls that are awaited."""
-        return AsyncLycheeClient(self.url, headers=self.headers or {})
+        client = AsyncLycheeClient(self.url, headers=self.headers or {})
+        weakref.finalize(self, client._release)
+        return client
 
     def rank(self, query: Input, documents: Sequence[D], **options: Any) -> list[tuple[D, RerankResult]]:
         """Return the ranked documents, best first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import warnings
@@ -296,3 +297,12 @@ def test_closing_leaves_a_client_that_was_passed_in_open(client: LycheeClient) -
         pass
     with pytest.raises(ConnectionFailedError, match="closed"):
         own.predict(("a", "b"))
+
+
+def test_connection_ends_with_the_object() -> None:
+    model = CrossEncoder("localhost:1")
+    client = model._client
+    del model
+    gc.collect()
+    with pytest.raises(ConnectionFailedError, match="closed"):
+        client.score("a", "b")
