@@ -5,6 +5,7 @@ Needs the extra `lychee-rerank-client[llama-index]`.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
@@ -118,6 +119,8 @@ class LycheeRerank(BaseNodePostprocessor):
 
 
 def _image_of(node: BaseNode) -> Image | None:
+    path: Path | str | None
+    url: object
     if isinstance(node, ImageNode):
         if node.image is not None:
             return from_base64(node.image)
