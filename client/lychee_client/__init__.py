@@ -50,6 +50,7 @@ from lychee_client.types import (
 
 if TYPE_CHECKING:
     from lychee_client._async_client import AsyncLycheeClient
+    from lychee_client.cross_encoder import CrossEncoder
 
 __all__ = [
     "POLICIES",
@@ -63,6 +64,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailedError",
     "ContractError",
+    "CrossEncoder",
     "DeadlineExceededError",
     "Decision",
     "DocumentError",
@@ -106,11 +108,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import the asynchronous client when it is first asked for: asyncio is a tenth of what an import takes."""
-    if name != "AsyncLycheeClient":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from lychee_client._async_client import AsyncLycheeClient
+_LAZY = {
+    "AsyncLycheeClient": "lychee_client._async_client",
+    "CrossEncoder": "lychee_client.cross_encoder",
+}
+"""Imported when they are first asked for: asyncio is a tenth of what an import takes, and few need the other."""
 
-    globals()[name] = AsyncLycheeClient
-    return AsyncLycheeClient
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return globals()[name]

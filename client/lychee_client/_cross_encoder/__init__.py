@@ -1,0 +1,1 @@
+"""What `CrossEncoder` is made of: its pairs as calls, its scores, its arguments."""
