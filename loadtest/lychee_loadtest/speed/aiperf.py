@@ -48,7 +48,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run measured. Latencies are those of the requests without an error."""
+    """What one run measured. Latencies are those of the requests without an error; the reasons are the others'."""
 
     endpoint_type: str
     requests_per_s: float
@@ -56,6 +56,7 @@ class Outcome:
     p99_ms: float
     requests: int
     errors: int
+    reasons: tuple[str, ...] = ()
 
 
 def make_command(
@@ -119,9 +120,13 @@ def read_export(folder: Path, endpoint_type: str) -> Outcome:
         raise ExportError(f"AIPerf wrote no {path}; what it printed says why")
     export: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     errors = int(_value(export, "error_request_count", "avg", default=0.0))
+    reasons = tuple(
+        f"{entry['count']} x {entry['error_details'].get('message')}" for entry in export.get("error_summary") or ()
+    )
     if "request_latency" not in export:
-        reasons = [entry["error_details"]["message"] for entry in export.get("error_summary") or ()]
-        raise ExportError(f"{endpoint_type}: none of {errors} requests had an answer that AIPerf can read: {reasons}")
+        raise ExportError(
+            f"{endpoint_type}: none of {errors} requests had an answer that AIPerf can read; {'; '.join(reasons)}"
+        )
     return Outcome(
         endpoint_type,
         _value(export, "request_throughput", "avg"),
@@ -129,6 +134,7 @@ def read_export(folder: Path, endpoint_type: str) -> Outcome:
         _value(export, "request_latency", "p99"),
         int(_value(export, "request_count", "avg")),
         errors,
+        reasons,
     )
 
 

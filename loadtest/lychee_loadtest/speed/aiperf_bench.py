@@ -113,6 +113,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     print(format_table(outcomes, load.passages))
+    for outcome in outcomes:
+        for reason in outcome.reasons:
+            print(f"{outcome.endpoint_type}: {reason}")
     record = {"machine": machine, "load": asdict(load), "outcomes": [asdict(outcome) for outcome in outcomes]}
     write_record(arguments.output, record)
     complete = len(outcomes) == len(arguments.endpoint_types) and not any(outcome.errors for outcome in outcomes)

@@ -80,9 +80,10 @@ def test_no_hub_and_no_proxy_is_asked() -> None:
 
 
 def test_export_is_read(tmp_path: Path) -> None:
-    errors = {"unit": "requests", "avg": 2.0}
-    outcome = read_export(write(tmp_path, error_request_count=errors), "cohere_rankings")
-    assert outcome == Outcome("cohere_rankings", 12.5, 64.25, 120.5, 400, 2)
+    failed = [{"error_details": {"code": 504, "message": "too late"}, "count": 2}]
+    write(tmp_path, error_request_count={"unit": "requests", "avg": 2.0}, error_summary=failed)
+    outcome = read_export(tmp_path, "cohere_rankings")
+    assert outcome == Outcome("cohere_rankings", 12.5, 64.25, 120.5, 400, 2, ("2 x too late",))
 
 
 def test_export_without_errors_has_none(tmp_path: Path) -> None:
