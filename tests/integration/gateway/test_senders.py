@@ -62,6 +62,12 @@ def test_sender_reads_a_score_for_a_document_that_cannot_be_ranked(
     assert scores == pytest.approx(native_scores(post, others, native_name(sender)), abs=TOLERANCE)
 
 
+@pytest.mark.parametrize("sender", [sender for sender in SENDERS if sender.ignored], ids=str)
+def test_sender_is_told_what_is_ignored(gateway: RunningGateway, sender: Sender) -> None:
+    warnings = " ".join(send(gateway, sender, sender.body)["warnings"])
+    assert all(name in warnings for name in sender.ignored), warnings
+
+
 def test_dify_takes_the_gateway_for_a_reranker_of_text_embeddings_inference(gateway: RunningGateway) -> None:
     # https://github.com/langgenius/dify-official-plugins, models/huggingface_tei/models/helper.py
     status, content = gateway.get("/info", {"authorization": f"Bearer {API_KEY}"})

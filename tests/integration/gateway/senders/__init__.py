@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,7 +65,7 @@ class Sender:
         body: JSON, with `QUERY` and `TEXTS`.
         reads: How the answer is read.
         same_as: The documents in the gateway's own shape, where they are no texts.
-        ignored: Fields that cannot be followed.
+        ignored: Fields and names of models that are not followed, and told of.
     """
 
     product: str
@@ -77,7 +77,7 @@ class Sender:
     body: dict[str, Any]
     reads: Reading
     same_as: tuple[Any, ...] = TEXTS
-    ignored: tuple[str, ...] = field(default=())
+    ignored: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.product}, {self.name}"
