@@ -77,6 +77,8 @@ class Gateway:
 
     url: str
     pid: int
+    triton_url: str
+    """Host and port of the Triton behind it, for gRPC."""
 
     def memory_mb(self) -> float:
         """Return its resident memory."""
@@ -94,8 +96,8 @@ def run_gateway() -> Iterator[Gateway]:
         subprocess.run(load, env=environment, check=True, stdout=subprocess.DEVNULL)
         try:
             known = subprocess.run([lychee, "status", "--json"], env=environment, check=True, stdout=subprocess.PIPE)
-            gateway = json.loads(known.stdout)["gateway"]
-            yield Gateway(gateway["url"], gateway["pid"])
+            status = json.loads(known.stdout)
+            yield Gateway(status["gateway"]["url"], status["gateway"]["pid"], status["grpc_url"])
         finally:
             subprocess.run([lychee, "stop"], env=environment, check=True, stdout=subprocess.DEVNULL)
 

@@ -87,7 +87,11 @@ def test_rerank_answers_the_shape_that_vendors_clients_read(client: TestClient, 
     }
     assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] > 0
     assert body["query"] == {"modality": "text", "truncated": False, "tokens": 13}
-    assert body["meta"] == {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
+    assert body["meta"] == {
+        "api_version": {"version": "2"},
+        "billed_units": {"search_units": 1},
+        "tokens": {"input_tokens": body["usage"]["total_tokens"], "output_tokens": 0},
+    }
 
 
 def test_documents_come_back_as_they_were_sent(client: TestClient) -> None:
