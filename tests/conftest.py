@@ -12,6 +12,7 @@ from lychee_server.execution.onnx_sessions import available_executions
 from tokenizers import Tokenizer
 
 ROOT = Path(__file__).parent.parent
+collect_ignore = ["clients"]  # they run in an environment of their own; see CONTRIBUTING.md
 
 
 @pytest.fixture(scope="session")
