@@ -80,7 +80,7 @@ endif
 	$(PIP) --requirement tests/requirements.txt --requirement docs/requirements.txt
 	touch $@
 
-$(CLIENTS_INSTALLED): $(wildcard tests/clients/*.txt) client/pyproject.toml
+$(CLIENTS_INSTALLED): $(wildcard tests/clients/*.txt) client/pyproject.toml | $(INSTALLED)
 	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS_PIP) --requirement tests/clients/requirements.txt
 	$(CLIENTS_PIP) --upgrade --target $(CLIENTS)/other --requirement tests/clients/other_versions.txt
