@@ -2,6 +2,7 @@
 # make serve  leave the server running                         make check   ruff, mypy, committed files current
 # make bench  speed and memory against the targets       make loadtest two minutes of Locust, with limits
 # make docs   the documentation as a web site in site/     make chaos   what breaks for minutes, survived
+# make clients the environment of the tests with the clients of others (`make test` makes and runs it too)
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,13 +10,18 @@ INSTALLED := $(VENV)/.installed
 EXPORTED := model_repository/.exported
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --constraint constraints.txt
 
+# The clients and frameworks of others have an environment of their own: what they ask for would replace what servers run on.
+CLIENTS := .clients
+CLIENTS_INSTALLED := $(CLIENTS)/.installed
+CLIENTS_PIP := $(CLIENTS)/bin/pip install -qq --disable-pip-version-check --no-deps --no-compile
+
 # Where NVIDIA's driver shows a GPU, it is used; `make demo GPU=` leaves it alone.
 GPU ?= $(wildcard /dev/nvidiactl)
 
 # torch's idle threads spin otherwise, and take the cores from Triton's.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: bench chaos check clean demo docs export loadtest serve setup test tools
+.PHONY: bench chaos check clean clients demo docs export loadtest serve setup test tools
 
 demo: $(EXPORTED)
 	$(BIN)/python examples/demo.py
@@ -23,8 +29,9 @@ demo: $(EXPORTED)
 serve: $(EXPORTED)
 	$(BIN)/lychee load
 
-test: $(EXPORTED) tools
+test: $(EXPORTED) tools clients
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "" --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 25
+	$(CLIENTS)/bin/pytest --config-file tests/clients/pytest.ini --durations 10 tests/clients
 
 chaos: $(EXPORTED)
 	LYCHEE_CHAOS=1 $(BIN)/pytest -m "" --durations 0 tests/chaos
@@ -53,6 +60,8 @@ setup: $(INSTALLED)
 tools: $(INSTALLED)
 	deploy/test-tools.sh $(BIN)/python
 
+clients: $(CLIENTS_INSTALLED)
+
 export: $(EXPORTED)
 
 # torch goes first and alone: a range that another package asks for would replace the pinned build.
@@ -71,9 +80,16 @@ endif
 	$(PIP) --requirement tests/requirements.txt --requirement docs/requirements.txt
 	touch $@
 
+$(CLIENTS_INSTALLED): $(wildcard tests/clients/*.txt) client/pyproject.toml | $(INSTALLED)
+	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS_PIP) --requirement tests/clients/requirements.txt
+	$(CLIENTS_PIP) --upgrade --target $(CLIENTS)/other --requirement tests/clients/other_versions.txt
+	$(CLIENTS_PIP) --no-build-isolation --editable client
+	touch $@
+
 $(EXPORTED): $(INSTALLED) $(shell find export/lychee_export -name '*.py' -o -name '*.safetensors')
 	$(BIN)/lychee export lychee-mini
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(EXPORTED) model_repository/*/[0-9]* site
+	rm -rf $(VENV) $(CLIENTS) $(EXPORTED) model_repository/*/[0-9]* site

@@ -33,13 +33,9 @@ def make_rerank_answer(body: RerankRequest, answer: ServiceAnswer, model_id: str
         {"index": failed.index, "message": failed.message, "type": find_fault(failed.error).kind}
         for failed in answer.response.errors
     ]
-<<<<<<< ours
     _check_failures(body, answer, errors)
-    ranking = {"results": answer.response.results, "errors": errors, "meta": META}
-=======
     meta = META | {"tokens": {"input_tokens": answer.usage.tokens, "output_tokens": 0}}
     ranking = {"results": answer.response.results, "errors": errors, "meta": meta}
->>>>>>> theirs
     if not body.score_threshold:
         left = answer.response.errors[: body.top_n - len(answer.response.results) if body.top_n else None]
         unranked = [UnrankedDocument(index=failed.index, message=failed.message) for failed in left]
