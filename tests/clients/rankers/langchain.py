@@ -29,10 +29,10 @@ def rank_nvidia(call: Call) -> list[tuple[int, float]]:
 
 
 def rank_infinity(call: Call) -> list[tuple[int, float]]:
-    from infinity_client import AuthenticatedClient
+    from infinity_client import Client
     from langchain_community.document_compressors.infinity_rerank import InfinityRerank
 
-    with AuthenticatedClient(base_url=call.url, token=KEY) as client:
+    with Client(base_url=call.url, headers={"Authorization": f"Bearer {KEY}"}) as client:
         return compress(InfinityRerank(client=client, model=MODEL, top_n=call.top_n), call)
 
 
