@@ -25,7 +25,7 @@ from chaos.running_server import FREE_PORTS, RunningServer, find_leftovers, run
 
 IS_CHAOS = os.environ.get("LYCHEE_CHAOS") == "1"
 URL = "http://127.0.0.1:7860"
-ERROR_KEYS = {"message", "type", "param", "request_id", "error"}
+ERROR_KEYS = {"message", "detail", "type", "param", "request_id", "error"}
 
 Call = Callable[[str, bytes], tuple[int, Any]]
 

@@ -178,6 +178,7 @@ class ErrorAnswer(_Answer):
     param: str | None = Field(description="The field of the request that is wrong.")
     request_id: str | None = Field(description="Also in the header x-request-id.")
     error: OpenAIError
+    detail: str = Field(description="The message again, for clients that read it here.")
     errors: list[FailedDocument] | None = Field(
         default=None, description="The documents that could not be ranked, where none could or the request is strict."
     )

@@ -80,12 +80,14 @@ def merge_scores(answers: Sequence[tuple[list[int], ServiceAnswer]], model: str)
         if isinstance(failures[0].error, InvalidInputError):
             raise RequestValueError(failures[0].message, "documents", kind="invalid_input")
         raise failures[0].error
+    warnings = list(dict.fromkeys(warning for _, answer in answers for warning in answer.response.warnings))
+    current_notes().warnings = len(warnings)
     return PairScores(
         id=answers[0][1].request_id,
         model=model,
         scores=scores,
         total_tokens=sum(answer.usage.tokens for _, answer in answers),
-        warnings=list(dict.fromkeys(warning for _, answer in answers for warning in answer.response.warnings)),
+        warnings=warnings,
     )
 
 

@@ -24,7 +24,8 @@ def describe_error(status: int, kind: str, message: str, param: str | None = Non
     """Return the body of an error, for all clients at once.
 
     Cohere's and Together's clients take any JSON, and people read `message` in it. OpenAI's clients and those made
-    after them read the object `error` alone, where `code` must be a string. None of them minds what else is there.
+    after them read the object `error` alone, where `code` must be a string. Jina's, vLLM's, Voyage's and Xinference's
+    read `detail`, and fail with a KeyError without it. None of them minds what else is there.
 
     Args:
         status: The HTTP status of the answer.
@@ -35,6 +36,7 @@ def describe_error(status: int, kind: str, message: str, param: str | None = Non
     family = "server_error" if status >= 500 else _OPENAI_TYPES.get(status, "invalid_request_error")
     return {
         "message": message,
+        "detail": message,
         "type": kind,
         "param": param,
         "request_id": current_request_id(),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from lychee_server.gateway.answer_schemas import RerankAnswer
+from lychee_server.gateway.answer_schemas import RankedDocument, RerankAnswer, UnrankedDocument
 from lychee_server.gateway.errors import RequestValueError
 
 FLAG: Final[Mapping[Any, Any]] = {True: True, "true": True, "True": True, False: False, "false": False, "False": False}
@@ -120,8 +120,8 @@ def is_on(sent: Mapping[str, Any], name: str) -> bool:
     return bool(FLAG.get(sent.get(name) or False))
 
 
-def text_of(result: Any) -> str | None:
-    """Return the text of a result's document; None: it has none, or was not asked for."""
+def text_of(result: RankedDocument | UnrankedDocument) -> str | None:
+    """Return the text of a document that comes back; None: it has none, or was not asked for."""
     text = (result.document or {}).get("text")
     return text if isinstance(text, str) else None
 
@@ -146,8 +146,8 @@ def _spellings(meanings: Mapping[Any, Any]) -> list[Any]:
 def _rename(value: Any, names: Mapping[str, str]) -> Any:
     """Return an error with other names of fields in its messages and params."""
     renamed = dict(value)
-    if isinstance(message := renamed.get("message"), str):
-        renamed["message"] = _rename_message(message, names)
+    for name in {"message", "detail"} & renamed.keys():
+        renamed[name] = _rename_message(renamed[name], names)
     if isinstance(param := renamed.get("param"), str):
         first, dot, rest = param.partition(".")
         renamed["param"] = names.get(first, first) + dot + rest

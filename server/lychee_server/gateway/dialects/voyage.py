@@ -1,6 +1,6 @@
 """Voyage: `top_k`, and an answer in `data`, whose documents are strings.
 
-Source: voyageai 0.5.0, which reads `detail` of an error, and LiteLLM 1.110.2.
+Source: voyageai 0.5.0, and LiteLLM 1.110.2.
 """
 
 from __future__ import annotations
@@ -35,16 +35,11 @@ def _answer(answer: RerankAnswer, sent: Mapping[str, Any]) -> dict[str, Any]:
     return {"object": "list", "id": answer.id, "data": data, "model": answer.model, "usage": usage}
 
 
-def _error(error: dict[str, Any], status: int) -> dict[str, Any]:
-    return {**error, "detail": error["message"]}
-
-
 VOYAGE: Final = Dialect(
     name="voyage",
     fields={"top_k": "top_n"},
     values={"truncation": {**FLAG, True: None, "true": None, "True": None}},
     answer=_answer,
-    error=_error,
     request=shape(
         "VoyageRequest",
         {"query": TEXT, "documents": TEXTS, "model": TEXT, "top_k": {"anyOf": [COUNT, {"type": "null"}]}},

@@ -35,7 +35,7 @@ from lychee_server.gateway.settings import GatewaySettings
 from starlette.responses import Response
 
 CALL = {"query": "aaaa", "documents": ["aaaa", "bbbb"]}
-ERROR_KEYS = {"message", "type", "param", "request_id", "error"}
+ERROR_KEYS = {"message", "detail", "type", "param", "request_id", "error"}
 
 
 @pytest.fixture(autouse=True)

@@ -89,7 +89,7 @@ def test_what_is_not_served_is_told_in_the_documented_keys(
 ) -> None:
     answer = page.request(method, path)
     assert answer.status_code == status
-    assert set(answer.json()) == {"message", "type", "param", "request_id", "error"}
+    assert set(answer.json()) == {"message", "detail", "type", "param", "request_id", "error"}
 
 
 def test_no_handler_is_open_to_programs(page: TestClient) -> None:
