@@ -15,9 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import PIL.ExifTags
 import PIL.Image
-import PIL.ImageOps
 
 from lychee_client._errors import InvalidInputError
 from lychee_client.manifest.image_spec import ImageSpec, PatchSpec
@@ -25,6 +23,7 @@ from lychee_client.preprocessing.decoded_size import count_decoded_bytes
 from lychee_client.preprocessing.decoding_memory import decoding_memory
 from lychee_client.preprocessing.depth import WIDE_MODES, to_eight_bits
 from lychee_client.preprocessing.formats import explain, open_image
+from lychee_client.preprocessing.orientation import TURNED, find_orientation, turn_upright
 from lychee_client.preprocessing.pixels import Pixels, Size, preprocess, target_size, to_rgb
 
 MAX_PIXELS: Final = 64_000_000
@@ -35,7 +34,6 @@ MAX_SIZE_BYTES: Final = 64 * 2**20
 JPEG_OVERSAMPLING: Final = 4
 PNG_COMPRESSION: Final = 1  # of 9: pixels travel once
 _JPEG_FORMATS: Final = frozenset({"JPEG", "MPO"})
-_TURNED: Final = frozenset({5, 6, 7, 8})  # Exif orientations that swap width and height
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,8 +309,8 @@ def _decode_opened(image: PIL.Image.Image, name: str, spec: ImageSpec | None = N
         if spec is not None:
             decoding_memory().check(_count_bytes(image, spec, (width, height)), name)
         image.load()
-        turned = _is_turned(image)
-        upright = _upright(image)
+        turned = find_orientation(image) in TURNED
+        upright = turn_upright(image)
         if upright.mode in WIDE_MODES:
             upright = to_eight_bits(upright, name)
         return upright, (height, width) if turned else (width, height)
@@ -324,7 +322,7 @@ def _decode_opened(image: PIL.Image.Image, name: str, spec: ImageSpec | None = N
 
 def _decode_smaller(image: PIL.Image.Image, spec: ImageSpec) -> None:
     """Have the JPEG reader decode at 1/2, 1/4 or 1/8, so that each edge keeps JPEG_OVERSAMPLING times the target's."""
-    turned = _is_turned(image)
+    turned = find_orientation(image) in TURNED
     width, height = target_size(image.size[::-1] if turned else image.size, spec)
     wanted = (height, width) if turned else (width, height)
     image.draft(None, (JPEG_OVERSAMPLING * wanted[0], JPEG_OVERSAMPLING * wanted[1]))
@@ -334,27 +332,6 @@ def _count_bytes(image: PIL.Image.Image, spec: ImageSpec, full_size: Size | None
     """Return what decoding and resizing takes at its peak; see count_decoded_bytes."""
     size = full_size or image.size
     # Pillow would decode a PNG to find metadata behind its pixels.
-    orientation = 1 if image.format == "PNG" and "exif" not in image.info else _orientation(image)
-    target = target_size(size[::-1] if orientation in _TURNED else size, spec)
+    orientation = 1 if image.format == "PNG" and "exif" not in image.info else find_orientation(image)
+    target = target_size(size[::-1] if orientation in TURNED else size, spec)
     return count_decoded_bytes(image, size, target, turned=orientation != 1)
-
-
-def _is_turned(image: PIL.Image.Image) -> bool:
-    """Say whether the camera's width and height change places when the image is turned upright."""
-    return _orientation(image) in _TURNED
-
-
-def _orientation(image: PIL.Image.Image) -> int:
-    try:
-        return int(image.getexif().get(PIL.ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged metadata does not make the pixels unusable
-        return 1
-
-
-def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
-    if _orientation(image) == 1:
-        return image  # without a copy
-    try:
-        return PIL.ImageOps.exif_transpose(image)
-    except Exception:  # see _orientation
-        return image
