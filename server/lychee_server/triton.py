@@ -45,10 +45,10 @@ LOG_LEVELS = {
 POLL_INTERVAL_S = 0.1
 MODEL_LOAD_THREADS = 8  # all models of a repository at once; more than the CPUs, because stubs wait for their imports
 TRITON_EXIT_TIMEOUT_S = 10
-# Of each model's process, where /dev/shm has room. Triton takes 1 MiB and grows it with the first larger tensors, such
-# as the tokenizer. Servers crash after that now and then: https://github.com/triton-inference-server/server/issues/8882
-SHARED_MEMORY_BYTES = 4 * defaults.MIB
-LEAST_SHARED_MEMORY_BYTES = 64 * defaults.MIB  # what containers have
+# What each model's process begins with, where /dev/shm has at least so much: 64 MiB is what containers have. Triton takes
+# 1 MiB and grows it with the first larger tensors, such as the tokenizer (32 photos of lychee-mini take 5 MiB). Servers
+# crash after that now and then: https://github.com/triton-inference-server/server/issues/8882
+SHARED_MEMORY_BYTES = {1024 * defaults.MIB: 16 * defaults.MIB, 64 * defaults.MIB: 4 * defaults.MIB}
 
 
 class TritonServer:
@@ -337,8 +337,10 @@ class TritonServer:
 def _set_shared_memory() -> list[str]:
     """Return the option that says how much shared memory each model's process begins with."""
     with contextlib.suppress(OSError):
-        if shutil.disk_usage(SHARED_MEMORY).total >= LEAST_SHARED_MEMORY_BYTES:
-            return [f"--backend-config=python,shm-default-byte-size={SHARED_MEMORY_BYTES}"]
+        total = shutil.disk_usage(SHARED_MEMORY).total
+        for least, size_bytes in SHARED_MEMORY_BYTES.items():
+            if total >= least:
+                return [f"--backend-config=python,shm-default-byte-size={size_bytes}"]
     return []
 
 

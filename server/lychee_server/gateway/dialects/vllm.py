@@ -49,8 +49,10 @@ def _arrange(native: dict[str, Any], sent: Mapping[str, Any]) -> dict[str, Any]:
                 status=422,
                 kind="invalid_shape",
             )
-        if len(query) == 1:
+        if len(query) == 1 and not isinstance(query[0], list):  # a list would be taken for many queries
             native["query"] = query[0]
+        elif len(query) == 1:
+            native["query"] = query * len(documents)
     return PairsBody(native)
 
 

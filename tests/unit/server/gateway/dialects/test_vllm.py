@@ -77,6 +77,7 @@ def test_a_pair_that_cannot_be_scored_keeps_its_place(gateway: TestClient) -> No
         ({"text_1": "q"}, 422, "text_2"),
         ({"text_1": "q", "text_2": []}, 400, "text_2"),
         ({"queries": "", "items": ["a"]}, 400, "queries"),
+        ({"queries": [[]], "documents": [[]]}, 400, "queries"),
         ({"data_1": "q", "data_2": "a", "use_activation": 7}, 422, "use_activation"),
         ({"data_1": "q", "data_2": "a", "timeout_ms": -1}, 422, "timeout_ms"),
     ],
