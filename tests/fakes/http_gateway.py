@@ -48,7 +48,14 @@ class Answer:
 
 def refusal(status: int, kind: str, message: str = "the reason", **headers: str) -> Answer:
     """Return an error as a gateway writes it."""
-    content = {"message": message, "type": kind, "param": None, "request_id": "of-the-gateway"}
+    content: dict[str, Any] = {
+        "message": message,
+        "detail": message,
+        "type": kind,
+        "param": None,
+        "request_id": "of-the-gateway",
+    }
+    content["error"] = {"message": message, "type": "invalid_request_error", "code": kind, "param": None}
     return Answer(content, status, {name.replace("_", "-"): value for name, value in headers.items()})
 
 

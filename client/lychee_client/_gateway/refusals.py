@@ -65,12 +65,10 @@ def read_refusal(response: JsonResponse, url: str, request_id: str) -> LycheeErr
         request_id: The id of the request, where the answer names no other.
     """
     content: Mapping[str, Any] = response.content if isinstance(response.content, Mapping) else {}
-    told = content.get("error")  # some routes answer as OpenAI's API does
-    fault: Mapping[str, Any] = told if isinstance(told, Mapping) else content
-    message = fault.get("message")
+    message = content.get("message")
     if not isinstance(message, str):
         return _read_foreign(response, url, request_id)
-    kind = _TYPES.get(str(fault.get("type"))) or _STATUSES.get(response.status, ServerError)
+    kind = _TYPES.get(str(content.get("type"))) or _STATUSES.get(response.status, ServerError)
     own_id = content.get("request_id")
     message = message[:MAX_CHARACTERS]
     if issubclass(kind, (InvalidInputError, ConfigurationError)):  # the caller's, in the words that the caller knows

@@ -60,7 +60,8 @@ def make_context(repository: Path | None = None, *, live: bool = True, **served:
     """Return the context of a server that says what it is in `served`; the rest as in IDENTITY."""
     identity = SimpleNamespace(**{**IDENTITY, **served})
     client = SimpleNamespace(
-        manifest=lambda: SimpleNamespace(identity=identity), server_status=lambda: SimpleNamespace(live=live, models=())
+        manifest=lambda: SimpleNamespace(identity=identity),
+        server_status=lambda: SimpleNamespace(live=live, models=(), gateway=False),
     )
     return CheckContext(client, "localhost:2", repository)
 
