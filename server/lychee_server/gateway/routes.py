@@ -203,11 +203,10 @@ def _make_model_routes(service: Service) -> APIRouter:
 
     @router.get("/v1/models/{name:path}", responses={404: _ERRORS[404]}, summary="The served model, by its name")
     async def model(name: str) -> ModelEntry:
-        """Describe the model that Triton serves; any other name is an error of status 404."""
-        for entry in (await models()).data:
-            if name in (entry.id, entry.id.rpartition("/")[2]):
-                return entry
-        raise RequestValueError("no model has this name; see /v1/models", "model", status=404, kind="model_not_found")
+        """Describe the model that Triton serves, whatever it is called, as calls for it are answered, too."""
+        await check_model(service, name, UnknownNames(strict=False))
+        entries = (await models()).data
+        return next((entry for entry in entries if entry.id == name), entries[0])
 
     @router.get("/info", summary="The served model, as clients of Text Embeddings Inference read it")
     async def info() -> dict[str, Any]:

@@ -231,3 +231,12 @@ def test_every_error_has_openais_form_too(status: int, kind: str, family: str, p
     body = answer.json()
     assert (answer.status_code, body["type"]) == (status, kind)
     assert body["error"] == {"message": body["message"], "type": family, "code": kind, "param": body["param"]}
+
+
+def test_a_model_is_described_under_every_name_that_calls_may_use() -> None:
+    with serve() as client:
+        served = client.get("/v1/models").json()["data"][0]
+        assert client.get("/v1/models/any-uid").json() == served
+    with serve(refuse_other_models=True) as client:
+        assert client.get("/v1/models/any-uid").status_code == 404
+        assert client.get(f"/v1/models/{served['id']}").json() == served
