@@ -29,38 +29,40 @@ def check_selection(top_n: int | None, score_threshold: float | None, min_result
 
 
 def rank(
-    outcome: Outcome,
-    policy: Policy,
-    *,
-    top_n: int | None = None,
-    score_threshold: float | None = None,
-    min_results: int = 0,
-    documents: Sequence[Input] | None = None,
+    outcome: Outcome, policy: Policy, documents: Sequence[Input] | None = None
 ) -> tuple[tuple[RerankResult, ...], tuple[DocumentError, ...]]:
-    """Order by logit, best first, equal ones in the caller's order; then drop what was not asked for.
+    """Order by logit, best first, equal ones in the caller's order.
 
     Scores would not do: beyond a logit of 17 all of them are 1.0 in float32.
 
     Args:
         outcome: What a pipeline returned.
         policy: The policy that decides; it labels results and drops none.
-        top_n: How many results to keep at most. None keeps all.
-        score_threshold: The lowest relevance score that a result may have. None keeps all.
-        min_results: How many of the best results are kept although they are below `score_threshold`.
         documents: The documents, to be put into the results. None leaves them out.
     """
     ordered = sorted(outcome.scores.items(), key=lambda item: (-item[1].logit, item[0]))
-    ranking = (
+    ranking = tuple(
         _result(index, score, policy, None if documents is None else documents[index]) for index, score in ordered
     )
     errors = tuple(DocumentError(index, str(error.args[0]), error) for index, error in sorted(outcome.errors.items()))
-    return select(ranking, top_n=top_n, score_threshold=score_threshold, min_results=min_results), errors
+    return ranking, errors
 
 
 def select(
-    ranking: Iterable[RerankResult], *, top_n: int | None, score_threshold: float | None, min_results: int
+    ranking: Iterable[RerankResult],
+    *,
+    top_n: int | None = None,
+    score_threshold: float | None = None,
+    min_results: int = 0,
 ) -> tuple[RerankResult, ...]:
-    """Leave out of a ranking, best first, what was not asked for; see `rank`."""
+    """Leave out of a ranking what was not asked for.
+
+    Args:
+        ranking: All results, best first.
+        top_n: How many results to keep at most. None keeps all.
+        score_threshold: The lowest relevance score that a result may have. None keeps all.
+        min_results: How many of the best results are kept although they are below `score_threshold`.
+    """
     results: list[RerankResult] = []
     for result in islice(ranking, top_n):
         below = score_threshold is not None and result.relevance_score < score_threshold

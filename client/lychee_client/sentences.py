@@ -9,6 +9,7 @@ from typing import Final
 from unicodedata import category
 
 from lychee_client.preprocessing.text import is_visible
+from lychee_client.preprocessing.windows import is_joined
 
 MAX_CHARACTERS: Final = 512
 """What has not ended by then is no sentence, but a table or a list of words, and is cut."""
@@ -17,7 +18,6 @@ MAX_CHARACTERS: Final = 512
 _WHITE_SPACE: Final = re.compile(r"[^\S ]")
 _LANGUAGE: Final = "en"
 """Whose abbreviations end no sentence. Which characters end one is the same in sentencex for every language."""
-_JOINER: Final = "\u200d"
 
 
 def find_sentences(text: str) -> Iterator[tuple[int, int]]:
@@ -87,5 +87,4 @@ def _is_after_punctuation(text: str, cut: int) -> bool:
 
 
 def _is_between_characters(text: str, cut: int) -> bool:
-    """Say whether no mark, modifier or joiner makes one character of what is before and after."""
-    return _JOINER not in text[cut - 1 : cut + 1] and not category(text[cut]).startswith(("M", "Sk"))
+    return not is_joined(text[cut - 1], text[cut])

@@ -13,7 +13,7 @@ from lychee_client import InvalidInputError, Policy, decide
 from lychee_client._pipelines.scoring import Outcome, Score
 from lychee_client.manifest.manifest import TextSpec
 from lychee_client.preprocessing.text import TextProcessor, check_text, find_bucket, pad_texts
-from lychee_client.ranking import rank
+from lychee_client.ranking import rank, select
 from lychee_server.gateway.documents import read_parts
 from lychee_server.gateway.image_urls import ImageFetcher
 from lychee_server.gateway.request_check import is_loopback
@@ -63,7 +63,7 @@ def test_a_selection_is_the_beginning_of_the_ranking(
 ) -> None:
     outcome = make_outcome(logits)
     everything, _ = rank(outcome, POLICY)
-    results, _ = rank(outcome, POLICY, top_n=top_n, score_threshold=threshold, min_results=min_results)
+    results = select(everything, top_n=top_n, score_threshold=threshold, min_results=min_results)
     assert [result.index for result in results] == [result.index for result in everything[: len(results)]]
     assert len(results) <= (top_n or len(logits))
     above = sum(threshold is None or result.relevance_score >= threshold for result in everything)

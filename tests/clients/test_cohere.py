@@ -8,10 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
+from rankers.own_api import CALL, TEXTS, check
 from rankers.ranker import KEY, MODEL, Native
 
-TEXTS = ["a cup of coffee", "店里的小猫喜欢在窗台上晒太阳。", "猎鹰九号火箭竖立在发射台上。"]
-CALL: dict[str, Any] = {"model": MODEL, "query": "一只猫", "documents": TEXTS, "top_n": 2}
 MAJOR = {"pinned": "5", "other": "7"}
 
 
@@ -20,13 +19,6 @@ def cohere(version: str) -> Any:
     module = importlib.import_module("cohere")
     assert module.__version__.split(".")[0] == MAJOR[version]
     return module
-
-
-def check(answer: Any, native: Native) -> None:
-    expected = native(CALL["query"], TEXTS, top_n=2)["results"]
-    assert [result.index for result in answer.results] == [result["index"] for result in expected]
-    for result, ours in zip(answer.results, expected, strict=True):
-        assert result.relevance_score == pytest.approx(ours["relevance_score"], abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["Client", "ClientV2"])

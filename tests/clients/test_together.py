@@ -7,10 +7,9 @@ import importlib
 from typing import Any
 
 import pytest
+from rankers.own_api import CALL, TEXTS, check
 from rankers.ranker import KEY, MODEL, Native
 
-TEXTS = ["a cup of coffee", "店里的小猫喜欢在窗台上晒太阳。", "猎鹰九号火箭竖立在发射台上。"]
-CALL: dict[str, Any] = {"model": MODEL, "query": "一只猫", "documents": TEXTS, "top_n": 2}
 MAJOR = {"pinned": "3", "other": "2"}
 
 
@@ -19,13 +18,6 @@ def together(version: str) -> Any:
     module = importlib.import_module("together")
     assert module.__version__.split(".")[0] == MAJOR[version]
     return module
-
-
-def check(answer: Any, native: Native) -> None:
-    expected = native(CALL["query"], TEXTS, top_n=2)["results"]
-    assert [result.index for result in answer.results] == [result["index"] for result in expected]
-    for result, ours in zip(answer.results, expected, strict=True):
-        assert result.relevance_score == pytest.approx(ours["relevance_score"], abs=1e-6)
 
 
 @pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/"])

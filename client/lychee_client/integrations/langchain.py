@@ -13,7 +13,7 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from lychee_client.foreign_input import to_image
-from lychee_client.integrations.reranker import AnyClient, AnyPolicy, OnError, Reranker, scores_of
+from lychee_client.integrations.reranker import OPTIONS, AnyClient, AnyPolicy, OnError, Reranker, scores_of
 from lychee_client.types import Input, RerankResult, combine
 
 __all__ = ["LycheeRerank"]
@@ -83,8 +83,7 @@ class LycheeRerank(BaseDocumentCompressor):
         await self._reranker.aclose()
 
     def _options(self) -> dict[str, Any]:
-        names = ("top_n", "score_threshold", "instruction", "policy", "timeout_s")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in OPTIONS}
 
     def _to_input(self, document: Document) -> Input:
         image = None if self.image_key is None else document.metadata.get(self.image_key)

@@ -16,7 +16,7 @@ from llama_index.core.schema import BaseNode, ImageNode, MediaResource, Metadata
 
 from lychee_client import ConfigurationError, Image, InvalidInputError
 from lychee_client.foreign_input import from_base64, to_image
-from lychee_client.integrations.reranker import AnyClient, AnyPolicy, OnError, Reranker, scores_of
+from lychee_client.integrations.reranker import OPTIONS, AnyClient, AnyPolicy, OnError, Reranker, scores_of
 from lychee_client.types import Input, RerankResult, combine
 
 __all__ = ["LycheeRerank"]
@@ -105,8 +105,7 @@ class LycheeRerank(BaseNodePostprocessor):
         return combine(query_bundle.query_str or None, Image.from_path(query_bundle.image_path))
 
     def _options(self) -> dict[str, Any]:
-        names = ("top_n", "score_threshold", "instruction", "policy", "timeout_s")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in OPTIONS}
 
     def _to_input(self, scored: NodeWithScore) -> Input:
         node = scored.node

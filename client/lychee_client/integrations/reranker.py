@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from lychee_client import (
     AsyncLycheeClient,
@@ -28,6 +28,8 @@ from lychee_client.types import Input
 D = TypeVar("D")
 
 OnError: TypeAlias = Literal["drop", "raise"]
+# The fields of a ranker that go with every call.
+OPTIONS: Final = ("top_n", "score_threshold", "instruction", "policy", "timeout_s")
 _NAMED = 5  # more problems than that are only counted
 
 

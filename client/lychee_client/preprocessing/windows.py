@@ -20,8 +20,8 @@ from lychee_client.preprocessing.text import MAX_CHARACTERS, skip_invisible
 # more by itself.
 MERGED_TOKENS: Final = 2
 _ZERO_WIDTH_JOINER: Final = "\u200d"
-# Code points that change or complete the one before: tones of skin, the letters of flags, vowels and finals of Hangul.
-_ADDITIONS: Final = (range(0x1F3FB, 0x1F400), range(0x1F1E6, 0x1F200), range(0x1160, 0x1200))
+# Code points that complete the one before, besides marks and modifiers: letters of flags, vowels and finals of Hangul.
+_ADDITIONS: Final = (range(0x1F1E6, 0x1F200), range(0x1160, 0x1200))
 
 # Returns where each token of a text begins, in characters; special tokens are left out.
 FindTokens: TypeAlias = Callable[[str], Sequence[int]]
@@ -102,7 +102,7 @@ def find_border(text: str, low: int, high: int) -> int:
     whole = 0
     for place in range(high, low, -1):
         before, after = text[place - 1], text[place]
-        if _is_joined(before, after):
+        if is_joined(before, after):
             continue
         if not (_is_in_word(before) and _is_in_word(after)):
             return place
@@ -156,10 +156,10 @@ def _step_back(text: str, start: int, end: int, begins: Sequence[int], overlap: 
     return border if border > start else end
 
 
-def _is_joined(before: str, after: str) -> bool:
-    """Say whether two characters are one to those who read them."""
+def is_joined(before: str, after: str) -> bool:
+    """Say whether two code points are parts of one character to those who read them."""
     return (
-        unicodedata.category(after)[0] == "M"
+        unicodedata.category(after).startswith(("M", "Sk"))
         or _ZERO_WIDTH_JOINER in (before, after)
         or any(ord(after) in additions for additions in _ADDITIONS)
         or before + after == "\r\n"

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from lychee_client import LycheeClient, RelevantSpans
 from lychee_client.sentences import find_sentences
+from lychee_server import TritonServer
 
-from lychee_loadtest.folders import RESULTS, write_record
+from lychee_loadtest.folders import REPOSITORY, RESULTS, write_record
 from lychee_loadtest.machine import describe_machine
 from lychee_loadtest.payloads import fresh_queries, fresh_texts
-from lychee_loadtest.speed.bench import Server
 from lychee_loadtest.speed.measurement import Measurement
 
 TEXTS = 100
@@ -80,13 +80,13 @@ def main() -> None:
     arguments = parser.parse_args()
     machine = describe_machine()
     print(f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}; medians of {arguments.calls} calls")
-    with tempfile.TemporaryDirectory() as state_dir:
-        server = Server(state_dir)
-        server.load()
-        try:
-            lines = list(measure_spans(server.status()["grpc_url"], arguments.calls))
-        finally:
-            server.stop()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        TritonServer(
+            REPOSITORY, http_port=0, grpc_port=0, metrics_port=0, log_path=Path(folder) / "triton.log"
+        ) as server,
+    ):
+        lines = list(measure_spans(server.grpc_url, arguments.calls))
     for line in lines:
         print(line)
     write_record(arguments.output, {"machine": machine, "measurements": [asdict(line) for line in lines]})

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lychee_client import Policy
 from lychee_client._pipelines.scoring import Outcome, Score
-from lychee_client.ranking import rank
+from lychee_client.ranking import rank, select
 
 POLICY = Policy("test", 0.5, 0.2)
 
@@ -19,7 +19,7 @@ def outcome(logits: Sequence[float], relevance_score: float) -> Outcome:
 def test_saturated_scores_are_ordered_by_their_logits() -> None:
     saturated = outcome([18.213, 17.9, 18.261, 18.0], 1.0)
     assert [result.index for result in rank(saturated, POLICY)[0]] == [2, 0, 3, 1]
-    assert [result.logit for result in rank(saturated, POLICY, top_n=1)[0]] == [18.261]
+    assert [result.logit for result in select(rank(saturated, POLICY)[0], top_n=1)] == [18.261]
 
 
 def test_equal_logits_keep_the_callers_order() -> None:

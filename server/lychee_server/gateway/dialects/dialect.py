@@ -7,10 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from lychee_client import RerankResult
+
 from lychee_server.gateway.answer_schemas import RankedDocument, RerankAnswer, UnrankedDocument
 from lychee_server.gateway.errors import RequestValueError
 
 FLAG: Final[Mapping[Any, Any]] = {True: True, "true": True, "True": True, False: False, "false": False, "False": False}
+# What is too long is cut unless it is refused, so true asks for what happens anyway.
+TRUNCATION: Final[Mapping[Any, Any]] = {**FLAG, **dict.fromkeys((True, "true", "True"))}
 LOWEST_LOGIT: Final = -100.0  # whose sigmoid is 0, and which clients' own sigmoids can still take
 TEXT: Final[dict[str, Any]] = {"type": "string"}
 TEXTS: Final[dict[str, Any]] = {"type": "array", "items": TEXT, "minItems": 1}
@@ -126,11 +130,27 @@ def text_of(result: RankedDocument | UnrankedDocument) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def logits(answer: RerankAnswer) -> list[float]:
+def logits(results: Sequence[RankedDocument | UnrankedDocument | RerankResult | None]) -> list[float]:
     """Return the results' logits; documents that could not be ranked get one below all others."""
-    known = [result.logit for result in answer.results if result.logit is not None]
-    lowest = min([LOWEST_LOGIT, *(logit - 1 for logit in known)])
-    return [lowest if result.logit is None else result.logit for result in answer.results]
+    known = [None if result is None else result.logit for result in results]
+    lowest = min([LOWEST_LOGIT, *(logit - 1 for logit in known if logit is not None)])
+    return [lowest if logit is None else logit for logit in known]
+
+
+def list_results(answer: RerankAnswer, *, score: str, text: str, raw: bool = False) -> list[dict[str, Any]]:
+    """Return `index`, score and, where it comes back, text of each result, under a vendor's names.
+
+    Args:
+        answer: The gateway's answer.
+        score: What the vendor calls the score.
+        text: What the vendor calls the text, which is a string there.
+        raw: Whether the scores are logits.
+    """
+    scores = logits(answer.results) if raw else [result.relevance_score for result in answer.results]
+    return [
+        {"index": result.index, score: value} | ({} if (shown := text_of(result)) is None else {text: shown})
+        for result, value in zip(answer.results, scores, strict=True)
+    ]
 
 
 def _is_plain(value: Any) -> bool:

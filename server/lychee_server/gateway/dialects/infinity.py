@@ -21,27 +21,20 @@ from lychee_server.gateway.dialects.dialect import (
     USAGE,
     Dialect,
     is_on,
-    logits,
+    list_results,
     rows,
     shape,
-    text_of,
 )
 
 
 def _answer(answer: RerankAnswer, sent: Mapping[str, Any]) -> dict[str, Any]:
-    scores = logits(answer) if is_on(sent, "raw_scores") else [result.relevance_score for result in answer.results]
-    results: list[dict[str, Any]] = []
-    for result, score in zip(answer.results, scores, strict=True):
-        text = text_of(result)
-        entry = {"index": result.index, "relevance_score": score}
-        results.append(entry | ({} if text is None else {"document": text}))
     total = answer.usage.total_tokens
     return {
         "object": "rerank",
         "id": answer.id,
         "created": int(time.time()),
         "model": answer.model,
-        "results": results,
+        "results": list_results(answer, score="relevance_score", text="document", raw=is_on(sent, "raw_scores")),
         "usage": {"prompt_tokens": total, "total_tokens": total},
     }
 

@@ -43,7 +43,7 @@ def _answer(answer: RerankAnswer, sent: Mapping[str, Any]) -> dict[str, Any]:
         "model": answer.model,
         "rankings": [
             {"index": result.index, "logit": logit}
-            for result, logit in zip(answer.results, logits(answer), strict=True)
+            for result, logit in zip(answer.results, logits(answer.results), strict=True)
         ],
         "usage": {"prompt_tokens": total, "total_tokens": total},
     }

@@ -18,12 +18,12 @@ from lychee_server.gateway.dialects.dialect import (
     NUMBER,
     TEXT,
     TEXTS,
+    TRUNCATION,
     Dialect,
     is_on,
-    logits,
+    list_results,
     rows,
     shape,
-    text_of,
 )
 
 _ERROR_TYPES: Final = {424: "backend", 429: "overloaded", 503: "unhealthy"}
@@ -31,12 +31,7 @@ _LABEL: Final = "LABEL_0"
 
 
 def _answer(answer: RerankAnswer, sent: Mapping[str, Any]) -> list[dict[str, Any]]:
-    scores = logits(answer) if is_on(sent, "raw_scores") else [result.relevance_score for result in answer.results]
-    ranks: list[dict[str, Any]] = []
-    for result, score in zip(answer.results, scores, strict=True):
-        text = text_of(result)
-        ranks.append({"index": result.index, "score": score} | ({} if text is None else {"text": text}))
-    return ranks
+    return list_results(answer, score="score", text="text", raw=is_on(sent, "raw_scores"))
 
 
 def _error(error: dict[str, Any], status: int) -> dict[str, Any]:
@@ -47,7 +42,7 @@ def _error(error: dict[str, Any], status: int) -> dict[str, Any]:
 TEI: Final = Dialect(
     name="tei",
     fields={"texts": "documents", "return_text": "return_documents", "truncate": "truncation"},
-    values={"raw_scores": FLAG, "truncate": {**FLAG, True: None, "true": None, "True": None}},
+    values={"raw_scores": FLAG, "truncate": TRUNCATION},
     shaping=frozenset({"raw_scores"}),
     ignored={"truncation_direction": ("Right", "right")},
     answer=_answer,

@@ -14,11 +14,11 @@ from lychee_server.gateway.dialects.dialect import (
     COUNT,
     FLAG,
     INDEX,
-    LOWEST_LOGIT,
     NUMBER,
     TEXT,
     USAGE,
     Dialect,
+    logits,
     rows,
     shape,
 )
@@ -58,9 +58,8 @@ def _arrange(native: dict[str, Any], sent: Mapping[str, Any]) -> dict[str, Any]:
 
 def _answer(answer: PairScores, sent: Mapping[str, Any]) -> dict[str, Any]:
     is_raw = FLAG.get(sent.get("use_activation")) is False
-    known = [each.logit for each in answer.scores if each is not None]
-    failed = min([LOWEST_LOGIT, *(logit - 1 for logit in known)]) if is_raw else 0.0
-    scores = [failed if each is None else each.logit if is_raw else each.relevance_score for each in answer.scores]
+    relevance = [0.0 if each is None else each.relevance_score for each in answer.scores]
+    scores = logits(answer.scores) if is_raw else relevance
     return {
         "id": answer.id,
         "object": "list",

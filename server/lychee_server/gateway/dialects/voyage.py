@@ -12,25 +12,21 @@ from lychee_server.gateway.answer_schemas import RerankAnswer
 from lychee_server.gateway.dialects.dialect import (
     BOOLEAN,
     COUNT,
-    FLAG,
     INDEX,
     NUMBER,
     TEXT,
     TEXTS,
+    TRUNCATION,
     USAGE,
     Dialect,
+    list_results,
     rows,
     shape,
-    text_of,
 )
 
 
 def _answer(answer: RerankAnswer, sent: Mapping[str, Any]) -> dict[str, Any]:
-    data: list[dict[str, Any]] = []
-    for result in answer.results:
-        text = text_of(result)
-        entry = {"index": result.index, "relevance_score": result.relevance_score}
-        data.append(entry | ({} if text is None else {"document": text}))
+    data = list_results(answer, score="relevance_score", text="document")
     usage = {"total_tokens": answer.usage.total_tokens}
     return {"object": "list", "id": answer.id, "data": data, "model": answer.model, "usage": usage}
 
@@ -38,7 +34,7 @@ def _answer(answer: RerankAnswer, sent: Mapping[str, Any]) -> dict[str, Any]:
 VOYAGE: Final = Dialect(
     name="voyage",
     fields={"top_k": "top_n"},
-    values={"truncation": {**FLAG, True: None, "true": None, "True": None}},
+    values={"truncation": TRUNCATION},
     answer=_answer,
     request=shape(
         "VoyageRequest",

@@ -76,6 +76,6 @@ def test_errors_name_fields_as_they_were_sent(
 
 
 def test_a_document_that_could_not_be_ranked_has_a_logit_below_all_others(answer: RerankAnswer) -> None:
-    assert logits(answer) == [1.5, -1.5, LOWEST_LOGIT]
+    assert logits(answer.results) == [1.5, -1.5, LOWEST_LOGIT]
     answer.results[1].logit = -130.0
-    assert logits(answer) == [1.5, -130.0, -131.0]
+    assert logits(answer.results) == [1.5, -130.0, -131.0]
