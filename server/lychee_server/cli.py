@@ -148,9 +148,12 @@ def load(
 
 
 def _has_page() -> bool:
-    if importlib.util.find_spec("gradio") is not None:
+    if importlib.util.find_spec("lychee_evaluate") is not None:
         return True
-    typer.echo("The page needs gradio, which is not installed: pip install 'lychee-rerank-server[web]'.", err=True)
+    typer.echo(
+        "The page needs lychee-rerank-evaluate, which is not installed: pip install 'lychee-rerank-server[web]'.",
+        err=True,
+    )
     return False
 
 

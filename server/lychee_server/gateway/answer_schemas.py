@@ -219,6 +219,25 @@ class ModelList(_Answer):
     data: list[ModelEntry]
 
 
+class PolicyEntry(_Answer):
+    """Two inclusive thresholds under a name."""
+
+    name: str = Field(description='strict, balanced, exploratory, or "calibration": the gateway\'s calibration.')
+    accept: float
+    review: float
+
+
+class SettingsAnswer(_Answer):
+    """What calls may ask for, and what they get if they ask for nothing."""
+
+    version: str
+    policies: list[PolicyEntry]
+    default_policy: str = Field(description="The name of the one that decides where a request names none.")
+    max_documents: int
+    max_request_mb: int
+    timeout_ms: float
+
+
 class InstructionEntry(_Answer):
     """A named instruction."""
 

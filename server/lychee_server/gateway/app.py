@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from importlib import metadata
+from importlib.util import find_spec
 from typing import Final
 
 from fastapi import FastAPI, Security
 from fastapi.security import APIKeyHeader
 from fastapi_offline import FastAPIOffline
 
+from lychee_server.errors import SettingsError
 from lychee_server.gateway.cache import make_cache
 from lychee_server.gateway.edge import install_middleware
 from lychee_server.gateway.errors import install_error_handlers
 from lychee_server.gateway.image_urls import ImageFetcher
 from lychee_server.gateway.keys import ApiKeys
-from lychee_server.gateway.late_page import LatePage
 from lychee_server.gateway.metrics import Metrics
 from lychee_server.gateway.restarts import RestartsCollector
 from lychee_server.gateway.routes import install_routes, refuse_other_methods
@@ -39,8 +40,13 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
         service: A service in place of one that connects to `settings.triton_url`; the app starts and closes it.
 
     Raises:
-        SettingsError: A setting cannot be used, or the page is asked for and gradio is missing.
+        SettingsError: A setting cannot be used, or the page is asked for and a package that it needs is missing.
     """
+    if settings.web and find_spec("lychee_evaluate") is None:
+        raise SettingsError(
+            "the web page needs lychee-rerank-evaluate, which is not installed; run "
+            "`pip install 'lychee-rerank-server[web]'`, or start with --no-web"
+        )
     keys = ApiKeys.load(settings)
     cache = None
     if service is None:
@@ -51,19 +57,12 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
     service.metrics.registry.register(RestartsCollector())
     fetcher = ImageFetcher(settings.image_hosts, metrics=service.metrics) if settings.image_hosts else None
 
-    page = LatePage(service) if settings.web else None
-
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.start()
-        building = None if page is None else asyncio.create_task(page.run(), name="page")
         try:
             yield
         finally:
-            if building is not None:
-                building.cancel()
-                with suppress(asyncio.CancelledError):
-                    await building
             await service.aclose()
             if fetcher is not None:
                 await fetcher.aclose()
@@ -83,12 +82,15 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
     )
     app.state.service = service
     install_routes(app, service, fetcher)
+    if settings.web:
+        from lychee_server.web.page import install_page  # what it needs is an extra
+
+        install_page(app, settings.root_path)
     install_error_handlers(app)
     install_middleware(app, settings, service.metrics, keys)
     refuse_other_methods(app)
 
-    if page is not None:
-        app.mount("/", page)
+    if settings.web:
         return app
 
     @app.get("/", include_in_schema=False)

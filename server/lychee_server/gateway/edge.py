@@ -25,7 +25,8 @@ from lychee_server.gateway.refusals import local_path, refuse
 from lychee_server.gateway.request_check import RequestCheck
 from lychee_server.gateway.settings import GatewaySettings
 
-OPEN_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready"})
+OPEN_PATHS: Final = frozenset({"/", "/health", "/health/live", "/health/ready"})
+OPEN_PREFIX: Final = "/page/"  # the files of the page, which hold no data: the page asks for a key itself
 REALM: Final = "lychee-rerank"
 
 
@@ -52,10 +53,10 @@ def install_middleware(app: FastAPI, settings: GatewaySettings, metrics: Metrics
 class KeyCheck:
     """Lets in who brings an API key; everyone, where the gateway has none.
 
-    Programs send `Authorization: Bearer KEY` or `x-api-key: KEY`. Browsers cannot, so the page, with its files and
-    event streams, and the documentation take HTTP Basic too: any user name, the key as password. Basic opens no path
-    of the API and not `/metrics`, so that no foreign page can use what a browser remembers to call them. Only the
-    health probes are open; Prometheus reads `/metrics` with a key of its own.
+    Programs and the page send `Authorization: Bearer KEY` or `x-api-key: KEY`. The documentation takes HTTP Basic too,
+    as browsers ask for it: any user name, the key as password. Basic opens no path of the API and not `/metrics`, so
+    that no foreign page can use what a browser remembers to call them. Only the health probes and the page's own files
+    are open; Prometheus reads `/metrics` with a key of its own.
 
     Args:
         app: The next application.
@@ -76,7 +77,7 @@ class KeyCheck:
         path = local_path(scope)
         for_programs = is_for_programs(scope, path)
         candidates = list(_sent_keys(scope, with_basic=not for_programs))
-        if path in OPEN_PATHS or any(self._keys.accepts(key) for key in candidates):
+        if path in OPEN_PATHS or path.startswith(OPEN_PREFIX) or any(self._keys.accepts(key) for key in candidates):
             await self._app(scope, receive, send)
             return
         self._metrics.reject("unauthorized")

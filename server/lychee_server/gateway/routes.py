@@ -27,8 +27,10 @@ from lychee_server.gateway.answer_schemas import (
     InstructionList,
     ModelEntry,
     ModelList,
+    PolicyEntry,
     RerankAnswer,
     ScoreAnswer,
+    SettingsAnswer,
 )
 from lychee_server.gateway.answers import make_rerank_answer, make_score_answer
 from lychee_server.gateway.call_options import check_model, list_names, make_options
@@ -217,6 +219,22 @@ def _make_model_routes(service: Service) -> APIRouter:
             metadata.version(DISTRIBUTION),
             max_documents=settings.max_documents,
             max_calls=settings.max_concurrency + settings.max_waiting,
+        )
+
+    @router.get("/v1/settings", summary="Policies and limits")
+    async def settings() -> SettingsAnswer:
+        """List the policies with their thresholds, the one that is used by default, and the limits of a call."""
+        limits = service.settings
+        return SettingsAnswer(
+            version=metadata.version(DISTRIBUTION),
+            policies=[
+                PolicyEntry(name=name, accept=policy.accept, review=policy.review)
+                for name, policy in service.policies().items()
+            ],
+            default_policy=service.default_policy,
+            max_documents=limits.max_documents,
+            max_request_mb=limits.max_request_mb,
+            timeout_ms=1e3 * limits.timeout_s,
         )
 
     @router.get("/v1/instructions", summary="Named instructions")

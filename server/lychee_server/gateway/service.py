@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import Final
 
 from lychee_client import (
+    POLICIES,
     UNSET,
     AsyncLycheeClient,
     Calibration,
@@ -143,6 +144,16 @@ class Service:
             return self._manifest
         async with self._clients.use() as client:
             return await client.manifest()
+
+    def policies(self) -> dict[str, Policy]:
+        """Return the policies to choose from by name, the gateway's own calibration among them."""
+        own = self.policy
+        return {**POLICIES, **({CALIBRATION_POLICY: own.policy} if isinstance(own, Calibration) else {})}
+
+    @property
+    def default_policy(self) -> str:
+        """The name of the policy that decides where nobody chooses one."""
+        return self.policy if isinstance(self.policy, str) else CALIBRATION_POLICY
 
     async def rerank(
         self,

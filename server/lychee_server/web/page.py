@@ -1,119 +1,91 @@
-"""The page: four tabs in Gradio, mounted beside the REST routes."""
+"""The page: files that a browser loads once and that speak to the REST API from then on, as any client does."""
 
 from __future__ import annotations
 
-import atexit
-import os
-import shutil
-import sys
-import tempfile
+from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Final
 
-import gradio as gr
 from fastapi import FastAPI
-from starlette.routing import Mount
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lychee_server.gateway.service import Service
-from lychee_server.web import calibrate_tab, rerank_tab, score_tab, status_tab
-from lychee_server.web.guard import PageGuard
-from lychee_server.web.language import LANGUAGES, NAMES, START_LANGUAGE, Words
-from lychee_server.web.theme import make_theme
+from lychee_server.errors import InstallationError
+from lychee_server.examples import read_catalogue
 
-# Uploads are deleted an hour after they came; the page asks for them again if it still needs them.
-DELETE_EVERY_S: Final = 600
-DELETE_AFTER_S: Final = 3600
-# Gradio keeps what each open page shows; the oldest pages are forgotten first.
-MAX_SESSIONS: Final = 200
-MAX_QUEUED_EVENTS: Final = 1000
+FILES: Final = "/page"
+# Nothing is taken from anywhere but this origin, nothing is sent elsewhere, and no text becomes a script. Pictures that
+# a user chose are blobs; the style property of an element is set by scripts, which no policy forbids.
+CONTENT_SECURITY_POLICY: Final = "; ".join(
+    (
+        "default-src 'self'",
+        "img-src 'self' data: blob:",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'none'",
+        "frame-ancestors 'self'",
+    )
+)
+SECURITY_HEADERS: Final = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    # Asked for again each time, and answered with 304 while nothing changed: an upgrade is seen at once.
+    "cache-control": "no-cache",
+}
 
 
-def mount_page(app: FastAPI, service: Service) -> FastAPI:
-    """Serve the page at "/", for everything that no earlier route answers.
+def install_page(app: FastAPI, root_path: str = "") -> None:
+    """Serve the page at "/" and its files below FILES.
+
+    They hold no data, so they are open to everyone, also where the API wants a key: the page asks for it.
 
     Args:
-        app: The gateway's application, whose routes must be there already.
-        service: The service that the page calls.
-
-    Returns:
-        The same app.
+        app: The gateway's application.
+        root_path: The path under which a proxy serves the gateway.
     """
-    _configure_gradio()
-    settings = service.settings
-    blocks, words = build_page(service)
-    blocks.state_session_capacity = MAX_SESSIONS
-    gr.mount_gradio_app(
-        app,
-        blocks,
-        path="/",
-        root_path=settings.root_path or None,
-        footer_links=[],
-        run_history=False,
-        show_error=False,
-        max_file_size=f"{settings.max_request_mb}mb",
-        ssr_mode=False,
-        enable_monitoring=False,
-        pwa=False,
-        mcp_server=False,
-        theme=make_theme(),
-        css=read_asset("style.css"),
-    )
-    mount = app.routes[-1]
-    assert isinstance(mount, Mount)
-    mount.app = PageGuard(
-        mount.app, words, script=read_asset("page.js"), icon=read_asset("lychee.svg"), handlers=blocks.fns.keys()
-    )
-    return app
+    site = Path(str(resources.files("lychee_server.web").joinpath("site")))
+    index = (site / "index.html").read_text(encoding="utf-8")
+    index = index.replace('<base href="/">', f'<base href="{escape(root_path)}/">')
+
+    async def page(_: Request) -> HTMLResponse:
+        return HTMLResponse(index, headers=SECURITY_HEADERS)
+
+    app.add_route("/", page, methods=["GET", "HEAD"], include_in_schema=False)
+    try:
+        catalogue = read_catalogue()
+    except InstallationError:  # the page offers no example then
+        documents, queries, photos = [], [], None
+    else:
+        documents = [
+            {"text": each.text, "photo": each.photo.name if each.photo else None} for each in catalogue.documents
+        ]
+        queries = [{"text": text, "photo": photo.name} for text, photo in catalogue.queries.items()]
+        photos = next(each.photo.parent for each in catalogue.documents if each.photo)
+
+    async def examples(_: Request) -> JSONResponse:
+        return JSONResponse({"documents": documents, "queries": queries}, headers=SECURITY_HEADERS)
+
+    app.add_route(f"{FILES}/catalogue.json", examples, methods=["GET"], include_in_schema=False)
+    if photos is not None:
+        app.mount(f"{FILES}/photos", _WithHeaders(StaticFiles(directory=photos)))
+    app.mount(FILES, _WithHeaders(StaticFiles(directory=site)))
 
 
-def build_page(service: Service) -> tuple[gr.Blocks, Words]:
-    """Return the page and its texts."""
-    with gr.Blocks(
-        title="lychee-rerank", analytics_enabled=False, fill_width=True, delete_cache=(DELETE_EVERY_S, DELETE_AFTER_S)
-    ) as blocks:
-        language = gr.Radio(
-            [(NAMES[name], name) for name in LANGUAGES],
-            value=START_LANGUAGE,
-            label="Language · 语言",
-            elem_id="language",
-            container=False,
-            render=False,
-        )
-        words = Words(language)
-        with gr.Row(elem_id="page-header"):
-            gr.HTML(
-                f"{read_asset('lychee.svg')}<div><h1>lychee-rerank</h1><p>{words.both('page.subtitle')}</p></div>",
-                elem_id="page-title",
-            )
-            language.render()  # type: ignore[no-untyped-call]
-        with gr.Tabs(elem_id="tabs"):
-            for name, build in (
-                ("score", score_tab.build),
-                ("rerank", rerank_tab.build),
-                ("calibrate", calibrate_tab.build),
-                ("status", status_tab.build),
-            ):
-                with gr.Tab(words(f"page.tab_{name}"), id=name, elem_id=f"tab-{name}") as tab:
-                    build(service, words)
-                words.bind(tab, f"page.tab_{name}")
-        words.install()
-    blocks.queue(max_size=MAX_QUEUED_EVENTS, default_concurrency_limit=None, api_open=False)
-    return blocks, words
+class _WithHeaders:
+    """Adds the page's headers to what an application answers."""
 
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
-def read_asset(name: str) -> str:
-    """Return the text of a file of the assets folder."""
-    return resources.files("lychee_server.web").joinpath("assets", name).read_text(encoding="utf-8")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(SECURITY_HEADERS)
+            await send(message)
 
-
-def _configure_gradio() -> None:
-    """Set what Gradio reads from the environment alone: no telemetry, and a folder that only this user can read."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    # After every event Gradio sums up all events with pandas, for its monitoring page, which is not served.
-    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(sys.maxsize)
-    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
-    if "GRADIO_TEMP_DIR" not in os.environ:
-        folder = Path(tempfile.mkdtemp(prefix="lychee-page-"))
-        os.environ["GRADIO_TEMP_DIR"] = str(folder)
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        await self._app(scope, receive, send_with_headers)
