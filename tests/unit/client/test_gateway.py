@@ -43,6 +43,7 @@ from lychee_client import (
 )
 from lychee_client._config import load_config
 from lychee_client._gateway import answer, body
+from lychee_client.instructions.lint import lint_instruction
 from lychee_client.triton_key import KEY_HEADER, KEY_VARIABLE
 
 KEY = "the-secret-key"
@@ -289,6 +290,17 @@ def test_an_instruction_is_settled_as_without_a_gateway(gateway: FakeGateway) ->
         assert client.rerank("q", ["a"]).instruction == "the default"
         assert client.rerank("q", ["a"], instruction="find it").instruction == "find it"
     assert sent(gateway)["instruction"] == "find it"
+
+
+def test_what_client_and_gateway_both_warn_of_is_told_once(gateway: FakeGateway) -> None:
+    gateway.routes["GET /v1/models"] = Answer(
+        {"data": [{**MODEL, "reads_instruction": True, "default_instruction": "d"}]}
+    )
+    (warning,) = map(str, lint_instruction("只返回完全匹配的结果"))
+    gateway.routes["POST /v1/rerank"] = lambda asked: Answer({**rank(asked).content, "warnings": [warning, "another"]})
+    with LycheeClient(gateway.url) as client, pytest.warns(LycheeWarning):
+        response = client.rerank("q", ["a"], instruction="只返回完全匹配的结果")
+    assert response.warnings == (warning, "another")
 
 
 def test_documents_that_cannot_be_sent_cost_the_others_nothing(
