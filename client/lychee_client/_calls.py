@@ -34,9 +34,10 @@ from lychee_client._operations import ask, in_thread
 from lychee_client._options import RerankOptions, ScoreOptions, check_options
 from lychee_client._pipelines.lanes import LANES
 from lychee_client._pipelines.scoring import check_input, find_image_texts
-from lychee_client._settlement import settle, thresholds_of
+from lychee_client._settlement import settle
 from lychee_client._span_search import SpanSearch
-from lychee_client.calibration import Calibration
+from lychee_client.calibration import Calibration, thresholds_of
+from lychee_client.experiments.events import FeedbackEvent
 from lychee_client.instructions.templates import text_problem
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.model_timings import model_timings
@@ -196,6 +197,8 @@ class Calls:
         default = None if manifest.instruction is None else manifest.instruction.default
         instruction, settled = settle(options.get("instruction"), default, policy, manifest.identity)
         warned = [*([] if model.warning is None else [model.warning]), *settled, *find_image_texts(query, documents)]
+        if options.get("user"):
+            warned.append("user is ignored: only a gateway runs experiments, and this is Triton's own address")
 
         statistics = ControlRequest("statistics")
         server_timings = options.get("server_timings", False)
@@ -258,6 +261,16 @@ class Calls:
         for failed in response.errors:
             raise failed.error
         return response.results[0].relevance_score
+
+    async def feedback(self, ranking_id: str, events: Sequence[FeedbackEvent]) -> None:
+        """See LycheeClient.feedback."""
+        gateway = await self.discovery.find()
+        if gateway is None:
+            raise ConfigurationError(
+                f"feedback() needs a gateway (http://HOST:7860), which runs the experiment, and {self.config.url} is "
+                "Triton's address"
+            )
+        await gateway.feedback(ranking_id, list(events))
 
     async def manifest(self) -> Manifest:
         """See LycheeClient.manifest."""

@@ -5,12 +5,7 @@ from __future__ import annotations
 from lychee_client.calibration import Calibration
 from lychee_client.instructions.lint import lint_instruction
 from lychee_client.manifest.manifest import ModelIdentity
-from lychee_client.thresholds import Policy, get_policy
-
-
-def thresholds_of(policy: str | Policy | Calibration) -> Policy:
-    """Return the policy that a name or a calibration stands for."""
-    return policy.policy if isinstance(policy, Calibration) else get_policy(policy)
+from lychee_client.thresholds import Policy
 
 
 def settle(

@@ -6,18 +6,13 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final
 
 from lychee_client.experiments.assignment import Assignment
 from lychee_client.thresholds import Policy
 from lychee_client.types import RerankResponse
 
-EventKind: TypeAlias = Literal["click", "dwell", "conversion"]
-
-EVENT_KINDS: Final[tuple[EventKind, ...]] = get_args(EventKind)
 LOG_FORMAT_VERSION: Final = 1
-# 30 years of reading; anything above is a mistake, and one of it would drown all other users.
-MAX_EVENT_VALUE: Final = 1e9
 # Of one ranking; nobody looks further, and a record stays one short line.
 MAX_RESULTS: Final = 100
 

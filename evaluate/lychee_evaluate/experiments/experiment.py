@@ -14,16 +14,9 @@ from typing import Any, Self
 
 from lychee_client import ConfigurationError, InvalidInputError
 from lychee_client.experiments import Assignment
+from lychee_client.experiments.events import EVENT_KINDS, MAX_EVENT_VALUE, EventKind
 from lychee_client.experiments.record_file import RecordFile
-from lychee_client.experiments.records import (
-    EVENT_KINDS,
-    MAX_EVENT_VALUE,
-    EventKind,
-    describe_ranking,
-    describe_user,
-    make_record,
-    to_lines,
-)
+from lychee_client.experiments.records import describe_ranking, describe_user, make_record, to_lines
 from lychee_client.thresholds import Policy, decide, get_policy
 from lychee_client.types import RerankResponse
 

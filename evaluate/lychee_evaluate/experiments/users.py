@@ -13,7 +13,8 @@ from typing import Any, Final, Literal, NoReturn, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 from lychee_client import ConfigurationError, InvalidInputError
-from lychee_client.experiments.records import EVENT_KINDS, LOG_FORMAT_VERSION, MAX_EVENT_VALUE
+from lychee_client.experiments.events import EVENT_KINDS, MAX_EVENT_VALUE
+from lychee_client.experiments.records import LOG_FORMAT_VERSION
 
 Metric: TypeAlias = Literal[
     "impressions", "clicks", "dwell_s", "conversions", "click_through", "click_mrr", "conversion_value"

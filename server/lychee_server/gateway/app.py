@@ -15,6 +15,7 @@ from fastapi_offline import FastAPIOffline
 from lychee_server.gateway.cache import make_cache
 from lychee_server.gateway.edge import install_middleware
 from lychee_server.gateway.errors import install_error_handlers
+from lychee_server.gateway.experiments.running import RunningExperiment
 from lychee_server.gateway.image_urls import ImageFetcher
 from lychee_server.gateway.keys import ApiKeys
 from lychee_server.gateway.late_page import LatePage
@@ -49,6 +50,7 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
         if cache is not None:
             metrics.watch_cache(cache)
     service.metrics.registry.register(RestartsCollector())
+    experiment = None if settings.experiment is None else RunningExperiment.load(settings.experiment, service.metrics)
     fetcher = ImageFetcher(settings.image_hosts, metrics=service.metrics) if settings.image_hosts else None
 
     page = LatePage(service) if settings.web else None
@@ -67,6 +69,8 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
             await service.aclose()
             if fetcher is not None:
                 await fetcher.aclose()
+            if experiment is not None:
+                await asyncio.to_thread(experiment.close)
             if cache is not None:
                 await asyncio.to_thread(cache.close)
 
@@ -82,7 +86,7 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
         lifespan=lifespan,
     )
     app.state.service = service
-    install_routes(app, service, fetcher)
+    install_routes(app, service, fetcher, experiment)
     install_error_handlers(app)
     install_middleware(app, settings, service.metrics, keys)
     refuse_other_methods(app)

@@ -20,7 +20,7 @@ from lychee_client import (
     RerankResult,
     Timings,
 )
-from lychee_client.experiments.records import MAX_EVENT_VALUE
+from lychee_client.experiments.events import MAX_EVENT_VALUE
 from lychee_client.manifest import ModelIdentity
 from lychee_client.thresholds import decide
 from lychee_evaluate.experiments.experiment import ExperimentLog, ThresholdExperiment
