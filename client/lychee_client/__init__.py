@@ -23,6 +23,7 @@ from lychee_client._errors import (
 from lychee_client._options import RerankOptions, ScoreOptions
 from lychee_client.calibration import Calibration
 from lychee_client.chunking import Chunking
+from lychee_client.experiments.events import FeedbackEvent
 from lychee_client.golden import GoldenPairResult, GoldenReport
 from lychee_client.manifest.manifest import Manifest, ModelIdentity
 from lychee_client.memory_cache import CacheStatistics, MemoryEmbeddingCache
@@ -34,6 +35,7 @@ from lychee_client.types import (
     CacheUse,
     Chunk,
     DocumentError,
+    ExperimentArm,
     Images,
     ImageText,
     ManyResult,
@@ -69,6 +71,8 @@ __all__ = [
     "Decision",
     "DocumentError",
     "EmbeddingCache",
+    "ExperimentArm",
+    "FeedbackEvent",
     "GoldenPairResult",
     "GoldenReport",
     "Image",

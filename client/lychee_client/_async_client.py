@@ -11,9 +11,11 @@ from typing import Any, TypeVar, Unpack
 
 from lychee_client import golden
 from lychee_client._base_client import DEFAULT_CONCURRENCY, GOLDEN_TIMEOUT_S, ONCE, BaseClient, check_concurrency
+from lychee_client._config import UNSET, Unset
 from lychee_client._driver import Steps, WaitFor
 from lychee_client._errors import LycheeError
 from lychee_client._options import RerankOptions, ScoreOptions
+from lychee_client.experiments.events import FeedbackEvent
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.types import Input, ManyResult, ModelTimings, RerankResponse, ServerStatus
 
@@ -102,6 +104,13 @@ class AsyncLycheeClient(BaseClient):
     async def score(self, query: Input, document: Input, **options: Unpack[ScoreOptions]) -> float:
         """See LycheeClient.score, also for the arguments."""
         return await self._rank(self._calls.score(query, document, options), options)
+
+    async def feedback(
+        self, ranking_id: str, events: Sequence[FeedbackEvent], timeout_s: float | Unset | None = UNSET
+    ) -> None:
+        """See LycheeClient.feedback."""
+        seconds = self._config.timeout_s if isinstance(timeout_s, Unset) else timeout_s
+        await self._carry_out(self._calls.feedback(ranking_id, events), seconds)
 
     async def check_golden_pairs(self, timeout_s: float | None = GOLDEN_TIMEOUT_S) -> golden.GoldenReport:
         """See LycheeClient.check_golden_pairs."""

@@ -34,14 +34,16 @@ from lychee_client._operations import ask, in_thread
 from lychee_client._options import RerankOptions, ScoreOptions, check_options
 from lychee_client._pipelines.lanes import LANES
 from lychee_client._pipelines.scoring import check_input, find_image_texts
+from lychee_client._settlement import settle
 from lychee_client._span_search import SpanSearch
-from lychee_client.calibration import Calibration
+from lychee_client.calibration import Calibration, thresholds_of
+from lychee_client.experiments.events import FeedbackEvent
 from lychee_client.instructions.templates import text_problem
-from lychee_client.manifest.manifest import Manifest, ModelIdentity
+from lychee_client.manifest.manifest import Manifest
 from lychee_client.model_timings import model_timings
 from lychee_client.ranking import check_selection, rank, select
 from lychee_client.spans import check_spans
-from lychee_client.thresholds import Policy, get_policy
+from lychee_client.thresholds import Policy
 from lychee_client.transports.base import ControlRequest
 from lychee_client.transports.shared_memory import SharedMemoryPool
 from lychee_client.triton_key import KEY_VARIABLE
@@ -148,7 +150,7 @@ class Calls:
         if problem is not None:
             raise ConfigurationError(f"the instruction {instruction!r} {problem}")
         policy = options.get("policy") or self.config.policy
-        _thresholds(policy)
+        thresholds_of(policy)
         _check_inputs(query, documents)
         documents = list(documents)
         if not documents:
@@ -176,15 +178,15 @@ class Calls:
                 self.discovery.refuse(name)
         model = await gateway.model()
         default = model.default_instruction if model.reads_instruction else None
-        instruction, warned = _settle(options.get("instruction"), default, policy, model.identity)
+        instruction, warned = settle(options.get("instruction"), default, policy, model.identity)
         timeout_s = self.timeout_s(options)
         ends_at_s = None if timeout_s is None else began_at_s + timeout_s
-        response = await gateway.rerank(query, documents, options, _thresholds(policy), instruction, ends_at_s)
+        response = await gateway.rerank(query, documents, options, thresholds_of(policy), instruction, ends_at_s)
         return replace(
             response,
             timings=replace(response.timings, total_ms=1e3 * (time.monotonic() - began_at_s)),
             instruction=instruction,
-            warnings=(*warned, *response.warnings),
+            warnings=tuple(dict.fromkeys((*warned, *response.warnings))),  # both sides look at the instruction
         )
 
     async def _rerank(
@@ -193,8 +195,10 @@ class Calls:
         model = await self.load()
         manifest = model.manifest
         default = None if manifest.instruction is None else manifest.instruction.default
-        instruction, settled = _settle(options.get("instruction"), default, policy, manifest.identity)
+        instruction, settled = settle(options.get("instruction"), default, policy, manifest.identity)
         warned = [*([] if model.warning is None else [model.warning]), *settled, *find_image_texts(query, documents)]
+        if options.get("user"):
+            warned.append("user is ignored: only a gateway runs experiments, and this is Triton's own address")
 
         statistics = ControlRequest("statistics")
         server_timings = options.get("server_timings", False)
@@ -208,7 +212,7 @@ class Calls:
                     error.index = None
                     raise error  # rather the model's fault than all the documents': an empty ranking would hide it
         ranking, errors = rank(
-            outcome, _thresholds(policy), documents=documents if options.get("return_documents", False) else None
+            outcome, thresholds_of(policy), documents=documents if options.get("return_documents", False) else None
         )
         results = select(
             ranking,
@@ -258,6 +262,16 @@ class Calls:
             raise failed.error
         return response.results[0].relevance_score
 
+    async def feedback(self, ranking_id: str, events: Sequence[FeedbackEvent]) -> None:
+        """See LycheeClient.feedback."""
+        gateway = await self.discovery.find()
+        if gateway is None:
+            raise ConfigurationError(
+                f"feedback() needs a gateway (http://HOST:7860), which runs the experiment, and {self.config.url} is "
+                "Triton's address"
+            )
+        await gateway.feedback(ranking_id, list(events))
+
     async def manifest(self) -> Manifest:
         """See LycheeClient.manifest."""
         return (await self.load("manifest()")).manifest
@@ -298,31 +312,6 @@ class Calls:
             if message not in self._warned and len(self._warned) < MAX_WARNINGS:
                 self._warned.add(message)
                 warnings.warn(message, LycheeWarning, stacklevel=2)
-
-
-def _thresholds(policy: str | Policy | Calibration) -> Policy:
-    return policy.policy if isinstance(policy, Calibration) else get_policy(policy)
-
-
-def _settle(
-    instruction: str | None, default: str | None, policy: str | Policy | Calibration, identity: ModelIdentity
-) -> tuple[str | None, list[str]]:
-    """Return the instruction in effect, and what does not fit together.
-
-    Args:
-        instruction: The instruction that was given; None takes the model's.
-        default: The model's own instruction; None where it reads none.
-        policy: What decides.
-        identity: The model.
-    """
-    warned = []
-    if default is None and instruction is not None:
-        warned.append(f"{identity.model_id} reads no instruction; the one given is ignored")
-    settled = None if default is None else default if instruction is None else instruction
-    mismatches = policy.mismatches(identity, settled) if isinstance(policy, Calibration) else ()
-    if mismatches:
-        warned.append(f"the calibration may not fit: {'; '.join(mismatches)}; run `lychee calibrate` again")
-    return settled, warned
 
 
 def _check_inputs(query: object, documents: object) -> None:

@@ -11,9 +11,11 @@ from typing import Any, TypeVar, Unpack
 
 from lychee_client import golden
 from lychee_client._base_client import DEFAULT_CONCURRENCY, GOLDEN_TIMEOUT_S, ONCE, BaseClient, check_concurrency
+from lychee_client._config import UNSET, Unset
 from lychee_client._driver import Steps, WaitFor
 from lychee_client._errors import LycheeError
 from lychee_client._options import RerankOptions, ScoreOptions
+from lychee_client.experiments.events import FeedbackEvent
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.types import Input, ManyResult, ModelTimings, RerankResponse, ServerStatus
 
@@ -157,6 +159,26 @@ class LycheeClient(BaseClient):
                 `errors`.
         """
         return self._rank(self._calls.score(query, document, options), options)
+
+    def feedback(
+        self, ranking_id: str, events: Sequence[FeedbackEvent], timeout_s: float | Unset | None = UNSET
+    ) -> None:
+        """Tell a gateway what a user did with a ranking, for its experiment; all events are written down or none.
+
+        A call that failed on its way may be written down; sent again, only events with an `id` count once.
+
+        Args:
+            ranking_id: The response's `ranking_id`.
+            events: What the user did.
+            timeout_s: Seconds to wait for the answer. None waits forever. The default is the client's.
+
+        Raises:
+            ConfigurationError: The URL is Triton's.
+            RequestRejectedError: An event cannot be used, or the gateway runs no experiment.
+            LycheeError: The gateway cannot write them down, or does not answer.
+        """
+        seconds = self._config.timeout_s if isinstance(timeout_s, Unset) else timeout_s
+        self._carry_out(self._calls.feedback(ranking_id, events), seconds)
 
     def check_golden_pairs(self, timeout_s: float | None = GOLDEN_TIMEOUT_S) -> golden.GoldenReport:
         """Replay the manifest's golden pairs against the live server.

@@ -59,6 +59,9 @@ class RerankOptions(ScoreOptions, total=False):
             scored after the documents, in the same call. None asks for none.
         keep_unselected: Whether the response also holds, as `unselected`, the ranked documents that `top_n` and
             `score_threshold` leave out. The default is False.
+        user: Who asks, for an experiment that a gateway runs: a key that stays the same for one user. The gateway keeps
+            a pseudonym of it. Where the user takes part, the settings of the user's arm replace those of the call, and
+            the response has `ranking_id` and `experiment`. Triton itself runs no experiment and warns.
     """
 
     top_n: int | None
@@ -73,6 +76,7 @@ class RerankOptions(ScoreOptions, total=False):
     chunking: Chunking | None
     relevant_spans: RelevantSpans | None
     keep_unselected: bool
+    user: str | None
 
 
 def check_options(method: str, options: Mapping[str, Any], known: type[ScoreOptions] = RerankOptions) -> None:

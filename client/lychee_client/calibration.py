@@ -15,7 +15,7 @@ from lychee_client.files import check_writable, write_atomically
 from lychee_client.json_object import parse_object, read_object
 from lychee_client.manifest.manifest import ModelIdentity
 from lychee_client.score_mapping import Array, ScoreMapping
-from lychee_client.thresholds import Policy
+from lychee_client.thresholds import Policy, get_policy
 
 FORMAT_VERSION: Final = 1
 SHORT_HASH: Final = 12
@@ -188,3 +188,8 @@ class Calibration(
 
 def _describe_instruction(instruction: str | None) -> str:
     return "no instruction" if instruction is None else f"the instruction {instruction!r}"
+
+
+def thresholds_of(policy: str | Policy | Calibration) -> Policy:
+    """Return the policy that a name or a calibration stands for."""
+    return policy.policy if isinstance(policy, Calibration) else get_policy(policy)

@@ -185,6 +185,19 @@ class CacheUse:
 
 
 @dataclass(frozen=True, slots=True)
+class ExperimentArm:
+    """Whose settings answered a call.
+
+    Attributes:
+        name: The name of the gateway's experiment.
+        arm: The arm of the call's user.
+    """
+
+    name: str
+    arm: str
+
+
+@dataclass(frozen=True, slots=True)
 class RerankResponse:
     """The outcome of one call. Its length is that of `results`, and it is iterated and indexed as they are.
 
@@ -200,6 +213,8 @@ class RerankResponse:
         query: What the model read of the query; None where nothing was sent.
         tokens_read: How many tokens the query and all ranked documents have, all their chunks counted.
         unselected: The rest of the ranking, where the call asked for `keep_unselected`.
+        ranking_id: For `LycheeClient.feedback`, where the call's user takes part in an experiment.
+        experiment: Whose settings answered, likewise; `instruction` is then the one that the call asked for.
     """
 
     results: tuple[RerankResult, ...]
@@ -212,6 +227,8 @@ class RerankResponse:
     query: QueryReading | None = None
     tokens_read: int = 0
     unselected: tuple[RerankResult, ...] = ()
+    ranking_id: str | None = None
+    experiment: ExperimentArm | None = None
 
     def __len__(self) -> int:
         return len(self.results)

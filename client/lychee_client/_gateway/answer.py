@@ -15,6 +15,7 @@ from lychee_client.types import (
     CacheUse,
     Chunk,
     DocumentError,
+    ExperimentArm,
     Input,
     ModelTimings,
     QueryReading,
@@ -96,7 +97,7 @@ def read_response(content: Any, url: str, body: Body, documents: Sequence[Input]
     try:
         ranked = [entry for entry in content["results"] if entry["decision"] != ERROR]
         results = [_read_result(entry, body.indexes[entry["index"]], documents) for entry in ranked]
-        cache, query = content.get("embedding_cache"), content.get("query")
+        cache, query, experiment = (content.get(name) for name in ("embedding_cache", "query", "experiment"))
         return RerankResponse(
             tuple(results),
             merge_errors(body, content["errors"]),
@@ -105,6 +106,8 @@ def read_response(content: Any, url: str, body: Body, documents: Sequence[Input]
             embedding_cache=None if cache is None else CacheUse(cache["hits"], cache["misses"]),
             query=None if query is None else QueryReading(query["modality"], query["truncated"], query.get("tokens")),
             tokens_read=content["usage"]["total_tokens"],
+            ranking_id=content.get("ranking_id"),
+            experiment=None if experiment is None else ExperimentArm(experiment["name"], experiment["arm"]),
         )
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ContractError(

@@ -28,6 +28,7 @@ SENT: Final = (
     "server_timings",
     "top_n",
     "truncation",
+    "user",
 )
 # The options that something else is made of.
 TRANSLATED: Final = ("chunking", "instruction", "policy", "request_id", "return_documents", "timeout_s")

@@ -8,11 +8,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from lychee_client._errors import ConnectionFailedError, InvalidInputError, LycheeError, ServerError
 from lychee_client._gateway.answer import ServedModel, merge_errors, read_model, read_response
 from lychee_client._gateway.body import Body, make_body
 from lychee_client._operations import exchange, in_thread
 from lychee_client._options import RerankOptions
+from lychee_client.experiments.events import FeedbackEvent
 from lychee_client.thresholds import Policy
 from lychee_client.transports.base import JsonRequest, TransportError
 from lychee_client.types import DocumentError, Input, ModelStatus, RerankResponse, ServerStatus, Timings
@@ -85,6 +88,11 @@ class Gateway:
         if self._model is not None and answer.get("model") != self._model.identity.model_id:
             self._model = None  # another one is served now
         return response
+
+    async def feedback(self, ranking_id: str, events: Sequence[FeedbackEvent]) -> None:
+        """See LycheeClient.feedback."""
+        content = msgspec.json.encode({"ranking_id": ranking_id, "events": events})
+        await exchange(JsonRequest("POST", "/v1/feedback", content, self._headers))
 
     async def is_ready(self) -> bool:
         """Say whether calls may be sent."""

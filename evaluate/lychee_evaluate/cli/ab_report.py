@@ -1,4 +1,4 @@
-"""`lychee ab-report`: compare the two variants of a threshold experiment."""
+"""`lychee ab-report`: compare two variants of an experiment."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ _NAMES: Final[dict[Metric, str]] = {
     "clicks": "clicks per user",
     "dwell_s": "seconds of reading per user",
     "conversions": "share of users who converted",
+    "click_through": "share of a user's rankings with a click",
+    "click_mrr": "reciprocal rank of the best click per ranking",
+    "conversion_value": "value of conversions per user",
 }
+_SHARES: Final = frozenset({"click_through", "conversions"})
 _COLOURS: Final[dict[Finding, str]] = {"higher": "green", "lower": "magenta", "none": "", "undecided": "yellow"}
 
 
@@ -39,8 +43,13 @@ def register(app: typer.Typer) -> None:
 
 
 def _ab_report(
-    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Logs that ExperimentLog wrote.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="PATHS...", help="Logs of ExperimentLog, or folders that gateways wrote.")
+    ],
     control: Annotated[str, typer.Option("--control", metavar="NAME", help="Variant to compare with.")] = "control",
+    treatment: Annotated[
+        str | None, typer.Option("--treatment", metavar="NAME", help="Variant to compare, where there are several.")
+    ] = None,
     experiment: Annotated[
         str | None, typer.Option("--experiment", metavar="NAME", help="Which one, where the files hold several.")
     ] = None,
@@ -52,7 +61,7 @@ def _ab_report(
     ] = DEFAULT_EFFECT,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Compare documents shown, clicks, reading time and conversions of the two variants of a threshold experiment.
+    """Compare documents shown, clicks, reading time and conversions of two variants of an experiment.
 
     The unit is the user, because what one user sees and does hangs together. Decide on the number of users before the
     start and look once, at the end: whoever looks every day and stops at the first finding finds what is not there.
@@ -65,7 +74,7 @@ def _ab_report(
             typer.echo(f"lychee: skipped {line}", err=True)
         if len(users.damaged) > MAX_DAMAGED_LINES:
             typer.echo(f"lychee: skipped {len(users.damaged) - MAX_DAMAGED_LINES} more lines", err=True)
-        comparison = compare(users, control=control, alpha=alpha, effect=effect)
+        comparison = compare(users, control=control, treatment=treatment, alpha=alpha, effect=effect)
     if as_json:
         typer.echo(json.dumps(to_json(comparison, users), ensure_ascii=False, indent=2))
     else:
@@ -137,7 +146,7 @@ def _about(count: int) -> str:
 
 
 def _value(value: float, metric: MetricComparison) -> str:
-    return f"{value:.2%}" if metric.metric == "conversions" else f"{value:.4g}"
+    return f"{value:.2%}" if metric.metric in _SHARES else f"{value:.4g}"
 
 
 def _interval(metric: MetricComparison) -> str:
@@ -147,7 +156,7 @@ def _interval(metric: MetricComparison) -> str:
 
 
 def _signed(value: float, metric: MetricComparison) -> str:
-    return f"{100 * value:+.2f} points" if metric.metric == "conversions" else f"{value:+.3g}"
+    return f"{100 * value:+.2f} points" if metric.metric in _SHARES else f"{value:+.3g}"
 
 
 def _print(comparison: Comparison, users: ExperimentUsers) -> None:

@@ -11,6 +11,7 @@ import typer
 from lychee_client import ConfigurationError
 from lychee_client.cli.options import reported_errors
 from lychee_client.files import check_writable
+from lychee_client.instructions.lint import LintWarning, lint_instruction
 from lychee_client.instructions.templates import (
     InstructionTemplate,
     Language,
@@ -26,8 +27,6 @@ from lychee_client.instructions.templates import (
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from lychee_evaluate.instruction_lint import LintWarning, lint_instruction
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 LanguageOption: TypeAlias = Annotated[Language | None, typer.Option("--language", help="Only texts in this language.")]

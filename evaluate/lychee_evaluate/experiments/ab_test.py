@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from lychee_client import ConfigurationError, InvalidInputError
 
-from lychee_evaluate.experiments.users import METRICS, ExperimentUsers, Metric, VariantUsers
+from lychee_evaluate.experiments.users import ALL_METRICS, ExperimentUsers, Metric, VariantUsers
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Finding: TypeAlias = Literal["higher", "lower", "none", "undecided"]
@@ -77,7 +77,7 @@ class Comparison:
         sample_ratio_ok: False if the users cannot have been assigned as planned: then all findings are "undecided".
         alpha: The chance of a finding in any metric where the variants do not differ.
         effect: The relative difference that `users_needed` is about.
-        metrics: The comparisons, in the order of METRICS.
+        metrics: The comparisons, in the order of ALL_METRICS.
     """
 
     experiment: str
@@ -208,33 +208,42 @@ def compare(
     users: ExperimentUsers,
     *,
     control: str = "control",
+    treatment: str | None = None,
     alpha: float = DEFAULT_ALPHA,
     effect: float = DEFAULT_EFFECT,
 ) -> Comparison:
-    """Compare the two variants in every metric.
+    """Compare two variants in every metric.
 
     Args:
         users: What `read_users` returns.
         control: The name of the variant to compare with.
+        treatment: The name of the variant to compare. None takes the only other one.
         alpha: The chance of a finding in any metric where the variants do not differ, in (0, 0.5).
         effect: The relative difference for which to say how many users are needed, above 0.
 
     Raises:
         ConfigurationError: An option cannot be used.
-        InvalidInputError: There are not exactly two variants, or one has no users.
+        InvalidInputError: There is no other variant, or a variant has no users.
     """
     if not 0 < alpha < 0.5:
         raise ConfigurationError(f"alpha is {alpha}; expected above 0 and below 0.5")
     if not 0 < effect < math.inf:
         raise ConfigurationError(f"effect is {effect}; expected a number above 0, for example 0.05 for 5 %")
     counts = {name: variant.count for name, variant in users.variants.items()}
-    if len(counts) != 2 or not all(counts.values()):
+    if len(counts) < 2 or not all(counts.values()):
         raise InvalidInputError(
             f"experiment {users.experiment!r} has the users {counts}; expected two variants with users in both"
         )
     if control not in counts:
         raise ConfigurationError(f"no variant is called {control!r}; expected --control {' or '.join(counts)}")
-    treatment = next(name for name in counts if name != control)
+    others = [name for name in counts if name != control]
+    if treatment is None and len(others) == 1:
+        treatment = others[0]
+    if treatment is None or treatment not in others:
+        raise ConfigurationError(
+            f"the treatment is {treatment!r}; expected --treatment {' or '.join(others)}: variants are compared in "
+            "pairs, and each further pair is a further chance of a false finding (lower --alpha for it)"
+        )
     groups = users.variants[control], users.variants[treatment]
     ratio_p_value = _sample_ratio_p_value(*groups)
     ratio_ok = ratio_p_value >= SAMPLE_RATIO_ALPHA
@@ -264,7 +273,8 @@ def _compare_metrics(
     control: VariantUsers, treatment: VariantUsers, alpha: float, effect: float, *, comparable: bool
 ) -> tuple[MetricComparison, ...]:
     """Test what can be tested; only that counts in the correction for several metrics."""
-    pairs = {metric: (control.values[metric], treatment.values[metric]) for metric in METRICS}
+    metrics = [metric for metric in ALL_METRICS if metric in control.values]
+    pairs = {metric: (control.values[metric], treatment.values[metric]) for metric in metrics}
     obstacles = {metric: _obstacle(*pair) for metric, pair in pairs.items()}
     tests = {metric: welch_test(*pair) for metric, pair in pairs.items() if obstacles[metric] is None}
     levels = dict(zip(tests, holm_levels(np.array([test.p_value for test in tests.values()]), alpha), strict=True))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, TypeAlias, get_args
@@ -11,13 +13,18 @@ from typing import Any, Final, Literal, NoReturn, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 from lychee_client import ConfigurationError, InvalidInputError
+from lychee_client.experiments.events import EVENT_KINDS, MAX_EVENT_VALUE
+from lychee_client.experiments.records import LOG_FORMAT_VERSION
 
-from lychee_evaluate.experiments.experiment import EVENT_KINDS, LOG_FORMAT_VERSION, MAX_EVENT_VALUE
+Metric: TypeAlias = Literal[
+    "impressions", "clicks", "dwell_s", "conversions", "click_through", "click_mrr", "conversion_value"
+]
 
-Metric: TypeAlias = Literal["impressions", "clicks", "dwell_s", "conversions"]
-
-METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
-_METRIC_OF_EVENT: Final[dict[str, int]] = {"click": 1, "dwell": 2, "conversion": 3}  # positions in METRICS
+ALL_METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
+# What every log tells; a gateway's log also tells which ranking an event belongs to, and so the rest.
+METRICS: Final = ALL_METRICS[:4]
+PER_RANKING: Final = frozenset({"click_through", "click_mrr"})
+_METRIC_OF_EVENT: Final[dict[str, Metric]] = {"click": "clicks", "dwell": "dwell_s", "conversion": "conversions"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +34,9 @@ class VariantUsers:
     Attributes:
         share: The planned share of this variant among all users of the experiment.
         values: The values by metric, float64, (users,), in one order for all metrics: documents shown, clicks, seconds
-            of reading, and 1.0 for a user who converted at least once.
+            of reading, and 1.0 for a user who converted at least once. From a gateway's log also the share of the
+            user's rankings with a click, the mean over them of 1 / the best rank that was clicked (0 without), and
+            the value of all conversions where any has one.
     """
 
     share: float
@@ -56,24 +65,49 @@ class ExperimentUsers:
     notes: tuple[str, ...]
 
 
+Totals: TypeAlias = defaultdict[Metric, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranking:
+    """What one user was given at once; `indexes` are the documents', best first."""
+
+    variant: str
+    user: str
+    indexes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """What a user did with a ranking."""
+
+    metric: Metric
+    value: float
+    index: int | None
+    worth: float
+
+
 @dataclass(slots=True)
 class _Experiment:
     """What was read so far of one experiment."""
 
-    totals: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # variant -> user -> by position in METRICS
+    totals: dict[str, dict[str, Totals]] = field(default_factory=dict)  # variant -> user -> sums
     served: dict[str, set[str]] = field(default_factory=dict)  # variant -> users with a decision
     shares: dict[str, set[float]] = field(default_factory=dict)
     settings: dict[str, set[str]] = field(default_factory=dict)  # variant -> thresholds
-    models: set[tuple[object, object]] = field(default_factory=set)  # model and instruction
+    models: set[str] = field(default_factory=set)
+    rankings: dict[str, _Ranking] = field(default_factory=dict)  # by id
+    feedback: dict[str, dict[str, _Event]] = field(default_factory=dict)  # ranking -> event, each once
 
 
 def read_users(paths: Sequence[Path], experiment: str | None = None) -> ExperimentUsers:
     """Read log files and add up what belongs to one user.
 
-    Damaged lines are skipped. Users without a decision, and users who got both variants, are left out with a note.
+    Damaged lines are skipped. Users without a decision, and users who got both variants, are left out with a note. What
+    a user did with a ranking counts once per id of an event, whichever gateway took it and when.
 
     Args:
-        paths: The files that `ExperimentLog` wrote, each once.
+        paths: The files that `ExperimentLog` wrote, each once, and folders of files that gateways wrote.
         experiment: The experiment to read, where the files hold several.
 
     Raises:
@@ -81,6 +115,7 @@ def read_users(paths: Sequence[Path], experiment: str | None = None) -> Experime
             named although there are several.
         InvalidInputError: The files hold no valid line.
     """
+    paths = [file for path in paths for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
     if len({path.resolve() for path in paths}) < len(paths):
         raise ConfigurationError("a file was given twice, so its users would count twice; give every file once")
     experiments: dict[str, _Experiment] = {}
@@ -126,23 +161,52 @@ def _add(record: object, experiments: dict[str, _Experiment]) -> None:
     version = record.get("format_version")
     if version != LOG_FORMAT_VERSION:
         raise ValueError(f"format_version is {version!r}, expected {LOG_FORMAT_VERSION}")
-    name, variant, user = (_text(record, key) for key in ("experiment", "variant", "user"))
+    name, kind = _text(record, "experiment"), record.get("record")
+    if kind == "feedback":
+        ranking_id, event = _text(record, "ranking_id"), _read_event(record)
+        events = experiments.setdefault(name, _Experiment()).feedback.setdefault(ranking_id, {})
+        events.setdefault(str(record.get("event_id") or f"#{len(events)}"), event)
+        return
+    variant, user = _text(record, "variant"), _text(record, "user")
     share = _number(record, "share")
-    kind = record.get("record")
+    metric: Metric = "impressions"
     if kind == "decision":
-        position, value = 0, _number(record, "impressions")
-    elif kind == "event" and record.get("event") in EVENT_KINDS:
-        position, value = _METRIC_OF_EVENT[record["event"]], _number(record, "value")
+        value = _number(record, metric)
     else:
-        raise ValueError(f"record is {kind!r} and event {record.get('event')!r}, which this version does not know")
+        metric, value = _read_value(record, "event")
+    ranking = _Ranking(variant, user, _read_indexes(record)) if "ranking_id" in record else None
 
     found = experiments.setdefault(name, _Experiment())
-    found.totals.setdefault(variant, {}).setdefault(user, [0.0] * len(METRICS))[position] += value
+    if ranking is not None and found.rankings.setdefault(_text(record, "ranking_id"), ranking) is not ranking:
+        return  # a copy of the file
+    totals = found.totals.setdefault(variant, {}).setdefault(user, defaultdict(float))
+    totals[metric] += value
     found.shares.setdefault(variant, set()).add(share)
     if kind == "decision":
         found.served.setdefault(variant, set()).add(user)
-        found.settings.setdefault(variant, set()).add(json.dumps(record.get("policy"), sort_keys=True))
-        found.models.add((json.dumps(record.get("model")), json.dumps(record.get("instruction_sha256"))))
+        settings = [record.get(key) for key in ("policy", "settings_sha256", "instruction_sha256")]
+        found.settings.setdefault(variant, set()).add(json.dumps(settings, sort_keys=True))
+        found.models.add(json.dumps(record.get("model")))
+
+
+def _read_value(record: Mapping[str, Any], expected: str) -> tuple[Metric, float]:
+    event = record.get("event")
+    if record.get("record") != expected or event not in EVENT_KINDS:
+        raise ValueError(f"record is {record.get('record')!r} and event {event!r}, which this version does not know")
+    return _METRIC_OF_EVENT[event], _number(record, "value")
+
+
+def _read_event(record: Mapping[str, Any]) -> _Event:
+    metric, value = _read_value(record, "feedback")
+    index = None if record.get("index") is None else int(_number(record, "index"))
+    return _Event(metric, value, index, 0.0 if record.get("worth") is None else _number(record, "worth"))
+
+
+def _read_indexes(record: Mapping[str, Any]) -> tuple[int, ...]:
+    results = record.get("results")
+    if not isinstance(results, list):
+        raise ValueError(f"results is {results!r:.50}, expected a list")
+    return tuple(int(_number(result, "index")) for result in results)
 
 
 def _text(record: Mapping[str, Any], key: str) -> str:
@@ -159,8 +223,31 @@ def _number(record: Mapping[str, Any], key: str) -> float:
     return float(value)
 
 
+def _join(found: _Experiment) -> int:
+    """Add to the users' sums what they did with their rankings; return how many events belong to no ranking."""
+    lost = 0
+    for ranking_id, events in found.feedback.items():
+        ranking = found.rankings.get(ranking_id)
+        if ranking is None:
+            lost += len(events)
+            continue
+        totals = found.totals[ranking.variant][ranking.user]
+        ranks = []
+        for event in events.values():
+            totals[event.metric] += event.value
+            totals["conversion_value"] += event.worth
+            if event.metric == "clicks":
+                ranks.append(ranking.indexes.index(event.index) + 1 if event.index in ranking.indexes else math.inf)
+        if ranks:
+            totals["click_through"] += 1
+            totals["click_mrr"] += 1 / min(ranks)
+    return lost
+
+
 def _summarize(name: str, found: _Experiment, damaged: tuple[str, ...]) -> ExperimentUsers:
     notes = []
+    if lost := _join(found):
+        notes.append(f"{lost} events belong to rankings that are not in the files; is a gateway's file missing?")
     served = {user for users in found.served.values() for user in users}
     both = {
         user
@@ -179,20 +266,31 @@ def _summarize(name: str, found: _Experiment, damaged: tuple[str, ...]) -> Exper
     for variant, settings in sorted(found.settings.items()):
         if len(settings) > 1:
             notes.append(
-                f"variant {variant!r} ran with {len(settings)} different policies; compare one change at a time"
+                f"variant {variant!r} ran with {len(settings)} different policies or instructions; compare one change "
+                "at a time"
             )
     if len(found.models) > 1:
         notes.append(
-            f"the experiment ran with {len(found.models)} combinations of model and instruction; thresholds do not "
-            "carry over from one to another"
+            f"the experiment ran with {len(found.models)} models; thresholds do not carry over from one to another"
         )
+    metrics = METRICS
+    if found.rankings:
+        metrics = ALL_METRICS if any(each["conversion_value"] for each in _all_totals(found)) else ALL_METRICS[:-1]
+    given = Counter((ranking.variant, ranking.user) for ranking in found.rankings.values())
     variants = {}
     for variant, totals in sorted(found.totals.items()):
         if len(found.shares[variant]) > 1:
             notes.append(f"the planned share of {variant!r} was changed while the experiment ran; its users are mixed")
-        rows = [values for user, values in totals.items() if user in served and user not in both]
-        table = np.array(rows, dtype=np.float64).reshape(-1, len(METRICS))  # (users, metrics)
-        table[:, 3] = table[:, 3] > 0
-        values = {metric: table[:, position] for position, metric in enumerate(METRICS)}
+        users = [user for user in totals if user in served and user not in both]
+        values = {metric: np.array([totals[user][metric] for user in users], np.float64) for metric in metrics}
+        values["conversions"] = (values["conversions"] > 0).astype(np.float64)
+        rankings = np.array([max(1, given[variant, user]) for user in users], np.float64)
+        for metric in metrics:
+            if metric in PER_RANKING:
+                values[metric] = values[metric] / rankings
         variants[variant] = VariantUsers(max(found.shares[variant]), values)
     return ExperimentUsers(name, variants, damaged, tuple(notes))
+
+
+def _all_totals(found: _Experiment) -> Iterator[Totals]:
+    return (totals for users in found.totals.values() for totals in users.values())

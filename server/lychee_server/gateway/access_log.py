@@ -17,6 +17,7 @@ PAGE_FILES_ROUTE: Final = "page"
 NO_ROUTE: Final = "none"
 WARNINGS_HEADER: Final = "x-lychee-warnings"
 IGNORED_HEADER: Final = "x-lychee-ignored"
+RANKING_HEADER: Final = "x-lychee-ranking-id"
 CLIENT_GONE: Final = 499  # as nginx calls it
 QUIET_ROUTES: Final = frozenset({PAGE_FILES_ROUTE, "/metrics", "/health", "/health/live", "/health/ready"})
 
@@ -124,7 +125,11 @@ class _Answer:
             self.status = message["status"]
             if is_event_stream(message):
                 self._first_byte_s = time.monotonic() - self._began_at_s
-            told = {WARNINGS_HEADER: str(self._notes.warnings or ""), IGNORED_HEADER: self._notes.ignored}
+            told = {
+                WARNINGS_HEADER: str(self._notes.warnings or ""),
+                IGNORED_HEADER: self._notes.ignored,
+                RANKING_HEADER: self._notes.ranking_id or "",
+            }
             fields = [(name.encode(), value.encode()) for name, value in told.items() if value]
             message = {**message, "headers": [*message.get("headers", ()), *fields]}
         await self._send(message)

@@ -148,11 +148,20 @@ class _Report(_Answer):
     embedding_cache: CacheReport | None = None
 
 
+class ExperimentReport(_Answer):
+    """Which part the call has in the gateway's experiment."""
+
+    name: str
+    arm: str
+
+
 class RerankAnswer(_Report, _Ranking, _Identity):  # the fields of the last base come first
     """Ranked documents."""
 
     object: Literal["rerank"] = "rerank"
     meta: dict[str, Any] = Field(description="As vendors' clients read it.")
+    ranking_id: str | None = Field(None, description="For POST /v1/feedback; absent where no experiment has the user.")
+    experiment: ExperimentReport | None = Field(None, description="Whose settings answered; absent likewise.")
 
 
 class ScoreAnswer(_Report, ScoredDocument, _Identity):

@@ -17,6 +17,7 @@ from lychee_server.errors import SettingsError
 from lychee_server.gateway.cache import make_cache
 from lychee_server.gateway.edge import install_middleware
 from lychee_server.gateway.errors import install_error_handlers
+from lychee_server.gateway.experiments.running import RunningExperiment
 from lychee_server.gateway.image_urls import ImageFetcher
 from lychee_server.gateway.keys import ApiKeys
 from lychee_server.gateway.metrics import Metrics
@@ -55,6 +56,7 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
         if cache is not None:
             metrics.watch_cache(cache)
     service.metrics.registry.register(RestartsCollector())
+    experiment = None if settings.experiment is None else RunningExperiment.load(settings.experiment, service.metrics)
     fetcher = ImageFetcher(settings.image_hosts, metrics=service.metrics) if settings.image_hosts else None
 
     @asynccontextmanager
@@ -66,6 +68,8 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
             await service.aclose()
             if fetcher is not None:
                 await fetcher.aclose()
+            if experiment is not None:
+                await asyncio.to_thread(experiment.close)
             if cache is not None:
                 await asyncio.to_thread(cache.close)
 
@@ -81,7 +85,7 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
         lifespan=lifespan,
     )
     app.state.service = service
-    install_routes(app, service, fetcher)
+    install_routes(app, service, fetcher, experiment)
     if settings.web:
         from lychee_server.web.page import install_page  # what it needs is an extra
 

@@ -30,6 +30,7 @@ class CallNotes:
         error_type: The class of the error that the caller got.
         reason: Why the server could not answer; quotes nothing that the caller sent.
         warnings: How many warnings the answer holds.
+        ranking_id: Of a ranking in an experiment, as its events name it.
         ignored: The names of unknown fields and keys, as a header can hold them; never logged.
         texts: Query and documents, in the log only where the settings ask for it; never images or keys.
     """
@@ -42,6 +43,7 @@ class CallNotes:
     error_type: str | None = None
     reason: str | None = None
     warnings: int | None = None
+    ranking_id: str | None = None
     ignored: str = ""
     texts: dict[str, Any] = field(default_factory=dict)
 
@@ -75,6 +77,7 @@ class CallNotes:
             "warnings": self.warnings or None,
             "error_type": self.error_type,
             "reason": self.reason,
+            "ranking_id": self.ranking_id,
         }
         return {name: value for name, value in known.items() if value is not None} | (self.texts if content else {})
 

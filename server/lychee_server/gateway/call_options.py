@@ -47,7 +47,7 @@ async def make_options(service: Service, body: CallOptions) -> RerankOptions:
     bulk = body.priority == "bulk" or (isinstance(body.priority, int) and body.priority > 0)
     options: RerankOptions = {
         "instruction": await _find_instruction(body.instruction),
-        "policy": _find_policy(service, body),
+        "policy": find_policy(service, body),
         "priority": "bulk" if bulk else "interactive",
         "server_timings": body.server_timings,
     }
@@ -82,7 +82,8 @@ def _find_chunking(body: RerankRequest) -> Chunking | None:
     return Chunking(**given)
 
 
-def _find_policy(service: Service, body: CallOptions) -> str | Policy | Calibration:
+def find_policy(service: Service, body: CallOptions) -> str | Policy | Calibration:
+    """Return what decides: what the request names, or else what the gateway does."""
     policy = body.policy
     if policy is None:
         return service.policy

@@ -126,6 +126,12 @@ class RerankRequest(CallOptions):
     score_threshold: Unit | None = Field(None, description="Inclusive; what is below is left out.")
     min_results: Natural = Field(0, description="So many of the best stay, even below `score_threshold`.")
     return_documents: bool = Field(False, description="Put each document into its result, as it was sent.")
+    user: str | None = Field(
+        None,
+        coerce_numbers_to_str=True,
+        description="Who asks, where the gateway runs an experiment: a key that stays the same for one user. It is "
+        "neither stored nor logged; a pseudonym is.",
+    )
     strict: bool = Field(
         False, description="Refuse the call with status 400 if a document cannot be ranked; `?strict=true` does too."
     )

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Body, FastAPI, Query, Request
 from lychee_client import InvalidInputError, LycheeError
+from lychee_client.calibration import thresholds_of
 from lychee_client.instructions import all_instructions
 from pydantic import Discriminator, Tag
 from starlette.exceptions import HTTPException
@@ -22,6 +23,7 @@ from lychee_server.gateway.access_log import CLIENT_GONE
 from lychee_server.gateway.answer_schemas import (
     ErrorAnswer,
     ExecutionEntry,
+    ExperimentReport,
     HealthAnswer,
     InstructionEntry,
     InstructionList,
@@ -33,7 +35,8 @@ from lychee_server.gateway.answer_schemas import (
     SettingsAnswer,
 )
 from lychee_server.gateway.answers import make_rerank_answer, make_score_answer
-from lychee_server.gateway.call_options import check_model, list_names, make_options
+from lychee_server.gateway.call_notes import current_notes
+from lychee_server.gateway.call_options import check_model, find_policy, list_names, make_options
 from lychee_server.gateway.dialects.choice import RERANK_PATHS, SCORE_PATHS
 from lychee_server.gateway.dialects.description import describe_dialects
 from lychee_server.gateway.dialects.route import ONE, PAIRS, DialectRoute, speak
@@ -41,6 +44,8 @@ from lychee_server.gateway.dialects.tei import describe_model
 from lychee_server.gateway.dialects.vllm import PairsBody
 from lychee_server.gateway.documents import DocumentReader, Fetcher
 from lychee_server.gateway.errors import RequestValueError
+from lychee_server.gateway.experiments.feedback_route import make_feedback_routes
+from lychee_server.gateway.experiments.running import RunningExperiment
 from lychee_server.gateway.image_urls import ImageFetcher
 from lychee_server.gateway.json_body import render_json
 from lychee_server.gateway.pairs import merge_scores, score_pairs
@@ -78,9 +83,13 @@ ScoreBody = Annotated[
 T = TypeVar("T")
 
 
-def install_routes(app: FastAPI, service: Service, fetcher: ImageFetcher | None) -> None:
+def install_routes(
+    app: FastAPI, service: Service, fetcher: ImageFetcher | None, experiment: RunningExperiment | None
+) -> None:
     """Add the routes to an app."""
-    app.include_router(_make_call_routes(service, fetcher))
+    app.include_router(_make_call_routes(service, fetcher, experiment))
+    strict_fields = service.settings.strict_fields
+    app.include_router(make_feedback_routes(experiment, service.metrics, strict_fields=strict_fields))
     app.include_router(_make_model_routes(service))
     app.include_router(_make_operation_routes(service))
     describe_dialects(app)
@@ -100,17 +109,25 @@ def _make_refusal(methods: Set[str]) -> Callable[[Request], Awaitable[Response]]
     return refuse_method
 
 
-def _make_call_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
+def _make_call_routes(service: Service, fetcher: Fetcher | None, experiment: RunningExperiment | None) -> APIRouter:
     router = APIRouter(tags=["rerank"], responses=_ERRORS, route_class=DialectRoute)
     settings = service.settings
     reader = DocumentReader(fetcher, settings.max_request_mb * MIB)
 
     async def call(
-        request: Request, body: CallOptions, began_at_s: float, query: object, documents: Sequence[object]
+        request: Request,
+        body: CallOptions,
+        began_at_s: float,
+        query: object,
+        documents: Sequence[object],
+        *,
+        takes_user: bool = False,
     ) -> ServiceAnswer:
         """Rank what a body holds, as long as the caller listens."""
         names = UnknownNames(strict=settings.strict_fields)
         names.check_fields(body)
+        if isinstance(body, RerankRequest) and body.user and not takes_user:
+            names.note_ignored("user")
         await check_model(service, body.model, names)
         options = await make_options(service, body)
         parsed_query, *parsed = await reader.read([query, *documents], names)
@@ -143,12 +160,21 @@ def _make_call_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
         """
         body.strict |= strict
         check_count(body)
+        participant = None if experiment is None else experiment.assign(body)
         if body.top_n and body.min_results > body.top_n:
             raise RequestValueError("min_results is above top_n; expected at most as many", "min_results")
-        answer = await _while_connected(request, call(request, body, time.monotonic(), body.query, body.documents))
+        takes_user = experiment is not None
+        work = call(request, body, time.monotonic(), body.query, body.documents, takes_user=takes_user)
+        answer = await _while_connected(request, work)
         if answer is None:
             return _gone()
-        return _send(speak(request, make_rerank_answer(body, answer, await _model_id(service, answer))))
+        made = make_rerank_answer(body, answer, await _model_id(service, answer))
+        if experiment is not None and participant is not None:
+            policy = thresholds_of(find_policy(service, body))
+            made.ranking_id = experiment.record_ranking(participant, answer.response, policy)
+            made.experiment = ExperimentReport(name=experiment.name, arm=participant.arm)
+            current_notes().ranking_id = made.ranking_id
+        return _send(speak(request, made))
 
     async def score(request: Request, body: Annotated[ScoreBody, Body(openapi_examples=SCORE_EXAMPLES)]) -> Response:
         """Score one document for a query, or as vLLM does. What cannot be scored is an error of status 400."""

@@ -117,6 +117,9 @@ class GatewaySettings(BaseSettings):
     calibration: Path | None = Field(
         None, repr=False, description="File of `lychee calibrate` that decides instead of the policy."
     )
+    experiment: Path | None = Field(
+        None, repr=False, description="File of an experiment: arms for users, and what differs between them."
+    )
     timeout_s: _Seconds = Field(30.0, description="Seconds for one call, and the most that a request may name.")
     api_keys: _Words = Field(
         (), repr=False, description="Keys that open the gateway. Without any, it is open to everyone who reaches it."

@@ -9,7 +9,7 @@ from lychee_server.gateway.excerpts import excerpt_of
 
 Problem = Mapping[str, Any]
 
-CONTENT_FIELDS: Final = frozenset({"query", "documents", "document"})  # never quoted
+CONTENT_FIELDS: Final = frozenset({"query", "documents", "document", "user"})  # never quoted
 # What was expected, by the type of pydantic's error.
 _EXPECTED: Final = {
     "bool_parsing": "true or false",

@@ -47,7 +47,7 @@ class UnknownNames:
         """
         for name in _extras(body):
             if name in IGNORED:
-                self._warnings.append(f"{name} is ignored: {IGNORED[name]}")
+                self.note_ignored(name)
             elif self._strict:
                 message = f"the field {quote(name)} is not known; see /docs for those that are"
                 raise RequestValueError(message, name[:MAX_CHARACTERS], status=422, kind="invalid_shape")
@@ -67,6 +67,10 @@ class UnknownNames:
         for key in unknown:
             _add(self._keys, key)
 
+    def note_ignored(self, name: str) -> None:
+        """Note that a known field has no effect on this call."""
+        self._warnings.append(f"{name} is ignored: {IGNORED[name]}")
+
     def note_model(self, asked: str, served: str) -> None:
         """Note that another model was asked for than the one that answers."""
         self._model = True
@@ -74,6 +78,11 @@ class UnknownNames:
 
     def tell(self, answer: ServiceAnswer, metrics: Metrics) -> ServiceAnswer:
         """Return an answer with the warnings, and tell the notes of the request and the metrics."""
+        response = answer.response
+        return replace(answer, response=replace(response, warnings=(*response.warnings, *self.collect(metrics))))
+
+    def collect(self, metrics: Metrics) -> list[str]:
+        """Return the warnings, and tell the notes of the request and the metrics."""
         warnings = list(self._warnings)
         if self._fields:
             warnings.append(f"fields that are not known are ignored: {list_names(self._fields)}; see /docs")
@@ -81,8 +90,7 @@ class UnknownNames:
             warnings.append(f"keys of query or documents that are not known are ignored: {list_names(self._keys)}")
         current_notes().ignored = _encode([*self._fields, *self._keys])
         metrics.ignore(field=bool(self._fields), key=bool(self._keys), model=self._model)
-        response = answer.response
-        return replace(answer, response=replace(response, warnings=(*response.warnings, *warnings)))
+        return warnings
 
 
 def _extras(body: BaseModel, within: str = "") -> Iterator[str]:

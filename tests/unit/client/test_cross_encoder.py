@@ -27,6 +27,7 @@ from lychee_client import (
     RequestRejectedError,
     RerankResponse,
 )
+from lychee_client.instructions import bundled_instructions
 from lychee_client.transports.base import InferRequest, InferResponse, Request
 
 # Patches of 14 pixels, of which 4 become one token; at most 112 x 112 pixels.
@@ -229,10 +230,24 @@ def test_instruction_stands_in_the_prompt(rerank: Rerank, transport: FakeTranspo
     assert default.results[0].relevance_score != other.results[0].relevance_score
 
 
+@pytest.mark.parametrize("instruction", ["Retrieve only perfect matches", "只返回完全匹配的结果"])
+def test_an_instruction_that_changes_what_a_score_means_is_warned_about(rerank: Rerank, instruction: str) -> None:
+    with pytest.warns(LycheeWarning, match="the instruction changes what a score means"):
+        (warning,) = rerank("q", ["d", "e"], instruction=instruction).warnings
+    assert "policy 'strict'" in warning  # what to do instead
+
+
+def test_no_named_instruction_and_no_default_is_warned_about(rerank: Rerank) -> None:
+    texts = [text for template in bundled_instructions().values() for text in template.texts.values()]
+    assert len(texts) == 2 * len(bundled_instructions()) - 2  # both languages of all but the model's own
+    assert not any(rerank("q", ["d"], instruction=text).warnings for text in [*texts, "Find it.", None])
+
+
 def test_instruction_for_a_template_without_a_place_is_warned_about(rerank_stretched: Rerank) -> None:
     with pytest.warns(LycheeWarning, match="reads no instruction"):
-        response = rerank_stretched("q", [noise()], instruction="Find it.")
+        response = rerank_stretched("q", [noise()], instruction="Retrieve only perfect matches")
     assert response.instruction is None
+    assert len(response.warnings) == 1  # what is not read changes nothing
 
 
 def test_timings_have_no_query_embedding(rerank: Rerank) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from fakes.dual_encoder import FakeTransport
 from fakes.http_gateway import MODEL, Answer, Asked, FakeGateway, rank, refusal
 from lychee_client import (
     AsyncLycheeClient,
@@ -22,6 +23,8 @@ from lychee_client import (
     ConnectionFailedError,
     ContractError,
     DeadlineExceededError,
+    ExperimentArm,
+    FeedbackEvent,
     Image,
     Images,
     ImageText,
@@ -43,6 +46,7 @@ from lychee_client import (
 )
 from lychee_client._config import load_config
 from lychee_client._gateway import answer, body
+from lychee_client.instructions.lint import lint_instruction
 from lychee_client.triton_key import KEY_HEADER, KEY_VARIABLE
 
 KEY = "the-secret-key"
@@ -291,6 +295,17 @@ def test_an_instruction_is_settled_as_without_a_gateway(gateway: FakeGateway) ->
     assert sent(gateway)["instruction"] == "find it"
 
 
+def test_what_client_and_gateway_both_warn_of_is_told_once(gateway: FakeGateway) -> None:
+    gateway.routes["GET /v1/models"] = Answer(
+        {"data": [{**MODEL, "reads_instruction": True, "default_instruction": "d"}]}
+    )
+    (warning,) = map(str, lint_instruction("只返回完全匹配的结果"))
+    gateway.routes["POST /v1/rerank"] = lambda asked: Answer({**rank(asked).content, "warnings": [warning, "another"]})
+    with LycheeClient(gateway.url) as client, pytest.warns(LycheeWarning):
+        response = client.rerank("q", ["a"], instruction="只返回完全匹配的结果")
+    assert response.warnings == (warning, "another")
+
+
 def test_documents_that_cannot_be_sent_cost_the_others_nothing(
     gateway: FakeGateway, client: LycheeClient, tmp_path: Path
 ) -> None:
@@ -503,3 +518,46 @@ def test_content_stands_in_no_repr() -> None:
     request = JsonRequest("POST", "/v1/rerank", json.dumps({"query": "the query"}).encode(), {"x-api-key": KEY})
     assert "the query" not in repr(request)
     assert KEY not in repr(request)
+
+
+IN_EXPERIMENT = {"ranking_id": "r-1", "experiment": {"name": "shop", "arm": "one"}}
+
+
+def test_the_user_is_sent_and_the_ranking_comes_back(gateway: FakeGateway, client: LycheeClient) -> None:
+    assert (client.rerank("q", ["a"]).ranking_id, "user" in sent(gateway)) == (None, False)
+    gateway.routes["POST /v1/rerank"] = lambda asked: Answer({**rank(asked).content, **IN_EXPERIMENT})
+    response = client.rerank("q", ["a"], user="anna")
+    assert sent(gateway)["user"] == "anna"
+    assert (response.ranking_id, response.experiment) == ("r-1", ExperimentArm("shop", "one"))
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_feedback_goes_to_the_gateway(gateway: FakeGateway, is_async: bool) -> None:
+    gateway.routes["POST /v1/feedback"] = Answer({"accepted": 2, "known": True, "warnings": []})
+    events: list[FeedbackEvent] = [{"type": "click", "index": 3, "id": "e"}, {"type": "dwell", "dwell_s": 1.5}]
+
+    async def tell() -> None:
+        async with AsyncLycheeClient(gateway.url, api_key=KEY) as client:
+            await client.feedback("r-1", events)
+
+    if is_async:
+        asyncio.run(tell())
+    else:
+        with LycheeClient(gateway.url, api_key=KEY) as client:
+            client.feedback("r-1", events)
+    assert (gateway.asked[-1].path, gateway.asked[-1].headers["x-api-key"]) == ("/v1/feedback", KEY)
+    assert gateway.asked[-1].body == {"ranking_id": "r-1", "events": events}
+
+
+def test_feedback_that_is_refused_says_why(gateway: FakeGateway, client: LycheeClient) -> None:
+    gateway.routes["POST /v1/feedback"] = refusal(404, "no_experiment", "no experiment runs here")
+    with pytest.raises(RequestRejectedError, match="no experiment runs here"):
+        client.feedback("r-1", [{"type": "click"}])
+
+
+def test_triton_itself_runs_no_experiment() -> None:
+    with LycheeClient(transport=FakeTransport()) as client:
+        with pytest.warns(LycheeWarning, match="user is ignored: only a gateway runs experiments"):
+            assert client.rerank("q", ["a"], user="anna").experiment is None
+        with pytest.raises(ConfigurationError, match=r"feedback\(\) needs a gateway"):
+            client.feedback("r-1", [{"type": "click"}])

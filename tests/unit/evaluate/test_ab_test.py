@@ -247,8 +247,16 @@ def test_unknown_control_lists_the_variants() -> None:
         compare(pair(constant(40), constant(40)), control="old")
 
 
-@pytest.mark.parametrize("users", [{}, {"control": 5}, {"control": 5, "treatment": 0}, {"a": 1, "b": 1, "c": 1}])
-def test_other_than_two_variants_with_users_are_refused(users: dict[str, int]) -> None:
+@pytest.mark.parametrize("users", [{}, {"control": 5}, {"control": 5, "treatment": 0}])
+def test_fewer_than_two_variants_with_users_are_refused(users: dict[str, int]) -> None:
     variants = {name: constant(count) for name, count in users.items()}
     with pytest.raises(InvalidInputError, match="expected two variants with users in both"):
         compare(ExperimentUsers("shop", variants, (), ()))
+
+
+def test_of_several_treatments_one_is_chosen() -> None:
+    users = ExperimentUsers("shop", {name: constant(40) for name in ("control", "b", "c")}, (), ())
+    assert compare(users, treatment="c").treatment == "c"
+    for treatment in (None, "d", "control"):
+        with pytest.raises(ConfigurationError, match="expected --treatment b or c"):
+            compare(users, treatment=treatment)

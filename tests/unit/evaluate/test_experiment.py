@@ -20,9 +20,10 @@ from lychee_client import (
     RerankResult,
     Timings,
 )
+from lychee_client.experiments.events import MAX_EVENT_VALUE
 from lychee_client.manifest import ModelIdentity
 from lychee_client.thresholds import decide
-from lychee_evaluate.experiments.experiment import MAX_EVENT_VALUE, ExperimentLog, ThresholdExperiment
+from lychee_evaluate.experiments.experiment import ExperimentLog, ThresholdExperiment
 from lychee_evaluate.experiments.users import read_users
 
 POLICIES = {"control": "balanced", "treatment": Policy("shop", accept=0.68, review=0.6)}

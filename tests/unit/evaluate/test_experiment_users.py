@@ -114,14 +114,93 @@ def test_user_without_a_decision_is_left_out_with_a_note(write: Write) -> None:
     ("changes", "note"),
     [
         ({"policy": {"name": "own", "accept": 0.6, "review": 0.6}}, "'control' ran with 2 different policies"),
-        ({"model": "mini def fp32"}, "2 combinations of model and instruction"),
-        ({"instruction_sha256": "00"}, "2 combinations of model and instruction"),
+        ({"model": "mini def fp32"}, "2 models"),
+        ({"instruction_sha256": "00"}, "'control' ran with 2 different policies or instructions"),
+        ({"settings_sha256": "00"}, "'control' ran with 2 different policies or instructions"),
         ({"share": 0.1}, "planned share of 'control' was changed"),
     ],
 )
 def test_change_while_it_ran_is_noted(write: Write, changes: dict[str, Any], note: str) -> None:
     (found,) = read_users([write(record("a"), record("b", **changes))]).notes
     assert note in found
+
+
+def test_variants_may_differ_in_their_instruction(write: Write) -> None:
+    assert read_users([write(record("a"), record("t", variant="treatment", instruction_sha256="00"))]).notes == ()
+
+
+def ranking(user: str, ranking_id: str, *indexes: int, **changes: Any) -> dict[str, Any]:
+    """Return a decision as a gateway writes it."""
+    return record(user, ranking_id=ranking_id, results=[{"index": index} for index in indexes], **changes)
+
+
+def feedback(ranking_id: str, kind: str, value: float = 1.0, **fields: Any) -> dict[str, Any]:
+    known = {"format_version": 1, "experiment": "shop", "record": "feedback"}
+    return {**known, "ranking_id": ranking_id, "event": kind, "value": value, **fields}
+
+
+def test_feedback_of_other_gateways_is_joined_with_its_ranking(write: Write, tmp_path: Path) -> None:
+    write(
+        feedback("r1", "click", index=7),  # before its ranking: the files of gateways are read in any order
+        feedback("r1", "click", index=5),
+        feedback("r1", "dwell", 12.5, index=5),
+        feedback("r3", "conversion", worth=9.9),
+        feedback("r4", "click", index=99),  # none of the results
+        name="1.jsonl",
+    )
+    write(ranking("a", "r1", 5, 3, 7), ranking("a", "r2", 1, 2), name="2.jsonl")
+    write(ranking("b", "r3", 4), ranking("b", "r4", 4), ranking("c", "r5", 1), name="3.jsonl")
+    users = read_users([tmp_path])
+    assert {metric: list(values) for metric, values in users.variants["control"].values.items()} == {
+        "impressions": [6.0, 6.0, 3.0],
+        "clicks": [2.0, 1.0, 0.0],
+        "dwell_s": [12.5, 0.0, 0.0],
+        "conversions": [0.0, 1.0, 0.0],
+        "click_through": [0.5, 0.5, 0.0],
+        "click_mrr": [0.5, 0.0, 0.0],
+        "conversion_value": [0.0, 9.9, 0.0],
+    }
+    assert (users.damaged, users.notes) == ((), ())
+
+
+def test_an_event_of_one_id_counts_once(write: Write, tmp_path: Path) -> None:
+    write(ranking("a", "r1", 1), feedback("r1", "click", event_id="e"), name="1.jsonl")
+    write(feedback("r1", "click", event_id="e"), feedback("r1", "click"), feedback("r1", "click"), name="2.jsonl")
+    assert list(read_users([tmp_path]).variants["control"].values["clicks"]) == [3.0]
+
+
+def test_a_ranking_that_is_in_two_files_counts_once(write: Write, tmp_path: Path) -> None:
+    for name in ("1.jsonl", "copy.jsonl"):
+        write(ranking("a", "r1", 1), name=name)
+    assert list(read_users([tmp_path]).variants["control"].values["impressions"]) == [3.0]
+
+
+def test_feedback_without_a_ranking_is_counted_in_a_note(write: Write) -> None:
+    users = read_users([write(ranking("a", "r1", 1), feedback("r2", "click"), feedback("r2", "click"))])
+    assert users.notes == ("2 events belong to rankings that are not in the files; is a gateway's file missing?",)
+    assert list(users.variants["control"].values["clicks"]) == [0.0]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        feedback("", "click"),
+        feedback("r1", "view"),
+        feedback("r1", "dwell", -1),
+        feedback("r1", "click", index=-1),
+        feedback("r1", "conversion", worth="9"),
+        {**ranking("a", "r2"), "results": None},
+    ],
+)
+def test_damaged_feedback_is_skipped_and_named(write: Write, damaged: dict[str, Any]) -> None:
+    users = read_users([write(ranking("a", "r1", 1), damaged)])
+    assert len(users.damaged) == 1
+    assert list(users.variants["control"].values["impressions"]) == [3.0]
+
+
+def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="no valid line"):
+        read_users([tmp_path])
 
 
 def test_one_of_several_experiments_is_chosen_by_name(write: Write) -> None:

@@ -20,6 +20,7 @@ from lychee_server.gateway.json_body import JsonRequest, JsonRoute
 
 ONE: Final = "[one]"
 PAIRS: Final = "[pairs]"
+TOLD: Final = ("warnings", "ranking_id", "experiment")
 TAGS: Final = (ONE, PAIRS)  # of the two requests that a score's route checks
 _SCOPE_KEY: Final = "lychee.spoken"
 _OWN_HEADERS: Final = frozenset({"content-length", "content-type"})
@@ -79,13 +80,14 @@ class DialectRoute(JsonRoute):
 
 
 def speak(request: Request, answer: Any) -> Any:
-    """Return an answer as the sender of the request reads it, with its warnings wherever there is room for them."""
+    """Return an answer as the sender of the request reads it, and what no dialect has where there is room for it."""
     spoken: _Spoken | None = request.scope.get(_SCOPE_KEY)
     if spoken is None:
         return answer
     spoken_answer = spoken.dialect.answer(answer, spoken.sent)
-    if answer.warnings and isinstance(spoken_answer, dict):
-        spoken_answer["warnings"] = answer.warnings
+    if isinstance(spoken_answer, dict):
+        told = {name: getattr(answer, name, None) for name in TOLD}
+        spoken_answer |= {name: value for name, value in told.items() if value}
     return spoken_answer
 
 

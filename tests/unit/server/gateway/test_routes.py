@@ -305,6 +305,15 @@ def test_instructions_are_listed_and_a_model_that_reads_none_says_so(client: Tes
     assert "reads no instruction" in answer.json()["warnings"][0]
 
 
+def test_an_instruction_that_changes_what_a_score_means_is_in_the_warnings_once() -> None:
+    with serve(FakeTransport(manifest=PATCHES_MANIFEST)) as client:
+        body = client.post("/v1/rerank", json={**CALL, "instruction": "Retrieve only perfect matches"}).json()
+        named = client.post("/v1/rerank", json={**CALL, "instruction": {"name": "search"}}).json()
+    (warning,) = body["warnings"]
+    assert warning.startswith("the instruction changes what a score means ('only perfect'): ")
+    assert named["warnings"] == []
+
+
 def test_health_routes_while_the_server_is_away() -> None:
     transport = FakeTransport()
     transport.live = False

@@ -55,6 +55,7 @@ def test_without_options_the_command_has_the_settings_defaults(command: Command)
         ("max_img_size", "--max-img-size", "MAX_IMG_SIZE", "256", 256),
         ("policy", "--policy", "POLICY", "strict", "strict"),
         ("calibration", "--calibration", "CALIBRATION", "c.json", Path("c.json")),
+        ("experiment", "--experiment", "EXPERIMENT", "e.toml", Path("e.toml")),
         ("timeout_s", "--timeout-s", "TIMEOUT_S", "1.5", 1.5),
         ("api_keys", None, "API_KEYS", "one, two three", ("one", "two", "three")),
         ("api_keys_file", "--api-keys-file", "API_KEYS_FILE", "k.txt", Path("k.txt")),

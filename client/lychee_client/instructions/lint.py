@@ -6,6 +6,7 @@ that asks for anything else still gives scores, but not those that thresholds we
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -28,6 +29,10 @@ class LintWarning:
     code: str
     message: str
     excerpt: str
+
+    def __str__(self) -> str:
+        """Return what a response warns of."""
+        return f"the instruction changes what a score means ({self.excerpt!r}): {self.message}"
 
 
 # At the start of a clause a verb is an order to the model; further on it belongs to what the document is about.
@@ -149,6 +154,7 @@ _RULES: Final = tuple(
 _WORD: Final = re.compile(r"[\u3400-\u9fff]{1,2}|[^\W\u3400-\u9fff]+(?:['’-][^\W\u3400-\u9fff]+)*")
 
 
+@functools.lru_cache(maxsize=256)  # a service sees few texts, and each of them with every call
 def lint_instruction(text: str) -> tuple[LintWarning, ...]:
     """Look for wording, English or Chinese, that changes what the score means; no model is asked.
 

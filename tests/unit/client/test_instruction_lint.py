@@ -1,8 +1,8 @@
 """The linter: every reason in both languages, and silence on harmless instructions."""
 
 import pytest
+from lychee_client.instructions.lint import MAX_WORDS, lint_instruction
 from lychee_client.instructions.templates import MAX_TEXT_CHARACTERS, bundled_instructions
-from lychee_evaluate.instruction_lint import MAX_WORDS, lint_instruction
 
 HARMLESS = [
     "Given a web search query, retrieve relevant passages that answer the query",
@@ -57,6 +57,7 @@ CHANGING = [
     ("exact-only", "只检索完美匹配的文档"),
     ("exact-only", "仅返回一模一样的商品"),
     ("exact-only", "文档必须与查询完全匹配"),
+    ("exact-only", "只返回完全匹配的结果"),
     ("negation", "Find documents that do NOT answer the question"),
     ("negation", "Retrieve documents that aren't relevant to the query"),
     ("negation", "Judge whether the document is irrelevant"),
