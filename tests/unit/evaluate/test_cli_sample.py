@@ -141,7 +141,8 @@ def test_nothing_that_can_be_scored_is_exit_code_1(run: Run, tmp_path: Path) -> 
     [
         ["--count", "0"],
         ["--threshold", "2"],
-        ["--output", "sheet.xlsx"],
+        ["--output", "sheet.pdf"],
+        ["--output", "sheet.csv", "--format", "xlsx"],
         ["--output", "taken.csv"],
         ["--policy", "lax"],
     ],

@@ -162,8 +162,6 @@ def test_broken_data_url_costs_only_its_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "key"),
     [
-        ("pairs.xlsx", b"x", "calibrate.error_suffix"),
-        ("pairs", b"x", "calibrate.error_suffix"),
         ("pairs.zip", b"no zip", "calibrate.error_zip"),
         ("pairs.zip", make_zip({"a.csv": HEADER})[:-30], "calibrate.error_zip"),
         ("pairs.zip", b"garbage" + make_zip({"a.csv": HEADER})[20:], "calibrate.error_zip"),
