@@ -41,6 +41,8 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "documents": ("documents",),  # a list, in JSON lines alone
     "id": ("id", "number", "no", "no.", "row", "index", "编号", "序号", "行号", "編號", "序號"),
 }
+# The header is one of the first rows: people put titles above their tables.
+HEADER_ROWS: Final = 10
 _MEANINGS: Final = {name: meaning for meaning, names in NAMES.items() for name in names}
 
 
@@ -53,6 +55,11 @@ def normalize_name(name: str) -> str:
 def find_meaning(name: str) -> str | None:
     """Return what a column of this name holds, a key of NAMES, or None."""
     return _MEANINGS.get(normalize_name(name))
+
+
+def count_meanings(cells: Sequence[object]) -> int:
+    """Return how many different things the cells of a row would mean, if they were names."""
+    return len({find_meaning(cell) for cell in cells if isinstance(cell, str)} - {None})
 
 
 def match_columns(names: Sequence[str]) -> list[str | None]:

@@ -26,11 +26,13 @@ _MARKS: Final = (
 _ASIAN: Final = {"gb18030": "GB18030", "big5": "Big5", "cp932": "Shift-JIS", "cp949": "EUC-KR"}
 _EUROPEAN: Final = {"cp1252": "Windows-1252", "cp1250": "Windows-1250", "cp1251": "Windows-1251"}
 _LABELS: Final = _ASIAN | _EUROPEAN
-# Measured on 60 random tables of each encoding and size: with this much between the first and the second, no European
-# file and no other Asian one was read as Asian, and all Chinese ones from 10 rows on were recognized.
-_MIN_LEAD: Final = 0.1
+# By how much the first must be less chaotic than the second: little where it is Chinese, which nothing else was taken
+# for. Measured with charset-normalizer 3.5.2 on 200 random tables of product names for each of the seven encodings and
+# of 1 to 30 rows: none was read wrongly; of the Chinese ones, 99 % of those of 10 rows, half of those of 2.
+_MIN_LEAD: Final = 0.15
+_MIN_LEAD_CHINESE: Final = 0.03
 _MAX_CHAOS: Final = 0.2
-_MIN_FOREIGN_BYTES: Final = 8
+_MIN_FOREIGN_BYTES: Final = 16
 _SAMPLE_BYTES: Final = 2**17
 _HEADER_BYTES: Final = 2**14
 _SHOWN_CHARACTERS: Final = 30
@@ -118,7 +120,8 @@ def _detect(data: bytes, knows_header: Callable[[str], bool]) -> str:
     foreign_bytes = sum(byte > 0x7F for byte in sample)
     if ranked and ranked[0][0] <= _MAX_CHAOS and foreign_bytes >= _MIN_FOREIGN_BYTES:
         chaos, codec, text = ranked[0]
-        if codec in _ASIAN and all(other[0] >= chaos + _MIN_LEAD or other[2] == text for other in ranked[1:]):
+        lead = _MIN_LEAD_CHINESE if codec == "gb18030" else _MIN_LEAD
+        if codec in _ASIAN and all(other[0] >= chaos + lead or other[2] == text for other in ranked[1:]):
             return codec
     raise TableError("encoding_unclear", candidates=_show(lines[0], [codec for _, codec, _ in ranked]))
 

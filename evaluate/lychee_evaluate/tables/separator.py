@@ -7,11 +7,11 @@ import io
 import re
 from typing import Final
 
-from lychee_evaluate.tables.column_names import find_meaning
+from lychee_evaluate.tables.column_names import HEADER_ROWS, count_meanings
 
 SEPARATORS: Final = (",", ";", "\t", "|")
 _DECLARATION: Final = re.compile(r"""\s*"?sep=([^\w\s"]|\t)"?[,;\t|]*(?:\r\n|\n|\r|$)""", re.IGNORECASE)
-_HEADER_CHARACTERS: Final = 2**16
+_START_CHARACTERS: Final = 2**16
 
 
 def take_declaration(text: str) -> tuple[str | None, str]:
@@ -21,28 +21,32 @@ def take_declaration(text: str) -> tuple[str | None, str]:
 
 
 def find_separator(text: str, preferred: str = ",") -> str:
-    """Return the separator that makes the header have the most known columns, or else the most columns.
+    """Return the separator that makes one of the first rows have the most known columns, or else the most columns.
 
     Args:
         text: The text of the file.
-        preferred: What it is if the header has one column only.
+        preferred: What it is if there is one column only.
     """
-    start = text.lstrip("\r\n")[:_HEADER_CHARACTERS]
+    start = text[:_START_CHARACTERS]
     best, most = preferred, (0, 1)
     for separator in SEPARATORS:
-        names = _read_header(start, separator)
-        count = (sum(find_meaning(name) is not None for name in names), len(names))
+        rows = _read_rows(start, separator)
+        known = max((count_meanings(row) for row in rows), default=0)
+        count = (known, len(rows[0]) if rows else 0)
         if count > most or (count == most and separator == preferred):
             best, most = separator, count
     return best
 
 
-def _read_header(text: str, separator: str) -> list[str]:
-    """Return the cells of the first row that is not empty."""
+def _read_rows(text: str, separator: str) -> list[list[str]]:
+    """Return the first rows that are not empty, as far as they can be read."""
+    rows: list[list[str]] = []
     try:
         for cells in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
             if any(cell.strip() for cell in cells):
-                return cells
+                rows.append(cells)
+            if len(rows) == HEADER_ROWS:
+                break
     except csv.Error:
         pass
-    return []
+    return rows

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Final
 
-from lychee_evaluate.tables.column_names import find_meaning, match_columns, normalize_name
+from lychee_evaluate.tables.column_names import HEADER_ROWS, count_meanings, find_meaning, match_columns, normalize_name
 from lychee_evaluate.tables.message import Message, TableError
 
 MAX_COLUMNS: Final = 256
-_MAX_TITLE_ROWS: Final = 10
 _SHOWN_CHARACTERS: Final = 40
 
 
@@ -129,11 +128,11 @@ def make_table(
         TableError: There is no row, there are too many, or the header cannot be used.
     """
     filled = ((number, cells) for number, cells in rows if any(not _is_blank(cell) for cell in cells))
-    first = list(islice(filled, _MAX_TITLE_ROWS))
+    first = list(islice(filled, HEADER_ROWS))
     if not first:
         raise TableError("empty")
-    place = max(range(len(first)), key=lambda place: (_count_known(first[place][1]), -place))
-    if _count_known(first[place][1]) < 2:
+    place = max(range(len(first)), key=lambda place: (count_meanings(first[place][1]), -place))
+    if count_meanings(first[place][1]) < 2:
         place = 0
     number, header = first[place]
     columns, said = make_columns([_as_name(cell) for cell in _trim(header)])
@@ -159,10 +158,6 @@ def column_letter(place: int) -> str:
         place, rest = divmod(place - 1, 26)
         letters = chr(ord("A") + rest) + letters
     return letters
-
-
-def _count_known(cells: Sequence[Any]) -> int:
-    return sum(isinstance(cell, str) and find_meaning(cell) is not None for cell in cells)
 
 
 def _as_name(cell: Any) -> str:

@@ -70,6 +70,13 @@ def _format_workbook(rows: Sequence[Sequence[str]]) -> bytes:
     from openpyxl.styles import Alignment, Font
     from openpyxl.utils import get_column_letter
 
+    for number, row in enumerate(rows, start=1):
+        longest = max(map(len, row))
+        if longest > MAX_WORKBOOK_CELL:
+            raise ConfigurationError(
+                f"row {number} has a text of {longest} characters, a cell of .xlsx holds {MAX_WORKBOOK_CELL}; "
+                "write .csv or .jsonl"
+            )
     book = Workbook(write_only=True)
     sheet = book.create_sheet("pairs")
     sheet.freeze_panes = "A2"
@@ -78,11 +85,6 @@ def _format_workbook(rows: Sequence[Sequence[str]]) -> bytes:
     for number, row in enumerate(rows, start=1):
         cells = []
         for text in row:
-            if len(text) > MAX_WORKBOOK_CELL:
-                raise ConfigurationError(
-                    f"row {number} has a text of {len(text)} characters, a cell of .xlsx holds {MAX_WORKBOOK_CELL}; "
-                    "write .csv or .jsonl"
-                )
             cell = WriteOnlyCell(sheet, value=_NOT_IN_XML.sub("\ufffd", text) or None)
             if text:
                 cell.data_type = "s"  # or "#N/A" would be an error
