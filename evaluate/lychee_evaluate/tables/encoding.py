@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -34,6 +35,7 @@ _MIN_LEAD_CHINESE: Final = 0.03
 _MAX_CHAOS: Final = 0.2
 _MIN_FOREIGN_BYTES: Final = 16
 _SAMPLE_BYTES: Final = 2**17
+_WINDOW_BYTES: Final = 2**20
 _HEADER_BYTES: Final = 2**14
 _SHOWN_CHARACTERS: Final = 30
 _HEADER_LINES: Final = 3  # a declaration of the separator, or a title, may stand above
@@ -103,7 +105,7 @@ def _decode_strictly(data: bytes, codec: str, label: str) -> str:
 
 
 def _detect(data: bytes, knows_header: Callable[[str], bool]) -> str:
-    lines = [line for line in data.splitlines() if not line.isascii()]
+    lines = [line for line in _take_window(data).splitlines() if not line.isascii()]
     start = b"\n".join(data[:_HEADER_BYTES].splitlines()[:_HEADER_LINES])
     by_header = [codec for codec in _ASIAN if knows_header(start.decode(codec, "replace"))]
     if len(by_header) == 1:
@@ -124,6 +126,14 @@ def _detect(data: bytes, knows_header: Callable[[str], bool]) -> str:
         if codec in _ASIAN and all(other[0] >= chaos + lead or other[2] == text for other in ranked[1:]):
             return codec
     raise TableError("encoding_unclear", candidates=_show(lines[0], [codec for _, codec, _ in ranked]))
+
+
+def _take_window(data: bytes) -> bytes:
+    """Return whole lines from the first one on that is not ASCII, some of a large file, which must not be copied."""
+    first = re.search(rb"[\x80-\xff]", data)
+    begin = data.rfind(b"\n", 0, first.start()) + 1 if first else 0
+    window = data[begin : begin + _WINDOW_BYTES]
+    return window.rpartition(b"\n")[0] or window if len(window) == _WINDOW_BYTES else window
 
 
 def _show(line: bytes, ranked: list[str]) -> str:

@@ -23,6 +23,7 @@ from lychee_evaluate.tables.workbook import read_workbook
 # The default of 131,072 is short for a document; more than this is no table cell.
 _MAX_CELL_CHARACTERS: Final = 16 * 2**20
 _MAX_SEPARATORS: Final = 2**16
+_MAX_LINES_PER_ROW: Final = 100
 
 
 def read_table_file(path: Path, *, encoding: str | None = None) -> Table:
@@ -82,13 +83,13 @@ def _read_text(text: str, preferred: str, notes: list[Message], max_rows: int | 
     separator = declared or find_separator(text, preferred)
     if separator != ",":
         notes.append(Message("separator_read", {"separator": "tab" if separator == "\t" else separator}))
-    rows = _read_rows(text, separator)
+    rows = _read_rows(text, separator, max_rows)
     return make_table(rows, notes=notes, decimal_comma=separator != ",", checks_width=True, max_rows=max_rows)
 
 
-def _read_rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+def _read_rows(text: str, separator: str, max_rows: int | None) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(max(csv.field_size_limit(), _MAX_CELL_CHARACTERS))
-    reader = csv.reader(_check_lines(text, separator), delimiter=separator, strict=True)
+    reader = csv.reader(_check_lines(text, separator, max_rows), delimiter=separator, strict=True)
     number = 0
     while True:
         number += 1
@@ -101,11 +102,13 @@ def _read_rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
         yield number, [restore_cell(cell) for cell in cells]
 
 
-def _check_lines(text: str, separator: str) -> Iterator[str]:
-    """Yield the lines; one that would become a row of millions of cells is refused before it does."""
-    for line in io.StringIO(text, newline=""):
+def _check_lines(text: str, separator: str, max_rows: int | None) -> Iterator[str]:
+    """Yield the lines; one that would become a row of millions of cells, or millions of empty lines, are refused."""
+    for number, line in enumerate(io.StringIO(text, newline="")):
         if line.count(separator) > _MAX_SEPARATORS:
             raise TableError("too_many_columns", columns=line.count(separator), limit=MAX_COLUMNS)
+        if max_rows is not None and number > _MAX_LINES_PER_ROW * max_rows:
+            raise TableError("too_many_rows", limit=max_rows)
         yield line
 
 
@@ -128,7 +131,7 @@ def _is_error(cell: Any) -> bool:
 def _read_json_lines(text: str, notes: list[Message], max_rows: int | None) -> Table:
     names: dict[str, int] = {}
     rows: list[Row] = []
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines() also splits at U+2028 within a string
+    for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
         if not line.strip():
             continue
         if max_rows is not None and len(rows) == max_rows:

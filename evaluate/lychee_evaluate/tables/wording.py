@@ -84,6 +84,10 @@ WORDINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "zh": "第 {row} 行（文本第 {line} 行）不是 CSV：{reason}；含引号或逗号的文本要用引号括起来，"
         '其中的引号写两遍："a ""word"", and more"',
     },
+    "too_large": {
+        "en": "it has more than {limit} MiB; send a part of it",
+        "zh": "文件超过 {limit} MiB；请只发送一部分",
+    },
     "too_many_columns": {
         "en": "it has {columns} columns; expected at most {limit}: delete those that are not needed",
         "zh": "有 {columns} 列；最多 {limit} 列：请删除不需要的列",

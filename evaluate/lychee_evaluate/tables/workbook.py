@@ -17,7 +17,9 @@ from lychee_evaluate.tables.cell_values import restore_cell
 from lychee_evaluate.tables.message import Message, TableError
 from lychee_evaluate.tables.table import Table, column_letter, make_table
 
-MAX_UNPACKED_BYTES: Final = 64 * 2**20
+# Each MiB takes up to a second to read; whoever bounds the rows reads what others send.
+MAX_UNPACKED_BYTES: Final = 256 * 2**20
+MAX_UNPACKED_BYTES_SENT: Final = 32 * 2**20
 _MAIN: Final = re.compile(r"\{.*\}")
 _CELL: Final = re.compile(r"([A-Z]{1,3})([0-9]{1,7})")
 _ESCAPED: Final = re.compile("_x000D_", re.IGNORECASE)
@@ -51,7 +53,7 @@ def read_workbook(data: bytes, *, max_rows: int | None) -> Table:
     with _reading, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what openpyxl does not keep when it writes, which nobody does
         try:
-            names = _check_size(data)
+            names = _check_size(data, MAX_UNPACKED_BYTES if max_rows is None else MAX_UNPACKED_BYTES_SENT)
             book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
             try:
                 return _read(book, names, data, max_rows)
@@ -63,13 +65,13 @@ def read_workbook(data: bytes, *, max_rows: int | None) -> Table:
             raise TableError("workbook_damaged", reason=str(error)[:80] or type(error).__name__) from error
 
 
-def _check_size(data: bytes) -> list[str]:
+def _check_size(data: bytes, limit: int) -> list[str]:
     """Return the names of a workbook's parts, unless those that are read unpack to too much."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = archive.infolist()
     size = sum(entry.file_size for entry in entries if not entry.filename.startswith("xl/media/"))
-    if size > MAX_UNPACKED_BYTES:  # zipfile never unpacks more of a part than its entry says
-        raise TableError("workbook_too_large", size=size // 2**20, limit=MAX_UNPACKED_BYTES // 2**20)
+    if size > limit:  # zipfile never unpacks more of a part than its entry says
+        raise TableError("workbook_too_large", size=size // 2**20, limit=limit // 2**20)
     return [entry.filename for entry in entries]
 
 

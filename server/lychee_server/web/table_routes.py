@@ -14,10 +14,12 @@ from lychee_evaluate.tables.table import Table
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, Response
 
+from lychee_server.defaults import MIB
 from lychee_server.gateway.answer_schemas import ErrorAnswer
 from lychee_server.gateway.errors import make_error
 from lychee_server.gateway.service import Service
 
+MAX_BYTES: Final = 16 * MIB  # of which a table in memory is many times as large
 MAX_ROWS: Final = 20_000
 MAX_CELLS: Final = 500_000
 # The meanings that callers are told; "documents" is a list, which a table of texts cannot hold.
@@ -107,6 +109,8 @@ def _make_routes() -> APIRouter:
 
 def _answer(name: str, data: bytes, encoding: str | None) -> Response:
     try:
+        if len(data) > MAX_BYTES:
+            raise TableError("too_large", limit=MAX_BYTES // MIB)
         table = read_table(name, data, encoding=encoding, max_rows=MAX_ROWS)
         if len(table.rows) * len(table.columns) > MAX_CELLS:
             raise TableError("too_many_cells", cells=len(table.rows) * len(table.columns), limit=MAX_CELLS)

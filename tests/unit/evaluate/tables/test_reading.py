@@ -206,6 +206,37 @@ def test_more_rows_than_allowed_are_refused(name: str) -> None:
     assert error_kind(name, data, max_rows=2) == "too_many_rows"
 
 
+def test_millions_of_empty_lines_are_refused() -> None:
+    assert error_kind("p.csv", "query\n" + "\n" * 1000, max_rows=5) == "too_many_rows"
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    data=st.one_of(
+        st.binary(max_size=300),
+        st.text(max_size=100).map(lambda text: text.encode("utf-16", "surrogatepass")),
+        st.builds(
+            bytes.__add__, st.sampled_from([b"PK\x03\x04", b"\xff\xfe", b"sep=;\n", b'{"a":']), st.binary(max_size=99)
+        ),
+    ),
+    name=st.sampled_from(["p.csv", "p.tsv", "p.jsonl", "p.xlsx", "p"]),
+)
+def test_any_bytes_are_a_table_or_an_error_that_is_meant(data: bytes, name: str) -> None:
+    found = try_read(name, data)
+    if isinstance(found, TableError):
+        assert str(found).startswith(f"{name}: ")
+        assert found.message.say("zh")
+    else:
+        assert all(len(row.cells) <= len(found.columns) for row in found.rows)
+
+
+def try_read(name: str, data: bytes) -> Table | TableError:
+    try:
+        return read_table(name, data, max_rows=50)
+    except TableError as error:
+        return error
+
+
 def test_every_message_has_both_languages_and_the_same_values() -> None:
     for kind, wordings in WORDINGS.items():
         assert set(wordings) == set(LANGUAGES), kind

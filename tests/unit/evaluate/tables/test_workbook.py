@@ -186,10 +186,14 @@ def test_more_rows_than_allowed_are_refused() -> None:
         read_table("p.xlsx", data, max_rows=4)
 
 
-def test_bomb_is_refused_before_it_is_unpacked() -> None:
+def test_bomb_is_refused_before_it_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     data = make(lambda book: book.active.append(HEADER))
-    bomb = change(data, "xl/worksheets/sheet1.xml", lambda sheet: sheet + b" " * (workbook.MAX_UNPACKED_BYTES + 1))
+    size = workbook.MAX_UNPACKED_BYTES_SENT
+    bomb = change(data, "xl/worksheets/sheet1.xml", lambda sheet: sheet + b" " * size)
     assert len(bomb) < 2**20
+    with pytest.raises(TableError, match="unpacks to 32 MiB, more than the 32 allowed"):
+        read_table("p.xlsx", bomb, max_rows=5)
+    monkeypatch.setattr(workbook, "MAX_UNPACKED_BYTES", size)
     assert error_kind(bomb) == "workbook_too_large"
 
 

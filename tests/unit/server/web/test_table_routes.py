@@ -88,6 +88,12 @@ def test_tables_are_bounded(client: TestClient, limit: str, kind: str, monkeypat
     assert answer.json()["errors"][0]["kind"] == kind
 
 
+def test_file_is_bounded(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_routes, "MAX_BYTES", 10)
+    answer = client.post("/v1/tables?name=a.csv", content=b"query,text\na,b\n")
+    assert answer.json()["errors"][0]["kind"] == "too_large"
+
+
 def test_body_is_bounded(client: TestClient) -> None:
     answer = client.post("/v1/tables?name=a.csv", content=b"x" * (2**20 + 1))
     assert (answer.status_code, answer.json()["type"]) == (413, "too_large")
