@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePath
@@ -281,14 +282,11 @@ def _parse_pair(number: int, cells: dict[str, Any], find_file: FindFile, decimal
 
 
 def _find_beside(folder: Path, name: str) -> Path:
-    path = folder / name.replace("\\", "/")  # as Windows writes paths
-    try:
-        is_file = path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or with a NUL
-        is_file = False
-    if not is_file:
-        raise RowError("no_image_file", image=name, folder=str(folder))
-    return path
+    for path in (folder / name, folder / name.replace("\\", "/")):  # the latter as Windows writes paths
+        with suppress(OSError, ValueError):  # a name that is too long, or with a NUL
+            if path.is_file():
+                return path
+    raise RowError("no_image_file", image=name, folder=str(folder))
 
 
 def _drop_duplicates(pairs: Sequence[Pair]) -> tuple[list[Pair], list[SkippedRow]]:

@@ -141,6 +141,18 @@ def test_file_that_cannot_be_used_is_refused(tmp_path: Path, name: str, content:
         read_pairs(tmp_path / name, labelled=True)
 
 
+def test_table_of_a_european_or_chinese_spreadsheet_makes_pairs(tmp_path: Path) -> None:
+    (tmp_path / "照片").mkdir()
+    (tmp_path / "照片" / "红.png").write_bytes(b"x")
+    text = "sep=;\r\n查询;文档;图片;标签;分数\r\n猫;;照片\\红.png;对;0,75\r\n猫;b;;错;１２％\r\n"
+    sheet = read_pairs(write(tmp_path / "标注.csv", text, "gb18030"), labelled=True)
+    assert sheet.pairs == (
+        Pair(2, "猫", None, None, tmp_path / "照片" / "红.png", None, True, 0.75),
+        Pair(3, "猫", None, "b", None, None, False, 0.12),
+    )
+    assert [note.kind for note in sheet.notes] == ["encoding_read", "separator_read", "columns_read"]
+
+
 @pytest.mark.parametrize("name", ["pairs.csv", "pairs.jsonl"])
 def test_header_or_nothing_gives_no_pairs(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, "query,text,relevant\n" if name.endswith("csv") else "\n")
