@@ -87,9 +87,10 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
     app.state.service = service
     install_routes(app, service, fetcher, experiment)
     if settings.web:
-        from lychee_server.web.page import install_page  # what it needs is an extra
+        from lychee_server.web import page, table_routes  # what they need is an extra
 
-        install_page(app, settings.root_path)
+        page.install(app, settings.root_path)
+        table_routes.install(app, service)
     install_error_handlers(app)
     install_middleware(app, settings, service.metrics, keys)
     refuse_other_methods(app)

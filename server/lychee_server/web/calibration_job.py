@@ -17,6 +17,7 @@ from lychee_evaluate.calibration.pair_scores import MAX_DOCUMENTS, PairScores, P
 from lychee_evaluate.calibration.pairs import Pair, PairSheet, SkippedRow, read_pairs, select_instruction
 from lychee_evaluate.calibration.report import CalibrationReport, draw_report, make_report
 from lychee_evaluate.calibration.threshold_search import Target, parse_target
+from lychee_evaluate.tables.message import Message
 
 from lychee_server.defaults import MIB
 from lychee_server.examples import find_example
@@ -65,12 +66,14 @@ class CalibrationOutcome:
         skipped: Rows that do not count, by row.
         calibration: The content of the calibration file.
         picture: The content of a PNG file.
+        notes: What was found out about the table.
     """
 
     report: CalibrationReport
     skipped: tuple[SkippedRow, ...]
     calibration: bytes
     picture: bytes
+    notes: tuple[Message, ...] = ()
 
 
 class JobError(PageError):
@@ -114,7 +117,7 @@ async def run_job(service: Service, job: Job) -> AsyncGenerator[Progress | Calib
         report, picture = await asyncio.to_thread(_calibrate, scored, target)
     if job.use_scores:
         report = replace(report, doubts=(Doubt("scores_from_table", {}), *report.doubts))
-    yield CalibrationOutcome(report, tuple(skipped), report.calibration.to_bytes(), picture)
+    yield CalibrationOutcome(report, tuple(skipped), report.calibration.to_bytes(), picture, sheet.notes)
 
 
 def _check(job: Job) -> Target:

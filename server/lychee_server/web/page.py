@@ -39,7 +39,7 @@ SECURITY_HEADERS: Final = {
 }
 
 
-def install_page(app: FastAPI, root_path: str = "") -> None:
+def install(app: FastAPI, root_path: str = "") -> None:
     """Serve the page at "/" and its files below FILES.
 
     They hold no data, so they are open to everyone, also where the API wants a key: the page asks for it.

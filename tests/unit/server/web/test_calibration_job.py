@@ -91,6 +91,12 @@ def upload_zip(folder: Path) -> Upload:
     return upload(folder / "pairs.zip", buffer.getvalue())
 
 
+def test_outcome_says_what_was_found_out_about_the_table(tmp_path: Path) -> None:
+    table = make_table([[*row[:2], "", row[3]] for row in make_rows()]).decode("utf-8-sig")
+    job = Job(upload(tmp_path / "pairs.csv", table.encode("utf-16")), "f1")
+    assert [note.kind for note in carry_out(job)[1].notes] == ["encoding_read"]
+
+
 def carry_out(
     job: Job,
     transport: FakeTransport | None = None,
