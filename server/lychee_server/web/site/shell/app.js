@@ -56,11 +56,13 @@ export async function openTab(name, state = null) {
 }
 
 async function load(name, panel) {
+  panel.setAttribute("aria-busy", "true");
   const module = await import(`../${name}/tab.js`);
   const tab = module.default(panel, { openTab, settings });
   const state = await recall(name);
   if (state) await tab.restore?.(state);
   if (tab.read) panel.addEventListener("change", () => remember(name, tab.read()));
+  panel.removeAttribute("aria-busy");
   return tab;
 }
 
