@@ -18,7 +18,9 @@ NO_ROUTE: Final = "none"
 WARNINGS_HEADER: Final = "x-lychee-warnings"
 IGNORED_HEADER: Final = "x-lychee-ignored"
 CLIENT_GONE: Final = 499  # as nginx calls it
-QUIET_ROUTES: Final = frozenset({PAGE_FILES_ROUTE, "/metrics", "/health", "/health/live", "/health/ready"})
+QUIET_ROUTES: Final = frozenset(
+    {PAGE_FILES_ROUTE, "/metrics", "/v1/status", "/health", "/health/live", "/health/ready"}
+)
 
 _logger = logging.getLogger("lychee_server.access")
 
@@ -49,8 +51,8 @@ class RequestIds:
 class AccessLog:
     """Logs and counts every request, and answers 500 where the app failed without an answer.
 
-    Successful requests for the page's files, for health and for metrics are logged at level DEBUG, errors of callers
-    and probes that fail at WARNING, our own errors at ERROR, everything else at INFO.
+    Successful requests for the page's files, for status, health and metrics are logged at level DEBUG, errors of
+    callers and probes that fail at WARNING, our own errors at ERROR, everything else at INFO.
 
     Args:
         app: The next application.
