@@ -114,30 +114,19 @@ class _Answer:
         self._send = send
         self._notes = notes
         self._began_at_s = time.monotonic()
-        self._first_byte_s: float | None = None
 
     @property
     def seconds(self) -> float:
-        """Wall time so far; of an event stream, until it began, for it lasts as long as its reader wants."""
-        return time.monotonic() - self._began_at_s if self._first_byte_s is None else self._first_byte_s
+        """Wall time so far."""
+        return time.monotonic() - self._began_at_s
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            if is_event_stream(message):
-                self._first_byte_s = time.monotonic() - self._began_at_s
             told = {WARNINGS_HEADER: str(self._notes.warnings or ""), IGNORED_HEADER: self._notes.ignored}
             fields = [(name.encode(), value.encode()) for name, value in told.items() if value]
             message = {**message, "headers": [*message.get("headers", ()), *fields]}
         await self._send(message)
-
-
-def is_event_stream(start: Message) -> bool:
-    """Say whether the answer that begins here is a stream of events."""
-    return any(
-        name.lower() == b"content-type" and value.startswith(b"text/event-stream")
-        for name, value in start.get("headers", ())
-    )
 
 
 def _log(route: str, status: int, fields: dict[str, Any], error: Exception | None) -> None:
