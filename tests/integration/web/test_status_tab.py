@@ -77,7 +77,7 @@ def test_charts_show_calls_in_words_too(status: Page) -> None:
     )
     latency = status.locator(f"{TAB} .chart", has_text="Latency")
     expect(latency.locator("path.line-0").first).to_have_attribute("d", re.compile("M"))
-    status.locator(f"{TAB} .history summary").click()
+    status.locator(f"{TAB} .minutes-card summary").click()
     expect(status.locator(f"{TAB} table.minutes tbody tr").first).to_be_visible()
 
 

@@ -22,12 +22,13 @@ export function historyCard() {
     if (details.open && report) fill(rows, minutes(report));
   }
 
+  const element = h("div.card.minutes-card", {}, h("h2", {}, say(texts.history)), charts, details, note);
   return {
-    element: h("div.card.history", {}, h("h2", {}, say(texts.history)), charts, details, note),
+    element,
     update: (given) => {
       report = given;
       const { series } = report;
-      const width = chartWidth(charts.clientWidth);
+      const width = chartWidth(element.clientWidth - 2 * GAP);
       fill(charts,
         chart(t("rate"), [{ name: t("rate_line"), values: series.calls_per_s }], rate, width),
         chart(t("latency"), [{ name: t("p50"), values: series.p50_ms }, { name: t("p99"), values: series.p99_ms }], milliseconds, width),
