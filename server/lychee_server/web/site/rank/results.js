@@ -43,9 +43,9 @@ export function rankingResults(settings) {
   const [previous, next] = [["previous", -1], ["next", 1]].map(([name, step]) =>
     h("button", { type: "button", data: { page: name }, on: { click: () => turn(step) } }, say(texts[name])));
   const pager = h("nav.pager", { aria: { label: say(texts.pages) } }, previous, span, next);
-  const head = h("div.results-head", {}, h("div.title", {}, title, summary), running.element, status, policy.element, tools);
+  const head = h("div.results-head", {}, h("div.title", {}, title, summary), running.element, policy.element);
   const element = h("div.card#rank-result", { role: "region", aria: { labelledby: "rank-result-title" } },
-    head, announced, warnings, nothing, list, pager, failed);
+    head, announced, status, tools, warnings, nothing, list, pager, failed);
   let data = null; // { documents, whole, ending, total }
   let rows = null;
   let first = 0;

@@ -37,7 +37,7 @@ export default function makeTab(panel, { settings }) {
       alerts, stale,
       h("fieldset", {}, h("legend", {}, say(texts.query)), query.text.element, query.image.element),
       documents.element, moreNote, instruction.element,
-      h("details.field", {}, h("summary", {}, say(texts.options)), options.chunking.element, options.spans.element),
+      h("details", {}, h("summary", {}, say(texts.options)), h("div.field", {}, options.chunking.element, options.spans.element)),
       h("div.actions", {}, shareButton("rank", () => toState(false))), api.element),
     results.element));
   setMore([]);

@@ -88,9 +88,9 @@ export function instructionField(id) {
   const preset = h("select", { id: `${id}-preset`, on: { change: choose } });
   const area = h("textarea", { id, rows: 2, dir: "auto", maxlength: 1000, aria: { describedby: `${id}-note` } });
   const note = h("p.hint", { id: `${id}-note` });
-  const element = h("details.field", {}, h("summary", {}, say(texts.instruction)),
+  const element = h("details", {}, h("summary", {}, say(texts.instruction)), h("div.field", {},
     h("label", { for: `${id}-preset` }, say(texts.instruction_preset)), preset,
-    h("label", { for: id }, say(texts.instruction_text)), area, note);
+    h("label", { for: id }, say(texts.instruction_text)), area, note));
   let presets = [];
 
   area.addEventListener("input", recognise);

@@ -76,7 +76,7 @@ export default {
   not_truncated: ["no", "否"],
   fact_image_size: ["Image, as read (pixels)", "图片尺寸（像素）"],
   fact_image_tokens: ["Tokens of the image", "图片词元数"],
-  fact_logit: ["Logit: the score before the sigmoid", "Logit：sigmoid 之前的分数"],
+  fact_logit: ["Logit (before the sigmoid)", "Logit（sigmoid 之前）"],
   fact_model: ["Model", "模型"],
   fact_cache: ["Embedding cache", "向量缓存"],
   cache_use: ["{hits} from the cache, {misses} computed", "缓存命中 {hits}，新计算 {misses}"],
