@@ -98,7 +98,8 @@ def test_results_stand_beside_the_form_and_come_into_view(page: Page) -> None:
     page.locator("#rank-texts").fill("\n".join(TEXTS))
     rank(page)
     form, result = page.locator("#tab-rank form").bounding_box(), page.locator("#rank-result").bounding_box()
-    assert form and result
+    assert form
+    assert result
     assert result["x"] >= form["x"] + form["width"]
     expect(page.locator("#rank-result .ranking > li").first).to_be_in_viewport()
     heights = page.locator(".row > summary").evaluate_all("rows => rows.map(row => row.offsetHeight)")
@@ -139,7 +140,9 @@ def test_a_busy_gateway_is_asked_again_after_as_long_as_it_says(page: Page, watc
 
     def refuse_first(route: Route) -> None:
         if answers:
-            route.fulfill(status=answers.pop(), headers={"retry-after": "1"}, json={"message": "busy", "type": "too_busy"})
+            route.fulfill(
+                status=answers.pop(), headers={"retry-after": "1"}, json={"message": "busy", "type": "too_busy"}
+            )
         else:
             route.continue_()
 
@@ -243,7 +246,9 @@ def test_sentences_that_match_are_marked_behind_characters_that_count_twice(page
     page.get_by_label("Show matching sentences").check()
     rank(page)
     page.locator("#rank-result .ranking summary").click()
-    expect(page.locator("#rank-result mark", has_text="A cat sleeps on the mat.")).to_have_text("A cat sleeps on the mat.")
+    expect(page.locator("#rank-result mark", has_text="A cat sleeps on the mat.")).to_have_text(
+        "A cat sleeps on the mat."
+    )
 
 
 def test_a_long_text_shows_its_best_chunk(page: Page) -> None:
