@@ -125,24 +125,20 @@ def watched() -> Watched:
     return Watched()
 
 
-@pytest.fixture(scope="module")
-def contexts(browser: Browser) -> dict[str, BrowserContext]:
-    """Return the browser contexts by their options; tests share them, so that scripts are loaded once."""
-    return {}
-
-
 @pytest.fixture
-def make_page(browser: Browser, contexts: dict[str, BrowserContext], watched: Watched) -> Iterator[MakePage]:
-    """Return a function that opens an empty page; its arguments are those of a browser context."""
-    pages: list[Page] = []
+def make_page(browser: Browser, watched: Watched) -> Iterator[MakePage]:
+    """Return a function that opens an empty page in a browser that remembers nothing of other pages.
+
+    Its arguments are those of a browser context.
+    """
+    contexts: list[BrowserContext] = []
 
     def make(**options: object) -> Page:
         options = {"viewport": WIDE, "locale": "en-US", "accept_downloads": True, **options}
-        context = contexts.get(str(options)) or browser.new_context(**options)
-        contexts[str(options)] = context
+        context = browser.new_context(**options)
+        contexts.append(context)
         context.set_default_timeout(TIMEOUT_MS)
         page = context.new_page()
-        pages.append(page)
         page.on("request", lambda request: watched.urls.append(request.url))
         page.on("websocket", lambda socket: watched.urls.append(socket.url))
         page.on("pageerror", lambda error: watched.console_errors.append(str(error)))
@@ -150,8 +146,8 @@ def make_page(browser: Browser, contexts: dict[str, BrowserContext], watched: Wa
         return page
 
     yield make
-    for page in pages:
-        page.close()
+    for context in contexts:
+        context.close()
 
 
 @pytest.fixture
@@ -174,7 +170,7 @@ def choose_tab(page: Page, tab: str) -> None:
     """Choose a tab by its name, and wait until it is there."""
     page.locator(f"#choose-{tab}").click()
     expect(page.locator(f"#choose-{tab}")).to_have_attribute("aria-selected", "true")
-    expect(page.locator(f"#tab-{tab}:not([aria-busy]) > *").first).to_be_visible()
+    expect(page.locator(f"#tab-{tab}:not([aria-busy]) > :not(link)").first).to_be_visible()
 
 
 @pytest.fixture(scope="session")
