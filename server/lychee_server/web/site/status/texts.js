@@ -34,7 +34,7 @@ export default {
   waiting_line: ["waiting", "等待中"],
   running_line: ["running", "运行中"],
   now: ["now", "现在"],
-  minutes_ago: ["{count} min ago", "{count} 分钟前"],
+  minutes_ago: ["−{count} min", "{count} 分钟前"],
   last: ["last {value}", "最近 {value}"],
   chart_label: ["{title}, the last 15 minutes. {lines}", "{title}，最近 15 分钟。{lines}"],
   chart_line: ["{name}: last {last}, highest {highest}.", "{name}：最近 {last}，最高 {highest}。"],
