@@ -63,7 +63,8 @@ def _is_gateway(pid: int) -> bool:
 
 
 def _check_page() -> CheckResult:
-    if find_spec("gradio") is None:
+    if find_spec("lychee_evaluate") is None:
         advice = "pip install 'lychee-rerank-server[web]', or start with --no-web"
-        return CheckResult("web page", "warning", "gradio is not installed, so the gateway has no page", advice)
-    return CheckResult("web page", "ok", "gradio is installed")
+        seen = "lychee-rerank-evaluate is not installed, so the gateway has no page"
+        return CheckResult("web page", "warning", seen, advice)
+    return CheckResult("web page", "ok", "lychee-rerank-evaluate is installed")

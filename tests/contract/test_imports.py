@@ -26,7 +26,7 @@ FOREIGN = {
     "evaluate/lychee_evaluate": "charset_normalizer matplotlib numpy openpyxl rich scipy sklearn typer",
     "export/lychee_export": "PIL google huggingface_hub msgspec numpy onnx onnx_ir onnxruntime onnxscript packaging "
     "peft safetensors tokenizers torch transformers tritonclient typer",
-    "server/lychee_server": "PIL aiohttp fastapi fastapi_offline google gradio jinja2 markupsafe numpy onnxruntime "
+    "server/lychee_server": "aiohttp fastapi fastapi_offline google numpy onnxruntime "
     "platformdirs prometheus_client psutil pybase64 pydantic pydantic_settings redis starlette tritonclient typer "
     "uvicorn yarl",
     "server/backends": f"numpy onnxruntime triton_python_backend_utils {BACKEND}",

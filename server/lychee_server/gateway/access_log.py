@@ -19,7 +19,9 @@ WARNINGS_HEADER: Final = "x-lychee-warnings"
 IGNORED_HEADER: Final = "x-lychee-ignored"
 RANKING_HEADER: Final = "x-lychee-ranking-id"
 CLIENT_GONE: Final = 499  # as nginx calls it
-QUIET_ROUTES: Final = frozenset({PAGE_FILES_ROUTE, "/metrics", "/health", "/health/live", "/health/ready"})
+QUIET_ROUTES: Final = frozenset(
+    {PAGE_FILES_ROUTE, "/metrics", "/v1/status", "/health", "/health/live", "/health/ready"}
+)
 
 _logger = logging.getLogger("lychee_server.access")
 
@@ -50,8 +52,8 @@ class RequestIds:
 class AccessLog:
     """Logs and counts every request, and answers 500 where the app failed without an answer.
 
-    Successful requests for the page's files, for health and for metrics are logged at level DEBUG, errors of callers
-    and probes that fail at WARNING, our own errors at ERROR, everything else at INFO.
+    Successful requests for the page's files, for status, health and metrics are logged at level DEBUG, errors of
+    callers and probes that fail at WARNING, our own errors at ERROR, everything else at INFO.
 
     Args:
         app: The next application.
@@ -113,18 +115,15 @@ class _Answer:
         self._send = send
         self._notes = notes
         self._began_at_s = time.monotonic()
-        self._first_byte_s: float | None = None
 
     @property
     def seconds(self) -> float:
-        """Wall time so far; of an event stream, until it began, for it lasts as long as its reader wants."""
-        return time.monotonic() - self._began_at_s if self._first_byte_s is None else self._first_byte_s
+        """Wall time so far."""
+        return time.monotonic() - self._began_at_s
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            if is_event_stream(message):
-                self._first_byte_s = time.monotonic() - self._began_at_s
             told = {
                 WARNINGS_HEADER: str(self._notes.warnings or ""),
                 IGNORED_HEADER: self._notes.ignored,
@@ -133,14 +132,6 @@ class _Answer:
             fields = [(name.encode(), value.encode()) for name, value in told.items() if value]
             message = {**message, "headers": [*message.get("headers", ()), *fields]}
         await self._send(message)
-
-
-def is_event_stream(start: Message) -> bool:
-    """Say whether the answer that begins here is a stream of events."""
-    return any(
-        name.lower() == b"content-type" and value.startswith(b"text/event-stream")
-        for name, value in start.get("headers", ())
-    )
 
 
 def _log(route: str, status: int, fields: dict[str, Any], error: Exception | None) -> None:

@@ -25,6 +25,8 @@ from lychee_server.gateway.restarts import RestartsCollector
 from lychee_server.gateway.routes import install_routes, refuse_other_methods
 from lychee_server.gateway.service import DISTRIBUTION, Service
 from lychee_server.gateway.settings import GatewaySettings
+from lychee_server.gateway.status.recent_errors import RecentErrors
+from lychee_server.gateway.status.routes import make_status_routes, watching
 
 DESCRIPTION: Final = (
     "Score pairs of a query and a document (text, image, or both) from 0 to 1, rank documents, and decide. "
@@ -59,11 +61,14 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
     experiment = None if settings.experiment is None else RunningExperiment.load(settings.experiment, service.metrics)
     fetcher = ImageFetcher(settings.image_hosts, metrics=service.metrics) if settings.image_hosts else None
 
+    log_errors = RecentErrors()
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.start()
         try:
-            yield
+            async with watching(service.metrics, log_errors):
+                yield
         finally:
             await service.aclose()
             if fetcher is not None:
@@ -86,6 +91,7 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
     )
     app.state.service = service
     install_routes(app, service, fetcher, experiment)
+    app.include_router(make_status_routes(service, log_errors))
     if settings.web:
         from lychee_server.web import page, table_routes  # what they need is an extra
 

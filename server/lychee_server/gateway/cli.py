@@ -27,7 +27,7 @@ def gateway(context: typer.Context, **options: Any) -> None:
     """Serve REST, health, metrics and the web page in front of a running Triton."""
     try:
         settings = GatewaySettings(**{name: value for name, value in options.items() if _is_argument(context, name)})
-        from lychee_server.gateway.server import serve  # FastAPI and gradio take a while to import
+        from lychee_server.gateway.server import serve  # FastAPI takes a while to import
 
         code = serve(settings)
     except LycheeServerError as error:

@@ -8,7 +8,6 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lychee_server.gateway.access_log import is_event_stream
 from lychee_server.gateway.metrics import Metrics
 from lychee_server.gateway.refusals import local_path, refuse
 
@@ -20,9 +19,6 @@ LINGER_S: Final = 0.5
 
 class Drain:
     """What is in flight, and whether anything new may begin.
-
-    Event streams of the page do not count: an open tab holds one forever. What a page's user waits for is a call, and
-    the metrics know how many of those there are.
 
     Args:
         metrics: Tell which calls are in flight, and count the refusals.
@@ -36,11 +32,10 @@ class Drain:
         self._metrics = metrics
         self._requests = 0
         self._refused_at_s = 0.0
-        self._streams: set[asyncio.Task[None]] = set()
 
     @property
     def in_flight(self) -> int:
-        """Requests that are being answered, and calls of the page."""
+        """Requests that are being answered, and calls that the gateway makes itself."""
         return self._requests + self._metrics.calls_in_flight
 
     def begin(self) -> None:
@@ -49,18 +44,15 @@ class Drain:
         self._metrics.set_ready(False)
 
     async def finish(self) -> None:
-        """Wait until nothing is in flight, and has not been for a moment; then end the event streams.
+        """Wait until nothing is in flight, and has not been for a moment.
 
-        In that moment callers with open connections learn from an answer that theirs is closed. A call's end and its
-        way to the page are different tasks, too.
+        In that moment callers with open connections learn from an answer that theirs is closed.
         """
         idle_since = time.monotonic()
         while time.monotonic() - idle_since < LINGER_S:
             await asyncio.sleep(POLL_INTERVAL_S)
             if self.in_flight:
                 idle_since = time.monotonic()
-        for task in tuple(self._streams):
-            task.cancel()
 
     async def tell_the_last(self, quiet_s: float) -> None:
         """Wait until no request has been refused for so long: each was the last of its connection."""
@@ -76,33 +68,15 @@ class Drain:
             retry = {"retry-after": str(RETRY_AFTER_S)}
             await refuse(send, 503, "stopping", "the gateway is stopping; ask another one", headers=retry, close=True)
             return
-        task = asyncio.current_task()
-        assert task is not None
-        is_stream = False
 
-        async def send_and_look(message: Message) -> None:
-            nonlocal is_stream
-            if self.stopping:
-                message = _close_after(message)
-            if message["type"] == "http.response.start" and is_event_stream(message):
-                is_stream = True
-                self._requests -= 1
-                self._streams.add(task)
-            await send(message)
+        async def send_and_close(message: Message) -> None:
+            await send(_close_after(message) if self.stopping else message)
 
         self._requests += 1
         try:
-            await app(scope, receive, send_and_look)
-        except asyncio.CancelledError:
-            if not (is_stream and self.stopping):
-                raise
-            task.uncancel()
-            await send({"type": "http.response.body", "body": b""})  # the stream's regular end
+            await app(scope, receive, send_and_close)
         finally:
-            if is_stream:
-                self._streams.discard(task)
-            else:
-                self._requests -= 1
+            self._requests -= 1
 
 
 def _close_after(message: Message) -> Message:

@@ -77,7 +77,8 @@ class KeyCheck:
         path = local_path(scope)
         for_programs = is_for_programs(scope, path)
         candidates = list(_sent_keys(scope, with_basic=not for_programs))
-        if path in OPEN_PATHS or path.startswith(OPEN_PREFIX) or any(self._keys.accepts(key) for key in candidates):
+        is_open = scope["type"] == "http" and (path in OPEN_PATHS or path.startswith(OPEN_PREFIX))
+        if is_open or any(self._keys.accepts(key) for key in candidates):
             await self._app(scope, receive, send)
             return
         self._metrics.reject("unauthorized")

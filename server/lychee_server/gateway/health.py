@@ -86,6 +86,7 @@ class Health:
         mismatch: What is wrong with the golden pairs, for people; None while they match.
         golden: The last replay of the golden pairs; None before the first.
         golden_checked_at: When that was, in seconds since 1970; None before the first.
+        lost_at: When Triton or a model went away, in seconds since 1970; None while the last replay still counts.
     """
 
     def __init__(
@@ -102,8 +103,9 @@ class Health:
         self.reason: str | None = f"waiting for Triton at {url}"
         self.golden: GoldenReport | None = None
         self.golden_checked_at: float | None = None
+        self.lost_at: float | None = None
         self._connect = connect
-        self._url = url
+        self._lost = f"Triton at {url} does not answer, or not all its models are loaded"
         self._metrics = metrics
         self._latency_limit_ms = latency_limit_ms
         self._on_model = on_model
@@ -194,8 +196,9 @@ class Health:
             self._suffer(dead)
             return HealthReport("degraded", reason=self.reason)
         timeout_s = max(1.0, 2 * self._latency_limit_ms / 1e3)
-        name = uuid.uuid4().hex  # a text that no cache has seen
-        document = f"document {name}" if "rerank_text" in manifest.max_batch_size else _make_image()
+        name = uuid.uuid4().hex  # a text or image that no cache has seen
+        pixels = np.random.default_rng().integers(0, 256, _PROBE_IMAGE_SIZE, dtype=np.uint8)
+        document = f"document {name}" if "rerank_text" in manifest.max_batch_size else Image.from_numpy(pixels)
         began_at_s = time.monotonic()
         try:
             async with self._clients.use() as client:
@@ -253,7 +256,7 @@ class Health:
         models: ModelWatch | None = None
         try:
             if not await client.is_ready(ANSWER_TIMEOUT_S):
-                await self._lose(self._lost())
+                await self._lose(self._lost)
                 return False
             await client.wait_until_ready(READY_TIMEOUT_S)
             manifest = await client.manifest()
@@ -279,7 +282,7 @@ class Health:
         return True
 
     def _judge(self, report: GoldenReport) -> None:
-        self.golden, self.golden_checked_at = report, time.time()
+        self.golden, self.golden_checked_at, self.lost_at = report, time.time(), None
         self._metrics.set_triton_up(True)
         self._metrics.set_golden(report.passed, report.max_abs_error)
         self.mismatch = report.mismatch
@@ -298,14 +301,11 @@ class Health:
             async with self._clients.use() as client:
                 ready, dead = await asyncio.gather(client.is_ready(ANSWER_TIMEOUT_S), self._models.look(LOOK_S))
             if not ready:
-                await self._lose(self._lost())
+                await self._lose(self._lost)
                 return
             if dead:
                 self._suffer(dead)
                 return
-
-    def _lost(self) -> str:
-        return f"Triton at {self._url} does not answer, or not all its models are loaded"
 
     async def _forget(self) -> None:
         """Trust no model that was verified any more."""
@@ -315,8 +315,7 @@ class Health:
 
     def _suffer(self, dead: Mapping[str, str]) -> None:
         """Go on without models that do not answer."""
-        self._metrics.set_triton_up(False)
-        self._enter("degraded", _describe(dead))
+        self._enter_lost("degraded", _describe(dead))
 
     async def _suffer_or_lose(self, dead: Mapping[str, str]) -> None:
         """Go on without models that do not answer, if all was verified before they died."""
@@ -327,8 +326,12 @@ class Health:
 
     async def _lose(self, reason: str) -> None:
         await self._forget()
+        self._enter_lost("starting" if self.golden is None else "unavailable", reason)
+
+    def _enter_lost(self, state: State, reason: str) -> None:
+        self.lost_at = self.lost_at or time.time()
         self._metrics.set_triton_up(False)
-        self._enter("starting" if self.golden is None else "unavailable", reason)
+        self._enter(state, reason)
 
     def _enter(self, state: State, reason: str | None) -> None:
         if self.state == "stopping":
@@ -343,8 +346,3 @@ class Health:
 
 def _describe(dead: Mapping[str, str]) -> str:
     return "; ".join(f"{name} does not answer: {reason}" for name, reason in dead.items())
-
-
-def _make_image() -> Image:
-    """Return a small image that no cache has seen, for models that rank no texts."""
-    return Image.from_numpy(np.random.default_rng().integers(0, 256, _PROBE_IMAGE_SIZE, dtype=np.uint8))

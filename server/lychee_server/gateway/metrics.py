@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Final, Protocol
 
-import psutil
 from lychee_client import POLICIES, CacheStatistics, LycheeError, RerankResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -54,7 +53,6 @@ class Metrics:
         self._began_at_s = time.monotonic()
         self._limit: ConcurrencyLimit | None = None
         self._cache: CountingCache | None = None
-        self._model = ("", "")
         self._make_request_metrics()
         self._make_call_metrics()
         self._make_state_metrics()
@@ -107,7 +105,7 @@ class Metrics:
     def observe_request(
         self, route: str, status: int, modality: str | None, seconds: float, *, method: str = "POST"
     ) -> None:
-        """Count a request: the middleware for HTTP, the service for calls of the page (route "web").
+        """Count a request: the middleware for HTTP, the service for calls that it makes itself (route "web").
 
         Args:
             route: The route's template, such as "/v1/rerank", never the path that was sent.
@@ -175,6 +173,11 @@ class Metrics:
         self._max_running.set(limit.max_running)
         self._max_waiting.set(limit.max_waiting)
 
+    def note_queue(self) -> None:
+        """Remember how many calls run and wait at this moment."""
+        if self._limit is not None:
+            self.recent.note_queue(self._limit.running, self._limit.waiting)
+
     def watch_cache(self, cache: CountingCache) -> None:
         """Show how the embedding cache is used, whenever the metrics are read."""
         self._cache = cache
@@ -182,7 +185,6 @@ class Metrics:
 
     def set_model(self, version: str, model_id: str, revision: str) -> None:
         """Name the gateway's version and the model that is served now."""
-        self._model = (model_id, revision)
         self._build.clear()
         self._build.labels(version, model_id, revision).set(1)
 
@@ -211,15 +213,12 @@ class Metrics:
     def snapshot(self) -> dict[str, Any]:
         """Return what the status tab shows; plain numbers and strings.
 
-        `totals` counts since the start, `rates` the last minute, `latency_ms` the last thousand calls, `rejected` by
-        reason; `calls` is now. `cache` is None without one.
+        `totals` counts since the start, `rates` and `latency_ms` the last minute, `rejected` by reason; `calls` is now.
+        `cache` is None without one.
         """
         recent = self.recent.summary()
-        memory = psutil.Process().memory_info()
         return {
             "uptime_s": time.monotonic() - self._began_at_s,
-            "model_id": self._model[0],
-            "revision": self._model[1],
             "totals": {
                 "requests": int(_total(self._requests)),
                 "documents": int(_total(self._documents, "_sum")),
@@ -240,7 +239,6 @@ class Metrics:
                 "max_waiting": self._limit.max_waiting if self._limit else 0,
             },
             "cache": asdict(self._cache.statistics()) if self._cache else None,
-            "memory_bytes": memory.rss,
         }
 
 

@@ -57,7 +57,7 @@ def serve(settings: GatewaySettings) -> int:
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens, and lets calls end before event streams are cut."""
+    """Says where it listens, and lets calls end before it does."""
 
     def __init__(self, app: FastAPI, settings: GatewaySettings, listener: socket.socket) -> None:
         config = uvicorn.Config(

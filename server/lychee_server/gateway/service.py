@@ -307,6 +307,7 @@ class Service:
         accepted = [index for index, document in enumerate(documents) if not isinstance(document, InvalidInputError)]
         own: RerankOptions = {**options, "request_id": request_id, "keep_unselected": True}  # so that all are counted
         async with self.limit.slot(timeout_s, bulk=options.get("priority") == "bulk"):
+            self.metrics.note_queue()
             await self.health.require(deadline_s - time.monotonic())
             own["timeout_s"] = max(1e-3, deadline_s - time.monotonic())
             async with self._clients.use() as client:

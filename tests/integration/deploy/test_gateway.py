@@ -123,7 +123,7 @@ def test_gateway_needs_neither_privileges_nor_a_writable_disk(
     gateway.wait_until_ok(f"{gateway_line.url}/health/ready")
     answer = request(f"{gateway_line.url}/v1/rerank", "POST", BODY.encode(), JSON)
     assert answer.status == 200, answer.body
-    assert b"gradio" in request(gateway_line.url).body
+    assert b"page/shell/app.js" in request(gateway_line.url).body
     status = Path(f"/proc/{gateway.process.pid}/status").read_text(encoding="utf-8")
     assert re.search(r"^Uid:\t10001\t10001\t10001", status, re.MULTILINE)
     assert re.search(r"^CapBnd:\t0+$", status, re.MULTILINE)

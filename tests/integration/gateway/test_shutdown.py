@@ -141,8 +141,10 @@ def test_an_idle_gateway_ends_at_once_although_a_browser_stays(server: TritonSer
         run_gateway(tmp_path, server.grpc_url, "--web", *PATIENT) as gateway,
         closing(http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)) as tab,
     ):
-        tab.request("GET", "/gradio_api/heartbeat/somesession")
-        assert tab.getresponse().status == 200
+        tab.request("GET", "/")
+        answer = tab.getresponse()
+        assert b"page/shell/app.js" in answer.read()
+        assert answer.status == 200
         gateway.process.send_signal(signal.SIGINT)
         assert gateway.process.wait(STOP_TIMEOUT_S) == 0
 

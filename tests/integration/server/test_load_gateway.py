@@ -96,7 +96,7 @@ def test_no_web_keeps_rest_alone(repository: Path) -> None:
     loaded = load(repository, "--no-web")
     assert loaded.returncode == 0, loaded.stderr
     gateway = read_gateway()
-    assert b"gradio" not in ask(gateway, "GET", "/")[1]
+    assert b"page/shell/app.js" not in ask(gateway, "GET", "/")[1]
     assert ask(gateway, "GET", "/health/ready")[0] == 200
     os.kill(gateway.pid, signal.SIGKILL)
     assert ask(gateway, "GET", "/health/live")[0] == 200  # by the next one, whom the caller waited for

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import lychee_server.web.page  # noqa: F401  # here: the gateway would in a thread, while pytest parses; see LatePage
 import pytest
 import uvicorn
 from lychee_server import TritonServer
@@ -56,7 +55,6 @@ class Gateway:
         self._thread.join(30)
 
     async def _serve(self, listener: socket.socket) -> None:
-        # In a running loop: outside of one, Gradio makes loops of its own and never closes them.
         app = create_app(self.settings)
         config = uvicorn.Config(app, log_config=None, ws="none", lifespan="on", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
@@ -127,24 +125,20 @@ def watched() -> Watched:
     return Watched()
 
 
-@pytest.fixture(scope="module")
-def contexts(browser: Browser) -> dict[str, BrowserContext]:
-    """Return the browser contexts by their options; tests share them, so that scripts are loaded once."""
-    return {}
-
-
 @pytest.fixture
-def make_page(browser: Browser, contexts: dict[str, BrowserContext], watched: Watched) -> Iterator[MakePage]:
-    """Return a function that opens an empty page; its arguments are those of a browser context."""
-    pages: list[Page] = []
+def make_page(browser: Browser, watched: Watched) -> Iterator[MakePage]:
+    """Return a function that opens an empty page in a browser that remembers nothing of other pages.
+
+    Its arguments are those of a browser context.
+    """
+    contexts: list[BrowserContext] = []
 
     def make(**options: object) -> Page:
         options = {"viewport": WIDE, "locale": "en-US", "accept_downloads": True, **options}
-        context = contexts.get(str(options)) or browser.new_context(**options)
-        contexts[str(options)] = context
+        context = browser.new_context(**options)
+        contexts.append(context)
         context.set_default_timeout(TIMEOUT_MS)
         page = context.new_page()
-        pages.append(page)
         page.on("request", lambda request: watched.urls.append(request.url))
         page.on("websocket", lambda socket: watched.urls.append(socket.url))
         page.on("pageerror", lambda error: watched.console_errors.append(str(error)))
@@ -152,8 +146,8 @@ def make_page(browser: Browser, contexts: dict[str, BrowserContext], watched: Wa
         return page
 
     yield make
-    for page in pages:
-        page.close()
+    for context in contexts:
+        context.close()
 
 
 @pytest.fixture
@@ -165,18 +159,18 @@ def browser_page(make_page: MakePage, page_url: str, watched: Watched) -> Iterat
     assert watched.console_errors == []
 
 
-def open_page(page: Page, url: str, tab: str = "score") -> None:
-    """Load the page and choose a tab: "score", "rerank", "calibrate" or "status"."""
+def open_page(page: Page, url: str, tab: str = "try") -> None:
+    """Load the page and choose a tab: "try", "rank", "compare", "batch", "calibrate" or "status"."""
     page.goto(url)
-    expect(page.locator("#score-submit")).to_be_visible()
+    expect(page.get_by_role("tab").first).to_be_visible()
     choose_tab(page, tab)
 
 
 def choose_tab(page: Page, tab: str) -> None:
-    """Choose a tab by its name."""
-    position = ("score", "rerank", "calibrate", "status").index(tab)
-    page.get_by_role("tab").nth(position).click()
-    expect(page.locator(f"#tab-{tab}")).to_be_visible()
+    """Choose a tab by its name, and wait until it is there."""
+    page.locator(f"#choose-{tab}").click()
+    expect(page.locator(f"#choose-{tab}")).to_have_attribute("aria-selected", "true")
+    expect(page.locator(f"#tab-{tab}:not([aria-busy]) > :not(link)").first).to_be_visible()
 
 
 @pytest.fixture(scope="session")

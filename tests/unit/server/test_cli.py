@@ -235,7 +235,7 @@ def test_load_without_the_page_keeps_rest(runner: Any, gateway: type[FakeGateway
 
 
 @pytest.mark.usefixtures("_right_scores")
-def test_load_without_gradio_says_what_to_install(
+def test_load_without_what_the_page_needs_says_what_to_install(
     runner: Any, gateway: type[FakeGateway], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
-import sys
-import threading
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fakes.dual_encoder import FakeTransport
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from lychee_server import state
 from lychee_server.errors import SettingsError
+from lychee_server.gateway import app as app_module
 from lychee_server.gateway.app import create_app
-from lychee_server.gateway.late_page import LatePage
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
-from starlette.responses import PlainTextResponse
 
 HOST = "http://127.0.0.1:7860"
+KEY = "a-key-of-this-test"
+CALL = {"query": "a", "documents": ["b"]}
 
 
 @pytest.fixture(autouse=True)
@@ -65,43 +66,70 @@ def test_restarts_are_among_the_metrics_of_the_gateway_that_is_supervised(monkey
     assert b'lychee_restarts_total{process="gateway"} 0.0' in shown
 
 
-def make_page(content: str) -> FastAPI:
-    """Return an application whose last route is a page."""
-    page = FastAPI()
-    page.mount("/", PlainTextResponse(content))
-    return page
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """Serve the page of a gateway that has a key."""
+    settings = GatewaySettings(api_keys=(KEY,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LYCHEE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        with TestClient(create_app(settings, service=Service(settings, transport=FakeTransport())), HOST) as client:
+            yield client
 
 
-def test_whoever_comes_before_the_page_is_there_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    go_on = threading.Event()
-
-    monkeypatch.setattr(LatePage, "_import_page", go_on.wait)
-    monkeypatch.setattr(LatePage, "_build_page", lambda page: make_page("the page"))
-    settings = GatewaySettings()
-    with TestClient(
-        create_app(settings, service=Service(settings, transport=FakeTransport())), base_url=HOST
-    ) as client:
-        assert client.get("/v1/models").status_code == 200
-        threading.Timer(0.2, go_on.set).start()
-        assert client.get("/").text == "the page"
-
-
-def test_a_page_that_fails_does_not_take_rest_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(page: LatePage) -> FastAPI:
-        raise RuntimeError("no page today")
-
-    monkeypatch.setattr(LatePage, "_build_page", build)
-    settings = GatewaySettings()
-    with TestClient(
-        create_app(settings, service=Service(settings, transport=FakeTransport())), base_url=HOST
-    ) as client:
-        answer = client.get("/")
-        assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
-        assert client.get("/v1/models").status_code == 200
+def test_the_page_and_its_files_are_open_and_the_api_is_not(page: TestClient) -> None:
+    index = page.get("/")
+    assert index.status_code == 200
+    assert "default-src 'self'" in index.headers["content-security-policy"]
+    files = re.findall(r'(?:href|src)="(page/[^"]+)"', index.text)
+    assert files
+    for path in (*files, "page/catalogue.json", "page/status/tab.js"):
+        answer = page.get(f"/{path}")
+        assert answer.status_code == 200
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    for path in ("/v1/models", "/v1/status", "/v1/settings", "/metrics", "/docs", "/openapi.json", "/page"):
+        assert page.get(path, follow_redirects=False).status_code == 401
+    for path in ("/v1/rerank", "/v1/golden-pairs"):
+        assert page.post(path, json=CALL).status_code == 401
 
 
-def test_a_missing_gradio_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "lychee_server.web.page", None)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/page/..%2fv1/models",
+        "/page/..%2Fv1%2Fmodels",
+        "/page/%2e%2e/v1/models",
+        "/page/%2e%2e%2fv1%2fstatus",
+        "/page/..%5cv1%5cmodels",
+        "/page//v1/models",
+        "/page/%2fv1/models",
+        "/page/..%2f..%2fpage.py",
+        "/page/..%2fpage.py",
+        "/page/photos/..%2f..%2f..%2fpage.py",
+        "/page/%2fetc/passwd",
+        "/page/..;/v1/models",
+        "/page/%252e%252e/v1/models",
+        "/page/shell/../../page.py",
+        "/page/x%00.js",
+    ],
+)
+def test_below_the_pages_path_nothing_but_its_files_is_open(page: TestClient, method: str, path: str) -> None:
+    answer = page.request(method, path, content=json.dumps(CALL) if method == "POST" else None)
+    assert answer.status_code in (401, 404, 405)
+    for secret in (b"lychee-mini", b"install_page", b"root:", b'"data"'):
+        assert secret not in answer.content
+
+
+def test_the_page_knows_the_path_under_which_a_proxy_serves_it() -> None:
+    settings = GatewaySettings(root_path="/rerank")
+    app = create_app(settings, service=Service(settings, transport=FakeTransport()))
+    with TestClient(app, HOST, root_path="/rerank") as client:
+        assert '<base href="/rerank/">' in client.get("/rerank/").text
+        assert client.get("/rerank/page/shell/app.js").status_code == 200
+
+
+def test_what_the_page_needs_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "find_spec", lambda name: None)
     settings = GatewaySettings()
     with pytest.raises(SettingsError, match="--no-web"):
         create_app(settings, service=Service(settings, transport=FakeTransport()))

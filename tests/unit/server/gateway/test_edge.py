@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import StreamingResponse
 from lychee_server.defaults import MIB
 from lychee_server.gateway import body_limit
 from lychee_server.gateway.call_notes import current_notes
@@ -72,14 +71,6 @@ def make_app(metrics: Metrics, **settings: Any) -> FastAPI:
     async def root(request: Request) -> str:
         await request.body()
         return "page"
-
-    @page.get("/events")
-    async def events() -> StreamingResponse:
-        async def stream() -> AsyncIterator[str]:
-            yield "data: first\n\n"
-            await asyncio.Event().wait()
-
-        return StreamingResponse(stream(), media_type="text/event-stream")
 
     app.mount("/", page)
     checked = GatewaySettings(**settings)
@@ -255,16 +246,16 @@ def test_a_key_opens_everything(metrics: Metrics, headers: dict[str, str], path:
     assert ask(with_keys(metrics), "GET", path, headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/health/"])
-def test_probes_need_no_key(metrics: Metrics, path: str) -> None:
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/health/", "/"])
+def test_probes_and_the_page_need_no_key(metrics: Metrics, path: str) -> None:
     assert ask(with_keys(metrics), "GET", path).status_code == 200
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        "/", "/v1/items/a", "/metrics", "/docs", "/openapi.json", "/assets/a.js", "/events", "/nowhere",
-        "/health/other", "//health", "/health/../metrics", "/Health", "/health%2flive/x", "/health;x",
+        "/v1/items/a", "/metrics", "/docs", "/openapi.json", "/assets/a.js", "/nowhere", "/page", "/pages/a.js",
+        "/health/other", "/health/../metrics", "/Health", "/health%2flive/x", "/health;x",
     ],
 )  # fmt: skip
 def test_everything_else_needs_one(metrics: Metrics, path: str) -> None:
@@ -291,7 +282,7 @@ def test_everything_else_needs_one(metrics: Metrics, path: str) -> None:
         {"Cookie": f"x-api-key={KEY}"},
     ],
 )
-@pytest.mark.parametrize("path", ["/v1/items/a", "/"])
+@pytest.mark.parametrize("path", ["/v1/items/a", "/assets/a.js"])
 def test_a_wrong_key_is_refused_and_not_repeated(
     metrics: Metrics, log: Callable[[], list[dict[str, Any]]], headers: dict[str, str], path: str
 ) -> None:
@@ -304,8 +295,8 @@ def test_a_wrong_key_is_refused_and_not_repeated(
 
 def test_a_browser_is_asked_for_the_key_as_a_password(metrics: Metrics) -> None:
     app = with_keys(metrics)
-    assert ask(app, "GET", "/").headers["www-authenticate"] == 'Basic realm="lychee-rerank", charset="UTF-8"'
-    for path in ("/", "/assets/a.js", "/openapi.json"):
+    assert ask(app, "GET", "/docs").headers["www-authenticate"] == 'Basic realm="lychee-rerank", charset="UTF-8"'
+    for path in ("/docs", "/assets/a.js", "/openapi.json"):
         assert ask(app, "GET", path, headers={"Authorization": basic(KEY)}).status_code == 200
         assert ask(app, "GET", path, headers={"Authorization": basic("wrong", user=KEY)}).status_code == 401
 
@@ -317,9 +308,8 @@ def test_what_a_browser_remembers_does_not_open_the_api(metrics: Metrics, path: 
     assert response.headers["www-authenticate"] == 'Bearer realm="lychee-rerank"'
 
 
-def test_event_streams_and_uploads_of_the_page_need_the_key(metrics: Metrics) -> None:
+def test_uploads_need_the_key(metrics: Metrics) -> None:
     app = with_keys(metrics)
-    assert ask(app, "GET", "/events").status_code == 401
     assert ask(app, "POST", "/upload", content=b"x").status_code == 401
     assert ask(app, "POST", "/upload", content=b"x", headers={"Authorization": basic(KEY)}).status_code == 200
 
@@ -502,7 +492,9 @@ def test_a_stopping_gateway_refuses_new_requests_and_answers_probes(metrics: Met
     assert rejections(metrics) == {"stopping": 1}
 
 
-def test_finish_waits_for_requests_and_calls_of_the_page(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finish_waits_for_requests_and_for_calls_that_the_gateway_makes_itself(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def test() -> None:
         app, limit = make_app(metrics), ConcurrencyLimit(1, 0)
         metrics.watch_limit(limit)
@@ -530,39 +522,3 @@ def test_finish_waits_for_requests_and_calls_of_the_page(metrics: Metrics, monke
             assert app.state.drain.in_flight == 0
 
     asyncio.run(test())
-
-
-def test_an_open_event_stream_does_not_hold_up_the_end_and_ends_well(metrics: Metrics) -> None:
-    sent: list[Any] = []
-
-    async def test() -> None:
-        app = make_app(metrics)
-        began = asyncio.Event()
-
-        async def receive() -> dict[str, Any]:
-            await asyncio.Event().wait()
-            return {}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-            if message.get("body"):
-                began.set()
-
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": "/events",
-            "raw_path": b"/events",
-            "query_string": b"",
-            "headers": [],
-        }
-        stream = asyncio.create_task(app(scope, receive, send))
-        await began.wait()
-        assert app.state.drain.in_flight == 0
-        app.state.drain.begin()
-        await app.state.drain.finish()
-        await stream
-
-    asyncio.run(test())
-    assert sent[-1] == {"type": "http.response.body", "body": b""}
-    assert counts(metrics) == {("page", "200", "none"): 1}

@@ -9,7 +9,6 @@ from lychee_client import DocumentError, InvalidInputError, RerankResponse, Rera
 from lychee_server.gateway.cache import CacheStatistics
 from lychee_server.gateway.limits import ConcurrencyLimit
 from lychee_server.gateway.metrics import Metrics
-from lychee_server.gateway.recent_calls import RecentCalls
 from prometheus_client.parser import text_string_to_metric_families
 
 
@@ -153,24 +152,8 @@ def test_the_snapshot_tells_totals_rates_and_percentiles() -> None:
     metrics.reject("busy")
     snapshot = metrics.snapshot()
     assert snapshot["totals"] == {"requests": 101, "documents": 400, "document_errors": 100}
-    assert snapshot["latency_ms"]["p50"] == pytest.approx(50.5)
-    assert snapshot["latency_ms"]["p99"] == pytest.approx(99.01)
+    assert snapshot["latency_ms"]["p50"] == pytest.approx(50, rel=0.02)
+    assert snapshot["latency_ms"]["p99"] == pytest.approx(99, rel=0.02)
     assert snapshot["rejected"]["busy"] == 1
     assert snapshot["rates"]["documents_per_s"] == pytest.approx(4 * snapshot["rates"]["calls_per_s"])
     assert snapshot["cache"] is None
-    assert snapshot["memory_bytes"] > 1e6
-
-
-def test_rates_forget_after_a_minute_and_memory_is_bounded() -> None:
-    now_s = [1000.0]
-    recent = RecentCalls(clock=lambda: now_s[0])
-    for _ in range(5000):
-        recent.add(0.01)
-        recent.add_documents(2)
-        now_s[0] += 0.1
-    assert recent.summary().calls_per_s == pytest.approx(10, rel=0.05)
-    assert recent.summary().documents_per_s == pytest.approx(20, rel=0.05)
-    assert (len(recent._seconds), len(recent._latencies_s)) == (60, 1000)
-    now_s[0] += 120
-    assert recent.summary().calls_per_s == 0
-    assert RecentCalls().summary().p50_ms is None
