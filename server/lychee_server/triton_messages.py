@@ -8,6 +8,21 @@ _EIGHT_BITS = "MatMulNBits"
 """The operator of `lychee export --precision w8` and `w4`: older versions of ONNX Runtime have it for 4 bits alone."""
 
 
+# What Triton logs as errors where there is no driver of NVIDIA, and does without: no option leaves these out.
+_NO_GPU = re.compile(
+    rb'^E(\d{4} [^\]\n]*\] )"(?:CudaDriverHelper has not been initialized\.|unable to create stream for [^"\n]*)"', re.M
+)
+_NO_GPU_NOTE = b'I%b"no GPU here, and none is needed"'
+
+
+def calm_log(log_path: Path) -> None:
+    """Turn what Triton logs as errors because there is no GPU into notes, in place: Triton goes on writing the file."""
+    with log_path.open("r+b") as file:
+        for match in _NO_GPU.finditer(file.read()):
+            file.seek(match.start())
+            file.write((_NO_GPU_NOTE % match[1]).ljust(len(match[0])))
+
+
 def clean_reason(reason: str) -> str:
     """Cut Triton's reason for a failed load to its cause: no stack trace, no copy of another model's reason."""
     dependency = re.search(r"depends on '([^']+)' which has no loaded version", reason)
@@ -25,7 +40,17 @@ def clean_reason(reason: str) -> str:
 
 def read_error_lines(log_path: Path, count: int | None = LOG_TAIL_LINES) -> list[str]:
     """Return the last error lines of Triton's log; without any, its last lines."""
-    lines = [line for line in log_path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"E\d{4} |(error|fatal|terminate called)", line, re.IGNORECASE)]
+    text = _NO_GPU.sub(b"", log_path.read_bytes()).decode("utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
+    errors = [
+        line for line in lines if re.match(r"E\d{4} |(lychee: |error|fatal|terminate called)", line, re.IGNORECASE)
+    ]
     chosen = errors or lines
     return chosen if count is None else chosen[-count:]
+
+
+def find_reason(log_path: Path, name: str) -> str:
+    """Return why a model failed that Triton leaves out of its index, as one whose configuration it cannot read."""
+    whole_name = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
+    lines = [line for line in read_error_lines(log_path, count=None) if whole_name.search(line)]
+    return clean_reason(lines[-1]) if lines else "not loaded, for a reason that only the log may tell"

@@ -6,8 +6,8 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-import typer
 from lychee_client import LycheeClient, LycheeWarning
+from lychee_client.cli.outcome import tell
 from rich.console import Console
 from rich.progress import Progress
 
@@ -36,7 +36,7 @@ def report_skipped(skipped: Sequence[SkippedRow]) -> None:
     """Say on stderr which rows do not count and why, one line per reason."""
     rows = group_skipped(skipped)
     for reason, numbers in list(rows.items())[:SHOWN_REASONS]:
-        typer.echo(f"lychee: row{'s' * (len(numbers) > 1)} {list_rows(numbers)} skipped: {reason}", err=True)
+        tell(f"row{'s' * (len(numbers) > 1)} {list_rows(numbers)} skipped: {reason}")
     hidden = sum(len(numbers) for numbers in list(rows.values())[SHOWN_REASONS:])
     if hidden:
-        typer.echo(f"lychee: {hidden} more rows skipped for other reasons; --json lists all", err=True)
+        tell(f"{hidden} more rows skipped for other reasons; --json lists all")

@@ -120,7 +120,7 @@ def app() -> typer.Typer:
 def test_command_reports_an_unknown_checkpoint(app: typer.Typer, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["export", str(tmp_path / "nowhere"), "--repository", str(tmp_path / "models")])
     assert result.exit_code == 1
-    assert "export failed: no checkpoint" in result.stderr
+    assert "lychee: no checkpoint" in result.stderr
     assert not (tmp_path / "models").exists()
 
 

@@ -10,6 +10,7 @@ import lychee_client
 import pytest
 import typer
 from fakes.dual_encoder import FakeTransport
+from lychee_client.cli.group import CommandGroup
 from lychee_server import cli
 from lychee_server.errors import LycheeServerError, PortInUseError, ServerStartError
 from lychee_server.gateway.process import GatewayChoice
@@ -96,7 +97,7 @@ def supervise(supervised: Any, *, most_restarts: int, **options: Any) -> None:
 @pytest.fixture
 def runner(monkeypatch: pytest.MonkeyPatch, gateway: type[FakeGateway]) -> Any:
     """Return a function that runs a command line with a fake server, and what became of that."""
-    app = typer.Typer()
+    app = typer.Typer(cls=CommandGroup)
     cli.register(app)
     server = type("Server", (FakeServer,), {})
     monkeypatch.setattr(cli, "TritonServer", server)
@@ -164,11 +165,11 @@ def test_stop_and_status_without_a_server(runner: Any) -> None:
 
 
 def test_load_names_a_missing_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    app = typer.Typer()
+    app = typer.Typer(cls=CommandGroup)
     cli.register(app)
     monkeypatch.setenv("LYCHEE_REPOSITORY", str(tmp_path / "nowhere"))
     result = CliRunner().invoke(app, ["load", "--port", "0"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "nowhere does not exist" in result.output
 
 
@@ -177,8 +178,8 @@ def test_a_variable_of_the_gateway_that_cannot_be_used_is_found_before_triton_st
 ) -> None:
     monkeypatch.setenv("LYCHEE_GATEWAY_POLICY", "lenient")
     result, server = runner("load")
-    assert result.exit_code == 1
-    assert "Error: LYCHEE_GATEWAY_POLICY is 'lenient'; expected one of strict" in result.output
+    assert result.exit_code == 2
+    assert "lychee: LYCHEE_GATEWAY_POLICY is 'lenient'; expected one of strict" in result.output
     assert server.pid is None
 
 
@@ -293,6 +294,5 @@ def test_a_disk_that_is_full_is_told_without_a_traceback(runner: Any, monkeypatc
 
     monkeypatch.setattr(cli.state, "claim", fail)
     result, server = runner("load")
-    assert result.exit_code == cli.EXIT_UNHEALTHY
-    assert "Error: [Errno 28] No space left on device: '/state'" in result.output
+    assert (result.exit_code, result.stderr) == (1, "lychee: /state: No space left on device\n")
     assert server.pid is None
