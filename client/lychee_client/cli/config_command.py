@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -155,6 +156,7 @@ def _template(context: typer.Context) -> Iterator[str]:
         yield f"[{section}]"
         for key in known[section].values():
             value = _default(key)
-            text = value if key.is_switch else '""' if value is None else json.dumps(value, ensure_ascii=False)
+            plain = key.is_switch or re.fullmatch(r"\d+(\.\d+)?", value or "")
+            text = value if plain else json.dumps(value or "", ensure_ascii=False)
             yield f"# {key.name} = {'[]' if key.repeats else text}{f'  # {key.help}' if key.help else ''}"
         yield ""

@@ -149,8 +149,8 @@ def read_config(path: Path | None, sections: Mapping[str, Mapping[str, Key]]) ->
     except ValueError as error:
         raise ConfigurationError(f"{path} is no TOML: {error}") from error
     found: dict[str, dict[str, Setting]] = {}
-    for section, values in _tables(data, "", sections, _Lines(path, text)):
-        lines = _Lines(path, text)
+    lines = _Lines(path, text)
+    for section, values in _tables(data, "", sections, lines):
         found[section] = {name: _check(section, name, value, sections, lines) for name, value in values.items()}
     secrets = [f"[{section}] {name}" for section, settings in found.items() for name in settings if name in SECRETS]
     if secrets and path.stat().st_mode & READABLE_BY_OTHERS:
@@ -241,9 +241,13 @@ def _tables(
         elif isinstance(value, dict) and any(known.startswith(f"{section}.") for known in sections):
             yield from _tables(value, section, sections, lines)
         elif not isinstance(value, dict) or section not in COMES_WITH:  # of a distribution that is not installed
-            what = f"section [{section}]" if isinstance(value, dict) else f"{section!r} outside of a section"
-            place = lines.place(section, "") if isinstance(value, dict) else lines.place(above, part)
-            raise ConfigurationError(f"{place}: {what} is not known; {_suggest(section, sections, '[{}]')}")
+            if not isinstance(value, dict):
+                raise ConfigurationError(
+                    f"{lines.place(above, part)}: {part!r} is in no section of a command; expected it below a line "
+                    "such as [load]"
+                )
+            suggestion = _suggest(section, sections, "[{}]")
+            raise ConfigurationError(f"{lines.place(section, '')}: section [{section}] is not known; {suggestion}")
 
 
 def _check(section: str, name: str, value: Any, sections: Mapping[str, Mapping[str, Key]], lines: _Lines) -> Setting:

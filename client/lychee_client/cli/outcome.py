@@ -105,7 +105,8 @@ def _describe_usage(error: Exception) -> str:
     context: typer.Context | None = getattr(error, "ctx", None)
     if context is None:
         return text
-    problem = " ".join(text.replace("Value error, ", "").split()).rstrip(".") or "a command is missing"  # without any, typer has printed the help
+    words = text.replace("Value error, ", "").split()
+    problem = " ".join(words).rstrip(".") or "a command is missing"  # without any, typer has printed the help
     return f"{problem}{_place_of(error, context)}; see `{context.command_path} --help`"
 
 

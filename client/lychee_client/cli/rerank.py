@@ -84,7 +84,11 @@ def _rerank(
     language: Language = "en",
     priority: Annotated[
         Literal["interactive", "bulk"] | None,
-        typer.Option("--priority", help="bulk lets other callers go first; it is the default with --calls."),
+        typer.Option(
+            "--priority",
+            case_sensitive=False,
+            help="bulk lets other callers go first; it is the default with --calls.",
+        ),
     ] = None,
     spans: Annotated[
         bool, typer.Option("--spans", help="Also find the sentences of each text that match; show the best one.")

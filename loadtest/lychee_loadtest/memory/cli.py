@@ -62,7 +62,7 @@ def _memory(
     """Say how much memory a deployment needs before it is deployed, or uses while it runs, in four layers.
 
     Before: each model is loaded in a process of its own as the server loads it, and small batches are run. Exit status:
-    0 fits, or no limit given; 1 does not fit, or too close to call; 2 cannot be measured; 3 no server runs (--live).
+    0 fits, or no limit given; 1 does not fit, too close to call, or not measured; 2 wrong usage; 3 no server (--live).
     """
     from lychee_server.state import read_state
 

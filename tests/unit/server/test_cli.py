@@ -215,6 +215,52 @@ def test_load_passes_its_options_to_the_gateway_and_prints_where_it_is(runner: A
 
 
 @pytest.mark.usefixtures("_right_scores")
+@pytest.mark.parametrize(
+    ("arguments", "levels"),
+    [
+        ((), ("WARNING", None)),  # the gateway's own variable may say it
+        (("--log-level", "debug"), ("DEBUG", "DEBUG")),
+        (("--log-level", "DEBUG"), ("DEBUG", "DEBUG")),
+        (("--log-level", "Verbose"), ("DEBUG", "DEBUG")),
+        (("--log-level", "error"), ("ERROR", "ERROR")),
+    ],
+)
+def test_load_takes_a_log_level_in_any_case(
+    runner: Any, gateway: type[FakeGateway], arguments: tuple[str, ...], levels: tuple[str, str | None]
+) -> None:
+    result, server = runner("load", *arguments)
+    assert result.exit_code == 0, result.output
+    assert (server.options["log_level"], gateway.choice.log_level) == levels
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--http-port 9001 --grpc-port 9001", "--http-port and --grpc-port are both 9001; expected different ports"),
+        ("--metrics-port 7860", "--metrics-port and --port are both 7860"),
+        ("--host 0.0.0.0 --port 8001", "--grpc-port and --port are both 8001"),
+        ("--host localhost --port 8001", "--grpc-port and --port are both 8001"),
+        ("--host 192.0.2.7", "--host is '192.0.2.7', which is no address of this machine"),
+        ("--triton-host 192.0.2.7", "--triton-host is '192.0.2.7', which is no address of this machine"),
+        ("--host nowhere.invalid", "--host is 'nowhere.invalid', which is the name of no address"),
+        ("--triton-host nowhere.invalid", "--triton-host is 'nowhere.invalid', which is the name of no address"),
+    ],
+)
+def test_addresses_that_cannot_be_had_are_refused_by_name_before_anything_starts(
+    runner: Any, gateway: type[FakeGateway], arguments: str, message: str
+) -> None:
+    result, server = runner("load", *arguments.split())
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert (server.pid, gateway.pid) == (None, None)
+
+
+@pytest.mark.usefixtures("_right_scores")
+def test_without_a_gateway_its_port_is_in_nobodys_way(runner: Any) -> None:
+    assert runner("load", "--no-gateway", "--port", "8001")[0].exit_code == 0
+
+
+@pytest.mark.usefixtures("_right_scores")
 def test_load_hands_the_device_on_from_its_option_or_the_environment(
     runner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
