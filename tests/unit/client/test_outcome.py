@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 import typer.main
-from lychee_client import ConfigurationError, InvalidInputError
+from lychee_client import ConfigurationError, InvalidInputError, _command, cli
 from lychee_client.cli import COMMANDS_GROUP, add_commands, app, outcome
 from lychee_client.cli.group import COMES_WITH, CommandGroup
 from typer.testing import CliRunner, Result
@@ -77,6 +77,16 @@ def test_debugging_shows_the_traceback_before_the_message(run: Run, monkeypatch:
 def test_ctrl_c_is_exit_code_130_without_a_traceback(run: Run) -> None:
     result = run(KeyboardInterrupt)
     assert (result.exit_code, result.output) == (130, "")
+
+
+def test_ctrl_c_while_commands_are_imported_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: typer.Typer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "add_commands", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        _command.main()
+    assert ended.value.code == _command.EXIT_INTERRUPTED == outcome.EXIT_INTERRUPTED
 
 
 def test_a_message_says_if_a_variable_has_its_value_from_the_file(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
