@@ -6,6 +6,7 @@ import sys
 from typing import Final
 
 CLI_LIBRARIES: Final = ("rich", "typer")
+EXIT_INTERRUPTED: Final = 130
 
 
 def main() -> None:
@@ -18,4 +19,7 @@ def main() -> None:
             raise
         print(f"lychee: {library} is not installed; run: pip install 'lychee-rerank-client[cli]'", file=sys.stderr)
         sys.exit(2)
-    cli.main()
+    try:
+        cli.main()
+    except KeyboardInterrupt:  # while the distributions' commands are imported
+        sys.exit(EXIT_INTERRUPTED)

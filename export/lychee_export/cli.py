@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+from lychee_client.cli.outcome import EXIT_INTERRUPTED, reported_errors, tell
 from lychee_client.manifest import describe_reading
 
 from lychee_export.checkpoint.reading import Reading
@@ -23,8 +25,7 @@ __all__ = ["register"]
 
 Choice = TypeVar("Choice", bound=str)
 
-_INTERRUPTED = 130
-"""Exit status of a command that Ctrl-C ended: 128 and the signal's number."""
+_DEFAULT_REPOSITORY = Path("model_repository")
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +40,7 @@ def _export(
     ],
     repository: Annotated[
         Path, typer.Option(help="Model repository to write into.", envvar="LYCHEE_REPOSITORY")
-    ] = Path("model_repository"),
+    ] = _DEFAULT_REPOSITORY,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     base: Annotated[
         str | None,
@@ -105,7 +106,6 @@ def _export(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # torch takes seconds to import; the other commands of lychee do not wait for it
     from lychee_export.dry_run import plan_export
-    from lychee_export.errors import ExportError
     from lychee_export.exporter import export_checkpoint
     from lychee_export.repository.deployment import TARGETS
     from lychee_export.repository.workspace import folder_bytes, unfinished_exports
@@ -146,16 +146,20 @@ def _export(
         )
 
     try:
-        report = run()
-    except ExportError as error:
-        typer.echo(f"export failed: {error}", err=True)
-        raise typer.Exit(1) from error
+        with reported_errors():
+            report = run()
     except KeyboardInterrupt as error:
-        typer.echo(f"interrupted; {repository} is as it was. The same command goes on with the next model", err=True)
-        raise typer.Exit(_INTERRUPTED) from error
+        tell(f"interrupted; {repository} is as it was. The same command goes on with the next model")
+        raise typer.Exit(EXIT_INTERRUPTED) from error
     if report is not None:
         _print_report(report, progress)
-        typer.echo(f"{repository} is ready: start it with `lychee load`")
+        typer.echo(f"{repository} is ready; load it with: {_load_command(repository)}")
+
+
+def _load_command(repository: Path) -> str:
+    """Return the command that loads what was written, as a shell takes it."""
+    named = [] if repository == _DEFAULT_REPOSITORY else ["--repository", str(repository)]
+    return shlex.join(["lychee", "load", *named])
 
 
 def _print_report(report: ExportReport, progress: Callable[[str], None]) -> None:
@@ -183,6 +187,6 @@ def _limits(profile: str, **chosen: int | None) -> Limits:
 def _choose(kind: str, value: str, choices: Iterable[Choice]) -> Choice:
     names = list(choices)
     for name in names:
-        if value == name:
+        if value.lower() == name:
             return name
     raise typer.BadParameter(f"unknown {kind} {value!r}; known are {', '.join(names)}")

@@ -8,6 +8,8 @@ __all__ = ["CheckpointError", "ExportError", "ValidationError", "WriteError"]
 class ExportError(Exception):
     """Base of all export errors; the message says what happened and what to do."""
 
+    exit_code = 1
+
 
 class CheckpointError(ExportError):
     """The checkpoint is missing, incomplete, or of an unknown family."""

@@ -1,25 +1,25 @@
 """The commands `lychee load`, `lychee stop`, `lychee status` and `lychee gateway`."""
 
-import contextlib
 import importlib.util
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
 from lychee_client import ConfigurationError, LycheeClient, LycheeError, Manifest
+from lychee_client.cli.outcome import EXIT_FAILED, EXIT_NOT_RUNNING, reported_errors, tell
 from lychee_client.manifest import DEFAULT_ERROR_BUDGET, describe_reading
 from lychee_client.repository import ASSETS_MODEL
 
 from lychee_server import defaults, load_report, presence, processes, state
+from lychee_server.addresses import Endpoint, check_endpoints
 from lychee_server.errors import LycheeServerError
 from lychee_server.execution import Device, format_budget, parse_budget
 from lychee_server.gateway.cli import gateway as gateway_command
 from lychee_server.gateway.cli import setting
-from lychee_server.gateway.process import GatewayChoice, GatewayProcess
+from lychee_server.gateway.process import DEFAULT_LOG_LEVEL, GatewayChoice, GatewayProcess
 from lychee_server.gateway.settings import DEFAULT_PORT, GatewaySettings
 from lychee_server.status import read_models, read_status
 from lychee_server.status_text import describe_server
@@ -34,9 +34,6 @@ from lychee_server.supervision import (
 )
 from lychee_server.termination import raise_on_sigterm
 from lychee_server.triton import TritonServer
-
-EXIT_UNHEALTHY = 1
-EXIT_NOT_RUNNING = 3
 
 
 def register(app: typer.Typer) -> None:
@@ -58,9 +55,12 @@ def load(
     max_img_size: Annotated[int | None, setting("max_img_size")] = None,
     flash_attn: Annotated[bool, typer.Option("--flash-attn", help="Say what fused attention does here.")] = False,
     log_level: Annotated[
-        Literal["ERROR", "WARNING", "INFO", "VERBOSE"],
-        typer.Option(help="What Triton and gateway write to their logs."),
-    ] = "WARNING",
+        Literal["ERROR", "WARNING", "INFO", "DEBUG", "VERBOSE"] | None,
+        typer.Option(
+            case_sensitive=False,
+            help=f"What Triton and gateway write to their logs; VERBOSE is DEBUG. {DEFAULT_LOG_LEVEL}, if not given.",
+        ),
+    ] = None,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay; Ctrl-C and SIGTERM stop the server.")] = False,
     triton_host: Annotated[str, typer.Option(help="Address that Triton listens on.")] = defaults.DEFAULT_HOST,
     http_port: Annotated[
@@ -84,7 +84,11 @@ def load(
     ] = format_budget(DEFAULT_ERROR_BUDGET),
     device: Annotated[
         Device,
-        typer.Option(envvar="LYCHEE_DEVICE", help="Where the encoders run; auto: as exported, else the fastest."),
+        typer.Option(
+            case_sensitive=False,
+            envvar="LYCHEE_DEVICE",
+            help="Where the encoders run; auto: as exported, else the fastest.",
+        ),
     ] = "auto",
     timeout_s: Annotated[
         float, typer.Option(min=1, help="Seconds to wait until ready.")
@@ -101,10 +105,14 @@ def load(
     address. To let others in, set keys in LYCHEE_GATEWAY_API_KEYS, keep the page on 127.0.0.1, and put a proxy with TLS
     before it; docs/how-to/deploy.md has two that work.
     """
-    with _report_errors():
+    with reported_errors():
         budget = parse_budget(error_budget)
         if gateway:  # a variable that cannot be used is better found before Triton starts
             GatewaySettings(host=host, port=port, web=web, max_img_size=max_img_size)
+        ports = {"--http-port": http_port, "--grpc-port": grpc_port, "--metrics-port": metrics_port}
+        endpoints = {option: Endpoint(triton_host, number, "--triton-host") for option, number in ports.items()}
+        check_endpoints(endpoints | ({"--port": Endpoint(host, port)} if gateway else {}))
+    level = "DEBUG" if log_level == "VERBOSE" else log_level
     server = TritonServer(
         repository,
         host=triton_host,
@@ -115,21 +123,21 @@ def load(
         error_budget=budget,
         device=device,
         log_path=defaults.state_dir() / "triton.log",
-        log_level=log_level,
+        log_level=level or DEFAULT_LOG_LEVEL,
         marker=state.own_marker(),
     )
     beside = None
     if gateway:
-        beside = GatewayProcess(GatewayChoice(host, port, web and _has_page(), max_img_size, log_level))
+        beside = GatewayProcess(GatewayChoice(host, port, web and _has_page(), max_img_size, level))
     supervised = SupervisedServer(server, beside)
     configure_log()
-    with _report_errors():
+    with reported_errors():
         place = state.claim()
         _clean_up_after_the_last(server.marker)
         guard = Guard(server.marker, None if foreground else defaults.state_dir() / "supervisor.log")
         guard.split()
     notifier = Notifier()
-    with _report_errors(), raise_on_sigterm():
+    with reported_errors(), raise_on_sigterm():
         try:
             place.answer(supervised.describe)
             _start(supervised, timeout_s, max_img_size, flash_attn=flash_attn)
@@ -140,7 +148,7 @@ def load(
             supervised.supervise(start_timeout_s=timeout_s, most_restarts=max_restarts, beat=notifier.beat)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt | SystemExit):
-                typer.echo("Stopping", err=True)
+                tell("stopping")
             supervised.stop()
             raise
         finally:
@@ -150,10 +158,7 @@ def load(
 def _has_page() -> bool:
     if importlib.util.find_spec("lychee_evaluate") is not None:
         return True
-    typer.echo(
-        "The page needs lychee-rerank-evaluate, which is not installed: pip install 'lychee-rerank-server[web]'.",
-        err=True,
-    )
+    tell("the page needs lychee-rerank-evaluate, which is not installed; run: pip install 'lychee-rerank-server[web]'")
     return False
 
 
@@ -162,7 +167,7 @@ def _clean_up_after_the_last(marker: str) -> None:
     known = state.read_state()
     if known is not None:
         if known.gave_up is None:
-            typer.echo(f"The server with pid {known.pid} ended without `lychee stop`; cleaning up after it.", err=True)
+            tell(f"the server with pid {known.pid} ended without `lychee stop`; cleaning up after it")
         state.clear_state()
     clean_up(marker)
 
@@ -181,7 +186,7 @@ def _start(supervised: SupervisedServer, timeout_s: float, max_img_size: int | N
     supervised.publish()
     typer.echo(f"Loading {server.repository} (pid {server.pid}, log {server.log_path})")
     if ASSETS_MODEL not in server.models:
-        typer.echo(f"  no golden pairs to check, and no gateway: the repository has no {ASSETS_MODEL}", err=True)
+        tell(f"no golden pairs to check, and no gateway: the repository has no {ASSETS_MODEL}")
         gateway = supervised.gateway = None
     if gateway is not None:
         gateway.start(server)
@@ -260,7 +265,7 @@ def stop() -> None:
     for pid in stopped.gateways:
         typer.echo(f"Stopped the gateway with pid {pid}.")
     if stopped.killed:
-        typer.echo(f"Had to kill {', '.join(map(str, stopped.killed))}.", err=True)
+        tell(f"had to kill {', '.join(map(str, stopped.killed))}")
     if stopped.regions:
         typer.echo(f"Removed {stopped.regions} shared memory regions that it left.")
 
@@ -278,14 +283,14 @@ def status(
     else:
         typer.echo("\n".join(describe_server(current)))
     if not current.healthy:
-        raise typer.Exit(EXIT_UNHEALTHY)
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _report_absence(known: state.ServerState | None, *, as_json: bool) -> NoReturn:
     """Say why there is no server to ask."""
     reason, code = "", EXIT_NOT_RUNNING
     if (found := presence.find(state.own_marker())) is not None:
-        reason, code = f"`lychee load` (pid {found.pid}) is starting or stopping it", EXIT_UNHEALTHY
+        reason, code = f"`lychee load` (pid {found.pid}) is starting or stopping it", EXIT_FAILED
     elif left := processes.find_processes(state.own_marker()):
         reason = f"its supervisor is gone, but {len(left)} of its processes live. End them with `lychee stop`"
     elif known is not None and known.gave_up is not None:
@@ -299,12 +304,3 @@ def _report_absence(known: state.ServerState | None, *, as_json: bool) -> NoRetu
     else:
         typer.echo("No server is running. Start one with `lychee load`.")
     raise typer.Exit(code)
-
-
-@contextlib.contextmanager
-def _report_errors() -> Iterator[None]:
-    try:
-        yield
-    except (LycheeServerError, OSError) as error:  # a disk may be full, or a folder closed, at any time
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(EXIT_UNHEALTHY) from error

@@ -5,11 +5,15 @@ from pathlib import Path
 
 
 class LycheeServerError(Exception):
-    """Base of all errors of this package. The message says what to do."""
+    """Base of all errors of this package. The message says what to do; commands end with the exit code."""
+
+    exit_code = 1
 
 
 class InstallationError(LycheeServerError):
     """Triton, or a piece of it that this Python needs, is not installed."""
+
+    exit_code = 2
 
 
 class FolderError(LycheeServerError):
@@ -19,13 +23,17 @@ class FolderError(LycheeServerError):
 class RepositoryError(LycheeServerError):
     """The model repository is missing, empty or incomplete."""
 
+    exit_code = 2
+
 
 class DeviceError(LycheeServerError):
     """A GPU was asked for, and none can be used."""
 
 
 class SettingsError(LycheeServerError, ValueError):
-    """A setting of the gateway cannot be used; nothing was started."""
+    """An option or a setting cannot be used; nothing was started."""
+
+    exit_code = 2
 
 
 class PortInUseError(LycheeServerError):

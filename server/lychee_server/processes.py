@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from lychee_server.addresses import family_of, find_problem
 from lychee_server.errors import PortInUseError
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -220,18 +221,20 @@ def stop_processes(marker: str, *, timeout_s: float) -> StopReport:
     return StopReport(tuple(process.pid for process in ended), tuple(process.pid for process in alive), len(regions))
 
 
-def check_port(host: str, port: int, *, option: str) -> None:
+def check_port(host: str, port: int, *, option: str, host_option: str = "--host") -> None:
     """Check that a port is free.
 
     Raises:
         PortInUseError: Another process listens there.
+        SettingsError: This machine does not have the address, or this user not the right.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    with socket.socket(family_of(host), socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
+            if (problem := find_problem(error, host, port, option, host_option)) is not None:
+                raise problem from error
             raise PortInUseError(
                 f"Port {port} on {host} is not free ({error.strerror}){_describe_holder(port)}. "
                 f"Stop that process, or choose another port with {option}.",
@@ -244,9 +247,10 @@ def listen(host: str, port: int) -> socket.socket:
 
     Raises:
         PortInUseError: Another process holds the port.
+        SettingsError: This machine does not have the address, or this user not the right.
     """
     check_port(host, port, option="--port")
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener = socket.socket(family_of(host), socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -259,8 +263,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def pick_free_ports(host: str, count: int) -> Sequence[int]:
     """Return ports that nobody listens on, all different."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    probes = [socket.socket(family, socket.SOCK_STREAM) for _ in range(count)]
+    probes = [socket.socket(family_of(host), socket.SOCK_STREAM) for _ in range(count)]
     try:
         for probe in probes:
             probe.bind((host, 0))

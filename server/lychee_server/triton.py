@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import secrets
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ from lychee_client.manifest import DEFAULT_ERROR_BUDGET
 
 from lychee_server import defaults
 from lychee_server.errors import LycheeServerError, ServerStartError
-from lychee_server.execution import Choice, Device, Served, serve
+from lychee_server.execution import Choice, Device, Served, has_gpu, serve
 from lychee_server.installation import TritonInstallation, assemble_backends
 from lychee_server.local_http import fetch, reachable_host
 from lychee_server.processes import (
@@ -34,13 +33,13 @@ from lychee_server.processes import (
 )
 from lychee_server.repository import check_repository, describe_variant
 from lychee_server.restrictions import restrict
-from lychee_server.triton_messages import clean_reason, read_error_lines
+from lychee_server.triton_messages import calm_log, clean_reason, find_reason, read_error_lines
 
 LOG_LEVELS = {
     "ERROR": ["--log-info=false", "--log-warning=false"],
     "WARNING": ["--log-info=false"],
     "INFO": [],
-    "VERBOSE": ["--log-verbose=1"],
+    "DEBUG": ["--log-verbose=1"],
 }
 POLL_INTERVAL_S = 0.1
 MODEL_LOAD_THREADS = 8  # all models of a repository at once; more than the CPUs, because stubs wait for their imports
@@ -210,8 +209,8 @@ class TritonServer:
     def _choose_ports(self) -> None:
         names = ("http_port", "grpc_port", "metrics_port")
         for name in names:
-            if getattr(self, name) != 0:
-                check_port(self.host, getattr(self, name), option=f"--{name.replace('_', '-')}")
+            if port := getattr(self, name):
+                check_port(self.host, port, option=f"--{name.replace('_', '-')}", host_option="--triton-host")
         free = [name for name in names if getattr(self, name) == 0]
         for name, port in zip(free, pick_free_ports(self.host, len(free)), strict=True):
             setattr(self, name, port)
@@ -223,7 +222,7 @@ class TritonServer:
             f"--model-repository={self._served.path}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={self.marker}",
-            *_set_shared_memory(),
+            *_set_memory(),
             "--disable-auto-complete-config",
             "--exit-on-error=false",  # so that the repository index can tell why a model failed
             f"--exit-timeout-secs={TRITON_EXIT_TIMEOUT_S}",
@@ -287,17 +286,14 @@ class TritonServer:
 
     def find_failed_models(self) -> dict[str, str]:
         """Return why each model of the repository that is not ready is not."""
+        assert self.log_path is not None, "call start() first"
+        if not has_gpu():
+            calm_log(self.log_path)
         index = read_repository_index(self.host, self.http_port, self.key)
         ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
         reasons = {entry["name"]: clean_reason(entry.get("reason", "")) for entry in index}
-        return {name: reasons.get(name) or self._find_log_reason(name) for name in self._models if name not in ready}
-
-    def _find_log_reason(self, name: str) -> str:
-        """Triton leaves a model whose configuration it cannot read out of its index; only the log says why."""
-        assert self.log_path is not None
-        whole_name = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
-        lines = [line for line in read_error_lines(self.log_path, count=None) if whole_name.search(line)]
-        return clean_reason(lines[-1]) if lines else "not loaded, for a reason that only the log may tell"
+        failed = [name for name in self._models if name not in ready]
+        return {name: reasons.get(name) or find_reason(self.log_path, name) for name in failed}
 
     def stop(self, timeout_s: float = defaults.DEFAULT_STOP_TIMEOUT_S) -> StopReport:
         """End Triton and its stubs: ask, wait, kill. Harmless if it was never started, or has ended.
@@ -334,14 +330,15 @@ class TritonServer:
         self.stop()
 
 
-def _set_shared_memory() -> list[str]:
-    """Return the option that says how much shared memory each model's process begins with."""
+def _set_memory() -> list[str]:
+    """Return the options that say with how much shared memory each model begins, and without a GPU no pinned one."""
+    pinned = [] if has_gpu() else ["--pinned-memory-pool-byte-size=0"]
     with contextlib.suppress(OSError):
         total = shutil.disk_usage(SHARED_MEMORY).total
         for least, size_bytes in SHARED_MEMORY_BYTES.items():
             if total >= least:
-                return [f"--backend-config=python,shm-default-byte-size={size_bytes}"]
-    return []
+                return [f"--backend-config=python,shm-default-byte-size={size_bytes}", *pinned]
+    return pinned
 
 
 def read_repository_index(host: str, http_port: int, key: str) -> list[dict[str, Any]]:

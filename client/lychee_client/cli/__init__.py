@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-import sys
 from importlib.metadata import entry_points, version
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from lychee_client.cli import doctor, rerank, score
+from lychee_client.cli import config_command, doctor, rerank, score
+from lychee_client.cli.config_file import (
+    FILE_NAME,
+    PATH_VARIABLE,
+    apply_config,
+    find_config,
+    list_sections,
+    read_config,
+)
+from lychee_client.cli.group import CommandGroup
+from lychee_client.cli.outcome import tell
 
 COMMANDS_GROUP: Final = "lychee.commands"
 
 app = typer.Typer(
     name="lychee",
+    cls=CommandGroup,
     help="Rerank texts and images.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 rerank.register(app)
 score.register(app)
 doctor.register(app)
+config_command.register(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -32,12 +43,24 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="PATH",
+            help=f"Configuration file; {PATH_VARIABLE}, ./{FILE_NAME} or that of the user, if not given.",
+        ),
+    ] = None,
     _version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """Rerank texts and images."""
+    if context.invoked_subcommand != "config":
+        read = read_config(find_config(config), list_sections(context.command))
+        context.default_map = apply_config(read, context.invoked_subcommand)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -46,7 +69,7 @@ def add_commands(app: typer.Typer) -> None:
         try:
             entry_point.load()(app)
         except Exception as error:  # a broken extension must not take the other commands with it
-            print(f"lychee: the commands of {entry_point.value} are missing: {error}", file=sys.stderr)
+            tell(f"the commands of {entry_point.value} are missing: {error}")
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ from lychee_client._errors import ConfigurationError
 from lychee_client.checks.cache import CACHE_CHECKS
 from lychee_client.checks.check import CheckContext, CheckResult, Verdict, contributed_checks, run_checks
 from lychee_client.checks.server import SERVER_CHECKS
-from lychee_client.cli.options import Url, reported_errors
+from lychee_client.cli.options import Url
+from lychee_client.cli.outcome import EXIT_FAILED, reported_errors
 
 _WORDS: Final[dict[Verdict, tuple[str, str]]] = {
     "ok": ("ok", "green"),
@@ -59,7 +60,7 @@ def _doctor(
         counts = Counter(result.verdict for result in found)
         typer.echo(", ".join(f"{counts[verdict]} {word}" for verdict, (word, _) in _WORDS.items() if counts[verdict]))
     if not passed:
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_FAILED)
 
 
 @contextmanager

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 
@@ -12,7 +9,6 @@ import typer
 
 from lychee_client._client import LycheeClient
 from lychee_client._config import UNSET
-from lychee_client._errors import ConfigurationError, LycheeError, LycheeWarning
 from lychee_client.calibration import Calibration
 from lychee_client.chunking import DEFAULT_MAX_CHUNKS, Chunking
 from lychee_client.instructions.templates import get_instruction
@@ -27,15 +23,18 @@ Url: TypeAlias = Annotated[
     typer.Option(
         "--url",
         metavar="URL",
+        envvar="LYCHEE_URL",
         help="HOST:PORT of Triton's gRPC, or http://HOST:PORT of its HTTP or of a gateway; grpcs:// and https:// with "
-        "TLS (LYCHEE_URL, or localhost:8001, if not given). LYCHEE_API_KEY opens a gateway.",
+        "TLS (localhost:8001, if not given). LYCHEE_API_KEY opens a gateway.",
     ),
 ]
 QueryText: TypeAlias = Annotated[str | None, typer.Option("--query", metavar="TEXT", help="Text to compare with.")]
 QueryImage: TypeAlias = Annotated[
     Path | None, typer.Option("--query-image", metavar="PATH", help="Image to compare with, alone or with --query.")
 ]
-PolicyOption: TypeAlias = Annotated[PolicyName, typer.Option("--policy", help="Thresholds for the decisions.")]
+PolicyOption: TypeAlias = Annotated[
+    PolicyName, typer.Option("--policy", case_sensitive=False, help="Thresholds for the decisions.")
+]
 CalibrationOption: TypeAlias = Annotated[
     Path | None,
     typer.Option("--calibration", metavar="PATH", help="File of `lychee calibrate`; decides in place of --policy."),
@@ -48,15 +47,15 @@ TemplateName: TypeAlias = Annotated[
     str | None,
     typer.Option("--template", metavar="NAME", help="The same by name: see `lychee instructions list`."),
 ]
-Language: TypeAlias = Annotated[LanguageName, typer.Option("--language", help="Of the template.")]
+Language: TypeAlias = Annotated[LanguageName, typer.Option("--language", case_sensitive=False, help="Of the template.")]
 MaxImgSize: TypeAlias = Annotated[
     int | None,
     typer.Option(
         "--max-img-size",
         metavar="PIXELS",
+        envvar="LYCHEE_MAX_IMG_SIZE",
         min=1,
-        help="Shrink larger images, to a square of this side or as many pixels (LYCHEE_MAX_IMG_SIZE, or the model's "
-        "own limit, if not given).",
+        help="Shrink larger images, to a square of this side or as many pixels (the model's own limit, if not given).",
     ),
 ]
 LONG_TEXTS: Final = "Long texts"
@@ -120,22 +119,6 @@ def make_client(url: str | None, max_img_size: int | None) -> LycheeClient:
         ConfigurationError: One of them cannot be used.
     """
     return LycheeClient(url, max_img_size=UNSET if max_img_size is None else max_img_size)
-
-
-@contextmanager
-def reported_errors() -> Iterator[None]:
-    """Turn a LycheeError, and every LycheeWarning, into one message on stderr.
-
-    An error ends the command: exit code 2 for a bad option, otherwise 1.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", LycheeWarning)
-        warnings.showwarning = lambda message, *_: typer.echo(f"lychee: warning: {message}", err=True)
-        try:
-            yield
-        except LycheeError as error:
-            typer.echo(f"lychee: {error}", err=True)
-            raise typer.Exit(2 if isinstance(error, ConfigurationError) else 1) from error
 
 
 def make_input(text: str | None, image_path: Path | None, options: str) -> Input:

@@ -41,8 +41,8 @@ from lychee_client.cli.options import (
     choose_policy,
     make_client,
     make_input,
-    reported_errors,
 )
+from lychee_client.cli.outcome import EXIT_FAILED, reported_errors, tell
 from lychee_client.cli.table import latency_line, ranking_table, server_table
 from lychee_client.preprocessing.formats import IMAGE_SUFFIXES, find_signature
 from lychee_client.preprocessing.image import MAX_SIZE_BYTES, Image
@@ -84,7 +84,11 @@ def _rerank(
     language: Language = "en",
     priority: Annotated[
         Literal["interactive", "bulk"] | None,
-        typer.Option("--priority", help="bulk lets other callers go first; it is the default with --calls."),
+        typer.Option(
+            "--priority",
+            case_sensitive=False,
+            help="bulk lets other callers go first; it is the default with --calls.",
+        ),
     ] = None,
     spans: Annotated[
         bool, typer.Option("--spans", help="Also find the sentences of each text that match; show the best one.")
@@ -101,7 +105,9 @@ def _rerank(
     max_img_size: MaxImgSize = None,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", metavar="SECONDS", help="For each call; LYCHEE_TIMEOUT_S, or 30, if not given."),
+        typer.Option(
+            "--timeout", metavar="SECONDS", envvar="LYCHEE_TIMEOUT_S", help="For each call; 30, if not given."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -136,8 +142,8 @@ def _rerank(
                 compared = make_input(query, query_image, "--query, --query-image")
                 failed = _rank_files_and_print(client, compared, files or [], options, as_json)
     if failed:
-        typer.echo(f"lychee: {failed}", err=True)
-        raise typer.Exit(1)
+        tell(failed)
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _rank_files_and_print(

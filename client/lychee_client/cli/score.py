@@ -25,8 +25,8 @@ from lychee_client.cli.options import (
     choose_policy,
     make_client,
     make_input,
-    reported_errors,
 )
+from lychee_client.cli.outcome import reported_errors
 from lychee_client.cli.rerank import result_to_json, timings_to_json
 from lychee_client.cli.table import latency_line, result_line
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from lychee_client.cli.options import reported_errors
+from lychee_client.cli.outcome import reported_errors, tell
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -71,9 +71,9 @@ def _ab_report(
     with reported_errors():
         users = read_users(files, experiment)
         for line in users.damaged[:MAX_DAMAGED_LINES]:
-            typer.echo(f"lychee: skipped {line}", err=True)
+            tell(f"skipped {line}")
         if len(users.damaged) > MAX_DAMAGED_LINES:
-            typer.echo(f"lychee: skipped {len(users.damaged) - MAX_DAMAGED_LINES} more lines", err=True)
+            tell(f"skipped {len(users.damaged) - MAX_DAMAGED_LINES} more lines")
         comparison = compare(users, control=control, treatment=treatment, alpha=alpha, effect=effect)
     if as_json:
         typer.echo(json.dumps(to_json(comparison, users), ensure_ascii=False, indent=2))

@@ -8,7 +8,8 @@ from typing import Annotated, Final, Literal
 
 import typer
 from lychee_client import ConfigurationError
-from lychee_client.cli.options import Url, reported_errors
+from lychee_client.cli.options import Url
+from lychee_client.cli.outcome import reported_errors, warn
 from lychee_client.files import check_writable, write_atomically
 from rich.console import Console
 from rich.table import Table
@@ -43,7 +44,8 @@ def _calibrate(
         typer.Option("--instruction", metavar="TEXT", help="Use the pairs with this instruction, or without one."),
     ] = None,
     mapping: Annotated[
-        Literal["platt", "isotonic"], typer.Option("--mapping", help="How logits become probabilities.")
+        Literal["platt", "isotonic"],
+        typer.Option("--mapping", case_sensitive=False, help="How logits become probabilities."),
     ] = "platt",
     review_band: Annotated[
         bool, typer.Option("--review-band", help="Mark for review from the interval's lower end to the threshold.")
@@ -123,7 +125,7 @@ def _print(report: CalibrationReport, output: Path, plot: Path) -> None:
     for line in lines:
         console.print(line, soft_wrap=True)
     for warning in report.warnings:
-        typer.echo(f"lychee: warning: {warning}", err=True)
+        warn(warning)
 
 
 def _table(report: CalibrationReport) -> Table:

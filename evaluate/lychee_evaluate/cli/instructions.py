@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 from lychee_client import ConfigurationError
-from lychee_client.cli.options import reported_errors
+from lychee_client.cli.outcome import EXIT_FAILED, reported_errors, warn
 from lychee_client.files import check_writable
 from lychee_client.instructions.lint import LintWarning, lint_instruction
 from lychee_client.instructions.templates import (
@@ -29,7 +29,9 @@ from rich.table import Table
 from rich.text import Text
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-LanguageOption: TypeAlias = Annotated[Language | None, typer.Option("--language", help="Only texts in this language.")]
+LanguageOption: TypeAlias = Annotated[
+    Language | None, typer.Option("--language", case_sensitive=False, help="Only texts in this language.")
+]
 
 _app = typer.Typer(no_args_is_help=True)
 
@@ -121,7 +123,7 @@ def _lint(
         if not findings:
             typer.echo("no warnings")
     if findings:
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_FAILED)
 
 
 @_app.command(name="import")
@@ -139,7 +141,7 @@ def _import(
     with reported_errors():
         imported = import_instructions(file, force=force)
     for line in _lines(_lint_templates(imported.values(), None)):
-        typer.echo(f"lychee: warning: {line}", err=True)
+        warn(line)
     path = user_instructions_path()
     if as_json:
         _print_json({"imported": list(imported), "path": str(path)})

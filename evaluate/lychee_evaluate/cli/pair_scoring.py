@@ -10,6 +10,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 from lychee_client import LycheeClient, LycheeWarning
+from lychee_client.cli.outcome import tell
 from rich.console import Console
 from rich.progress import Progress
 
@@ -45,14 +46,14 @@ def score_with_progress(url: str | None, pairs: Sequence[Pair], instruction: str
 def report_notes(path: Path, sheet: PairSheet) -> None:
     """Say on stderr what was found out about a file, so that a wrong finding is noticed."""
     for note in sheet.notes:
-        typer.echo(f"lychee: {path}: {note}", err=True)
+        tell(f"{path}: {note}")
 
 
 def report_skipped(skipped: Sequence[SkippedRow]) -> None:
     """Say on stderr which rows do not count and why, one line per reason."""
     rows = group_skipped(skipped)
     for reason, numbers in list(rows.items())[:SHOWN_REASONS]:
-        typer.echo(f"lychee: row{'s' * (len(numbers) > 1)} {list_rows(numbers)} skipped: {reason}", err=True)
+        tell(f"row{'s' * (len(numbers) > 1)} {list_rows(numbers)} skipped: {reason}")
     hidden = sum(len(numbers) for numbers in list(rows.values())[SHOWN_REASONS:])
     if hidden:
-        typer.echo(f"lychee: {hidden} more rows skipped for other reasons; --json lists all", err=True)
+        tell(f"{hidden} more rows skipped for other reasons; --json lists all")

@@ -8,7 +8,8 @@ from typing import Annotated, Final, Literal
 
 import typer
 from lychee_client import ConfigurationError, InvalidInputError
-from lychee_client.cli.options import Url, reported_errors
+from lychee_client.cli.options import Url
+from lychee_client.cli.outcome import reported_errors, warn
 from lychee_client.files import check_writable, write_atomically
 from lychee_client.thresholds import get_policy
 
@@ -33,7 +34,7 @@ def _sample(
     count: Annotated[int, typer.Option("--count", min=1, help="How many pairs to choose.")] = DEFAULT_COUNT,
     policy: Annotated[
         Literal["strict", "balanced", "exploratory"],
-        typer.Option("--policy", help="Whose accepting threshold is the decision border."),
+        typer.Option("--policy", case_sensitive=False, help="Whose accepting threshold is the decision border."),
     ] = "balanced",
     threshold: Annotated[
         float | None, typer.Option("--threshold", min=0.0, max=1.0, help="The decision border, instead of --policy.")
@@ -87,7 +88,7 @@ def _sample(
         selected = [scored.pairs[index] for index in chosen]
         write_atomically(output, format_label_sheet(selected, output, kind))
     for warning in scored.warnings:
-        typer.echo(f"lychee: warning: {warning}", err=True)
+        warn(warning)
     queries = len({pair.query_key for pair in selected})
     if as_json:
         rows = [skip.to_json() for skip in (*skipped, *scored.skipped)]

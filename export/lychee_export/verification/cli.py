@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from lychee_client import GoldenReport, LycheeClient, LycheeError, Manifest
+from lychee_client import GoldenReport, LycheeClient, Manifest
+from lychee_client.cli.outcome import EXIT_FAILED, reported_errors
 from lychee_client.repository import ASSETS_MODEL
 
 if TYPE_CHECKING:
@@ -51,11 +52,10 @@ def _verify(
     if repository is not None and url is not None:
         raise typer.BadParameter("give --repository or --url, not both: a replay is in process or on a server")
     # onnxruntime and torch take seconds to import; the other commands of lychee do not wait for them
-    from lychee_export.errors import ExportError
     from lychee_export.verification import check_artifacts, compare, reference_scores
 
     problems: list[str] = []
-    try:
+    with reported_errors():
         if url is not None:
             checked = url
             manifest, report = _replay_on_server(url)
@@ -65,16 +65,13 @@ def _verify(
             manifest, report = _replay_in_process(folder)
             problems = check_artifacts(folder, manifest.artifacts)
         scores = None if reference is None else reference_scores(reference, manifest, base)
-    except (ExportError, LycheeError) as error:
-        typer.echo(f"verify failed: {error}", err=True)
-        raise typer.Exit(1) from error
     comparison = compare(manifest, report, scores)
     if as_json:
         typer.echo(json.dumps(_to_json(checked, manifest, comparison, problems), ensure_ascii=False, indent=2))
     else:
         _print(checked, manifest, comparison, problems)
     if problems or not comparison.passed:
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _find_repository(repository: Path | None) -> Path:

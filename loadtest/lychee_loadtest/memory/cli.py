@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from lychee_server.errors import LycheeServerError
+from lychee_client.cli.outcome import EXIT_FAILED, EXIT_NOT_RUNNING, reported_errors, tell, warn
+from lychee_server.errors import SettingsError
 
 if TYPE_CHECKING:
     from lychee_server.state import ServerState
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-EXIT_DOES_NOT_FIT: Final = 1
-EXIT_USAGE: Final = 2
-EXIT_NOT_RUNNING: Final = 3
 BATCHES: Final = (1, 2, 4, 8, 16, 24, 32)
 TABLE_WIDTH: Final = 120
 _DEFAULT_REPOSITORY: Final = Path("model_repository")
@@ -66,19 +62,19 @@ def _memory(
     """Say how much memory a deployment needs before it is deployed, or uses while it runs, in four layers.
 
     Before: each model is loaded in a process of its own as the server loads it, and small batches are run. Exit status:
-    0 fits, or no limit given; 1 does not fit, or too close to call; 2 cannot be measured; 3 no server runs (--live).
+    0 fits, or no limit given; 1 does not fit, too close to call, or not measured; 2 wrong usage; 3 no server (--live).
     """
     from lychee_server.state import read_state
 
     asks = repository is not None or limit is not None or batch is not None or tokens is not None or images
-    with _reported_errors():
+    with reported_errors():
         state = None if asks and not live else read_state()
         running = state if state is not None and state.is_running() else None
         if live or (running is not None and not asks):
             _report_live(running, plan, json_path)
             return
         if plan is not None:
-            raise LycheeServerError("--plan compares a running server with a prediction; give --live as well.")
+            raise SettingsError("--plan compares a running server with a prediction; give --live as well.")
         chosen = repository or _DEFAULT_REPOSITORY
         _report_need(chosen, config_name, batch, tokens, limit, output, json_path, images=images)
 
@@ -88,7 +84,7 @@ def _report_live(state: ServerState | None, plan: Path | None, json_path: Path |
     from lychee_loadtest.memory.report import live_json, live_table, read_expected
 
     if state is None:
-        typer.echo("No server is running. Start one with `lychee load`, or name models with --repository.", err=True)
+        tell("no server is running; start one with `lychee load`, or name models with --repository")
         raise typer.Exit(EXIT_NOT_RUNNING)
     expected = None if plan is None else read_expected(plan)
     found = read_live(state)
@@ -101,10 +97,9 @@ def _report_live(state: ServerState | None, plan: Path | None, json_path: Path |
         for device in found.devices:
             typer.echo(f"{device.name}: {device.used_bytes / 1e9:.2f} of {device.total_bytes / 1e9:.2f} GB in use")
     for entry in warned:
-        typer.echo(
-            f"Warning: {entry.process} holds {entry.reserved_bytes / 1e6:,.0f} MB, and its model accounts for at most "
-            f"{entry.accounted_bytes / 1e6:,.0f} MB: {entry.advice}.",
-            err=True,
+        warn(
+            f"{entry.process} holds {entry.reserved_bytes / 1e6:,.0f} MB, and its model accounts for at most "
+            f"{entry.accounted_bytes / 1e6:,.0f} MB: {entry.advice}"
         )
 
 
@@ -127,7 +122,7 @@ def _report_need(
     limit_bytes = None if limit is None else parse_size(limit)
     measurements = _measure(repository, config_name, tokens)
     if images and not any(model.reads_images for model in measurements):
-        raise LycheeServerError(f"--images: no model in {repository} reads images. Leave it out.")
+        raise SettingsError(f"--images: no model in {repository} reads images. Leave it out.")
     asked = batch or max(1, *(model.max_batch_size for model in measurements if images or not model.reads_images))
     batches = sorted({*(size for size in BATCHES if size < asked), asked})
     needs = [plan_memory(measurements, size, images=images) for size in batches]
@@ -144,14 +139,14 @@ def _report_need(
         if not need.on_gpu:
             typer.echo("  the gateway comes on top: about 260 MB")
     for line in reserved_warnings(measurements):
-        typer.echo(f"Warning: {line}.", err=True)
+        warn(line)
     if output is not None:
         draw_needs(needs, limit_bytes, output)
         typer.echo(f"written: {output}", err=True)
     if found is not None:
         typer.echo(found.sentence, err=json_path == Path("-"))
         if found.verdict != "fits":
-            raise typer.Exit(EXIT_DOES_NOT_FIT)
+            raise typer.Exit(EXIT_FAILED)
 
 
 def _measure(repository: Path, config_name: str | None, tokens: int | None) -> list[ModelMeasurement]:
@@ -194,14 +189,3 @@ def _write_json(path: Path | None, data: dict[str, Any]) -> bool:
 
     write_atomically(path, text.encode())
     return False
-
-
-@contextmanager
-def _reported_errors() -> Iterator[None]:
-    from lychee_client import LycheeError
-
-    try:
-        yield
-    except (LycheeServerError, LycheeError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(EXIT_USAGE) from error

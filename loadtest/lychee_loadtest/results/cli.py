@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from lychee_client import LycheeError
-from lychee_server.errors import LycheeServerError
+from lychee_client.cli.outcome import reported_errors, tell
 
 if TYPE_CHECKING:
     from lychee_loadtest.results.results import GeneratorHealth, LoadTestResults, Verdict
 
 __all__ = ["register", "report_lines"]
-
-EXIT_UNREADABLE = 2
 
 
 def register(app: typer.Typer) -> None:
@@ -37,19 +34,16 @@ def report(
     from lychee_loadtest.results.chart import draw_results
     from lychee_loadtest.results.results import read_results
 
-    try:
+    with reported_errors():
         run = read_results(results)
         for line in report_lines(run):
             typer.echo(line)
         if chart and not run.windows:
-            typer.echo(f"No chart: {results} has no whole window of time; let the test run longer.", err=True)
+            tell(f"no chart: {results} has no whole window of time; let the test run longer")
         elif chart:
             path = output or results.with_suffix(".png")
             draw_results(run, path)
             typer.echo(f"chart: {path}")
-    except (LycheeServerError, LycheeError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(EXIT_UNREADABLE) from error
 
 
 def report_lines(run: LoadTestResults) -> Iterator[str]:

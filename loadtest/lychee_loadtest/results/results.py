@@ -28,6 +28,8 @@ FORMAT: Final = 1
 class ResultsError(LycheeServerError):
     """A file is not what a load test writes."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True, slots=True)
 class CallStatistics:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import typer
+from lychee_client.cli.outcome import reported_errors
 
 __all__ = ["register"]
-
-EXIT_FAILED: Final = 1
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +21,9 @@ def tune(
         Path, typer.Option(envvar="LYCHEE_REPOSITORY", help="Folder that `lychee export` wrote.")
     ] = Path("model_repository"),
     name: Annotated[str, typer.Option(help="Of the variant: configs/<name>.pbtxt of each model.")] = "tuned",
-    modality: Annotated[Literal["text", "image", "both"], typer.Option(help="What to measure.")] = "both",
+    modality: Annotated[
+        Literal["text", "image", "both"], typer.Option(case_sensitive=False, help="What to measure.")
+    ] = "both",
     quick: Annotated[bool, typer.Option("--quick", help="A minute instead of five, with more noise.")] = False,
     output: Annotated[
         Path | None, typer.Option(help="Folder for the curves as PNG and JSON; default: tuning in the state folder.")
@@ -47,9 +48,7 @@ def tune(
     if list_profiles:
         _print_profiles()
         return
-    from lychee_client import LycheeError
     from lychee_server import defaults
-    from lychee_server.errors import LycheeServerError
     from lychee_server.termination import raise_on_sigterm
 
     from lychee_loadtest.tune.choice import Bounds
@@ -60,7 +59,7 @@ def tune(
 
     target = Target(repository, name, tuple(MODELS) if modality == "both" else (modality,), force)
     limits = Bounds(latency_limit_ms, None if max_memory_mb is None else max_memory_mb * defaults.MIB)
-    try:
+    with reported_errors():
         if profile is not None:
             apply_profile(target, profile, report=typer.echo)
             return
@@ -73,9 +72,6 @@ def tune(
                 say=lambda line: typer.echo(line, err=True),
                 report=typer.echo,
             )
-    except (LycheeServerError, LycheeError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(EXIT_FAILED) from error
 
 
 def _print_profiles() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -208,4 +209,5 @@ def _try(view: Path, name: str) -> None:
 
 
 def _next_step(target: Target) -> str:
-    return f"use it: lychee load --repository {target.repository} --config-name {target.name}"
+    command = ["lychee", "load", "--repository", str(target.repository), "--config-name", target.name]
+    return f"use it: {shlex.join(command)}"

@@ -8,7 +8,7 @@ each configuration says what was chosen, and why.
 
 from lychee_server.execution.budget import format_budget, parse_budget
 from lychee_server.execution.choice import Choice
-from lychee_server.execution.device import Device
+from lychee_server.execution.device import Device, has_gpu
 from lychee_server.execution.serving import Served, serve, with_choice, without_choice
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Device",
     "Served",
     "format_budget",
+    "has_gpu",
     "parse_budget",
     "serve",
     "with_choice",

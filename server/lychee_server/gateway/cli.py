@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import typer
+from lychee_client.cli.outcome import reported_errors
 
-from lychee_server.errors import LycheeServerError
 from lychee_server.gateway.settings import GatewaySettings, option_of, variable_of
 
-EXIT_FAILED: Final = 1
 VARIABLE_ONLY: Final = frozenset({"api_keys"})  # everyone on the machine can read the arguments of a process
 
 
@@ -25,14 +24,11 @@ def setting(name: str) -> Any:
 
 def gateway(context: typer.Context, **options: Any) -> None:
     """Serve REST, health, metrics and the web page in front of a running Triton."""
-    try:
+    with reported_errors():
         settings = GatewaySettings(**{name: value for name, value in options.items() if _is_argument(context, name)})
         from lychee_server.gateway.server import serve  # FastAPI takes a while to import
 
         code = serve(settings)
-    except LycheeServerError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(EXIT_FAILED) from error
     raise typer.Exit(code)
 
 

@@ -17,6 +17,7 @@ from lychee_client.triton_key import KEY_VARIABLE
 
 from lychee_server import defaults
 from lychee_server.errors import ServerStartError
+from lychee_server.gateway.settings import LogLevel, variable_of
 from lychee_server.local_http import exchange, reachable_host
 from lychee_server.processes import MARKER_OPTION, ProcessId, listen, start_process, stop_process
 from lychee_server.triton import TritonServer
@@ -24,9 +25,10 @@ from lychee_server.triton_messages import read_error_lines
 
 POLL_INTERVAL_S: Final = 0.25  # every refusal is a line in the log of the gateway
 REQUEST_TIMEOUT_S: Final = 5.0
-LOG_LEVELS: Final = {"VERBOSE": "DEBUG"}
 LISTENER_VARIABLE: Final = "LYCHEE_LISTEN_FD"  # the number of an inherited socket that listens already
-ERROR_LOG_VARIABLE: Final = "LYCHEE_GATEWAY_ERROR_LOG"
+ERROR_LOG_VARIABLE: Final = variable_of("error_log")
+LOG_LEVEL_VARIABLE: Final = variable_of("log_level")
+DEFAULT_LOG_LEVEL: Final = "WARNING"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +40,14 @@ class GatewayChoice:
         port: The port to listen on; 0 picks a free one.
         web: Whether to serve the page.
         max_img_size: See GatewaySettings.
-        log_level: The log level of Triton; the gateway's own levels have the same names, but for VERBOSE.
+        log_level: The log level; None leaves it to the variable, or else to DEFAULT_LOG_LEVEL.
     """
 
     host: str
     port: int
     web: bool
     max_img_size: int | None
-    log_level: str
+    log_level: LogLevel | None
 
 
 class GatewayProcess:
@@ -109,7 +111,8 @@ class GatewayProcess:
         command = [sys.executable, MARKER_OPTION + server.marker, "-m", "lychee_server.gateway"]
         command += ["--triton-url", server.grpc_url]
         command += ["--host", self.host, "--port", str(self.port)]
-        command += ["--log-level", LOG_LEVELS.get(choice.log_level, choice.log_level)]
+        if choice.log_level is not None:
+            command += ["--log-level", choice.log_level]
         command.append("--web" if choice.web else "--no-web")
         if choice.max_img_size is not None:
             command += ["--max-img-size", str(choice.max_img_size)]
@@ -124,6 +127,7 @@ class GatewayProcess:
     def _launch(self, *, append: bool) -> None:
         assert self._listener is not None, "call listen() first"
         environment = {
+            LOG_LEVEL_VARIABLE: DEFAULT_LOG_LEVEL,
             ERROR_LOG_VARIABLE: str(defaults.state_dir() / "gateway-errors.log"),
             **os.environ,
             LISTENER_VARIABLE: str(self._listener.fileno()),

@@ -39,6 +39,14 @@ def _split(value: Any) -> Any:
     return tuple(re.findall(r"[^\s,]+", value)) if isinstance(value, str) else value
 
 
+def _lower(name: Any) -> Any:
+    return name.lower() if isinstance(name, str) else name
+
+
+def _upper(name: Any) -> Any:
+    return name.upper() if isinstance(name, str) else name
+
+
 def _check_policy(name: str) -> str:
     if name not in POLICIES:
         raise ValueError(f"one of {', '.join(POLICIES)}")
@@ -111,7 +119,7 @@ class GatewaySettings(BaseSettings):
     port: int = Field(DEFAULT_PORT, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     web: bool = Field(True, description="Serve the web page beside the REST API.")
     max_img_size: int | None = Field(None, ge=1, description="Most pixels of one image, as the side of a square.")
-    policy: Annotated[str, AfterValidator(_check_policy)] = Field(
+    policy: Annotated[str, BeforeValidator(_lower), AfterValidator(_check_policy)] = Field(
         "balanced", description="Policy where a request names none: strict, balanced or exploratory."
     )
     calibration: Path | None = Field(
@@ -154,7 +162,9 @@ class GatewaySettings(BaseSettings):
     )
     health_latency_ms: _Seconds = Field(5000.0, description="A pair that takes longer makes /health answer degraded.")
     drain_timeout_s: _Seconds = Field(30.0, description="Seconds that calls in flight get when the gateway stops.")
-    log_level: LogLevel = Field("INFO", description="What is logged, as JSON lines on standard output.")
+    log_level: Annotated[LogLevel, BeforeValidator(_upper)] = Field(
+        "INFO", description="What is logged, as JSON lines on standard output."
+    )
     error_log: Path | None = Field(
         None, repr=False, description="File that gets the errors too; otherwise standard error."
     )

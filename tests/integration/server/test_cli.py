@@ -174,7 +174,7 @@ def test_a_missing_file_is_found_before_the_start(tiny_repository: Path, add_mod
     path = add_model("lookup")
     path.unlink()
     failed = load(tiny_repository)
-    assert failed.returncode == 1
+    assert failed.returncode == 2
     assert str(path) in failed.stderr
     assert "lychee export" in failed.stderr
 

@@ -50,7 +50,7 @@ def test_lychee_load_says_so_and_leaves_nothing_behind(exported: Path) -> None:
         [lychee, "load", "--repository", str(exported), "--no-gateway"], capture_output=True, text=True, check=False
     )
     assert ended.returncode == 1
-    assert "Error: " in ended.stderr
+    assert "lychee: " in ended.stderr
     assert "NVIDIA GPUs seen: " in ended.stderr
     assert "`lychee load --device cpu`" in ended.stderr
     status = subprocess.run([lychee, "status"], capture_output=True, text=True, check=False)

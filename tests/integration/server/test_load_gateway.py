@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 from lychee_server import state
+from lychee_server.execution import has_gpu
 from lychee_server.processes import find_processes
 from lychee_server.supervision import stop_everything
 
@@ -103,6 +105,21 @@ def test_no_web_keeps_rest_alone(repository: Path) -> None:
     assert read_gateway().pid != gateway.pid
     assert "restarts gateway 1" in run("status").stdout
     assert run("stop").returncode == 0
+
+
+def test_the_gateway_that_load_starts_has_its_settings_from_the_file(repository: Path, tmp_path: Path) -> None:
+    file = tmp_path / "lychee.toml"
+    file.write_text('[load]\nlog-level = "debug"\nweb = false\n[gateway]\nserved-model-name = ["reranker"]\n')
+    named = ["--config", str(file), "load", "--repository", str(repository), *FREE_PORTS, "--port", "0"]
+    loaded = run(*named, "--config-name", "cpu")
+    assert loaded.returncode == 0, loaded.stderr
+    assert "reranker" in {model["id"] for model in json.loads(ask(read_gateway(), "GET", "/v1/models")[1])["data"]}
+    known = state.read_state()
+    assert known is not None
+    log = Path(known.log_path).read_text(encoding="utf-8", errors="replace")
+    assert "Verbose" in log or re.search(r"^I\d{4} ", log, re.MULTILINE)  # DEBUG is Triton's verbose
+    if not has_gpu():
+        assert [line for line in log.splitlines() if re.match(r"[EW]\d{4} ", line)] == []
 
 
 def test_a_taken_port_names_its_holder_and_the_option(repository: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -120,7 +121,7 @@ def app() -> typer.Typer:
 def test_command_reports_an_unknown_checkpoint(app: typer.Typer, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["export", str(tmp_path / "nowhere"), "--repository", str(tmp_path / "models")])
     assert result.exit_code == 1
-    assert "export failed: no checkpoint" in result.stderr
+    assert "lychee: no checkpoint" in result.stderr
     assert not (tmp_path / "models").exists()
 
 
@@ -134,11 +135,25 @@ def test_command_prints_what_it_measured(
     app: typer.Typer, tmp_path: Path, toy: Checkpoint, load: Callable[[Checkpoint], None]
 ) -> None:
     load(toy)
-    result = CliRunner().invoke(app, ["export", "toy", "--repository", str(tmp_path)])
+    result = CliRunner().invoke(app, ["export", "toy", "--repository", str(tmp_path / "my models")])
     assert result.exit_code == 0, result.output
     assert "of a logit" in result.stdout
     assert "ranking order kept (tau 1.00)" in result.stdout
-    assert "lychee load" in result.stdout
+    named = shlex.join(["lychee", "load", "--repository", str(tmp_path / "my models")])
+    assert result.stdout.endswith(f"is ready; load it with: {named}\n")
+
+
+def test_command_names_the_default_repository_to_load_without_an_option(
+    app: typer.Typer,
+    tmp_path: Path,
+    toy: Checkpoint,
+    load: Callable[[Checkpoint], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load(toy)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["export", "toy", "--precision", "FP32"])
+    assert result.stdout.endswith("model_repository is ready; load it with: lychee load\n"), result.output
 
 
 def test_weights_in_a_file_of_their_own_are_exported_and_served(

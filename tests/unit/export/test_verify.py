@@ -395,7 +395,7 @@ def test_the_repository_comes_from_the_environment_unless_a_server_is_named(
     assert verify().exit_code == 0
     result = verify("--url", "localhost:1")
     assert result.exit_code == 1
-    assert "verify failed" in result.stderr
+    assert result.stderr.startswith("lychee: ")
 
 
 def test_a_broken_repository_is_a_failure_with_a_reason(verify: Callable[..., Result], models: Path) -> None:

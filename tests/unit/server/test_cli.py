@@ -10,6 +10,7 @@ import lychee_client
 import pytest
 import typer
 from fakes.dual_encoder import FakeTransport
+from lychee_client.cli.group import CommandGroup
 from lychee_server import cli
 from lychee_server.errors import LycheeServerError, PortInUseError, ServerStartError
 from lychee_server.gateway.process import GatewayChoice
@@ -96,7 +97,7 @@ def supervise(supervised: Any, *, most_restarts: int, **options: Any) -> None:
 @pytest.fixture
 def runner(monkeypatch: pytest.MonkeyPatch, gateway: type[FakeGateway]) -> Any:
     """Return a function that runs a command line with a fake server, and what became of that."""
-    app = typer.Typer()
+    app = typer.Typer(cls=CommandGroup)
     cli.register(app)
     server = type("Server", (FakeServer,), {})
     monkeypatch.setattr(cli, "TritonServer", server)
@@ -164,11 +165,11 @@ def test_stop_and_status_without_a_server(runner: Any) -> None:
 
 
 def test_load_names_a_missing_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    app = typer.Typer()
+    app = typer.Typer(cls=CommandGroup)
     cli.register(app)
     monkeypatch.setenv("LYCHEE_REPOSITORY", str(tmp_path / "nowhere"))
     result = CliRunner().invoke(app, ["load", "--port", "0"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "nowhere does not exist" in result.output
 
 
@@ -177,8 +178,8 @@ def test_a_variable_of_the_gateway_that_cannot_be_used_is_found_before_triton_st
 ) -> None:
     monkeypatch.setenv("LYCHEE_GATEWAY_POLICY", "lenient")
     result, server = runner("load")
-    assert result.exit_code == 1
-    assert "Error: LYCHEE_GATEWAY_POLICY is 'lenient'; expected one of strict" in result.output
+    assert result.exit_code == 2
+    assert "lychee: LYCHEE_GATEWAY_POLICY is 'lenient'; expected one of strict" in result.output
     assert server.pid is None
 
 
@@ -211,6 +212,52 @@ def test_load_passes_its_options_to_the_gateway_and_prints_where_it_is(runner: A
     assert "REST     http://127.0.0.1:7860/v1/rerank\n" in result.output
     assert "every image as" in result.output
     assert "max_img_size has no effect" in result.output
+
+
+@pytest.mark.usefixtures("_right_scores")
+@pytest.mark.parametrize(
+    ("arguments", "levels"),
+    [
+        ((), ("WARNING", None)),  # the gateway's own variable may say it
+        (("--log-level", "debug"), ("DEBUG", "DEBUG")),
+        (("--log-level", "DEBUG"), ("DEBUG", "DEBUG")),
+        (("--log-level", "Verbose"), ("DEBUG", "DEBUG")),
+        (("--log-level", "error"), ("ERROR", "ERROR")),
+    ],
+)
+def test_load_takes_a_log_level_in_any_case(
+    runner: Any, gateway: type[FakeGateway], arguments: tuple[str, ...], levels: tuple[str, str | None]
+) -> None:
+    result, server = runner("load", *arguments)
+    assert result.exit_code == 0, result.output
+    assert (server.options["log_level"], gateway.choice.log_level) == levels
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--http-port 9001 --grpc-port 9001", "--http-port and --grpc-port are both 9001; expected different ports"),
+        ("--metrics-port 7860", "--metrics-port and --port are both 7860"),
+        ("--host 0.0.0.0 --port 8001", "--grpc-port and --port are both 8001"),
+        ("--host localhost --port 8001", "--grpc-port and --port are both 8001"),
+        ("--host 192.0.2.7", "--host is '192.0.2.7', which is no address of this machine"),
+        ("--triton-host 192.0.2.7", "--triton-host is '192.0.2.7', which is no address of this machine"),
+        ("--host nowhere.invalid", "--host is 'nowhere.invalid', which is the name of no address"),
+        ("--triton-host nowhere.invalid", "--triton-host is 'nowhere.invalid', which is the name of no address"),
+    ],
+)
+def test_addresses_that_cannot_be_had_are_refused_by_name_before_anything_starts(
+    runner: Any, gateway: type[FakeGateway], arguments: str, message: str
+) -> None:
+    result, server = runner("load", *arguments.split())
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert (server.pid, gateway.pid) == (None, None)
+
+
+@pytest.mark.usefixtures("_right_scores")
+def test_without_a_gateway_its_port_is_in_nobodys_way(runner: Any) -> None:
+    assert runner("load", "--no-gateway", "--port", "8001")[0].exit_code == 0
 
 
 @pytest.mark.usefixtures("_right_scores")
@@ -293,6 +340,5 @@ def test_a_disk_that_is_full_is_told_without_a_traceback(runner: Any, monkeypatc
 
     monkeypatch.setattr(cli.state, "claim", fail)
     result, server = runner("load")
-    assert result.exit_code == cli.EXIT_UNHEALTHY
-    assert "Error: [Errno 28] No space left on device: '/state'" in result.output
+    assert (result.exit_code, result.stderr) == (1, "lychee: /state: No space left on device\n")
     assert server.pid is None

@@ -36,7 +36,9 @@ def test_the_installed_wheel_is_complete_and_not_imported() -> None:
 
 def test_a_missing_wheel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InstallationError, match=r"nvidia-pytriton.*is not installed.*make setup"):
+    with pytest.raises(
+        InstallationError, match=r"nvidia-pytriton.*is not installed.*pip install 'lychee-rerank-server\[triton\]'"
+    ):
         TritonInstallation.find()
 
 

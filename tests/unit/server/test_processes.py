@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from lychee_server import PortInUseError, processes
+from lychee_server.errors import SettingsError
 
 
 def test_a_taken_port_names_its_holder_and_the_option() -> None:
@@ -23,8 +24,8 @@ def test_a_taken_port_names_its_holder_and_the_option() -> None:
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
-    with pytest.raises(PortInUseError, match=r"Port 8000 on 192\.0\.2\.1 is not free \(Cannot assign"):
-        processes.check_port("192.0.2.1", 8000, option="--http-port")
+    with pytest.raises(SettingsError, match=r"--triton-host is '192\.0\.2\.1', which is no address of this machine"):
+        processes.check_port("192.0.2.1", 8000, option="--http-port", host_option="--triton-host")
 
 
 def test_picked_ports_differ() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from lychee_server import ServerStartError, TritonServer
 from lychee_server.local_http import reachable_host
-from lychee_server.triton_messages import clean_reason, read_error_lines
+from lychee_server.triton_messages import calm_log, clean_reason, read_error_lines
 
 
 def test_urls_lead_to_this_machine() -> None:
@@ -50,6 +50,27 @@ def test_a_runtime_too_old_for_8_bits_is_explained() -> None:
         "Internal: onnx runtime error 6: nbits_ == 4 was false. Only 4b quantization is supported for MatMulNBits op"
     )
     assert "need ONNX Runtime 1.22 or later in Triton's backend: take a newer Triton" in clean_reason(reason)
+
+
+def test_errors_for_want_of_a_gpu_become_notes_in_place(tmp_path: Path) -> None:
+    log = tmp_path / "triton.log"
+    without_gpu = (
+        'E1127 21:11:24.499208 29560 server.cc:241] "CudaDriverHelper has not been initialized."\n'
+        'E1127 21:11:27.549429 29560 ensemble_scheduler.cc:1468] "unable to create stream for rerank_image: CUDA '
+        'driver version is insufficient for CUDA runtime version"\n'
+    )
+    real = 'E1127 21:11:28.1 29560 model.cc:1] "the file is damaged"\n'
+    log.write_text(without_gpu + real, encoding="utf-8")
+    assert read_error_lines(log) == [real.strip()]
+    with log.open("a", encoding="utf-8") as written_meanwhile:
+        calm_log(log)
+        written_meanwhile.write("more\n")
+    text = log.read_text(encoding="utf-8")
+    assert text.endswith(real + "more\n")
+    assert "CUDA" not in text
+    assert len(text) == len(without_gpu + real) + len("more\n")
+    notes = [line.rstrip() for line in text.splitlines()[:2]]
+    assert notes[0] == 'I1127 21:11:24.499208 29560 server.cc:241] "no GPU here, and none is needed"'
 
 
 def test_error_lines_are_the_last_ones(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_run_too_short_for_a_chart_has_a_table(path: Path) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
     done = run(str(path))
     assert done.exit_code == 0
-    assert "No chart" in done.output
+    assert "lychee: no chart: " in done.stderr
     assert not path.with_suffix(".png").exists()
 
 

@@ -70,7 +70,7 @@ def test_profiles_are_listed_as_not_measured_and_documented(app: typer.Typer, ro
 
 def test_an_unknown_profile_names_those_that_there_are(app: typer.Typer, dual_repository: Path) -> None:
     result = RUNNER.invoke(app, ["--repository", str(dual_repository), "--profile", "rtx-9090"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "expected one of rtx-3060, rtx-3090, a10, jetson-orin-8gb" in result.stderr
 
 
@@ -79,7 +79,7 @@ def test_a_handwritten_variant_stops_the_command_before_it_measures(app: typer.T
     path.parent.mkdir()
     path.write_text("mine", encoding="utf-8")
     result = RUNNER.invoke(app, ["--repository", str(dual_repository)])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "did not write it" in result.stderr
     assert path.read_text(encoding="utf-8") == "mine"
 
@@ -88,7 +88,7 @@ def test_a_repository_without_encoders_says_what_is_expected(app: typer.Typer, t
     (tmp_path / "other" / "1").mkdir(parents=True)
     (tmp_path / "other" / "config.pbtxt").write_text('name: "other" backend: "python"', encoding="utf-8")
     result = RUNNER.invoke(app, ["--repository", str(tmp_path)])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "expected text_encoder or vision_encoder" in result.stderr
 
 
@@ -96,7 +96,7 @@ def test_models_for_a_gpu_are_not_measured_here(app: typer.Typer, dual_repositor
     path = dual_repository / "text_encoder" / "config.pbtxt"
     path.write_text(path.read_text(encoding="utf-8").replace("KIND_CPU", "KIND_GPU"), encoding="utf-8")
     result = RUNNER.invoke(app, ["--repository", str(dual_repository)])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "or take a starting point with --profile" in result.stderr
 
 

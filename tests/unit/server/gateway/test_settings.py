@@ -121,8 +121,8 @@ def test_a_setting_that_cannot_work_is_refused(name: str, value: Any, expected: 
 
 def test_the_command_says_what_is_wrong(command: Command) -> None:
     result = command.run("--policy", "lenient")
-    assert result.exit_code == 1
-    assert "Error: --policy is 'lenient'" in result.output
+    assert result.exit_code == 2
+    assert "lychee: --policy is 'lenient'" in result.output
 
 
 @pytest.mark.parametrize(
@@ -138,11 +138,11 @@ def test_the_command_says_what_is_wrong(command: Command) -> None:
 )
 def test_a_message_names_where_the_value_came_from(command: Command, name: str, text: str, expected: str) -> None:
     result = command.run(**{variable_of(name): text})
-    assert (result.exit_code, command.settings) == (1, None)
-    assert f"Error: {variable_of(name)} {expected}" in result.output
+    assert (result.exit_code, command.settings) == (2, None)
+    assert f"lychee: {variable_of(name)} {expected}" in result.output
     result = command.run(option_of(name), text.split(",")[-1])
-    assert result.exit_code == 1
-    assert f"Error: {option_of(name)} {expected}" in result.output
+    assert result.exit_code == 2
+    assert f"lychee: {option_of(name)} {expected}" in result.output
 
 
 def test_an_option_beats_its_variable_and_an_empty_variable_says_nothing(command: Command) -> None:
