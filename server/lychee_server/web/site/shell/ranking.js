@@ -33,6 +33,7 @@ export async function rank(request, { signal, onProgress = () => {} } = {}) {
   const sentQuery = await toContent(query);
   const left = documents.map((_, index) => index);
   let size = FIRST_PIECE;
+  let most = MAX_PIECE; // less where the gateway said that it was too much
   let done = 0;
 
   async function work() {
@@ -45,13 +46,13 @@ export async function rank(request, { signal, onProgress = () => {} } = {}) {
       const sent = await Promise.all(piece.map((index) => toContent(documents[index])));
       const answer = await callPatiently({ ...options, query: sentQuery, documents: sent }, signal);
       const tookMs = performance.now() - pieceBegan;
-      size = Math.round(Math.max(1, Math.min(MAX_PIECE, 2 * piece.length, (piece.length * PIECE_MS) / tookMs)));
+      size = Math.round(Math.max(1, Math.min(most, 2 * piece.length, (piece.length * PIECE_MS) / tookMs)));
       add(whole, answer, piece);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      if ([413, 504].includes(error.status) && piece.length > 1) {
+      if (isTooMuch(error) && piece.length > 1) {
         const middle = Math.ceil(piece.length / 2);
-        size = middle;
+        size = most = Math.min(most, middle);
         await rankPiece(piece.slice(0, middle));
         await rankPiece(piece.slice(middle));
         return;
@@ -73,6 +74,11 @@ export async function rank(request, { signal, onProgress = () => {} } = {}) {
   }
   whole.timings = { total_ms: performance.now() - began };
   return whole;
+}
+
+/** Whether fewer documents at once may help: too many bytes, too long, or more documents than the gateway takes. */
+function isTooMuch({ status, param, errors }) {
+  return [413, 504].includes(status) || (status === 400 && param === "documents" && !errors.length);
 }
 
 /** Return a query or document as the API takes it. */
