@@ -29,9 +29,13 @@ globalThis.fetch = async (path, { body }) => {
     results: [...results, ...errors.map((each) => ({ ...each, decision: "error" }))],
     usage: { total_tokens: documents.length, images: 0, documents: results.length } });
 };
+globalThis.FileReader = class { // a file that is gone
+  readAsDataURL() { queueMicrotask(() => this.onerror()); }
+};
 const { rank } = await import(RANKING);
 const told = [];
-const whole = await rank({ query: { text: "q" }, documents: DOCUMENTS.map((text) => ({ text })) },
+const whole = await rank({ query: { text: "q" }, documents: DOCUMENTS.map((text) =>
+  text === "gone" ? { text, image: { name: "gone.jpg", size: 1 } } : { text }) },
   { onProgress: (done, total) => told.push([done, total]) });
 console.log(JSON.stringify({ whole, told, calls }));
 """
@@ -72,3 +76,10 @@ def test_a_gateway_that_takes_few_documents_is_asked_for_fewer() -> None:
     answer = rank([f"text {number}" for number in range(20)], most=3)
     assert len(answer["whole"]["results"]) == 20
     assert max(answer["calls"][-3:]) <= 3
+
+
+def test_a_file_that_is_gone_is_an_error_of_its_document() -> None:
+    answer = rank(["one", "gone", "two"])
+    assert [(error["index"], error["type"]) for error in answer["whole"]["errors"]] == [(1, "file_gone")]
+    assert {result["index"] for result in answer["whole"]["results"]} == {0, 2}
+    assert answer["told"][-1] == [3, 3]

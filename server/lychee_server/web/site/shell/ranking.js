@@ -37,13 +37,32 @@ export async function rank(request, { signal, onProgress = () => {} } = {}) {
   let done = 0;
 
   async function work() {
-    while (left.length) await rankPiece(cut(left, documents, size));
+    while (left.length) await rankPiece(await read(cut(left, documents, size)));
   }
 
-  async function rankPiece(piece) {
+  /** Return { index, content } of those documents that can be read; a file may be gone since it was chosen. */
+  async function read(indexes) {
+    const contents = await Promise.allSettled(indexes.map((index) => toContent(documents[index])));
+    const broken = contents.flatMap(({ reason }, at) => (reason ? [{ index: at, message: reason.message, type: reason.type }] : []));
+    add(whole, { results: [], errors: broken, warnings: [] }, indexes);
+    tell(broken.length);
+    return contents.flatMap(({ status, value }, at) => (status === "fulfilled" ? [{ index: indexes[at], content: value }] : []));
+  }
+
+  function tell(count) {
+    if (!count) return;
+    done += count;
+    sort(whole);
+    whole.timings = { total_ms: performance.now() - began };
+    onProgress(done, documents.length, whole);
+  }
+
+  async function rankPiece(pairs) {
+    if (!pairs.length) return;
     const pieceBegan = performance.now();
+    const piece = pairs.map(({ index }) => index);
+    const sent = pairs.map(({ content }) => content);
     try {
-      const sent = await Promise.all(piece.map((index) => toContent(documents[index])));
       const answer = await callPatiently({ ...options, query: sentQuery, documents: sent }, signal);
       const tookMs = performance.now() - pieceBegan;
       size = Math.round(Math.max(1, Math.min(most, 2 * piece.length, (piece.length * PIECE_MS) / tookMs)));
@@ -53,18 +72,15 @@ export async function rank(request, { signal, onProgress = () => {} } = {}) {
       if (isTooMuch(error) && piece.length > 1) {
         const middle = Math.ceil(piece.length / 2);
         size = most = Math.min(most, middle);
-        await rankPiece(piece.slice(0, middle));
-        await rankPiece(piece.slice(middle));
+        await rankPiece(pairs.slice(0, middle));
+        await rankPiece(pairs.slice(middle));
         return;
       }
       const errors = error.status === 413 ? [{ index: 0, message: error.message, type: error.type }] : error.errors;
       if (!errors.length) throw error;
       add(whole, { results: [], errors, warnings: [] }, piece); // none of these can be ranked; others may be
     }
-    done += piece.length;
-    sort(whole);
-    whole.timings = { total_ms: performance.now() - began };
-    onProgress(done, documents.length, whole);
+    tell(piece.length);
   }
 
   try {
@@ -81,7 +97,11 @@ function isTooMuch({ status, param, errors }) {
   return [413, 504].includes(status) || (status === 400 && param === "documents" && !errors.length);
 }
 
-/** Return a query or document as the API takes it. */
+/**
+ * Return a query or document as the API takes it.
+ *
+ * @throws {ApiError} Its file cannot be read any more (type "file_gone").
+ */
 export async function toContent({ text, image }) {
   if (!image) return text;
   const url = await toDataUrl(image);
@@ -144,7 +164,7 @@ function toDataUrl(file) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result);
-    reader.onerror = () => reject(reader.error);
+    reader.onerror = () => reject(new ApiError(0, { type: "file_gone", message: `the image ${file.name}: ${reader.error?.message}` }));
     reader.readAsDataURL(file);
   });
 }
