@@ -20,7 +20,8 @@ pytestmark = pytest.mark.triton
 QUERY = 'it\'s a "cat" for $5 \\ `ls`'
 TEXTS = ["$(echo no) `echo no` \\ \"quoted\" 'single' ${HOME} \\n", "小猫 🐈", "JSON"]
 # In which environments the code may run; the second one is that of `make clients`.
-PYTHONS = (Path(sys.executable), Path(__file__).parents[3] / ".clients" / "bin" / "python")
+ROOT = Path(__file__).parents[3]
+PYTHONS = (Path(sys.executable), ROOT / ".clients" / "bin" / "python")
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def run_python(text: str, folder: Path, module: str) -> list[list[str]]:
     """Run code where a module is installed; return the words of the lines that it prints."""
     for python in PYTHONS:
         if python.exists() and not subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode:
-            environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+            environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT / "client")}
             done = subprocess.run(
                 [python, "-c", text], cwd=folder, capture_output=True, text=True, timeout=120, env=environment
             )

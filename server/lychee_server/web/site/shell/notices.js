@@ -14,6 +14,7 @@ const PROBLEMS = {
   invalid_request: texts.problem_input,
   model_failed: texts.problem_model,
   bad_answer: texts.problem_model,
+  file_gone: texts.problem_file,
   unauthorized: texts.problem_key,
 };
 

@@ -33,37 +33,54 @@ export async function rank(request, { signal, onProgress = () => {} } = {}) {
   const sentQuery = await toContent(query);
   const left = documents.map((_, index) => index);
   let size = FIRST_PIECE;
+  let most = MAX_PIECE; // less where the gateway said that it was too much
   let done = 0;
 
   async function work() {
-    while (left.length) await rankPiece(cut(left, documents, size));
+    while (left.length) await rankPiece(await read(cut(left, documents, size)));
   }
 
-  async function rankPiece(piece) {
+  /** Return { index, content } of those documents that can be read; a file may be gone since it was chosen. */
+  async function read(indexes) {
+    const contents = await Promise.allSettled(indexes.map((index) => toContent(documents[index])));
+    const broken = contents.flatMap(({ reason }, at) => (reason ? [{ index: at, message: reason.message, type: reason.type }] : []));
+    add(whole, { results: [], errors: broken, warnings: [] }, indexes);
+    tell(broken.length);
+    return contents.flatMap(({ status, value }, at) => (status === "fulfilled" ? [{ index: indexes[at], content: value }] : []));
+  }
+
+  function tell(count) {
+    if (!count) return;
+    done += count;
+    sort(whole);
+    whole.timings = { total_ms: performance.now() - began };
+    onProgress(done, documents.length, whole);
+  }
+
+  async function rankPiece(pairs) {
+    if (!pairs.length) return;
     const pieceBegan = performance.now();
+    const piece = pairs.map(({ index }) => index);
+    const sent = pairs.map(({ content }) => content);
     try {
-      const sent = await Promise.all(piece.map((index) => toContent(documents[index])));
       const answer = await callPatiently({ ...options, query: sentQuery, documents: sent }, signal);
       const tookMs = performance.now() - pieceBegan;
-      size = Math.round(Math.max(1, Math.min(MAX_PIECE, 2 * piece.length, (piece.length * PIECE_MS) / tookMs)));
+      size = Math.round(Math.max(1, Math.min(most, 2 * piece.length, (piece.length * PIECE_MS) / tookMs)));
       add(whole, answer, piece);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      if ([413, 504].includes(error.status) && piece.length > 1) {
+      if (isTooMuch(error) && piece.length > 1) {
         const middle = Math.ceil(piece.length / 2);
-        size = middle;
-        await rankPiece(piece.slice(0, middle));
-        await rankPiece(piece.slice(middle));
+        size = most = Math.min(most, middle);
+        await rankPiece(pairs.slice(0, middle));
+        await rankPiece(pairs.slice(middle));
         return;
       }
       const errors = error.status === 413 ? [{ index: 0, message: error.message, type: error.type }] : error.errors;
       if (!errors.length) throw error;
       add(whole, { results: [], errors, warnings: [] }, piece); // none of these can be ranked; others may be
     }
-    done += piece.length;
-    sort(whole);
-    whole.timings = { total_ms: performance.now() - began };
-    onProgress(done, documents.length, whole);
+    tell(piece.length);
   }
 
   try {
@@ -75,7 +92,16 @@ export async function rank(request, { signal, onProgress = () => {} } = {}) {
   return whole;
 }
 
-/** Return a query or document as the API takes it. */
+/** Whether fewer documents at once may help: too many bytes, too long, or more documents than the gateway takes. */
+function isTooMuch({ status, param, errors }) {
+  return [413, 504].includes(status) || (status === 400 && param === "documents" && !errors.length);
+}
+
+/**
+ * Return a query or document as the API takes it.
+ *
+ * @throws {ApiError} Its file cannot be read any more (type "file_gone").
+ */
 export async function toContent({ text, image }) {
   if (!image) return text;
   const url = await toDataUrl(image);
@@ -138,7 +164,7 @@ function toDataUrl(file) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result);
-    reader.onerror = () => reject(reader.error);
+    reader.onerror = () => reject(new ApiError(0, { type: "file_gone", message: `the image ${file.name}: ${reader.error?.message}` }));
     reader.readAsDataURL(file);
   });
 }
