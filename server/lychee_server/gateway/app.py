@@ -83,8 +83,10 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
     app.state.service = service
     install_routes(app, service, fetcher)
     if settings.web:
-        from lychee_server.web.page import install_page  # what it needs is an extra
+        from lychee_server.web import calibration_routes  # what the page needs is an extra
+        from lychee_server.web.page import install_page
 
+        calibration_routes.install(app, service)
         install_page(app, settings.root_path)
     install_error_handlers(app)
     install_middleware(app, settings, service.metrics, keys)

@@ -85,7 +85,7 @@ def _find_chunking(body: RerankRequest) -> Chunking | None:
 def _find_policy(service: Service, body: CallOptions) -> str | Policy | Calibration:
     policy = body.policy
     if policy is None:
-        return service.policy
+        return service.own.policy
     if isinstance(policy, str):
         return policy
     review = policy.accept if policy.review is None else policy.review

@@ -33,6 +33,7 @@ from lychee_server.gateway.answer_schemas import (
     SettingsAnswer,
 )
 from lychee_server.gateway.answers import make_rerank_answer, make_score_answer
+from lychee_server.gateway.calibration_routes import make_calibration_routes
 from lychee_server.gateway.call_options import check_model, list_names, make_options
 from lychee_server.gateway.dialects.choice import RERANK_PATHS, SCORE_PATHS
 from lychee_server.gateway.dialects.description import describe_dialects
@@ -82,6 +83,7 @@ def install_routes(app: FastAPI, service: Service, fetcher: ImageFetcher | None)
     """Add the routes to an app."""
     app.include_router(_make_call_routes(service, fetcher))
     app.include_router(_make_model_routes(service))
+    app.include_router(make_calibration_routes(service))
     app.include_router(_make_operation_routes(service))
     describe_dialects(app)
 
