@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import lychee_server.web.page  # noqa: F401  # here: the gateway would in a thread, while pytest parses; see LatePage
 import pytest
 import uvicorn
 from lychee_server import TritonServer
@@ -56,7 +55,6 @@ class Gateway:
         self._thread.join(30)
 
     async def _serve(self, listener: socket.socket) -> None:
-        # In a running loop: outside of one, Gradio makes loops of its own and never closes them.
         app = create_app(self.settings)
         config = uvicorn.Config(app, log_config=None, ws="none", lifespan="on", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
@@ -165,18 +163,18 @@ def browser_page(make_page: MakePage, page_url: str, watched: Watched) -> Iterat
     assert watched.console_errors == []
 
 
-def open_page(page: Page, url: str, tab: str = "score") -> None:
-    """Load the page and choose a tab: "score", "rerank", "calibrate" or "status"."""
+def open_page(page: Page, url: str, tab: str = "try") -> None:
+    """Load the page and choose a tab: "try", "rank", "compare", "batch", "calibrate" or "status"."""
     page.goto(url)
-    expect(page.locator("#score-submit")).to_be_visible()
+    expect(page.get_by_role("tab").first).to_be_visible()
     choose_tab(page, tab)
 
 
 def choose_tab(page: Page, tab: str) -> None:
-    """Choose a tab by its name."""
-    position = ("score", "rerank", "calibrate", "status").index(tab)
-    page.get_by_role("tab").nth(position).click()
-    expect(page.locator(f"#tab-{tab}")).to_be_visible()
+    """Choose a tab by its name, and wait until it is there."""
+    page.locator(f"#choose-{tab}").click()
+    expect(page.locator(f"#choose-{tab}")).to_have_attribute("aria-selected", "true")
+    expect(page.locator(f"#tab-{tab}:not([aria-busy]) > *").first).to_be_visible()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,145 @@
+/** The page: its header, its tabs, and which of them is open. */
+
+import { call } from "./api.js";
+import { h } from "./dom.js";
+import { keyDialog } from "./key_dialog.js";
+import { readLink } from "./link.js";
+import { recall, remember } from "./memory.js";
+import texts from "./texts.js";
+import { LANGUAGES, LANGUAGE_NAMES, findLanguage, language, say, setLanguage } from "./words.js";
+
+/**
+ * In the order of the page. Each is a folder with a tab.js, loaded when the tab is first opened, whose default export
+ * fills a panel: `(panel, { openTab, settings }) => tab`. What it returns may have
+ *   read()          the tab's state, which must be possible to clone; kept at every "change" within the panel,
+ *   restore(state)  to show such a state: after a reload, from a link (then without images), from another tab,
+ *   show(isOpen)    to hear that a tab was opened: this one or another one.
+ */
+const TABS = ["try", "rank", "compare", "batch", "calibrate", "status"];
+const THEMES = ["system", "light", "dark"];
+
+const panels = new Map(); // name -> { button, panel, tab }
+let open = null;
+
+async function start() {
+  setLanguage(findLanguage());
+  setTheme(localStorage.getItem("lychee-theme") ?? "system");
+  keyDialog();
+  document.body.append(header(), h("nav#tabs", {}, tabList()), h("main", {}, TABS.map(makePanel)));
+  document.addEventListener("keydown", pressSubmit, true);
+  window.addEventListener("hashchange", follow);
+  await follow();
+}
+
+/** Open the tab that the link names, else the one that was open before a reload, else the first. */
+async function follow() {
+  const link = await readLink();
+  const name = link?.tab ?? (await recall("open")) ?? TABS[0];
+  await openTab(TABS.includes(name) ? name : TABS[0], link?.state);
+}
+
+/** Open a tab, and have it show a state: of a link, of another tab, or of before the reload. */
+export async function openTab(name, state = null) {
+  open = name;
+  for (const [each, { button, panel }] of panels) {
+    const chosen = each === name;
+    button.setAttribute("aria-selected", String(chosen));
+    button.tabIndex = chosen ? 0 : -1;
+    panel.hidden = !chosen;
+  }
+  const entry = panels.get(name);
+  entry.tab ??= load(name, entry.panel);
+  const tab = await entry.tab;
+  if (state) await tab.restore?.(state);
+  remember("open", name);
+  for (const [each, other] of panels) (await other.tab)?.show?.(each === open);
+}
+
+async function load(name, panel) {
+  panel.setAttribute("aria-busy", "true");
+  const module = await import(`../${name}/tab.js`);
+  const tab = module.default(panel, { openTab, settings });
+  const state = await recall(name);
+  if (state) await tab.restore?.(state);
+  if (tab.read) panel.addEventListener("change", () => remember(name, tab.read()));
+  panel.removeAttribute("aria-busy");
+  return tab;
+}
+
+let known = null;
+
+/** Return GET /v1/settings: policies and limits; asked for once. */
+export function settings() {
+  known ??= call("v1/settings").catch((error) => {
+    known = null;
+    throw error;
+  });
+  return known;
+}
+
+function tabList() {
+  return h("div", { role: "tablist", aria: { label: say(texts.tabs) } }, TABS.map((name) => {
+    const button = h("button", {
+      type: "button", role: "tab", id: `choose-${name}`, aria: { controls: `tab-${name}`, selected: "false" },
+      on: { click: () => openTab(name), keydown: moveInTabs },
+    }, say(texts[`tab_${name}`]));
+    panels.set(name, { button, panel: null, tab: null });
+    return button;
+  }));
+}
+
+function makePanel(name) {
+  const panel = h("section.tab", {
+    id: `tab-${name}`, role: "tabpanel", aria: { labelledby: `choose-${name}` }, hidden: true,
+  });
+  panels.get(name).panel = panel;
+  return panel;
+}
+
+function moveInTabs(event) {
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  const edge = { Home: 0, End: TABS.length - 1 }[event.key];
+  if (step === undefined && edge === undefined) return;
+  event.preventDefault();
+  const next = edge ?? (TABS.indexOf(open) + step + TABS.length) % TABS.length;
+  openTab(TABS[next]);
+  panels.get(TABS[next]).button.focus();
+}
+
+function header() {
+  const languages = h("select#language", {
+    aria: { label: "Language · 语言" },
+    on: {
+      change: (event) => {
+        setLanguage(event.target.value);
+        localStorage.setItem("lychee-language", event.target.value);
+      },
+    },
+  }, LANGUAGES.map((name) => h("option", { value: name, selected: name === language() }, LANGUAGE_NAMES[name])));
+  const themes = h("select#theme", {
+    aria: { label: say(texts.theme) },
+    on: { change: (event) => setTheme(event.target.value) },
+  }, THEMES.map((name) => h("option", { value: name }, say(texts[`theme_${name}`]))));
+  themes.value = localStorage.getItem("lychee-theme") ?? "system";
+  return h("header#page-header", {},
+    h("img", { src: "page/shell/lychee.svg", alt: "", width: 36, height: 36 }),
+    h("div", {}, h("h1", {}, "lychee-rerank"), h("p", {}, say(texts.subtitle))),
+    h("div.choices", {}, themes, languages));
+}
+
+function setTheme(name) {
+  document.documentElement.dataset.theme = name;
+  localStorage.setItem("lychee-theme", name);
+}
+
+/** Ctrl+Enter (or Cmd+Enter) anywhere in a tab presses its button. */
+function pressSubmit(event) {
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+  const button = event.target.closest?.("[role=tabpanel]")?.querySelector("button.submit:not([disabled])");
+  if (!button) return;
+  event.preventDefault();
+  event.target.dispatchEvent(new Event("change", { bubbles: true }));
+  button.click();
+}
+
+start();
