@@ -2,15 +2,18 @@
 
 const KEY = "lychee-api-key"; // of this browser tab alone; gone when it is closed
 let askForKey = async () => null;
+let ownKey = readKey();
 
 /** An answer that is no success, or none at all (status 0). */
 export class ApiError extends Error {
-  constructor(status, body) {
+  constructor(status, body, retryAfterS = null) {
     super(body.message ?? `status ${status}`);
     this.status = status;
     this.type = body.type ?? "unknown";
+    this.param = body.param ?? null;
     this.errors = body.errors ?? [];
     this.requestId = body.request_id ?? null;
+    this.retryAfterS = retryAfterS;
   }
 }
 
@@ -18,6 +21,9 @@ export class ApiError extends Error {
 export function onKeyWanted(ask) {
   askForKey = ask;
 }
+
+/** Whether calls carry a key. */
+export const hasKey = () => ownKey !== null;
 
 /**
  * Call a route and return its JSON.
@@ -34,7 +40,7 @@ export async function call(path, options = {}) {
 /** The same for answers that are no JSON: return the Response. */
 export async function send(path, { json, body, method, signal, headers = {} } = {}) {
   for (;;) {
-    const key = sessionStorage.getItem(KEY);
+    const key = ownKey;
     const sent = {
       method: method ?? (json === undefined && body === undefined ? "GET" : "POST"),
       body: json === undefined ? body : JSON.stringify(json),
@@ -49,10 +55,30 @@ export async function send(path, { json, body, method, signal, headers = {} } = 
       throw new ApiError(0, { type: "no_answer", message: String(error.message) });
     }
     if (response.ok) return response;
-    const problem = await response.json().catch(() => ({}));
-    if (response.status !== 401) throw new ApiError(response.status, problem);
+    const problem = (await response.json().catch(() => null)) ?? {};
+    if (response.status !== 401) {
+      throw new ApiError(response.status, problem, Number.parseFloat(response.headers.get("retry-after")) || null);
+    }
+    if (ownKey !== key) continue; // another call was given one meanwhile
     const given = await askForKey(Boolean(key));
     if (given === null) throw new ApiError(401, problem);
-    sessionStorage.setItem(KEY, given);
+    keepKey(given);
+  }
+}
+
+function readKey() {
+  try {
+    return sessionStorage.getItem(KEY);
+  } catch {
+    return null; // a browser may forbid it
+  }
+}
+
+function keepKey(key) {
+  ownKey = key;
+  try {
+    sessionStorage.setItem(KEY, key);
+  } catch {
+    // then it holds until the page is left
   }
 }

@@ -2,28 +2,31 @@
 
 import { call } from "./api.js";
 import { h } from "./dom.js";
+import { historyButton } from "./history.js";
 import { keyDialog } from "./key_dialog.js";
 import { readLink } from "./link.js";
-import { recall, remember } from "./memory.js";
+import { keepChoice, readChoice, recall, remember } from "./memory.js";
+import { alertText } from "./notices.js";
 import texts from "./texts.js";
 import { LANGUAGES, LANGUAGE_NAMES, findLanguage, language, say, setLanguage } from "./words.js";
 
 /**
  * In the order of the page. Each is a folder with a tab.js, loaded when the tab is first opened, whose default export
  * fills a panel: `(panel, { openTab, settings }) => tab`. What it returns may have
- *   read()          the tab's state, which must be possible to clone; kept at every "change" within the panel,
+ *   read()          the tab's state, which must be possible to clone; kept at every "input" and "change" in the panel,
  *   restore(state)  to show such a state: after a reload, from a link (then without images), from another tab,
  *   show(isOpen)    to hear that a tab was opened: this one or another one.
  */
 const TABS = ["try", "rank", "compare", "batch", "calibrate", "status"];
 const THEMES = ["system", "light", "dark"];
+const SAVE_AFTER_MS = 300;
 
 const panels = new Map(); // name -> { button, panel, tab }
 let open = null;
 
 async function start() {
   setLanguage(findLanguage());
-  setTheme(localStorage.getItem("lychee-theme") ?? "system");
+  setTheme(readChoice("theme") ?? "system");
   keyDialog();
   document.body.append(header(), h("nav#tabs", {}, tabList()), h("main", {}, TABS.map(makePanel)));
   document.addEventListener("keydown", pressSubmit, true);
@@ -31,39 +34,75 @@ async function start() {
   await follow();
 }
 
-/** Open the tab that the link names, else the one that was open before a reload, else the first. */
+/** Open the tab that the URL names, else the one that was open before a reload, else the first. */
 async function follow() {
   const link = await readLink();
   const name = link?.tab ?? (await recall("open")) ?? TABS[0];
-  await openTab(TABS.includes(name) ? name : TABS[0], link?.state);
+  const known = TABS.includes(name) ? name : TABS[0];
+  // What a link brought is the tab's own from here on: a reload must not undo what was edited since.
+  if (location.hash !== `#${known}`) history.replaceState(null, "", address(known));
+  await openTab(known, link?.state);
 }
 
 /** Open a tab, and have it show a state: of a link, of another tab, or of before the reload. */
 export async function openTab(name, state = null) {
   open = name;
+  if (location.hash !== `#${name}`) history.pushState(null, "", address(name));
   for (const [each, { button, panel }] of panels) {
     const chosen = each === name;
     button.setAttribute("aria-selected", String(chosen));
     button.tabIndex = chosen ? 0 : -1;
     panel.hidden = !chosen;
   }
+  panels.get(name).button.scrollIntoView({ block: "nearest", inline: "nearest" });
+  remember("open", name);
   const entry = panels.get(name);
   entry.tab ??= load(name, entry.panel);
   const tab = await entry.tab;
-  if (state) await tab.restore?.(state);
-  remember("open", name);
+  if (state) {
+    await tab.restore?.(state);
+    if (tab.read) remember(name, tab.read());
+  }
   for (const [each, other] of panels) (await other.tab)?.show?.(each === open);
 }
 
+// The document has a base, so a lone "#rank" would be another page where the gateway lives under a prefix.
+const address = (name) => `${location.pathname}${location.search}#${name}`;
+
 async function load(name, panel) {
   panel.setAttribute("aria-busy", "true");
-  const module = await import(`../${name}/tab.js`);
-  const tab = module.default(panel, { openTab, settings });
-  const state = await recall(name);
-  if (state) await tab.restore?.(state);
-  if (tab.read) panel.addEventListener("change", () => remember(name, tab.read()));
-  panel.removeAttribute("aria-busy");
-  return tab;
+  panel.replaceChildren();
+  try {
+    const module = await import(`../${name}/tab.js`);
+    const tab = module.default(panel, { openTab, settings });
+    const state = await recall(name);
+    if (state) await tab.restore?.(state);
+    if (tab.read) keepState(name, panel, tab);
+    return tab;
+  } catch (error) {
+    panels.get(name).tab = null; // the next click tries again
+    panel.append(alertText(say(texts.problem_tab)));
+    console.error(error);
+    return {};
+  } finally {
+    panel.removeAttribute("aria-busy");
+  }
+}
+
+/** Keep what a tab shows, a moment after the last change, and before the page is left. */
+function keepState(name, panel, tab) {
+  let timer = null;
+  const keep = () => {
+    timer = null;
+    remember(name, tab.read());
+  };
+  const soon = () => {
+    clearTimeout(timer);
+    timer = setTimeout(keep, SAVE_AFTER_MS);
+  };
+  panel.addEventListener("input", soon);
+  panel.addEventListener("change", soon);
+  window.addEventListener("pagehide", () => timer && keep());
 }
 
 let known = null;
@@ -112,7 +151,7 @@ function header() {
     on: {
       change: (event) => {
         setLanguage(event.target.value);
-        localStorage.setItem("lychee-language", event.target.value);
+        keepChoice("language", event.target.value);
       },
     },
   }, LANGUAGES.map((name) => h("option", { value: name, selected: name === language() }, LANGUAGE_NAMES[name])));
@@ -120,16 +159,16 @@ function header() {
     aria: { label: say(texts.theme) },
     on: { change: (event) => setTheme(event.target.value) },
   }, THEMES.map((name) => h("option", { value: name }, say(texts[`theme_${name}`]))));
-  themes.value = localStorage.getItem("lychee-theme") ?? "system";
+  themes.value = readChoice("theme") ?? "system";
   return h("header#page-header", {},
     h("img", { src: "page/shell/lychee.svg", alt: "", width: 36, height: 36 }),
     h("div", {}, h("h1", {}, "lychee-rerank"), h("p", {}, say(texts.subtitle))),
-    h("div.choices", {}, themes, languages));
+    h("div.choices", {}, historyButton(openTab), themes, languages));
 }
 
 function setTheme(name) {
   document.documentElement.dataset.theme = name;
-  localStorage.setItem("lychee-theme", name);
+  keepChoice("theme", name);
 }
 
 /** Ctrl+Enter (or Cmd+Enter) anywhere in a tab presses its button. */

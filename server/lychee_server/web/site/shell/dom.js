@@ -41,6 +41,12 @@ export function fill(element, ...children) {
   return element;
 }
 
+/** Scroll until an element begins in the upper half of the window, if it does not yet. */
+export function reveal(element) {
+  const { top } = element.getBoundingClientRect();
+  if (top < 0 || top > window.innerHeight / 2) element.scrollIntoView({ block: "start" });
+}
+
 function append(element, children) {
   for (const child of children.flat(Infinity)) {
     if (child === null || child === undefined || child === false) continue;

@@ -5,11 +5,11 @@ import { fill, h } from "./dom.js";
 import texts from "./texts.js";
 import { language, say } from "./words.js";
 
-const IMAGE_TYPES = "image/*,.heic,.heif,.avif,.tif,.tiff,.bmp,.webp";
+export const IMAGE_TYPES = "image/*,.heic,.heif,.avif,.tif,.tiff,.bmp,.webp";
 
 /** A text area under its label. */
 export function textField(id, label, { rows = 3, placeholder = null, hint = null } = {}) {
-  const area = h("textarea", { id, rows, placeholder, dir: "auto", aria: { describedby: hint && `${id}-hint` } });
+  const area = h("textarea", { id, rows, placeholder, dir: "auto", spellcheck: "false", aria: { describedby: hint && `${id}-hint` } });
   const element = h("div.field", {},
     h("label", { for: id }, label), area, hint && h("p.hint", { id: `${id}-hint` }, hint));
   return {
@@ -26,15 +26,8 @@ export function imageField(id, label = say(texts.image)) {
   let file = null;
   const input = h("input.sr-only", { id, type: "file", accept: IMAGE_TYPES, on: { change: () => take(input.files[0]) } });
   const shown = h("div.preview");
-  const element = h("div.field.image-field", {
-    on: {
-      dragover: (event) => event.preventDefault(),
-      drop: (event) => {
-        event.preventDefault();
-        take(event.dataTransfer.files[0]);
-      },
-    },
-  }, h("label", { for: id }, label), input, shown);
+  const element = h("div.field.image-field", {}, h("label", { for: id }, label), input, shown);
+  onImagesGiven(element, ([given]) => take(given));
   const drop = h("label.drop", { for: id }, say(texts.image_drop));
 
   function take(given) {
@@ -48,10 +41,11 @@ export function imageField(id, label = say(texts.image)) {
     input.value = "";
     if (!file) fill(shown, drop);
     else {
-      fill(shown, thumbnail(file), h("span.file-name", {}, file.name), h("button.plain", {
+      fill(shown, thumbnail(file), h("span.file-name", { title: file.name, dir: "auto" }, file.name), h("button.plain", {
         type: "button", aria: { label: say(texts.image_remove, { name: file.name }) },
         on: { click: () => {
           write(null);
+          input.focus();
           element.dispatchEvent(new Event("change", { bubbles: true }));
         } },
       }, "✕"));
@@ -60,6 +54,21 @@ export function imageField(id, label = say(texts.image)) {
 
   write(null);
   return { element, read: () => file, write };
+}
+
+/** Have a field take images that are dropped on it, or pasted anywhere in its fieldset. */
+export function onImagesGiven(element, take) {
+  element.addEventListener("dragover", (event) => event.preventDefault());
+  element.addEventListener("drop", (event) => {
+    event.preventDefault();
+    take([...event.dataTransfer.files]);
+  });
+  document.addEventListener("paste", (event) => {
+    const files = [...(event.clipboardData?.files ?? [])].filter(({ type }) => type.startsWith("image/"));
+    if (!files.length || !element.closest("fieldset")?.contains(event.target)) return;
+    event.preventDefault();
+    take(files);
+  });
 }
 
 /** A small picture of a file; where the browser cannot show it, a sign that says so, never a broken image. */

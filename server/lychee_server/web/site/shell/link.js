@@ -6,7 +6,7 @@
 /** Return a link to a tab with a state, which must be JSON. */
 export async function makeLink(tab, state) {
   const packed = await pump(new TextEncoder().encode(JSON.stringify(state)), new CompressionStream("deflate-raw"));
-  const text = btoa(String.fromCharCode(...packed)).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+  const text = btoa(Array.from(packed, (each) => String.fromCharCode(each)).join("")).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
   return `${location.origin}${location.pathname}${location.search}#${tab}/${text}`;
 }
 

@@ -1,7 +1,7 @@
 /** What went wrong, what is worth knowing, and how far something is. */
 
 import { ApiError } from "./api.js";
-import { h } from "./dom.js";
+import { fill, h } from "./dom.js";
 import texts from "./texts.js";
 import { say } from "./words.js";
 
@@ -10,6 +10,11 @@ const PROBLEMS = {
   too_busy: texts.problem_too_busy,
   unavailable: texts.problem_unavailable,
   timeout: texts.problem_timeout,
+  invalid_input: texts.problem_input,
+  invalid_request: texts.problem_input,
+  model_failed: texts.problem_model,
+  bad_answer: texts.problem_model,
+  unauthorized: texts.problem_key,
 };
 
 /** An alert for an error: what to do in the user's language, and what the gateway said about it. */
@@ -30,17 +35,21 @@ export function warningsOf(list) {
   return h("div.warnings", { role: "status" }, h("h3", {}, say(texts.warnings)), h("ul", { lang: "en" }, list.map((each) => h("li", {}, each))));
 }
 
-/** A bar of progress with counts and a button that cancels: { element, set(done, total) }. */
-export function progress(onCancel) {
-  const meter = h("progress", { max: 1, value: 0 });
-  const counts = h("span.counts", { role: "status" });
-  const element = h("div.progress", {}, meter, counts, h("button", { type: "button", on: { click: onCancel } }, say(texts.cancel)));
+/**
+ * A bar of progress with counts and a button that cancels: { element, set(done, total) }. Without `onCancel` there is no
+ * button, for where another one cancels.
+ */
+export function progress(onCancel = null) {
+  const meter = h("progress", { max: 1, value: 0, aria: { label: say(texts.progress_label) } });
+  const counts = h("span.counts");
+  const element = h("div.progress", {}, meter, counts,
+    onCancel && h("button", { type: "button", on: { click: onCancel } }, say(texts.cancel)));
   return {
     element,
     set: (done, total) => {
       meter.max = Math.max(1, total);
       meter.value = done;
-      counts.textContent = String(say(texts.progress, { done, total }));
+      fill(counts, say(texts.progress, { done, total }));
     },
   };
 }

@@ -12,6 +12,11 @@ export function decide(score, { accept, review }) {
   return score >= review ? "review" : "reject";
 }
 
+/** Return a policy as requests have it: by name where the API knows it, else its thresholds. */
+export function policyOption({ name, accept, review }) {
+  return ["strict", "balanced", "exploratory"].includes(name) ? name : { accept, review };
+}
+
 /** The decision as a badge. */
 export function badge(decision) {
   return h(`span.badge.${decision}`, {}, h("span", { aria: { hidden: "true" } }, SYMBOLS[decision]), " ", say(texts[decision]));

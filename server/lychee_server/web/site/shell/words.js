@@ -5,6 +5,8 @@
  * of one; `h` (dom.js) shows it and has it follow the language. What the user typed or received is never touched.
  */
 
+import { readChoice } from "./memory.js";
+
 export const LANGUAGES = ["en", "zh"];
 export const LANGUAGE_NAMES = { en: "English", zh: "中文" };
 
@@ -64,7 +66,7 @@ export function setLanguage(name) {
 
 /** Return the language that the URL, the last visit or the browser names. */
 export function findLanguage() {
-  const wanted = [new URLSearchParams(location.search).get("lang"), readLast(), ...navigator.languages];
+  const wanted = [new URLSearchParams(location.search).get("lang"), readChoice("language"), ...navigator.languages];
   const known = wanted.map((tag) => tag?.toLowerCase().split("-")[0]).find((name) => LANGUAGES.includes(name));
   return known ?? "en";
 }
@@ -91,12 +93,4 @@ function bind(node, attribute, saying) {
 function write(node, attribute, saying) {
   if (attribute) node.setAttribute(attribute, String(saying));
   else node.data = String(saying);
-}
-
-function readLast() {
-  try {
-    return localStorage.getItem("lychee-language");
-  } catch {
-    return null; // a browser may forbid it
-  }
 }
