@@ -18,7 +18,7 @@ export function rowsTable() {
     shown += 10 * SHOWN;
     show(...last);
   } } });
-  const element = h("div.stack", { hidden: true }, h("div.scroll", { tabindex: 0 }, h("table.rows", {}, head, body)), more);
+  const element = h("div.stack", { hidden: true }, h("div.scroll", { tabindex: 0 }, h("table.batch-rows", {}, head, body)), more);
 
   function show(table, results) {
     if (last?.[0] !== table) {
@@ -48,5 +48,5 @@ function makeRow(table, row, index, result) {
     ? [h("td", {}, "–"), h("td", {}, "–"), h("td", {}, badge("error"), h("small", {}, result.error))]
     : [h("td", {}, result ? result.score.toFixed(3) : ""), h("td", {}, result?.rank ?? ""), h("td", {}, result ? badge(result.decision) : "")];
   return h("tr", {}, h("th", { scope: "row" }, index + 1), got,
-    table.columns.map((_, column) => h("td", {}, h("span.text", { dir: "auto" }, String(row[column] ?? "").slice(0, MAX_CHARACTERS)))));
+    table.columns.map((_, column) => h("td", {}, h("span.clamped", { dir: "auto" }, String(row[column] ?? "").slice(0, MAX_CHARACTERS)))));
 }

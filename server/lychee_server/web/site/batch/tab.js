@@ -21,7 +21,7 @@ const FIXED = ""; // the value of "the same query for all rows"
 const ACCEPTED = ".csv,.tsv,.txt,.xlsx,.jsonl,.ndjson";
 
 export default function makeTab(panel, { settings }) {
-  document.head.append(h("link", { rel: "stylesheet", href: "page/calibrate/style.css" }), h("link", { rel: "stylesheet", href: "page/batch/style.css" }));
+  panel.append(h("link", { rel: "stylesheet", href: "page/calibrate/style.css" }), h("link", { rel: "stylesheet", href: "page/batch/style.css" }));
   let table = null; // { name, columns, rows, notes }
   let job = null; // { pairs, outcomes, instruction }
   let running = null;
@@ -52,8 +52,8 @@ export default function makeTab(panel, { settings }) {
 
   panel.append(h("div.split", {},
     h("div.stack", {},
-      h("div.card", {}, h("p.hint", {}, say(texts.intro)), file.element, said, columns),
-      h("div.card", {}, instruction.element, policy.element, h("div.actions", {}, start))),
+      h("div.card", {}, h("div.actions.run-bar", {}, start), h("p.hint", {}, say(texts.intro)), file.element, said, columns),
+      h("div.card", {}, instruction.element, policy.element)),
     h("div.stack", {}, alert,
       h("div.card", {}, state, meter, h("div.actions", {}, pause, resume, cancel, download), empty, rows.element))));
 
@@ -62,8 +62,8 @@ export default function makeTab(panel, { settings }) {
   }
 
   async function readTable(given) {
-    stop();
     table = null;
+    stop();
     fill(alert);
     columns.hidden = true;
     fill(said, given ? say(texts.reading) : null);
@@ -89,7 +89,7 @@ export default function makeTab(panel, { settings }) {
     const found = [meaning("query"), meaning("document", "text")];
     query.value = chosen.query ?? (found[0] < 0 ? FIXED : found[0]);
     documentColumn.value = chosen.document ?? (found[1] < 0 ? Math.min(names.length - 1, found[0] === 0 ? 1 : 0) : found[1]);
-    fill(said, say(texts.read, { rows: number(table.rows.length), columns: names.length }), (table.notes ?? []).map((note) => h("span", { lang: "en" }, ` ${typeof note === "string" ? note : note.message ?? ""}`)));
+    fill(said, say(texts.read, { name: table.name, rows: number(table.rows.length), columns: names.length }), (table.notes ?? []).map((note) => h("span", { lang: "en" }, ` ${typeof note === "string" ? note : note.message ?? ""}`)));
     columns.hidden = false;
     showColumns();
     show();

@@ -5,7 +5,7 @@ export default {
   file_drop: ["Drop a table here (.csv, .xlsx, .jsonl), or choose one", "拖入或选择表格（.csv、.xlsx、.jsonl）"],
   file_remove: ["Remove the table", "移除表格"],
   reading: ["Reading the table …", "正在读取表格……"],
-  read: ["{rows} rows, {columns} columns", "{rows} 行，{columns} 列"],
+  read: ["{name}: {rows} rows, {columns} columns.", "{name}：{rows} 行，{columns} 列。"],
   query: ["Column of the query", "查询列"],
   query_fixed: ["The same query for all rows:", "所有行使用同一查询："],
   query_text: ["Query for all rows", "所有行的查询"],

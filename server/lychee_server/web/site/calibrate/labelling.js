@@ -1,6 +1,6 @@
 /** Ranked documents with thumbs, for hands on the keyboard: j and k move, u and d label. */
 
-import { fill, h } from "../shell/dom.js";
+import { fill, h, svg } from "../shell/dom.js";
 import { thumbnail } from "../shell/fields.js";
 import { say } from "../shell/words.js";
 import { ADVISED, NEEDED } from "./sheet.js";
@@ -28,10 +28,10 @@ export function labelling(sheet, onChange) {
   }
 
   function makeRow(row) {
-    const thumbs = [true, false].map((relevant) => h("button.thumb", {
+    const thumbs = [true, false].map((relevant) => h(`button.thumb.${relevant ? "up" : "down"}`, {
       type: "button", tabindex: -1, aria: { label: say(relevant ? texts.thumb_up : texts.thumb_down) }, title: say(relevant ? texts.thumb_up : texts.thumb_down),
       on: { click: () => label(item, relevant) },
-    }, h("span", { aria: { hidden: "true" } }, relevant ? "👍" : "👎")));
+    }, thumb()));
     const item = { row, thumbs, element: null };
     item.element = h("li", { tabindex: -1, on: { focus: () => focus(items.indexOf(item), false) } },
       h("div.document", { dir: "auto" }, part(row.document)), h("div.thumbs", {}, thumbs));
@@ -84,6 +84,12 @@ function groupByQuery(rows) {
   const groups = new Map();
   for (const row of rows) groups.set(row.query, [...(groups.get(row.query) ?? []), row]);
   return groups;
+}
+
+/** A thumb that is up; drawn, because not every system has a font with one. */
+function thumb() {
+  return svg("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" },
+    svg("path", { d: "M2 11h4v10H2zM8 21V11l4-8c1.7 0 2.6 1.3 2.2 3l-.8 4H20c1.3 0 2.2 1.2 1.9 2.4l-1.8 7A2 2 0 0 1 18.2 21z" }));
 }
 
 function part({ text, image }) {

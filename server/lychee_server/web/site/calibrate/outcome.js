@@ -26,7 +26,7 @@ function verdict(calibration) {
   const low = 100 * calibration.threshold_low;
   const shown = threshold(calibration.threshold);
   const percent = () => new Intl.NumberFormat(locale(), { style: "percent" }).format(calibration.confidence);
-  return h("div.verdict", { role: "status" },
+  return h("div.found", { role: "status" },
     h("h2", {}, say(texts.threshold)),
     h("p.big", {}, say(["{value}", "{value}"], { value: shown })),
     h("p", {}, say(texts.for_target, { target: calibration.target })),
@@ -42,7 +42,7 @@ function verdict(calibration) {
 function facts({ calibration, average_precision, precision_low, pairs_for_half_width }) {
   const fact = (name, value, note = null) => h("div", {}, h("dt", {}, say(name)), h("dd", {}, h("span.number", {}, value), note && h("small", {}, note)));
   const share = (value) => say(["{value}", "{value}"], { value: number(value, 3) });
-  return h("dl.facts", {},
+  return h("dl.figures-of", {},
     fact(texts.precision, share(calibration.precision), say(texts.precision_low, { low: number(precision_low, 3) })),
     fact(texts.recall, share(calibration.recall)),
     fact(texts.f1, share(calibration.f1)),

@@ -2,7 +2,7 @@
 
 import { saveCsv } from "../batch/csv.js";
 import { fileField } from "../batch/file_field.js";
-import { callFields } from "../compare/documents.js";
+import { asContent, callFields } from "../compare/documents.js";
 import { ApiError } from "../shell/api.js";
 import { fill, h } from "../shell/dom.js";
 import { alertOf, alertText, progress } from "../shell/notices.js";
@@ -20,7 +20,7 @@ const ACCEPTED = ".csv,.tsv,.txt,.jsonl,.ndjson,.xlsx,.zip";
 const TARGETS = { f1: texts.target_f1, "precision>=0.9": texts.target_precision90, "precision>=0.95": texts.target_precision95, "recall>=0.9": texts.target_recall90, "": texts.target_own };
 
 export default function makeTab(panel) {
-  document.head.append(h("link", { rel: "stylesheet", href: "page/calibrate/style.css" }), h("link", { rel: "stylesheet", href: "page/compare/style.css" }));
+  panel.append(h("link", { rel: "stylesheet", href: "page/calibrate/style.css" }));
   const sheet = new Sheet();
   let running = null;
   let outcome = null;
@@ -52,13 +52,12 @@ export default function makeTab(panel) {
 
   panel.append(h("div.split.calibrate", {},
     h("div.stack", {},
-      h("div.card", {}, h("p.hint", {}, say(texts.intro)), h("div.radios", { role: "radiogroup", aria: { label: say(texts.mode) } }, modes), filePart, labelPart),
+      h("div.card", {}, h("div.actions.run-bar", {}, run, example), h("p.hint", {}, say(texts.intro)), h("div.radios", { role: "radiogroup", aria: { label: say(texts.mode) } }, modes), filePart, labelPart),
       h("div.card", {},
         h("div.field", {}, h("label", { for: "calibrate-target" }, say(texts.target)), target, ownTarget),
         h("details", {}, h("summary", {}, say(texts.options)),
           h("div.field", {}, h("label", { for: "calibrate-instruction" }, say(texts.instruction)), instruction, h("p.hint", {}, say(texts.instruction_info))),
-          h("label.radio", {}, useScores, say(texts.use_scores)), h("p.hint", {}, say(texts.use_scores_info))),
-        h("div.actions", {}, run, example))),
+          h("label.radio", {}, useScores, say(texts.use_scores)), h("p.hint", {}, say(texts.use_scores_info))))),
     h("div.stack", {}, alert, job, list.element, result, use.element, curves)));
 
   function mode() {
@@ -151,8 +150,7 @@ export default function makeTab(panel) {
   }
 
   function takeRanking({ query, documents }) {
-    const parts = (each) => (typeof each === "string" ? { text: each } : { text: each.text, image: each.image });
-    const added = sheet.add(parts(query), documents.map(parts));
+    const added = sheet.add(asContent(query), documents.map(asContent));
     list.show();
     showCounts();
     if (!added) fill(alert, h("p.hint", { role: "status" }, say(texts.label_known)));
@@ -182,8 +180,7 @@ export default function makeTab(panel) {
       if (state.ranking) {
         choose("label");
         const { query, documents, results } = state.ranking;
-        const order = results?.map(({ index }) => documents[index]).filter(Boolean);
-        takeRanking({ query, documents: order ?? documents });
+        takeRanking({ query, documents: results?.map(({ index }) => documents[index]) ?? documents });
         return;
       }
       file.write(state.file);

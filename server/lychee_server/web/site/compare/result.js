@@ -64,8 +64,8 @@ export function measure(rows) {
 function summary(rows) {
   const { tau, both, moved, changes } = measure(rows);
   const changed = [...changes.values()].reduce((sum, count) => sum + count, 0);
-  return h("div.verdict", { role: "status" },
-    h("p.summary", {},
+  return h("div", { role: "status" },
+    h("p.compare-summary", {},
       h("strong#compare-tau", {}, tau === null ? say(texts.tau_none) : say(texts.tau, { tau: number(tau, 3) })),
       h("span", {}, say(texts.moved, { count: number(moved), total: number(both) })),
       h("span", {}, changed ? say(texts.changed, { count: number(changed) }) : say(texts.unchanged))),
@@ -86,7 +86,7 @@ function makeRow({ key, image, a, b, move, changed }) {
     ? [h("td", {}, entry.rank), h("td", {}, entry.score.toFixed(3)), h("td.decision", {}, entry.decision ? badge(entry.decision) : "–")]
     : [h("td", {}, "–"), h("td", {}, "–"), h("td.decision", {}, "–")];
   return h(changed ? "tr.changed" : "tr", {},
-    h("th.what", { scope: "row" }, h("span", {}, image ? thumbnail(image) : null, h("span.text", { dir: "auto", title: key }, key))),
+    h("th", { scope: "row" }, h("span", {}, image ? thumbnail(image) : null, h("span.clamped", { dir: "auto", title: key }, key))),
     cells(a), cells(b),
     h("td", {}, sayMove(move), changed ? h("span.sr-only", {}, " ", say(texts.changed_here)) : null));
 }

@@ -13,6 +13,7 @@ import texts from "./texts.js";
 import { variantField } from "./variant.js";
 
 const EXAMPLE_DOCUMENTS = 8;
+const EXAMPLE_POLICY = { name: "custom", accept: 0.85, review: 0.5 };
 
 class Missing extends Error {
   constructor(saying) {
@@ -22,7 +23,7 @@ class Missing extends Error {
 }
 
 export default function makeTab(panel, { settings }) {
-  document.head.append(h("link", { rel: "stylesheet", href: "page/calibrate/style.css" }), h("link", { rel: "stylesheet", href: "page/compare/style.css" }));
+  panel.append(h("link", { rel: "stylesheet", href: "page/calibrate/style.css" }), h("link", { rel: "stylesheet", href: "page/compare/style.css" }));
   let running = null;
   let found = null; // the last rankings, which a change of policy decides anew
   const fields = callFields("compare");
@@ -36,8 +37,8 @@ export default function makeTab(panel, { settings }) {
 
   panel.append(h("div.split", {},
     h("div.stack", {},
-      h("div.card", {}, h("p.hint", {}, say(texts.intro)), fields.elements),
-      h("div.card", {}, variants.map(({ element }) => element), h("div.actions", {}, run, example))),
+      h("div.card", {}, h("div.actions.run-bar", {}, run, example), h("p.hint", {}, say(texts.intro)), fields.elements),
+      h("div.card", {}, variants.map(({ element }) => element))),
     h("div.stack", {}, alert, job, notes, result)));
 
   async function compare() {
@@ -72,7 +73,7 @@ export default function makeTab(panel, { settings }) {
     if (ranking.length && ((!query.text && !query.image) || documents.length < 2)) throw new Missing(say(texts.problem_nothing));
     const instructions = [...new Set(ranking.map(({ instruction }) => instruction))];
     const done = instructions.map(() => 0);
-    const rankings = await Promise.all(wanted.filter(({ source }) => source === "saved").map(readSaved));
+    const rankings = await Promise.all(wanted.filter(({ source }) => source !== "now").map(readSaved));
     for (const [turn, instruction] of instructions.entries()) {
       const whole = await rank({ query, documents, instruction: instruction || undefined }, {
         signal,
@@ -87,13 +88,18 @@ export default function makeTab(panel, { settings }) {
       });
     }
     const pair = wanted.map(({ source, name, instruction }) =>
-      rankings.find((each) => (source === "saved" ? each.name === name : each.instruction === instruction && !each.name)));
+      rankings.find((each) => (source === "now" ? each.instruction === instruction && !each.name : each.name === name)));
     const ids = new Set(pair[0].entries.map(({ id }) => id));
     if (!pair[1].entries.some(({ id }) => ids.has(id))) throw new Missing(say(texts.problem_apart));
     return { pair, same: ranking.length === 2 && instructions.length === 1 };
   }
 
-  async function readSaved({ name, file }) {
+  async function readSaved({ name, source, file, past }) {
+    if (source === "past") {
+      if (!past) throw new Missing(say(texts.problem_no_past, { name }));
+      const { whole, documents } = past;
+      return { name, model: whole.model, warnings: whole.warnings, failed: [], entries: entriesOf(whole, documents) };
+    }
     if (!file) throw new Missing(say(texts.problem_no_file, { name }));
     try {
       return { name, failed: [], warnings: [], ...parseRanking(await file.text()) };
@@ -120,8 +126,8 @@ export default function makeTab(panel, { settings }) {
       const { documents, queries } = await call("page/catalogue.json");
       fields.write({ query: { text: queries[0]?.text ?? "" }, documents: documents.filter(({ text }) => text).slice(0, EXAMPLE_DOCUMENTS) });
       const policies = (await settings()).policies;
-      variants[0].write({ policy: policies.find(({ name }) => name === "strict") });
-      variants[1].write({ policy: policies.find(({ name }) => name === "exploratory") });
+      variants[0].write({ policy: policies.find(({ name }) => name === "balanced") });
+      variants[1].write({ policy: EXAMPLE_POLICY });
       panel.dispatchEvent(new Event("change"));
       await compare();
     } catch (error) {
