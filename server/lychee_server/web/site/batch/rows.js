@@ -47,6 +47,6 @@ function makeRow(table, row, index, result) {
   const got = result?.error !== undefined
     ? [h("td", {}, "–"), h("td", {}, "–"), h("td", {}, badge("error"), h("small", {}, result.error))]
     : [h("td", {}, result ? result.score.toFixed(3) : ""), h("td", {}, result?.rank ?? ""), h("td", {}, result ? badge(result.decision) : "")];
-  return h("tr", {}, h("th", { scope: "row" }, index + 1), got,
+  return h("tr", {}, h("th", { scope: "row" }, table.numbers[index]), got,
     table.columns.map((_, column) => h("td", {}, h("span.clamped", { dir: "auto" }, String(row[column] ?? "").slice(0, MAX_CHARACTERS)))));
 }

@@ -1,8 +1,7 @@
 /** Batch: a table with queries and documents in, the same with scores, ranks and decisions out. */
 
 import { ownPolicyField } from "../calibrate/own_policy.js";
-import { call } from "../shell/api.js";
-import { fill, h } from "../shell/dom.js";
+import { fill, h, reveal } from "../shell/dom.js";
 import { instructionField } from "../shell/fields.js";
 import { forget, recall, remember } from "../shell/memory.js";
 import { alertOf, alertText } from "../shell/notices.js";
@@ -12,6 +11,7 @@ import { saveCsv } from "./csv.js";
 import { fileField } from "./file_field.js";
 import { rankRows, scoreRows } from "./runner.js";
 import { rowsTable } from "./rows.js";
+import { readTable, sayMessage } from "./table.js";
 import texts from "./texts.js";
 
 const KEPT = "batch-job";
@@ -21,7 +21,6 @@ const FIXED = ""; // the value of "the same query for all rows"
 const ACCEPTED = ".csv,.tsv,.txt,.xlsx,.jsonl,.ndjson";
 
 export default function makeTab(panel, { settings }) {
-  panel.append(h("link", { rel: "stylesheet", href: "page/calibrate/style.css" }), h("link", { rel: "stylesheet", href: "page/batch/style.css" }));
   let table = null; // { name, columns, rows, notes }
   let job = null; // { pairs, outcomes, instruction }
   let running = null;
@@ -29,7 +28,7 @@ export default function makeTab(panel, { settings }) {
   let shownAt = 0;
 
   const file = fileField("batch-file", say(texts.file), { accept: ACCEPTED, drop: say(texts.file_drop), remove: say(texts.file_remove) });
-  file.element.addEventListener("change", () => readTable(file.read()));
+  file.element.addEventListener("change", () => takeFile(file.read()));
   const query = h("select#batch-query", { on: { change: showColumns } });
   const queryText = h("input#batch-query-text", { type: "text", dir: "auto", aria: { label: say(texts.query_text) } });
   const documentColumn = h("select#batch-document", { on: { change: showColumns } });
@@ -55,13 +54,14 @@ export default function makeTab(panel, { settings }) {
       h("div.card", {}, h("div.actions.run-bar", {}, start), h("p.hint", {}, say(texts.intro)), file.element, said, columns),
       h("div.card", {}, instruction.element, policy.element)),
     h("div.stack", {}, alert,
-      h("div.card", {}, state, meter, h("div.actions", {}, pause, resume, cancel, download), empty, rows.element))));
+      h("div.card", {}, state, meter, h("div.actions", {}, pause, resume, cancel, download), empty, rows.element))),
+  h("link", { rel: "stylesheet", href: "page/calibrate/style.css" }), h("link", { rel: "stylesheet", href: "page/batch/style.css" }));
 
   function button(id, text, act, classes = "") {
     return h(`button${classes && `.${classes}`}#${id}`, { type: "button", on: { click: act } }, say(text));
   }
 
-  async function readTable(given) {
+  async function takeFile(given) {
     table = null;
     stop();
     fill(alert);
@@ -69,13 +69,12 @@ export default function makeTab(panel, { settings }) {
     fill(said, given ? say(texts.reading) : null);
     if (!given) return;
     try {
-      const headers = { "content-type": "application/octet-stream" };
-      const answer = await call(`v1/tables?${new URLSearchParams({ name: given.name })}`, { body: given, headers });
-      if (file.read() !== given) return;
-      takeTable({ name: given.name, ...answer });
+      const read = await readTable(given);
+      if (file.read() === given) takeTable(read);
     } catch (error) {
       fill(said);
-      fill(alert, error.status === 400 ? [alertText(say(texts.problem_read)), h("p.hint", { lang: "en" }, error.message)] : alertOf(error));
+      const told = error.status === 400 && error.errors[0]?.message;
+      fill(alert, told ? alertText(sayMessage(told)) : alertOf(error));
     }
   }
 
@@ -86,10 +85,10 @@ export default function makeTab(panel, { settings }) {
     const options = () => names.map((name, index) => h("option", { value: index }, name || `${index + 1}`));
     fill(query, options(), h("option", { value: FIXED }, say(texts.query_fixed)));
     fill(documentColumn, options());
-    const found = [meaning("query"), meaning("document", "text")];
+    const found = [meaning("query"), meaning("text", "document")];
     query.value = chosen.query ?? (found[0] < 0 ? FIXED : found[0]);
     documentColumn.value = chosen.document ?? (found[1] < 0 ? Math.min(names.length - 1, found[0] === 0 ? 1 : 0) : found[1]);
-    fill(said, say(texts.read, { name: table.name, rows: number(table.rows.length), columns: names.length }), (table.notes ?? []).map((note) => h("span", { lang: "en" }, ` ${typeof note === "string" ? note : note.message ?? ""}`)));
+    fill(said, say(texts.read, { name: table.name, rows: number(table.rows.length), columns: names.length }), table.notes.map((note) => [" ", sayMessage(note)]));
     columns.hidden = false;
     showColumns();
     show();
@@ -114,7 +113,8 @@ export default function makeTab(panel, { settings }) {
     if (anew) {
       const pairs = makePairs();
       if (!pairs) return;
-      const outcomes = pairs.map(({ query: asked, text }) => (!asked ? { missing: "query" } : !text ? { missing: "document" } : null));
+      const outcomes = pairs.map(({ query: asked, text }, row) =>
+        (table.problems[row] ? { problem: table.problems[row] } : !asked ? { missing: "query" } : !text ? { missing: "document" } : null));
       job = { pairs, outcomes, instruction: instruction.read(), done: false };
     }
     const control = new AbortController();
@@ -123,6 +123,7 @@ export default function makeTab(panel, { settings }) {
     const began = performance.now();
     const before = count();
     show();
+    reveal(state);
     try {
       await scoreRows(job, { signal: control.signal, onProgress: () => tell(began, before) });
     } catch (error) {
@@ -195,6 +196,7 @@ export default function makeTab(panel, { settings }) {
     return job.outcomes.map((each, row) => {
       if (!each) return null;
       if (each.missing) return { error: say(texts[`error_${each.missing}`]) };
+      if (each.problem) return { error: sayMessage(each.problem) };
       if (each.error) return { error: each.error };
       return { score: each.score, rank: ranks[row], decision: decide(each.score, thresholds) };
     });

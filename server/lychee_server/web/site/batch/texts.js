@@ -35,6 +35,5 @@ export default {
   problem_same: ["Query and document must be different columns.", "查询列与文档列不能相同。"],
   problem_no_query: ["Enter the query for all rows, or choose a column.", "请输入所有行的查询，或选择一列。"],
   problem_empty: ["The table has no rows.", "表格没有行。"],
-  problem_read: ["The table cannot be read:", "表格无法读取："],
   problem_lost: ["The gateway stopped answering, so the work is paused. Go on when it is back.", "网关停止响应，任务已暂停。恢复后请继续。"],
 };

@@ -4,7 +4,7 @@ import { saveCsv } from "../batch/csv.js";
 import { fileField } from "../batch/file_field.js";
 import { asContent, callFields } from "../compare/documents.js";
 import { ApiError } from "../shell/api.js";
-import { fill, h } from "../shell/dom.js";
+import { fill, h, reveal } from "../shell/dom.js";
 import { alertOf, alertText, progress } from "../shell/notices.js";
 import { rank } from "../shell/ranking.js";
 import { say } from "../shell/words.js";
@@ -20,7 +20,6 @@ const ACCEPTED = ".csv,.tsv,.txt,.jsonl,.ndjson,.xlsx,.zip";
 const TARGETS = { f1: texts.target_f1, "precision>=0.9": texts.target_precision90, "precision>=0.95": texts.target_precision95, "recall>=0.9": texts.target_recall90, "": texts.target_own };
 
 export default function makeTab(panel) {
-  panel.append(h("link", { rel: "stylesheet", href: "page/calibrate/style.css" }));
   const sheet = new Sheet();
   let running = null;
   let outcome = null;
@@ -58,7 +57,8 @@ export default function makeTab(panel) {
         h("details", {}, h("summary", {}, say(texts.options)),
           h("div.field", {}, h("label", { for: "calibrate-instruction" }, say(texts.instruction)), instruction, h("p.hint", {}, say(texts.instruction_info))),
           h("label.radio", {}, useScores, say(texts.use_scores)), h("p.hint", {}, say(texts.use_scores_info))))),
-    h("div.stack", {}, alert, job, list.element, result, use.element, curves)));
+    h("div.stack", {}, alert, job, list.element, result, use.element, curves)),
+  h("link", { rel: "stylesheet", href: "page/calibrate/style.css" }));
 
   function mode() {
     return panel.querySelector("input[name=calibrate-mode]:checked").value;
@@ -96,6 +96,7 @@ export default function makeTab(panel) {
     const bar = progress(() => control.abort());
     fill(job, h("p", { role: "status" }, say(texts.reading)), bar.element);
     for (const button of [run, example, rankButton]) button.disabled = true;
+    reveal(job);
     try {
       await work(control.signal, (done, total) => {
         bar.set(done, total);
@@ -105,7 +106,7 @@ export default function makeTab(panel) {
       if (error.name === "AbortError") fill(alert, h("p.hint", { role: "status" }, say(texts.cancelled)));
       else if (error instanceof Problem) fill(alert, alertOfProblem(error));
       else fill(alert, error instanceof ApiError && texts[`problem_${error.type}`] ? alertText(say(texts[`problem_${error.type}`])) : alertOf(error));
-      alert.scrollIntoView({ block: "nearest" });
+      reveal(alert);
     } finally {
       running = null;
       fill(job);
@@ -131,7 +132,7 @@ export default function makeTab(panel) {
       };
       outcome = await findThreshold(query, sent, { signal, onProgress });
       showResult();
-      result.scrollIntoView({ block: "nearest" });
+      reveal(result);
       panel.dispatchEvent(new Event("change"));
     });
   }

@@ -1,7 +1,7 @@
 /** Compare: two instructions, two policies, or two models, on the same query and documents. */
 
 import { call } from "../shell/api.js";
-import { fill, h } from "../shell/dom.js";
+import { fill, h, reveal } from "../shell/dom.js";
 import { alertOf, alertText, progress, warningsOf } from "../shell/notices.js";
 import { rank } from "../shell/ranking.js";
 import { decide } from "../shell/scores.js";
@@ -23,7 +23,6 @@ class Missing extends Error {
 }
 
 export default function makeTab(panel, { settings }) {
-  panel.append(h("link", { rel: "stylesheet", href: "page/calibrate/style.css" }), h("link", { rel: "stylesheet", href: "page/compare/style.css" }));
   let running = null;
   let found = null; // the last rankings, which a change of policy decides anew
   const fields = callFields("compare");
@@ -35,11 +34,13 @@ export default function makeTab(panel, { settings }) {
   const notes = h("div");
   const result = h("div#compare-result", {}, h("p.empty", {}, say(texts.empty)));
 
+  const column = h("div.stack", {}, alert, job, notes, result);
   panel.append(h("div.split", {},
     h("div.stack", {},
       h("div.card", {}, h("div.actions.run-bar", {}, run, example), h("p.hint", {}, say(texts.intro)), fields.elements),
       h("div.card", {}, variants.map(({ element }) => element))),
-    h("div.stack", {}, alert, job, notes, result)));
+    column),
+  h("link", { rel: "stylesheet", href: "page/calibrate/style.css" }), h("link", { rel: "stylesheet", href: "page/compare/style.css" }));
 
   async function compare() {
     running?.abort();
@@ -49,11 +50,12 @@ export default function makeTab(panel, { settings }) {
     fill(alert);
     fill(notes);
     fill(job, bar.element);
-    run.disabled = true;
+    run.disabled = example.disabled = true;
+    reveal(column);
     try {
       found = await rankBoth(control.signal, bar.set);
       show();
-      result.scrollIntoView({ block: "nearest" });
+      reveal(column);
     } catch (error) {
       if (error instanceof Missing) fill(alert, alertText(error.saying));
       else if (error.name === "AbortError") fill(alert, h("p.hint", { role: "status" }, say(texts.cancelled)));
@@ -61,7 +63,7 @@ export default function makeTab(panel, { settings }) {
     } finally {
       running = null;
       fill(job);
-      run.disabled = false;
+      run.disabled = example.disabled = false;
     }
   }
 

@@ -33,7 +33,7 @@ export default {
   tau_none: ["Kendall's tau-b: not defined", "Kendall tau-b：无定义"],
   tau_means: ["1: the same order; 0: no relation; -1: the reverse. Of all pairs of documents, the share in the same order minus the share in the other, with ties discounted. {both} documents are in both rankings.", "1 表示次序相同，0 表示没有关系，-1 表示次序相反。它是次序一致的文档对所占比例减去次序相反的比例，并考虑并列。两个排序共有 {both} 篇文档。"],
   moved: ["{count} of {total} documents changed their rank", "{total} 篇文档中有 {count} 篇名次变化"],
-  changed: ["{count} decisions changed", "{count} 个决定改变"],
+  changed: ["Decisions that changed: {count}", "改变的决定：{count} 个"],
   unchanged: ["No decision changed", "没有决定改变"],
   change: ["{from} → {to}: {count}", "{from} → {to}：{count}"],
   changed_here: ["The decision changed", "决定已改变"],
