@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -99,7 +100,7 @@ def test_ranking_of_another_model_is_aligned_by_document(compare_page: Page, tmp
     with page.expect_download() as caught:
         page.locator("#compare-save").click()
     caught.value.save_as(tmp_path / "comparison.csv")
-    rows = list(csv.DictReader((tmp_path / "comparison.csv").open(encoding="utf-8-sig")))
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "comparison.csv").read_text(encoding="utf-8-sig"))))
     assert len(rows) == 5
     assert next(row for row in rows if row["document"] == "a cup of coffee")["rank_b"] == "1"
 
@@ -123,7 +124,7 @@ def test_rankings_of_the_history_can_be_compared(compare_page: Page) -> None:
     page = compare_page
     page.locator("#compare-a-source").select_option("past")
     expect(page.locator("#compare-a")).to_contain_text("The history holds no ranking yet")
-    choose_tab(page, "rank")
+    page.locator("#choose-rank").click()
     page.locator("#rank-query-text").fill(QUERY)
     page.locator("#rank-texts").fill("\n".join(TEXTS))
     page.locator("#rank-submit").click()

@@ -24,6 +24,8 @@ PATHS = {
     "/v1/models",
     "/v1/models/{name}",
     "/v1/instructions",
+    "/v1/settings",
+    "/v1/calibration",
     "/health",
     "/health/live",
     "/health/ready",

@@ -37,7 +37,7 @@ export function showComparison(a, b) {
   const card = h("div.card", {}, summary(rows), models(a, b),
     h("div.actions", {}, h("label", { for: "compare-order" }, say(texts.order)), order,
       h("button#compare-save", { type: "button", on: { click: () => saveTable(rows) } }, say(texts.save_csv))),
-    h("div.scroll", { tabindex: 0 }, h("table.compared", {},
+    h("div.scroll.compare-table", { tabindex: 0 }, h("table.compared", {},
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, say(texts.document)),
         ["A", "B"].flatMap((name) => ["rank", "score", "decision"].map((each) => h("th", { scope: "col" }, say(texts[each], { name })))),
         h("th", { scope: "col" }, say(texts.move)))),
