@@ -23,7 +23,7 @@ FOREIGN = {
     "client/lychee_client": "PIL aiohttp google grpc msgspec numpy pillow_heif platformdirs rich sentencex tokenizers "
     "tritonclient typer",
     "client/lychee_client/integrations": "haystack langchain_core llama_index msgspec pydantic",
-    "evaluate/lychee_evaluate": "matplotlib numpy rich scipy sklearn typer",
+    "evaluate/lychee_evaluate": "charset_normalizer matplotlib numpy openpyxl rich scipy sklearn typer",
     "export/lychee_export": "PIL google huggingface_hub msgspec numpy onnx onnx_ir onnxruntime onnxscript packaging "
     "peft safetensors tokenizers torch transformers tritonclient typer",
     "server/lychee_server": "PIL aiohttp fastapi fastapi_offline google gradio jinja2 markupsafe numpy onnxruntime "

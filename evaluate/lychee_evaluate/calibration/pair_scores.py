@@ -14,6 +14,7 @@ from lychee_client.score_mapping import Array
 from lychee_client.types import Input, RerankResponse
 
 from lychee_evaluate.calibration.pairs import Pair, SkippedRow
+from lychee_evaluate.tables.message import Message
 
 # A call encodes its query anew, so more is faster; each call has the client's whole timeout, so not too many.
 MAX_DOCUMENTS: Final = 32
@@ -128,7 +129,8 @@ class PairScoring:
             if result.truncated:
                 self._truncated.append(self._pairs[group[result.index]].row)
         self._skipped += [
-            SkippedRow(self._pairs[group[failed.index]].row, failed.message) for failed in response.errors
+            SkippedRow(self._pairs[group[failed.index]].row, Message("not_scored", {"reason": failed.message}))
+            for failed in response.errors
         ]
         self._warnings.update(dict.fromkeys(response.warnings))
         return len(group)
@@ -146,7 +148,8 @@ class PairScoring:
         if not isinstance(error, InvalidInputError):
             raise error
         group = self._groups[call]
-        self._skipped += [SkippedRow(self._pairs[index].row, f"its query cannot be used: {error}") for index in group]
+        message = Message("query_unusable", {"reason": str(error)})
+        self._skipped += [SkippedRow(self._pairs[index].row, message) for index in group]
         return len(group)
 
     def result(self) -> PairScores:
@@ -178,11 +181,7 @@ def take_scores(pairs: Sequence[Pair], model: ModelIdentity, instruction: str | 
     scored = tuple(pair for pair in pairs if pair.relevance_score is not None)
     scores = np.array([pair.relevance_score for pair in scored], float)
     bounded = np.clip(scores, SCORE_RESOLUTION, 1 - SCORE_RESOLUTION)
-    missing = [
-        SkippedRow(pair.row, "relevance_score is not a number from 0 to 1")
-        for pair in pairs
-        if pair.relevance_score is None
-    ]
+    missing = [SkippedRow(pair.row, Message("no_score")) for pair in pairs if pair.relevance_score is None]
     logits = np.log(bounded) - np.log1p(-bounded)
     return PairScores(scored, scores, logits, tuple(missing), (), model, instruction, ())
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Final, TypeAlias
 
-from lychee_client import ConfigurationError, InvalidInputError
+from lychee_client import ConfigurationError
 from lychee_client.preprocessing.image import Image
 from lychee_client.types import ImageText, Input
 
-from lychee_evaluate.calibration.sheet import Row, parse_sheet, read_sheet
+from lychee_evaluate.calibration.pair_cells import expand, take_label, take_score, take_text
+from lychee_evaluate.tables.message import Message, RowError, TableError
+from lychee_evaluate.tables.reading import read_table, read_table_file
+from lychee_evaluate.tables.table import Table
 
 COLUMNS: Final = ("query", "query_image", "text", "image", "instruction", "relevant")
-_LABELS: Final = {"0": False, "1": True}
 _SHOWN_ROWS: Final = 5
-# Takes what a cell says about an image; returns the file, or raises InvalidInputError.
+_SHOWN_CHARACTERS: Final = 500
+# Takes what a cell says about an image; returns the file, or raises RowError.
 FindFile: TypeAlias = Callable[[str], Path]
 
 
@@ -75,11 +78,20 @@ class SkippedRow:
 
     Attributes:
         row: The number of the row in its file.
-        reason: Why it does not count, for people.
+        message: Why it does not count.
     """
 
     row: int
-    reason: str
+    message: Message
+
+    @property
+    def reason(self) -> str:
+        """Why it does not count, in English."""
+        return str(self.message)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row and the reason, in English and by kind, values and language."""
+        return {"row": self.row, "reason": self.reason, **self.message.to_json()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,28 +101,32 @@ class PairSheet:
     Attributes:
         pairs: The pairs, in the order of the file, without duplicates.
         skipped: The rows that do not count, in the order of the file.
+        notes: What was found out about the file.
     """
 
     pairs: tuple[Pair, ...]
     skipped: tuple[SkippedRow, ...]
+    notes: tuple[Message, ...] = ()
 
 
-def read_pairs(path: Path, *, labelled: bool) -> PairSheet:
-    """Read pairs from CSV or JSON lines.
+def read_pairs(path: Path, *, labelled: bool, encoding: str | None = None) -> PairSheet:
+    """Read pairs from any table that `read_table` reads.
 
-    Columns: query and/or query_image, text and/or image, relevant (0 or 1), instruction; others are ignored. Images are
-    paths relative to the file. In JSON lines one row may hold several documents, as a list `documents` of texts or of
-    objects with the keys text, image and relevant. A row that cannot be used costs only itself. Of equal pairs the
-    first one counts; if their labels contradict each other, none does.
+    Columns: query and/or query_image, text and/or image, relevant (yes or no), instruction, under any of the names that
+    `column_names.NAMES` has; others are ignored. Images are paths relative to the file. In JSON lines one row may hold
+    several documents, as a list `documents` of texts or of objects with the keys text, image and relevant. A row that
+    cannot be used costs only itself. Of equal pairs the first one counts; if their labels contradict each other, none
+    does.
 
     Args:
-        path: The file, UTF-8, whose name ends with .csv, .jsonl or .ndjson.
+        path: The file.
         labelled: Whether only rows with a label count. Otherwise a label may be missing.
+        encoding: See `read_table`.
 
     Raises:
         ConfigurationError: The file cannot be read, or a column is missing.
     """
-    return _collect(path, read_sheet(path), partial(_find_beside, path.parent), labelled)
+    return _collect(path, read_table_file(path, encoding=encoding), partial(_find_beside, path.parent), labelled)
 
 
 def parse_pairs(name: PurePath, data: bytes, *, find_file: FindFile, labelled: bool, limit: int) -> PairSheet:
@@ -127,32 +143,42 @@ def parse_pairs(name: PurePath, data: bytes, *, find_file: FindFile, labelled: b
     Raises:
         ConfigurationError: See `read_pairs`; or there are more than `limit` rows.
     """
-    return _collect(name, parse_sheet(name, data), find_file, labelled, limit)
+    return _collect(name, read_table(str(name), data, max_rows=limit), find_file, labelled, limit)
 
 
-def _collect(
-    name: PurePath, rows: Sequence[Row], find_file: FindFile, labelled: bool, limit: int | None = None
-) -> PairSheet:
-    _check_columns(name, rows, labelled)
+def _collect(name: PurePath, table: Table, find_file: FindFile, labelled: bool, limit: int | None = None) -> PairSheet:
+    try:
+        _check_columns(table, labelled)
+        pairs, skipped = _read_rows(table, find_file, labelled, limit)
+    except TableError as error:
+        error.file = str(name)
+        raise
+    unique, duplicates = _drop_duplicates(pairs)
+    ordered = sorted([*skipped, *duplicates], key=lambda skip: skip.row)
+    return PairSheet(tuple(unique), tuple(ordered), table.notes)
+
+
+def _read_rows(
+    table: Table, find_file: FindFile, labelled: bool, limit: int | None
+) -> tuple[list[Pair], list[SkippedRow]]:
     pairs: list[Pair] = []
     skipped: list[SkippedRow] = []
-    for row in rows:
+    for row in table.rows:
         if row.problem is not None:
             skipped.append(SkippedRow(row.number, row.problem))
             continue
-        for cells in _expand(row):
+        for cells in expand(table.take(row)):
             if limit is not None and len(pairs) + len(skipped) >= limit:
-                raise ConfigurationError(f"{name} has more than {limit} rows; calibrate on fewer of them")
+                raise TableError("too_many_rows", limit=limit)
             try:
-                pair = _parse_pair(row.number, cells, find_file)
+                pair = _parse_pair(row.number, cells, find_file, table.decimal_comma)
                 if labelled and pair.relevant is None:
-                    raise InvalidInputError("relevant is empty; fill in 0 or 1")
-            except InvalidInputError as error:
-                skipped.append(SkippedRow(row.number, str(error)))
+                    raise RowError("no_label")
+            except RowError as error:
+                skipped.append(SkippedRow(row.number, error.message))
             else:
                 pairs.append(pair)
-    unique, duplicates = _drop_duplicates(pairs)
-    return PairSheet(tuple(unique), tuple(sorted([*skipped, *duplicates], key=lambda skip: skip.row)))
+    return pairs, skipped
 
 
 def select_instruction(
@@ -192,7 +218,8 @@ def select_instruction(
         if pair.instruction in (None, instruction):
             kept.append(replace(pair, instruction=instruction))
         else:
-            skipped.append(SkippedRow(pair.row, f"it has another instruction: {pair.instruction!r}"))
+            other = Message("other_instruction", {"instruction": pair.instruction})
+            skipped.append(SkippedRow(pair.row, other))
     unique, duplicates = _drop_duplicates(kept)  # a row without the instruction may equal one with it
     return unique, [*skipped, *duplicates], instruction
 
@@ -229,82 +256,37 @@ def list_rows(rows: Sequence[int]) -> str:
     return shown if len(rows) <= _SHOWN_ROWS else f"{shown} and {len(rows) - _SHOWN_ROWS} more"
 
 
-def _check_columns(path: PurePath, rows: Sequence[Row], labelled: bool) -> None:
-    columns = {name for row in rows for name in row.cells}
+def _check_columns(table: Table, labelled: bool) -> None:
     required = [("query", "query_image"), ("text", "image")] + [("relevant",)] * labelled
     for names in required:
         # A list of documents brings columns of its own.
-        if columns and not columns & {*names, *(() if names == required[0] else ("documents",))}:
-            raise ConfigurationError(
-                f"{path} has no column {' or '.join(names)}; it has {', '.join(sorted(columns))}, expected some of "
-                f"{', '.join(COLUMNS)}"
+        if table.columns and not table.meanings & {*names, *(() if names == required[0] else ("documents",))}:
+            found = ", ".join(sorted(column.name for column in table.columns))
+            raise TableError(
+                "no_column", wanted=" or ".join(names), found=found[:_SHOWN_CHARACTERS], expected=", ".join(COLUMNS)
             )
 
 
-def _expand(row: Row) -> Iterator[dict[str, Any]]:
-    documents = row.cells.get("documents")
-    if not isinstance(documents, list) or not documents:
-        yield dict(row.cells)
-        return
-    for document in documents:
-        yield {**row.cells, **(document if isinstance(document, dict) else {"text": document})}
-
-
-def _parse_pair(number: int, cells: dict[str, Any], find_file: FindFile) -> Pair:
-    query, text = _take_text(cells, "query"), _take_text(cells, "text")
+def _parse_pair(number: int, cells: dict[str, Any], find_file: FindFile, decimal_comma: bool) -> Pair:
+    query, text = take_text(cells, "query"), take_text(cells, "text")
     query_image, image = (
-        find_file(name) if name else None for name in (_take_text(cells, "query_image"), _take_text(cells, "image"))
+        find_file(name) if name else None for name in (take_text(cells, "query_image"), take_text(cells, "image"))
     )
     if query is None and query_image is None:
-        raise InvalidInputError("it has no query; fill in query or query_image")
+        raise RowError("no_query")
     if text is None and image is None:
-        raise InvalidInputError("it has no document; fill in text or image")
-    instruction, score = _take_text(cells, "instruction"), _take_score(cells)
-    return Pair(number, query, query_image, text, image, instruction, _take_label(cells), score)
-
-
-def _take_text(cells: dict[str, Any], column: str) -> str | None:
-    value = cells.get(column)
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise InvalidInputError(f"{column} is {value!r}; expected a text")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InvalidInputError(f"{column} holds half a character (a lone surrogate): {error.reason}") from error
-    return value.strip() or None
+        raise RowError("no_document")
+    score = take_score(cells, decimal_comma=decimal_comma)
+    label, instruction = take_label(cells), take_text(cells, "instruction")
+    return Pair(number, query, query_image, text, image, instruction, label, score)
 
 
 def _find_beside(folder: Path, name: str) -> Path:
-    path = folder / name
-    try:
-        is_file = path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or with a NUL
-        is_file = False
-    if not is_file:
-        raise InvalidInputError(f"image {name!r} is not a file in {folder}; paths are relative to the pairs' file")
-    return path
-
-
-def _take_label(cells: dict[str, Any]) -> bool | None:
-    value = cells.get("relevant")
-    if isinstance(value, bool):
-        return value
-    label = "" if value is None else str(value).strip()
-    if label and label not in _LABELS:
-        raise InvalidInputError(f"relevant is {value!r}; expected 0 or 1")
-    return _LABELS.get(label)
-
-
-def _take_score(cells: dict[str, Any]) -> float | None:
-    """Return the score, or None where there is none in [0, 1]: whoever needs it says so."""
-    value = cells.get("relevance_score")
-    try:
-        score = math.nan if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return score if 0 <= score <= 1 else None
+    for path in (folder / name, folder / name.replace("\\", "/")):  # the latter as Windows writes paths
+        with suppress(OSError, ValueError):  # a name that is too long, or with a NUL
+            if path.is_file():
+                return path
+    raise RowError("no_image_file", image=name, folder=str(folder))
 
 
 def _drop_duplicates(pairs: Sequence[Pair]) -> tuple[list[Pair], list[SkippedRow]]:
@@ -318,11 +300,11 @@ def _drop_duplicates(pairs: Sequence[Pair]) -> tuple[list[Pair], list[SkippedRow
         labels = {pair.relevant for pair in (first, *others) if pair.relevant is not None}
         if len(labels) > 1:
             rows = list_rows([pair.row for pair in (first, *others)])
-            reason = f"the same pair is labelled 0 and 1 in rows {rows}; none of them counts, correct the labels"
-            skipped += [SkippedRow(pair.row, reason) for pair in (first, *others)]
+            message = Message("contradiction", {"rows": rows})
+            skipped += [SkippedRow(pair.row, message) for pair in (first, *others)]
             continue
         unique.append(replace(first, relevant=next(iter(labels), None)))
-        skipped += [SkippedRow(pair.row, f"it is the same pair as row {first.row}, which counts") for pair in others]
+        skipped += [SkippedRow(pair.row, Message("same_pair", {"row": first.row})) for pair in others]
     return unique, skipped
 
 

@@ -13,7 +13,7 @@ from lychee_client import ConfigurationError
 from lychee_client.score_mapping import Array
 
 from lychee_evaluate.calibration.pairs import COLUMNS, Pair
-from lychee_evaluate.calibration.sheet import format_sheet
+from lychee_evaluate.tables.writing import Format, format_table
 
 DEFAULT_COUNT: Final = 50
 BANDS: Final = 10
@@ -70,7 +70,7 @@ def choose_pairs(
     return sorted(shuffled[chosen].tolist())
 
 
-def format_label_sheet(pairs: Sequence[Pair], path: Path, kind: str) -> bytes:
+def format_label_sheet(pairs: Sequence[Pair], path: Path, kind: Format) -> bytes:
     """Return a sheet with an empty column `relevant`, in the pairs' order and without their scores.
 
     A score would sway whoever labels.
@@ -78,7 +78,7 @@ def format_label_sheet(pairs: Sequence[Pair], path: Path, kind: str) -> bytes:
     Args:
         pairs: The pairs to be labelled.
         path: The path where the sheet will lie: its paths of images are relative to that folder.
-        kind: The format of the sheet: "csv" or "jsonl".
+        kind: The format of the sheet.
     """
     rows = [
         {
@@ -90,7 +90,7 @@ def format_label_sheet(pairs: Sequence[Pair], path: Path, kind: str) -> bytes:
         }
         for pair in pairs
     ]
-    return format_sheet(rows, COLUMNS, kind)
+    return format_table(rows, COLUMNS, kind)
 
 
 def _relative(image: Path | None, folder: Path) -> str:

@@ -23,7 +23,7 @@ from lychee_evaluate.calibration.report import (
     make_report,
 )
 from lychee_evaluate.calibration.threshold_search import DEFAULT_TARGET, format_threshold, parse_target
-from lychee_evaluate.cli.pair_scoring import report_skipped, score_with_progress
+from lychee_evaluate.cli.pair_scoring import Encoding, report_notes, report_skipped, score_with_progress
 
 DEFAULT_OUTPUT: Final = Path("calibration.json")
 
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _calibrate(
-    pairs: Annotated[Path, typer.Argument(metavar="PAIRS", help="Labelled pairs: CSV or JSON lines, UTF-8.")],
+    pairs: Annotated[Path, typer.Argument(metavar="PAIRS", help="Labelled pairs: CSV, .xlsx or JSON lines.")],
     target: Annotated[
         str, typer.Option("--target", metavar="TARGET", help="'precision>=P', 'recall>=R', or 'f1' for the best F1.")
     ] = DEFAULT_TARGET,
@@ -60,13 +60,15 @@ def _calibrate(
         int, typer.Option("--bootstrap", metavar="N", help="Resamples for the confidence interval.")
     ] = DEFAULT_RESAMPLES,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")] = 0,
+    encoding: Encoding = None,
     url: Url = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Find the threshold that reaches a target, on pairs that people have labelled.
 
-    Columns of PAIRS: query and/or query_image, text and/or image (paths relative to the file), relevant (0 or 1), and
-    if wanted instruction. Writes a calibration file for LycheeClient(policy=Calibration.load(...)) and a picture.
+    Columns of PAIRS: query and/or query_image, text and/or image (paths relative to the file), relevant (0 or 1, no or
+    yes), and if wanted instruction; other common names, Chinese ones too, are understood. Writes a calibration file for
+    LycheeClient(policy=Calibration.load(...)) and a picture.
 
     Example: lychee calibrate pairs.csv --target "precision>=0.95"
     """
@@ -78,7 +80,8 @@ def _calibrate(
             raise ConfigurationError(f"calibration and picture cannot both be written to {output}; give another --plot")
         check_writable(output, replace=force)
         check_writable(plot, replace=force)
-        sheet = read_pairs(pairs, labelled=True)
+        sheet = read_pairs(pairs, labelled=True, encoding=encoding)
+        report_notes(pairs, sheet)
         usable, left_out, instruction = select_instruction(sheet.pairs, instruction)
         skipped = [*sheet.skipped, *left_out]
         report_skipped(skipped)
@@ -89,8 +92,9 @@ def _calibrate(
         write_atomically(plot, draw_report(report, scored))
         report.calibration.save(output, replace=force)
     if as_json:
-        rows = [{"row": skip.row, "reason": skip.reason} for skip in (*skipped, *scored.skipped)]
-        files = {"output": str(output), "plot": str(plot), "skipped": rows}
+        rows = [skip.to_json() for skip in (*skipped, *scored.skipped)]
+        notes = [note.to_json() for note in sheet.notes]
+        files = {"output": str(output), "plot": str(plot), "skipped": rows, "notes": notes}
         typer.echo(json.dumps(report.to_json() | files, ensure_ascii=False, indent=2))
     else:
         _print(report, output, plot)

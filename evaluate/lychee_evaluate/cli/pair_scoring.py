@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import typer
 from lychee_client import LycheeClient, LycheeWarning
@@ -12,9 +14,17 @@ from rich.console import Console
 from rich.progress import Progress
 
 from lychee_evaluate.calibration.pair_scores import PairScores, score_pairs
-from lychee_evaluate.calibration.pairs import Pair, SkippedRow, group_skipped, list_rows
+from lychee_evaluate.calibration.pairs import Pair, PairSheet, SkippedRow, group_skipped, list_rows
 
 SHOWN_REASONS = 20
+Encoding: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        metavar="NAME",
+        help="Of a text file that does not say: gb18030, big5, cp1252, ... By default found.",
+    ),
+]
 
 
 def score_with_progress(url: str | None, pairs: Sequence[Pair], instruction: str | None) -> PairScores:
@@ -30,6 +40,12 @@ def score_with_progress(url: str | None, pairs: Sequence[Pair], instruction: str
         return score_pairs(
             client, pairs, instruction=instruction, on_progress=lambda count: progress.advance(task, count)
         )
+
+
+def report_notes(path: Path, sheet: PairSheet) -> None:
+    """Say on stderr what was found out about a file, so that a wrong finding is noticed."""
+    for note in sheet.notes:
+        typer.echo(f"lychee: {path}: {note}", err=True)
 
 
 def report_skipped(skipped: Sequence[SkippedRow]) -> None:

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import typer
-from lychee_client import InvalidInputError
+from lychee_client import ConfigurationError, InvalidInputError
 from lychee_client.cli.options import Url, reported_errors
 from lychee_client.files import check_writable, write_atomically
 from lychee_client.thresholds import get_policy
 
 from lychee_evaluate.calibration.pairs import SkippedRow, read_pairs, select_instruction
 from lychee_evaluate.calibration.sampling import DEFAULT_COUNT, choose_pairs, format_label_sheet
-from lychee_evaluate.calibration.sheet import sheet_format
-from lychee_evaluate.cli.pair_scoring import report_skipped, score_with_progress
+from lychee_evaluate.cli.pair_scoring import Encoding, report_notes, report_skipped, score_with_progress
+from lychee_evaluate.tables.message import Message
+from lychee_evaluate.tables.writing import Format, table_format
 
-DEFAULT_OUTPUT: Final = Path("sheet.csv")
+DEFAULT_STEM: Final = "sheet"
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def _sample(
     items: Annotated[
-        Path, typer.Argument(metavar="ITEMS", help="Pairs of queries and documents: CSV or JSON lines, UTF-8.")
+        Path, typer.Argument(metavar="ITEMS", help="Pairs of queries and documents: CSV, .xlsx or JSON lines.")
     ],
     count: Annotated[int, typer.Option("--count", min=1, help="How many pairs to choose.")] = DEFAULT_COUNT,
     policy: Annotated[
@@ -42,10 +43,15 @@ def _sample(
         typer.Option("--instruction", metavar="TEXT", help="Use the pairs with this instruction, or without one."),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", metavar="PATH", help="Sheet to write: .csv, .jsonl or .ndjson.")
-    ] = DEFAULT_OUTPUT,
+        Path | None,
+        typer.Option("--output", metavar="PATH", help="Sheet to write: .csv, .xlsx, .jsonl or .ndjson; or sheet.csv."),
+    ] = None,
+    file_format: Annotated[
+        Format | None, typer.Option("--format", help="Format of the sheet; by default what --output ends with.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Decides between equally useful pairs.")] = 0,
+    encoding: Encoding = None,
     url: Url = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -58,11 +64,15 @@ def _sample(
     Example: lychee sample items.jsonl --count 50 --output sheet.csv
     """
     with reported_errors():
-        kind = sheet_format(output)
+        output = output or Path(f"{DEFAULT_STEM}.{file_format or 'csv'}")
+        kind = table_format(output)
+        if file_format not in (None, kind):
+            raise ConfigurationError(f"{output} is not the name of a sheet in {file_format}; leave out --format")
         check_writable(output, replace=force)
-        sheet = read_pairs(items, labelled=False)
+        sheet = read_pairs(items, labelled=False, encoding=encoding)
+        report_notes(items, sheet)
         pairs, left_out, instruction = select_instruction(sheet.pairs, instruction)
-        labelled = [SkippedRow(pair.row, "it is labelled already") for pair in pairs if pair.relevant is not None]
+        labelled = [SkippedRow(pair.row, Message("labelled")) for pair in pairs if pair.relevant is not None]
         skipped = [*sheet.skipped, *left_out, *labelled]
         report_skipped(skipped)
         unlabelled = [pair for pair in pairs if pair.relevant is None]
@@ -80,7 +90,7 @@ def _sample(
         typer.echo(f"lychee: warning: {warning}", err=True)
     queries = len({pair.query_key for pair in selected})
     if as_json:
-        rows = [{"row": skip.row, "reason": skip.reason} for skip in (*skipped, *scored.skipped)]
+        rows = [skip.to_json() for skip in (*skipped, *scored.skipped)]
         summary = {
             "output": str(output),
             "threshold": border,
@@ -89,6 +99,7 @@ def _sample(
             "candidates": len(scored.pairs),
             "rows": [pair.row for pair in selected],
             "skipped": rows,
+            "notes": [note.to_json() for note in sheet.notes],
         }
         typer.echo(json.dumps(summary, ensure_ascii=False, indent=2))
     else:

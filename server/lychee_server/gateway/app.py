@@ -83,9 +83,10 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
     app.state.service = service
     install_routes(app, service, fetcher)
     if settings.web:
-        from lychee_server.web import calibration_routes  # what the page needs is an extra
+        from lychee_server.web import calibration_routes, table_routes  # what the page needs is an extra
         from lychee_server.web.page import install_page
 
+        table_routes.install(app, service)
         calibration_routes.install(app, service)
         install_page(app, settings.root_path)
     install_error_handlers(app)

@@ -17,6 +17,7 @@ from lychee_evaluate.calibration.pair_scores import MAX_DOCUMENTS, PairScores, P
 from lychee_evaluate.calibration.pairs import Pair, PairSheet, SkippedRow, read_pairs, select_instruction
 from lychee_evaluate.calibration.report import CalibrationReport, make_report
 from lychee_evaluate.calibration.threshold_search import Target, parse_target
+from lychee_evaluate.tables.message import Message
 
 from lychee_server.examples import find_example
 from lychee_server.gateway.limits import TooBusyError
@@ -70,12 +71,14 @@ class CalibrationOutcome:
         skipped: Rows that do not count, by row.
         calibration: The content of the calibration file.
         curve: What every threshold does.
+        notes: What was found out about the table.
     """
 
     report: CalibrationReport
     skipped: tuple[SkippedRow, ...]
     calibration: bytes
     curve: Curve
+    notes: tuple[Message, ...] = ()
 
 
 class JobError(PageError):
@@ -125,7 +128,8 @@ async def run_job(service: Service, job: Job) -> AsyncGenerator[Progress | Calib
         report = await asyncio.to_thread(make_report, scored, target)
     if job.use_scores:
         report = replace(report, doubts=(Doubt("scores_from_table", {}), *report.doubts))
-    yield CalibrationOutcome(report, tuple(skipped), report.calibration.to_bytes(), trace_curve(scored))
+    calibration = report.calibration.to_bytes()
+    yield CalibrationOutcome(report, tuple(skipped), calibration, trace_curve(scored), sheet.notes)
 
 
 def _check(job: Job) -> Target:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 from fastapi import FastAPI, Query, Request
 from lychee_client import LycheeError
 from lychee_evaluate.calibration.pairs import SkippedRow, group_skipped
+from lychee_evaluate.tables.message import TableError
 from starlette.responses import StreamingResponse
 
 from lychee_server.gateway.answer_schemas import ErrorAnswer
@@ -109,10 +110,12 @@ async def _tell(service: Service, job: Job) -> AsyncGenerator[dict[str, Any], No
                     yield _describe(step)
     except PageError as error:
         skipped = error.skipped if isinstance(error, JobError) else ()
-        yield _problem(error.kind, error.values, error.message, _group(skipped))
+        yield _problem(error.kind, error.values, error.message, skipped)
+    except TableError as error:
+        yield {**_problem("table", {}, str(error)), "wording": error.message.to_json()["message"]}
     except LycheeError as error:
         fault = find_fault(error)
-        yield _problem(fault.kind, {}, str(error) if fault.message is None else fault.message, _group(()))
+        yield _problem(fault.kind, {}, str(error) if fault.message is None else fault.message)
 
 
 def _describe(outcome: CalibrationOutcome) -> dict[str, Any]:
@@ -122,20 +125,25 @@ def _describe(outcome: CalibrationOutcome) -> dict[str, Any]:
         **report.to_json(),
         "doubts": [{"kind": doubt.kind, "values": doubt.values, "message": str(doubt)} for doubt in report.doubts],
         "notes": list(report.notes),
+        "table_notes": [note.to_json() for note in outcome.notes],
         "curve": asdict(outcome.curve),
         "skipped": _group(outcome.skipped),
         "calibration": json.loads(outcome.calibration),
     }
 
 
-def _problem(kind: str, values: Mapping[str, object], message: str, skipped: dict[str, Any]) -> dict[str, Any]:
-    return {"event": "problem", "kind": kind, "values": values, "message": message, "skipped": skipped}
+def _problem(
+    kind: str, values: Mapping[str, object], message: str, skipped: tuple[SkippedRow, ...] = ()
+) -> dict[str, Any]:
+    return {"event": "problem", "kind": kind, "values": values, "message": message, "skipped": _group(skipped)}
 
 
 def _group(skipped: tuple[SkippedRow, ...]) -> dict[str, Any]:
     """Return how many rows do not count, and the first reasons with the numbers of their rows."""
     groups = group_skipped(skipped)
-    reasons = [{"reason": reason, "rows": rows} for reason, rows in groups.items()][:MAX_REASONS]
+    wordings = {skip.reason: skip.message.to_json()["message"] for skip in skipped}
+    shown = list(groups.items())[:MAX_REASONS]
+    reasons = [{"reason": reason, "wording": wordings[reason], "rows": rows} for reason, rows in shown]
     return {"rows": len(skipped), "reasons": reasons, "further": max(0, len(groups) - MAX_REASONS)}
 
 

@@ -18,13 +18,14 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from lychee_client import InvalidInputError
 from lychee_evaluate.calibration.pairs import PairSheet, parse_pairs
+from lychee_evaluate.tables.message import RowError
+from lychee_evaluate.tables.zip_directory import directory_bytes
 
 from lychee_server.defaults import MIB
 from lychee_server.web.problems import PageError
 
-TABLE_SUFFIXES: Final = (".csv", ".jsonl", ".ndjson")
+TABLE_SUFFIXES: Final = (".csv", ".tsv", ".xlsx", ".xlsm", ".jsonl", ".ndjson")
 ZIP_SUFFIX: Final = ".zip"
 MAX_TABLE_BYTES: Final = 16 * MIB
 MAX_ROWS: Final = 20_000
@@ -35,10 +36,6 @@ MAX_UNPACKED_BYTES: Final = 512 * MIB
 _SHOWN_CHARACTERS: Final = 80
 _DATA_URL: Final = re.compile(r"data:image/[\w.+-]+;base64,", re.ASCII | re.IGNORECASE)
 _IGNORED: Final = re.compile(r"(^|/)(__MACOSX/|\.[^./])")  # what macOS adds, and hidden files
-_END: Final = b"PK\x05\x06"  # end of central directory
-_END_64: Final = b"PK\x06\x07"
-_END_BYTES: Final = 22
-_MAX_COMMENT_BYTES: Final = 65_535
 _MAX_DIRECTORY_BYTES: Final = 2 * MIB
 _UTF8_FLAG: Final = 0x800
 _ENCRYPTED_FLAG: Final = 0x1
@@ -53,14 +50,11 @@ def read_upload(name: str, data: bytes, folder: Path) -> PairSheet:
         folder: An empty folder for the images; must outlive the pairs.
 
     Raises:
-        PageError: It is no table, too large, or a zip that cannot be unpacked safely.
-        ConfigurationError: The table cannot be read, or lacks a column.
+        PageError: It is too large, or a zip that cannot be unpacked safely.
+        TableError: It is no table, cannot be read, or lacks a column.
     """
-    suffix = PurePosixPath(name.lower()).suffix
-    if suffix in TABLE_SUFFIXES:
+    if PurePosixPath(name.lower()).suffix != ZIP_SUFFIX:
         return _parse_table(name, data, UploadedImages(folder, None, ""))
-    if suffix != ZIP_SUFFIX:
-        raise PageError("suffix", name=name[:_SHOWN_CHARACTERS])
     archive = Archive(data)
     table = archive.find_table()
     try:
@@ -74,7 +68,7 @@ def read_upload(name: str, data: bytes, folder: Path) -> PairSheet:
 def _parse_table(name: str, data: bytes, images: UploadedImages) -> PairSheet:
     if len(data) > MAX_TABLE_BYTES:
         raise PageError("table_size", limit=MAX_TABLE_BYTES // MIB)
-    if data.count(b"\n") + data.count(b"\r") > 2 * MAX_ROWS:
+    if not data.startswith(b"PK") and data.count(b"\n") + data.count(b"\r") > 2 * MAX_ROWS:
         raise PageError("pairs", limit=MAX_PAIRS)
     return parse_pairs(PurePosixPath(name), data, find_file=images.find, labelled=True, limit=MAX_PAIRS)
 
@@ -98,7 +92,7 @@ class UploadedImages:
         """Return the file that holds the image of a cell: a data URL, or the name of a member of the zip.
 
         Raises:
-            InvalidInputError: It is neither, or too large.
+            RowError: It is neither, or too large.
             PageError: All images together are too large.
         """
         prefix = _DATA_URL.match(cell)
@@ -106,21 +100,18 @@ class UploadedImages:
             try:
                 return self._write(base64.b64decode(cell[prefix.end() :], validate=True))
             except binascii.Error as error:
-                raise InvalidInputError(f"its image is a data URL that is no base64: {error}") from error
+                raise RowError("bad_data_url", reason=str(error)) from error
         shown = cell[:_SHOWN_CHARACTERS]
         if self._archive is None:
-            raise InvalidInputError(
-                f"its image {shown!r} did not come with the table; put table and images into one zip, or write the "
-                "image as a data URL (data:image/jpeg;base64,...)"
-            )
+            raise RowError("image_not_sent", image=shown)
         member = self._archive.resolve(self._base, cell)
         if member is None:
-            raise InvalidInputError(f"its image {shown!r} is not in the zip; names are relative to the table")
+            raise RowError("image_not_in_zip", image=shown)
         if member not in self._members:
             try:
                 self._members[member] = self._write(self._archive.read(member, MAX_IMAGE_BYTES))
             except UnpackError as error:
-                raise InvalidInputError(f"its image {shown!r} cannot be unpacked: {error}") from error
+                raise RowError("image_not_unpacked", image=shown, reason=str(error)) from error
         return self._members[member]
 
     def _write(self, data: bytes) -> Path:
@@ -203,17 +194,11 @@ class Archive:
 
 
 def _check_directory(data: bytes) -> None:
-    """Refuse a zip with a huge directory before anyone reads it.
-
-    Source: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.16. The record is found as zipfile does.
-    """
-    start = len(data) - _END_BYTES
-    if not (data[start : start + 4] == _END and data.endswith(b"\0\0")):
-        start = data.rfind(_END, max(0, start - _MAX_COMMENT_BYTES))
-    if start < 0:
+    """Refuse a zip with a huge directory before anyone reads it."""
+    size_bytes = directory_bytes(data)
+    if size_bytes is None:
         raise PageError("zip", reason="no directory at its end")
-    size_bytes = int.from_bytes(data[start + 12 : start + 16], "little")
-    if size_bytes > _MAX_DIRECTORY_BYTES or data[max(0, start - 20) : start].startswith(_END_64):
+    if size_bytes > _MAX_DIRECTORY_BYTES:
         raise PageError("members", limit=MAX_MEMBERS)
 
 

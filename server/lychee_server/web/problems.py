@@ -7,7 +7,6 @@ from typing import Final
 
 MESSAGES: Final[Mapping[str, str]] = {
     "no_file": "no file was sent; send labelled pairs as the body, or example=true for the example pairs",
-    "suffix": "{name} is no table and no zip; expected .csv, .jsonl, .ndjson, or a .zip with one of them and images",
     "zip": "the zip cannot be unpacked: {reason}; pack it again",
     "tables": "the zip holds {count} tables ({names}); expected exactly one .csv, .jsonl or .ndjson",
     "members": "the zip holds too many files; at most {limit} are read: pack only the table and its images",

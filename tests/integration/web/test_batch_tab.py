@@ -1,4 +1,4 @@
-"""The tab Batch in a real browser, on a real model; what reads tables is played, as the page sees it."""
+"""The tab Batch in a real browser, on a real model."""
 
 from __future__ import annotations
 
@@ -178,6 +178,19 @@ def test_lost_gateway_pauses_the_work(batch_page: Page) -> None:
     page.clock.resume()
     page.locator("#batch-resume").click()
     wait_for_end(page)
+
+
+def test_file_as_excel_in_china_writes_it_is_read_by_the_gateway(batch_page: Page) -> None:
+    page = batch_page
+    content = "查询;文档;备注\r\n一只猫;小猫在睡觉;甲\r\n一只猫;火箭发射升空;乙\r\n".encode("gb18030")
+    page.locator("#batch-file").set_input_files({"name": "表.csv", "mimeType": "text/csv", "buffer": content})
+    expect(page.locator(ROWS)).to_have_count(2)
+    expect(page.locator("#batch-query option:checked")).to_have_text("查询")
+    expect(page.locator("#batch-document option:checked")).to_have_text("文档")
+    expect(page.locator("#tab-batch")).to_contain_text("GB18030")
+    page.locator("#batch-start").click()
+    wait_for_end(page)
+    expect(page.locator(f"{ROWS} td:nth-child(3)")).to_have_text(["1", "2"])
 
 
 def test_table_that_cannot_be_read_is_told_in_the_readers_language(batch_page: Page) -> None:

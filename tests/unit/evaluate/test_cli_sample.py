@@ -1,16 +1,19 @@
 """`lychee sample` on a server in this process, and the way back into `lychee calibrate`."""
 
 import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import openpyxl
 import PIL.Image
 import pytest
 from fakes.commands import evaluate
 from fakes.dual_encoder import FakeTransport
 from lychee_client import LycheeClient
 from lychee_evaluate.cli import pair_scoring
+from lychee_evaluate.tables.reading import read_table_file
 from typer.testing import CliRunner, Result
 
 Run = Callable[..., Result]
@@ -66,6 +69,92 @@ def test_filled_in_sheet_goes_into_calibrate(run: Run, items: Path, tmp_path: Pa
     assert done.exit_code == 0, done.stderr
     data = json.loads(done.stdout)
     assert (data["calibration"]["pairs"], data["skipped"]) == (40, [])
+
+
+SHOP = (
+    "早晨的咖啡",
+    "红色连衣裙",
+    "无线蓝牙耳机",
+    "男士跑步鞋",
+    "儿童绘本故事",
+    "不锈钢炒锅",
+    "电动牙刷",
+    "羽绒服女冬季",
+)
+
+
+def save_as_text(rows: list[list[str]], encoding: str, separator: str, first: str = "") -> bytes:
+    file = io.StringIO()
+    file.write(first)
+    csv.writer(file, delimiter=separator).writerows(rows)
+    return file.getvalue().encode(encoding)
+
+
+def save_as_workbook(rows: list[list[str]]) -> bytes:
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(
+            [{"TRUE": True, "FALSE": False, "1.0": 1.0, "0.0": 0}.get(cell, cell or None) for cell in row]
+        )
+    file = io.BytesIO()
+    book.save(file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("written", "form", "labels"),
+    [
+        ("csv", "utf-8-sig ;", ("是", "否")),
+        ("csv", "gb18030 ,", ("TRUE", "FALSE")),
+        ("xlsx", "gb18030 sep", ("１", "０")),
+        ("csv", "utf-16 \t", ("1.0", "0.0")),
+        ("csv", "xlsx", ("TRUE", "FALSE")),
+        ("xlsx", "xlsx", ("1.0", "0.0")),
+    ],
+)
+def test_sheet_goes_into_calibrate_however_a_spreadsheet_has_saved_it(
+    run: Run, tmp_path: Path, form: str, labels: tuple[str, str], written: str
+) -> None:
+    items = [{"query": word, "documents": [f"{word} {other}" for other in SHOP]} for word in SHOP]
+    (tmp_path / "items.jsonl").write_text("\n".join(json.dumps(item) for item in items), encoding="utf-8")
+    assert run("sample", "items.jsonl", "--count", "40", "--format", written).exit_code == 0
+    table = read_table_file(tmp_path / f"sheet.{written}")
+    header = [column.name for column in table.columns]
+    rows = [header]
+    for index, row in enumerate(table.rows):
+        cells = [*row.cells, *[""] * (len(header) - len(row.cells))]
+        rows.append(
+            [labels[index % 2] if name == "relevant" else cell or "" for name, cell in zip(header, cells, strict=True)]
+        )
+    encoding, _, separator = form.partition(" ")
+    if form == "xlsx":
+        path, content = tmp_path / "filled.xlsx", save_as_workbook(rows)
+    elif separator == "sep":
+        path, content = tmp_path / "filled.csv", save_as_text(rows, encoding, ";", "sep=;\r\n")
+    else:
+        path, content = tmp_path / "filled.csv", save_as_text(rows, encoding, separator)
+    path.write_bytes(content)
+    result = run("calibrate", path, "--bootstrap", "100", "--json")
+    assert result.exit_code == 0, result.stderr
+    data = json.loads(result.stdout)
+    assert (data["calibration"]["pairs"], data["calibration"]["positives"], data["skipped"]) == (40, 20, [])
+    assert ("GB18030" in result.stderr) == ("gb18030" in form)
+
+
+def test_workbook_is_written_where_it_is_asked_for(run: Run, items: Path, tmp_path: Path) -> None:
+    result = run("sample", items, "--count", "9", "--output", "标注.xlsx")
+    assert result.exit_code == 0, result.stderr
+    sheet = openpyxl.load_workbook(tmp_path / "标注.xlsx").active
+    assert [cell.value for cell in sheet[1]][:4] == ["query", "query_image", "text", "image"]
+    assert (sheet.max_row, sheet.freeze_panes) == (10, "A2")
+
+
+def test_encoding_can_be_said_where_it_is_not_clear(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_bytes("query,text\ncat,苹果\n".encode("gbk"))
+    refused = run("sample", "items.csv")
+    assert (refused.exit_code, "--encoding gb18030" in refused.stderr) == (2, True)
+    assert run("sample", "items.csv", "--encoding", "gb18030", "--output", "s.jsonl").exit_code == 0
+    assert json.loads((tmp_path / "s.jsonl").read_text(encoding="utf-8"))["text"] == "苹果"
 
 
 def fill_in(sheet: Path) -> None:
@@ -141,7 +230,8 @@ def test_nothing_that_can_be_scored_is_exit_code_1(run: Run, tmp_path: Path) -> 
     [
         ["--count", "0"],
         ["--threshold", "2"],
-        ["--output", "sheet.xlsx"],
+        ["--output", "sheet.pdf"],
+        ["--output", "sheet.csv", "--format", "xlsx"],
         ["--output", "taken.csv"],
         ["--policy", "lax"],
     ],

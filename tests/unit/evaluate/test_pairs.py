@@ -6,7 +6,9 @@ from pathlib import Path, PurePath
 import pytest
 from lychee_client import ConfigurationError, Image, ImageText
 from lychee_evaluate.calibration.pairs import Pair, hash_pairs, parse_pairs, read_pairs, select_instruction
-from lychee_evaluate.calibration.sheet import format_sheet, protect_cell, read_sheet, restore_cell
+from lychee_evaluate.tables.cell_values import protect_cell, restore_cell
+from lychee_evaluate.tables.reading import read_table_file
+from lychee_evaluate.tables.writing import format_table
 
 
 def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -58,7 +60,7 @@ def test_bad_rows_cost_only_themselves_and_are_listed(tmp_path: Path) -> None:
         ",c,,1",
         "q, ,,1",
         "q,d,gone.jpg,1",
-        "q,e,,yes",
+        "q,e,,maybe",
         "",
         "q,f,,2",
     ]
@@ -70,7 +72,7 @@ def test_bad_rows_cost_only_themselves_and_are_listed(tmp_path: Path) -> None:
         4: "no query",
         5: "no document",
         6: "'gone.jpg' is not a file",
-        7: "relevant is 'yes'; expected 0 or 1",
+        7: "relevant is 'maybe'; expected 0 or 1",
         9: "relevant is '2'",
         10: "5 cells, the header 4",
     }
@@ -119,16 +121,16 @@ def test_equal_pairs_count_once_and_contradicting_ones_not_at_all(tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("pairs.xlsx", b"", r"expected \.csv"),
+        ("pairs.pdf", b"", r"expected one of \.csv"),
+        ("pairs.xlsx", b"", "is empty"),
         ("pairs.csv", None, "No such file"),
         ("pairs.csv", b"", "is empty"),
-        ("pairs.csv", "query,text,relevant\n早晨的咖啡,a,1".encode("gbk"), "CSV UTF-8"),
-        ("pairs.csv", b"query;text;relevant\nq;a;1", "expected commas"),
+        ("pairs.csv", "query,text,relevant\n咖啡,a,1".encode("gbk"), "CSV UTF-8"),
         ("pairs.csv", b"query,text,text,relevant\nq,a,b,1", "'text' twice"),
         ("pairs.csv", b'query,text,relevant\nq,"a"b,1', "row 2"),
-        ("pairs.csv", b"question,text,relevant\nq,a,1", "no column query or query_image; it has question"),
-        ("pairs.csv", b"query,document,relevant\nq,a,1", "no column text or image"),
-        ("pairs.csv", b"query,text,label\nq,a,1", "no column relevant"),
+        ("pairs.csv", b"frage,text,relevant\nq,a,1", "no column query or query_image; it has frage"),
+        ("pairs.csv", b"query,thing,relevant\nq,a,1", "no column text or image"),
+        ("pairs.csv", b"query,text,colour\nq,a,1", "no column relevant"),
         ("pairs.jsonl", b'{"query": "q", "text": "a"}', "no column relevant"),
     ],
 )
@@ -137,6 +139,18 @@ def test_file_that_cannot_be_used_is_refused(tmp_path: Path, name: str, content:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigurationError, match=message):
         read_pairs(tmp_path / name, labelled=True)
+
+
+def test_table_of_a_european_or_chinese_spreadsheet_makes_pairs(tmp_path: Path) -> None:
+    (tmp_path / "照片").mkdir()
+    (tmp_path / "照片" / "红.png").write_bytes(b"x")
+    text = "sep=;\r\n查询;文档;图片;标签;分数\r\n猫;;照片\\红.png;对;0,75\r\n猫;b;;错;１２％\r\n"
+    sheet = read_pairs(write(tmp_path / "标注.csv", text, "gb18030"), labelled=True)
+    assert sheet.pairs == (
+        Pair(2, "猫", None, None, tmp_path / "照片" / "红.png", None, True, 0.75),
+        Pair(3, "猫", None, "b", None, None, False, 0.12),
+    )
+    assert [note.kind for note in sheet.notes] == ["encoding_read", "separator_read", "columns_read"]
 
 
 @pytest.mark.parametrize("name", ["pairs.csv", "pairs.jsonl"])
@@ -153,9 +167,9 @@ def test_cells_survive_the_sheet_and_none_begins_a_formula(tmp_path: Path, cell:
     assert restore_cell(protect_cell(cell)) == cell
     assert protect_cell(cell)[:1] not in tuple("=+-@\t\r＝＋－＠")
     path = tmp_path / "sheet.csv"
-    path.write_bytes(format_sheet([{"a": cell, "b": "x"}], ["a", "b"], "csv"))
+    path.write_bytes(format_table([{"a": cell, "b": "x"}], ["a", "b"], "csv"))
     assert path.read_bytes().startswith(b"\xef\xbb\xbf")
-    assert read_sheet(path)[0].cells == {"a": cell, "b": "x"}
+    assert read_table_file(path).rows[0].cells == (cell, "x")
 
 
 def test_pairs_of_several_instructions_need_a_choice() -> None:
@@ -213,7 +227,7 @@ def test_content_that_names_files_opens_none_of_them(tmp_path: Path) -> None:
 def test_more_rows_than_allowed_are_refused_whether_they_count_or_not(rows: str) -> None:
     data = f"query,text,relevant\n{rows}".encode()
     assert parse_pairs(PurePath("p.csv"), data, find_file=Path, labelled=True, limit=3)
-    with pytest.raises(ConfigurationError, match=r"p\.csv has more than 2 rows"):
+    with pytest.raises(ConfigurationError, match=r"p\.csv: it has more than 2 rows"):
         parse_pairs(PurePath("p.csv"), data, find_file=Path, labelled=True, limit=2)
 
 

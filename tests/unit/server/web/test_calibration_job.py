@@ -77,6 +77,12 @@ def upload_zip() -> Upload:
     return Upload("pairs.zip", buffer.getvalue())
 
 
+def test_outcome_says_what_was_found_out_about_the_table() -> None:
+    table = make_table([[*row[:2], "", row[3]] for row in make_rows()]).decode("utf-8-sig")
+    job = Job(Upload("pairs.csv", table.encode("utf-16")), "f1")
+    assert [note.kind for note in carry_out(job)[1].notes] == ["encoding_read"]
+
+
 def carry_out(
     job: Job,
     transport: FakeTransport | None = None,

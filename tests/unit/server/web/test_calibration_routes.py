@@ -79,8 +79,8 @@ def test_table_is_read_by_its_name(client: TestClient) -> None:
     assert first["values"] == {"pairs": 0, "minimum": 20, "advised": 50}
     assert first["skipped"]["rows"] == 24
     second = read_lines(client.post(PATH, params={"name": "a.pdf"}, content=table).text)
-    assert [line["kind"] for line in second] == ["suffix"]
-    assert second[0]["message"].startswith("a.pdf is no table")
+    assert [line["kind"] for line in second] == ["table"]
+    assert set(second[0]["wording"]) == {"en", "zh"}
 
 
 def test_images_of_json_pairs_are_data_urls(client: TestClient) -> None:

@@ -12,6 +12,8 @@ import PIL.Image
 import pytest
 from lychee_client import ConfigurationError
 from lychee_evaluate.calibration.pairs import PairSheet
+from lychee_evaluate.tables.message import TableError
+from lychee_evaluate.tables.writing import format_table
 from lychee_server.web import pair_upload
 from lychee_server.web.pair_upload import read_upload
 from lychee_server.web.problems import PageError
@@ -162,8 +164,6 @@ def test_broken_data_url_costs_only_its_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "key"),
     [
-        ("pairs.xlsx", b"x", "suffix"),
-        ("pairs", b"x", "suffix"),
         ("pairs.zip", b"no zip", "zip"),
         ("pairs.zip", make_zip({"a.csv": HEADER})[:-30], "zip"),
         ("pairs.zip", b"garbage" + make_zip({"a.csv": HEADER})[20:], "zip"),
@@ -177,6 +177,31 @@ def test_broken_data_url_costs_only_its_row(tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_refused(name: str, data: bytes, key: str, tmp_path: Path) -> None:
     assert error_kind(name, data, tmp_path) == key
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["pairs.ods", "pairs", "pairs.xls", "pairs.pdf"])
+def test_what_is_no_table_is_refused_in_both_languages(name: str, tmp_path: Path) -> None:
+    with pytest.raises(TableError) as caught:
+        read_upload(name, b"x", tmp_path)
+    words = caught.value.message.to_json()["message"]
+    assert words["en"].isascii()
+    assert not words["zh"].isascii()
+
+
+def test_workbook_and_rows_that_do_not_count_say_so_in_both_languages(tmp_path: Path) -> None:
+    rows = [
+        {"查询": "猫", "图片": "a.png", "标签": "是"},
+        {"查询": "猫", "文档": "b", "标签": "?"},
+        {"查询": "猫", "文档": "c", "标签": "否"},
+    ]
+    data = format_table(rows, ["查询", "文档", "图片", "标签"], "xlsx")
+    for sheet in (read("pairs.xlsx", data, tmp_path), read("pairs.zip", make_zip({"集/pairs.xlsx": data}), tmp_path)):
+        assert [(pair.row, pair.text, pair.relevant) for pair in sheet.pairs] == [(4, "c", False)]
+        first, second = (skip.to_json() for skip in sheet.skipped)
+        assert first["kind"] in ("image_not_sent", "image_not_in_zip")
+        assert (second["kind"], second["values"]) == ("bad_label", {"value": "'?'"})
+        assert second["message"]["zh"].startswith("relevant（相关）是")
+        assert second["reason"] == second["message"]["en"]
 
 
 def test_table_that_unpacks_to_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 /** One calibration: the threshold, how far to trust it, its curve, and what other thresholds do. */
 
 import { save } from "../batch/csv.js";
+import { sayMessage } from "../batch/table.js";
 import { h } from "../shell/dom.js";
 import { locale, number, say } from "../shell/words.js";
 import { chart } from "./chart.js";
@@ -15,7 +16,8 @@ export function showOutcome(outcome) {
   const curve = chart(outcome.curve, calibration);
   return [
     h("div.card", {}, verdict(calibration), facts(outcome), doubts(outcome), downloads(calibration, curve)),
-    h("div.card", {}, curve.element, table(outcome), listOfSkipped(outcome.skipped), h("p.hint", { dir: "auto" }, provenance(calibration))),
+    h("div.card", {}, curve.element, table(outcome), listOfSkipped(outcome.skipped),
+      h("p.hint", { dir: "auto" }, provenance(calibration), (outcome.table_notes ?? []).map(({ message }) => [" ", sayMessage(message)]))),
   ];
 }
 

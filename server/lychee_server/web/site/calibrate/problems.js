@@ -1,5 +1,6 @@
 /** What is wrong with labelled pairs, in the reader's language. */
 
+import { sayMessage } from "../batch/table.js";
 import { h } from "../shell/dom.js";
 import { locale, number, say } from "../shell/words.js";
 import texts from "./texts.js";
@@ -7,12 +8,13 @@ import texts from "./texts.js";
 const DIGITS = { precision: 3, precision_low: 3, after: 3, before: 3 };
 
 /** An alert for a Problem, with the rows that may be the cause. */
-export function alertOfProblem({ kind, values, message, skipped }) {
+export function alertOfProblem({ kind, values, message, wording, skipped }) {
   const known = texts[`problem_${kind}`] ?? texts[`doubt_${kind}`];
   return [
     h("div.alert", { role: "alert" },
       h("p", {}, say(known ?? texts.problem_other, shown(values))),
-      known && kind !== "invalid_input" && kind !== "invalid_request" ? null : h("p.detail", { lang: "en" }, message)),
+      wording ? h("p.detail", { dir: "auto" }, sayMessage(wording))
+        : known && kind !== "invalid_input" && kind !== "invalid_request" ? null : h("p.detail", { lang: "en" }, message)),
     skipped?.rows ? listOfSkipped(skipped, true) : null,
   ];
 }
@@ -31,7 +33,7 @@ export function listOfSkipped({ rows, reasons, further }, isOpen = false) {
     h("div.scroll", { tabindex: 0 }, h("table.reasons", {},
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, say(texts.row)), h("th", { scope: "col" }, say(texts.reason)))),
       h("tbody", {}, reasons.map((each) => h("tr", {},
-        h("td.number", {}, listRows(each.rows)), h("td", { lang: "en", dir: "auto" }, each.reason)))))),
+        h("td.number", {}, listRows(each.rows)), h("td", { dir: "auto" }, each.wording ? sayMessage(each.wording) : each.reason)))))),
     further ? h("p.hint", {}, say(texts.more_reasons, { count: number(further) })) : null);
 }
 

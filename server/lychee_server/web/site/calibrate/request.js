@@ -4,10 +4,11 @@ import { send } from "../shell/api.js";
 
 /** The gateway says what has to be changed: a line of the event "problem". */
 export class Problem extends Error {
-  constructor({ kind, values = {}, message = "", skipped = null }) {
+  constructor({ kind, values = {}, message = "", wording = null, skipped = null }) {
     super(message);
     this.kind = kind;
     this.values = values;
+    this.wording = wording; // the same by language, where the gateway knows
     this.skipped = skipped;
   }
 }

@@ -1,0 +1,1 @@
+"""Tables as people have them: what Excel, WPS and exports write, read without guessing."""
