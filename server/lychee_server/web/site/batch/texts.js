@@ -10,7 +10,6 @@ export default {
   query_fixed: ["The same query for all rows:", "所有行使用同一查询："],
   query_text: ["Query for all rows", "所有行的查询"],
   document: ["Column of the document", "文档列"],
-  instruction_info: ["One instruction holds for all rows.", "所有行使用同一指令。"],
   start: ["Score all rows", "为全部行打分"],
   pause: ["Pause", "暂停"],
   resume: ["Go on", "继续"],
