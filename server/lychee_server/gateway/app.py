@@ -93,10 +93,11 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
     install_routes(app, service, fetcher, experiment)
     app.include_router(make_status_routes(service, log_errors))
     if settings.web:
-        from lychee_server.web import page, table_routes  # what they need is an extra
+        from lychee_server.web import calibration_routes, page, table_routes  # what they need is an extra
 
-        page.install(app, settings.root_path)
         table_routes.install(app, service)
+        calibration_routes.install(app, service)
+        page.install(app, settings.root_path)
     install_error_handlers(app)
     install_middleware(app, settings, service.metrics, keys)
     refuse_other_methods(app)

@@ -86,7 +86,7 @@ def find_policy(service: Service, body: CallOptions) -> str | Policy | Calibrati
     """Return what decides: what the request names, or else what the gateway does."""
     policy = body.policy
     if policy is None:
-        return service.policy
+        return service.own.policy
     if isinstance(policy, str):
         return policy
     review = policy.accept if policy.review is None else policy.review

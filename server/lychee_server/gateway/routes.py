@@ -35,6 +35,7 @@ from lychee_server.gateway.answer_schemas import (
     SettingsAnswer,
 )
 from lychee_server.gateway.answers import make_rerank_answer, make_score_answer
+from lychee_server.gateway.calibration_routes import make_calibration_routes
 from lychee_server.gateway.call_notes import current_notes
 from lychee_server.gateway.call_options import check_model, find_policy, list_names, make_options
 from lychee_server.gateway.dialects.choice import RERANK_PATHS, SCORE_PATHS
@@ -91,6 +92,7 @@ def install_routes(
     strict_fields = service.settings.strict_fields
     app.include_router(make_feedback_routes(experiment, service.metrics, strict_fields=strict_fields))
     app.include_router(_make_model_routes(service))
+    app.include_router(make_calibration_routes(service))
     app.include_router(_make_operation_routes(service))
     describe_dialects(app)
 

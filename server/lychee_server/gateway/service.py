@@ -49,6 +49,7 @@ from lychee_server.gateway.health import Health
 from lychee_server.gateway.limits import ConcurrencyLimit, TooBusyError
 from lychee_server.gateway.metrics import Metrics
 from lychee_server.gateway.model_client import LentTransport, SharedClient
+from lychee_server.gateway.own_calibration import OwnCalibration
 from lychee_server.gateway.request_ids import make_request_id, use_request_id
 from lychee_server.gateway.service_answer import ServiceAnswer, Usage
 from lychee_server.gateway.settings import GatewaySettings
@@ -77,6 +78,7 @@ class Service:
         cache: The cache that was given.
         health: Whether the model can be trusted.
         limit: Limits how many calls are computed at the same time, and how many wait.
+        own: What decides where a call names no policy.
 
     Raises:
         SettingsError: The URL, the calibration or another setting cannot be used.
@@ -102,7 +104,7 @@ class Service:
         self._manifest: Manifest | None = None
         try:
             path = settings.calibration
-            self.policy: str | Calibration = settings.policy if path is None else Calibration.load(path)
+            self.own = OwnCalibration(settings, settings.policy if path is None else Calibration.load(path))
             self._clients = SharedClient(self._connect(cache))
             self.health = Health(
                 lambda: self._connect(None),
@@ -147,13 +149,13 @@ class Service:
 
     def policies(self) -> dict[str, Policy]:
         """Return the policies to choose from by name, the gateway's own calibration among them."""
-        own = self.policy
+        own = self.own.policy
         return {**POLICIES, **({CALIBRATION_POLICY: own.policy} if isinstance(own, Calibration) else {})}
 
     @property
     def default_policy(self) -> str:
         """The name of the policy that decides where nobody chooses one."""
-        return self.policy if isinstance(self.policy, str) else CALIBRATION_POLICY
+        return self.own.policy if isinstance(self.own.policy, str) else CALIBRATION_POLICY
 
     async def rerank(
         self,
@@ -271,7 +273,6 @@ class Service:
         return AsyncLycheeClient(
             settings.triton_url,
             timeout_s=settings.timeout_s,
-            policy=self.policy,
             max_img_size=settings.max_img_size,
             transport=self._transport,
             embedding_cache=cache,
@@ -305,7 +306,8 @@ class Service:
         timeout_s = self._timeout_s(options)
         deadline_s = time.monotonic() + timeout_s
         accepted = [index for index, document in enumerate(documents) if not isinstance(document, InvalidInputError)]
-        own: RerankOptions = {**options, "request_id": request_id, "keep_unselected": True}  # so that all are counted
+        own: RerankOptions = {"policy": self.own.policy, **options, "request_id": request_id}
+        own["keep_unselected"] = True  # so that all are counted
         async with self.limit.slot(timeout_s, bulk=options.get("priority") == "bulk"):
             self.metrics.note_queue()
             await self.health.require(deadline_s - time.monotonic())
@@ -336,7 +338,7 @@ class Service:
         return min(timeout_s, self.settings.timeout_s)
 
     def _policy_name(self, options: RerankOptions) -> str:
-        policy = options.get("policy") or self.policy
+        policy = options.get("policy") or self.own.policy
         if isinstance(policy, Calibration):
             return CALIBRATION_POLICY
         return policy.name if isinstance(policy, Policy) else policy

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import threading
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,24 +11,30 @@ from typing import Final
 
 from lychee_client import ConfigurationError, InvalidInputError, LycheeError, RerankOptions, RerankResponse
 from lychee_client.types import Input
+from lychee_evaluate.calibration.curve import Curve, trace_curve
 from lychee_evaluate.calibration.evidence import Doubt, find_shortage
 from lychee_evaluate.calibration.pair_scores import MAX_DOCUMENTS, PairScores, PairScoring, take_scores
 from lychee_evaluate.calibration.pairs import Pair, PairSheet, SkippedRow, read_pairs, select_instruction
-from lychee_evaluate.calibration.report import CalibrationReport, draw_report, make_report
+from lychee_evaluate.calibration.report import CalibrationReport, make_report
 from lychee_evaluate.calibration.threshold_search import Target, parse_target
 from lychee_evaluate.tables.message import Message
 
-from lychee_server.defaults import MIB
 from lychee_server.examples import find_example
 from lychee_server.gateway.limits import TooBusyError
 from lychee_server.gateway.service import Service
-from lychee_server.web.inputs import Upload
 from lychee_server.web.pair_upload import read_upload
 from lychee_server.web.problems import PageError
 
 MAX_ATTEMPTS: Final = 10
 POLICY: Final = "balanced"  # the decisions do not matter, but a policy that warns would
-_drawing = threading.Lock()  # matplotlib's settings belong to the whole process
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file as a user sent it; its name's suffix says what it is."""
+
+    name: str
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +70,14 @@ class CalibrationOutcome:
         report: All figures.
         skipped: Rows that do not count, by row.
         calibration: The content of the calibration file.
-        picture: The content of a PNG file.
+        curve: What every threshold does.
         notes: What was found out about the table.
     """
 
     report: CalibrationReport
     skipped: tuple[SkippedRow, ...]
     calibration: bytes
-    picture: bytes
+    curve: Curve
     notes: tuple[Message, ...] = ()
 
 
@@ -80,12 +85,19 @@ class JobError(PageError):
     """No threshold can be found on these pairs.
 
     Attributes:
+        doubt: Why.
         skipped: Rows that do not count, which may be why.
     """
 
     def __init__(self, doubt: Doubt, skipped: Sequence[SkippedRow]) -> None:
-        super().__init__(f"calibrate.doubt_{doubt.kind}", **doubt.values)
+        super().__init__(doubt.kind, **doubt.values)
+        self.doubt = doubt
         self.skipped = tuple(skipped)
+
+    @property
+    def message(self) -> str:
+        """English, for people."""
+        return str(self.doubt)
 
 
 async def run_job(service: Service, job: Job) -> AsyncGenerator[Progress | CalibrationOutcome, None]:
@@ -99,8 +111,7 @@ async def run_job(service: Service, job: Job) -> AsyncGenerator[Progress | Calib
     target = _check(job)
     # A thread that still writes when the job is cancelled must not keep the rest from being removed.
     with tempfile.TemporaryDirectory(prefix="lychee-pairs-", ignore_cleanup_errors=True) as folder:
-        limit_bytes = service.settings.max_request_mb * MIB
-        sheet = await asyncio.to_thread(_read, job.upload, Path(folder), limit_bytes)
+        sheet = await asyncio.to_thread(_read, job.upload, Path(folder))
         pairs, left_out, instruction = _select(sheet, job.instruction)
         skipped = [*sheet.skipped, *left_out]
         _require_evidence(pairs, skipped)
@@ -114,32 +125,26 @@ async def run_job(service: Service, job: Job) -> AsyncGenerator[Progress | Calib
             scored = scoring.result()
         skipped = sorted([*skipped, *scored.skipped], key=lambda skip: skip.row)
         _require_evidence(scored.pairs, skipped)
-        report, picture = await asyncio.to_thread(_calibrate, scored, target)
+        report = await asyncio.to_thread(make_report, scored, target)
     if job.use_scores:
         report = replace(report, doubts=(Doubt("scores_from_table", {}), *report.doubts))
-    yield CalibrationOutcome(report, tuple(skipped), report.calibration.to_bytes(), picture, sheet.notes)
+    calibration = report.calibration.to_bytes()
+    yield CalibrationOutcome(report, tuple(skipped), calibration, trace_curve(scored), sheet.notes)
 
 
 def _check(job: Job) -> Target:
     try:
         return parse_target(job.target)
     except ConfigurationError as error:
-        raise PageError("calibrate.error_target") from error
+        raise PageError("target") from error
 
 
-def _read(upload: Upload | None, folder: Path, limit_bytes: int) -> PairSheet:
+def _read(upload: Upload | None, folder: Path) -> PairSheet:
     if upload is not None:
-        try:
-            if upload.path.stat().st_size > limit_bytes:
-                raise PageError("calibrate.error_size", limit=limit_bytes // MIB)
-            data = upload.path.read_bytes()
-        except OSError as error:
-            raise PageError("calibrate.error_upload_gone") from error
-        # A long name may have been cut; the one that Gradio gave the file still has the suffix.
-        return read_upload(upload.path.name, data, folder)
+        return read_upload(upload.name, upload.data, folder)
     example = find_example("calibration", "pairs.csv")
     if example is None:
-        raise PageError("calibrate.error_no_example")
+        raise PageError("no_example")
     return read_pairs(example, labelled=True)
 
 
@@ -147,7 +152,7 @@ def _select(sheet: PairSheet, wanted: str | None) -> tuple[list[Pair], list[Skip
     instruction = (wanted or "").strip() or None
     found = {pair.instruction for pair in sheet.pairs}
     if instruction is None and len(found) > 1:
-        raise PageError("calibrate.error_instructions", count=len(found))
+        raise PageError("instructions", count=len(found))
     return select_instruction(sheet.pairs, instruction)
 
 
@@ -195,9 +200,3 @@ async def _rerank(
             await asyncio.sleep(error.retry_after_s)
     assert busy is not None
     raise busy
-
-
-def _calibrate(scored: PairScores, target: Target) -> tuple[CalibrationReport, bytes]:
-    report = make_report(scored, target)
-    with _drawing:
-        return report, draw_report(report, scored)

@@ -60,16 +60,16 @@ def read_upload(name: str, data: bytes, folder: Path) -> PairSheet:
     try:
         content = archive.read(table, MAX_TABLE_BYTES)
     except UnpackError as error:
-        raise PageError("calibrate.error_zip", reason=str(error)) from error
+        raise PageError("zip", reason=str(error)) from error
     images = UploadedImages(folder, archive, posixpath.dirname(table))
     return _parse_table(PurePosixPath(table).name, content, images)
 
 
 def _parse_table(name: str, data: bytes, images: UploadedImages) -> PairSheet:
     if len(data) > MAX_TABLE_BYTES:
-        raise PageError("calibrate.error_table_size", limit=MAX_TABLE_BYTES // MIB)
+        raise PageError("table_size", limit=MAX_TABLE_BYTES // MIB)
     if not data.startswith(b"PK") and data.count(b"\n") + data.count(b"\r") > 2 * MAX_ROWS:
-        raise PageError("calibrate.error_pairs", limit=MAX_PAIRS)
+        raise PageError("pairs", limit=MAX_PAIRS)
     return parse_pairs(PurePosixPath(name), data, find_file=images.find, labelled=True, limit=MAX_PAIRS)
 
 
@@ -140,10 +140,10 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
         except Exception as error:  # zipfile raises whatever damaged bytes make it stumble over
-            raise PageError("calibrate.error_zip", reason=str(error)[:_SHOWN_CHARACTERS]) from error
+            raise PageError("zip", reason=str(error)[:_SHOWN_CHARACTERS]) from error
         entries = [entry for entry in self._zip.infolist() if not _IGNORED.search(entry.filename)]
         if len(entries) > MAX_MEMBERS:
-            raise PageError("calibrate.error_members", limit=MAX_MEMBERS)
+            raise PageError("members", limit=MAX_MEMBERS)
         self._entries = {name: entry for entry in entries if _is_plain_file(entry) for name in _names(entry)}
 
     def find_table(self) -> str:
@@ -156,7 +156,7 @@ class Archive:
         tables = sorted(entries.values())
         if len(tables) != 1:
             names = ", ".join(tables[:5]) or "–"
-            raise PageError("calibrate.error_tables", count=len(tables), names=names[: 2 * _SHOWN_CHARACTERS])
+            raise PageError("tables", count=len(tables), names=names[: 2 * _SHOWN_CHARACTERS])
         return tables[0]
 
     def resolve(self, base: str, name: str) -> str | None:
@@ -181,7 +181,7 @@ class Archive:
             PageError: All that was read is too much.
         """
         if self._read_bytes > MAX_UNPACKED_BYTES:
-            raise PageError("calibrate.error_unpacked", limit=MAX_UNPACKED_BYTES // MIB)
+            raise PageError("unpacked", limit=MAX_UNPACKED_BYTES // MIB)
         try:
             with self._zip.open(self._entries[name]) as file:
                 data = file.read(limit + 1)  # what the directory says about its size may be wrong
@@ -197,9 +197,9 @@ def _check_directory(data: bytes) -> None:
     """Refuse a zip with a huge directory before anyone reads it."""
     size_bytes = directory_bytes(data)
     if size_bytes is None:
-        raise PageError("calibrate.error_zip", reason="no directory at its end")
+        raise PageError("zip", reason="no directory at its end")
     if size_bytes > _MAX_DIRECTORY_BYTES:
-        raise PageError("calibrate.error_members", limit=MAX_MEMBERS)
+        raise PageError("members", limit=MAX_MEMBERS)
 
 
 def _is_plain_file(entry: zipfile.ZipInfo) -> bool:

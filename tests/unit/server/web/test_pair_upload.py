@@ -39,10 +39,10 @@ def read(name: str, data: bytes | str, folder: Path) -> PairSheet:
     return read_upload(name, data.encode() if isinstance(data, str) else data, folder)
 
 
-def error_key(name: str, data: bytes, folder: Path) -> str:
+def error_kind(name: str, data: bytes, folder: Path) -> str:
     with pytest.raises(PageError) as caught:
         read_upload(name, data, folder)
-    return caught.value.key
+    return caught.value.kind
 
 
 def reason(table: str, folder: Path, **members: bytes) -> str:
@@ -129,7 +129,7 @@ def test_links_are_no_images(tmp_path: Path) -> None:
 
 def test_encrypted_and_exotic_members_are_no_images(tmp_path: Path) -> None:
     data = make_zip({"pairs.csv": HEADER + "q,,a.png,1\n", "a.png": make_png()}, zipfile.ZIP_BZIP2)
-    assert error_key("pairs.zip", data, tmp_path) == "calibrate.error_tables"
+    assert error_kind("pairs.zip", data, tmp_path) == "tables"
 
 
 def test_damaged_image_costs_only_its_row(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_images_that_are_too_large_in_all_end_the_job(tmp_path: Path, monkeypatc
         "a.png": bytes(1000),
         "b.png": b"",
     }
-    assert error_key("pairs.zip", make_zip(members), tmp_path) == "calibrate.error_unpacked"
+    assert error_kind("pairs.zip", make_zip(members), tmp_path) == "unpacked"
 
 
 def test_broken_data_url_costs_only_its_row(tmp_path: Path) -> None:
@@ -164,18 +164,18 @@ def test_broken_data_url_costs_only_its_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "key"),
     [
-        ("pairs.zip", b"no zip", "calibrate.error_zip"),
-        ("pairs.zip", make_zip({"a.csv": HEADER})[:-30], "calibrate.error_zip"),
-        ("pairs.zip", b"garbage" + make_zip({"a.csv": HEADER})[20:], "calibrate.error_zip"),
-        ("pairs.zip", make_zip({"a.png": b""}), "calibrate.error_tables"),
-        ("pairs.zip", make_zip({"a.csv": HEADER, "b/c.jsonl": ""}), "calibrate.error_tables"),
-        ("pairs.csv", b"a" * (pair_upload.MAX_TABLE_BYTES + 1), "calibrate.error_table_size"),
-        ("pairs.csv", b"\n" * (2 * pair_upload.MAX_ROWS + 1), "calibrate.error_pairs"),
-        ("pairs.csv", b"\r" * (2 * pair_upload.MAX_ROWS + 1), "calibrate.error_pairs"),
+        ("pairs.zip", b"no zip", "zip"),
+        ("pairs.zip", make_zip({"a.csv": HEADER})[:-30], "zip"),
+        ("pairs.zip", b"garbage" + make_zip({"a.csv": HEADER})[20:], "zip"),
+        ("pairs.zip", make_zip({"a.png": b""}), "tables"),
+        ("pairs.zip", make_zip({"a.csv": HEADER, "b/c.jsonl": ""}), "tables"),
+        ("pairs.csv", b"a" * (pair_upload.MAX_TABLE_BYTES + 1), "table_size"),
+        ("pairs.csv", b"\n" * (2 * pair_upload.MAX_ROWS + 1), "pairs"),
+        ("pairs.csv", b"\r" * (2 * pair_upload.MAX_ROWS + 1), "pairs"),
     ],
 )
 def test_what_cannot_be_used_is_refused(name: str, data: bytes, key: str, tmp_path: Path) -> None:
-    assert error_key(name, data, tmp_path) == key
+    assert error_kind(name, data, tmp_path) == key
     assert list(tmp_path.iterdir()) == []
 
 
@@ -208,14 +208,14 @@ def test_table_that_unpacks_to_much_is_refused(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(pair_upload, "MAX_TABLE_BYTES", 2**20)
     data = make_zip({"pairs.csv": b"\0" * 2**22})
     assert len(data) < 2**13
-    assert error_key("pairs.zip", data, tmp_path) == "calibrate.error_zip"
+    assert error_kind("pairs.zip", data, tmp_path) == "zip"
 
 
 def test_zip_that_understates_a_size_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pair_upload, "MAX_TABLE_BYTES", 2**20)
     size = 2**22
     data = make_zip({"pairs.csv": b"\0" * size}).replace(size.to_bytes(4, "little"), (100).to_bytes(4, "little"))
-    assert error_key("pairs.zip", data, tmp_path) in ("calibrate.error_zip", "calibrate.error_table_size")
+    assert error_kind("pairs.zip", data, tmp_path) in ("zip", "table_size")
 
 
 def test_zip_with_many_members_is_refused_by_number_and_by_the_size_of_its_directory(
@@ -223,10 +223,10 @@ def test_zip_with_many_members_is_refused_by_number_and_by_the_size_of_its_direc
 ) -> None:
     data = make_zip({f"{number}.png": b"" for number in range(30)} | {"pairs.csv": HEADER})
     monkeypatch.setattr(pair_upload, "MAX_MEMBERS", 30)
-    assert error_key("pairs.zip", data, tmp_path) == "calibrate.error_members"
+    assert error_kind("pairs.zip", data, tmp_path) == "members"
     monkeypatch.setattr(pair_upload, "_MAX_DIRECTORY_BYTES", 100)
     monkeypatch.setattr(pair_upload.zipfile, "ZipFile", None)  # refused before anyone reads the directory
-    assert error_key("pairs.zip", data, tmp_path) == "calibrate.error_members"
+    assert error_kind("pairs.zip", data, tmp_path) == "members"
 
 
 def test_one_line_with_many_documents_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,76 @@
+/** "Use this threshold": in this browser's page, and in the gateway for everyone who names no policy. */
+
+import { call } from "../shell/api.js";
+import { fill, h } from "../shell/dom.js";
+import { alertOf } from "../shell/notices.js";
+import shellTexts from "../shell/texts.js";
+import { locale, number, say } from "../shell/words.js";
+import { keepOwnPolicy, policiesChanged } from "./own_policy.js";
+import texts from "./texts.js";
+
+const PATH = "v1/calibration";
+
+/** A card: { element, offer(calibration), refresh() }. */
+export function useCard() {
+  let calibration = null;
+  const said = h("div", { role: "status" });
+  const now = h("p.hint", {});
+  const here = h("button#use-page", { type: "button", disabled: true, on: { click: useHere } }, say(texts.use_page));
+  const everywhere = h("button#use-gateway", { type: "button", disabled: true, on: { click: () => change("PUT") } }, say(texts.use_gateway));
+  const back = h("button#use-gateway-undo", { type: "button", hidden: true, on: { click: () => change("DELETE") } }, say(texts.use_undo));
+  const element = h("div.card.use", {}, h("h2", {}, say(texts.use)), now,
+    h("div.actions", {}, here, everywhere, back), said,
+    h("details", {}, h("summary", {}, say(texts.use_code)),
+      h("pre", { tabindex: 0 }, "from lychee_client import Calibration, LycheeClient\n\n" +
+        'client = LycheeClient("localhost:8001", policy=Calibration.load("calibration.json"))'),
+      h("p.hint", {}, say(texts.use_start))));
+
+  async function useHere() {
+    await keepOwnPolicy({ accept: calibration.threshold, review: calibration.review_threshold });
+    fill(said, h("p.done", {}, say(texts.used_page, { name: say(texts.own_policy) })));
+  }
+
+  async function change(method) {
+    for (const button of [everywhere, back]) button.disabled = true;
+    try {
+      const answer = await call(PATH, { method, json: method === "PUT" ? calibration : undefined });
+      show(answer);
+      fill(said, h("p.done", {}, say(method === "PUT" ? texts.used_gateway : texts.used_undo)));
+      policiesChanged();
+    } catch (error) {
+      fill(said, alertOf(error));
+    } finally {
+      back.disabled = false;
+      everywhere.disabled = calibration === null;
+    }
+  }
+
+  function show(answer) {
+    const { default_policy: name, accept, review, since, source, warnings } = answer;
+    const known = shellTexts[`policy_${name}`];
+    const at = () => new Intl.DateTimeFormat(locale(), { dateStyle: "medium", timeStyle: "short" }).format(new Date(since));
+    fill(now, say(source === "put" ? texts.decides_put : texts.decides, {
+      name: known ? say(known) : name, accept: number(accept, 3), review: number(review, 3), since: at,
+    }), answer.changeable ? null : [" ", say(texts.use_refused)], warnings.map((each) => h("span.warning", { lang: "en" }, ` ${each}`)));
+    back.hidden = source !== "put";
+    everywhere.hidden = !answer.changeable;
+  }
+
+  async function refresh() {
+    try {
+      show(await call(PATH));
+    } catch {
+      fill(now); // the Status tab says what is wrong
+    }
+  }
+
+  return {
+    element,
+    refresh,
+    offer: (given) => {
+      calibration = given;
+      fill(said);
+      here.disabled = everywhere.disabled = given === null;
+    },
+  };
+}
