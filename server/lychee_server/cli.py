@@ -14,7 +14,7 @@ from lychee_client import ConfigurationError, LycheeClient, LycheeError, Manifes
 from lychee_client.manifest import DEFAULT_ERROR_BUDGET, describe_reading
 from lychee_client.repository import ASSETS_MODEL
 
-from lychee_server import defaults, load_report, presence, processes, state
+from lychee_server import defaults, load_report, log_files, presence, processes, state
 from lychee_server.errors import LycheeServerError
 from lychee_server.execution import Device, format_budget, parse_budget
 from lychee_server.gateway.cli import gateway as gateway_command
@@ -103,6 +103,7 @@ def load(
     """
     with _report_errors():
         budget = parse_budget(error_budget)
+        log_files.most_bytes()
         if gateway:  # a variable that cannot be used is better found before Triton starts
             GatewaySettings(host=host, port=port, web=web, max_img_size=max_img_size)
     server = TritonServer(
@@ -121,12 +122,13 @@ def load(
     beside = None
     if gateway:
         beside = GatewayProcess(GatewayChoice(host, port, web and _has_page(), max_img_size, log_level))
-    supervised = SupervisedServer(server, beside)
+    log_path = None if foreground else defaults.state_dir() / "supervisor.log"
+    supervised = SupervisedServer(server, beside, log_path)
     configure_log()
     with _report_errors():
         place = state.claim()
         _clean_up_after_the_last(server.marker)
-        guard = Guard(server.marker, None if foreground else defaults.state_dir() / "supervisor.log")
+        guard = Guard(server.marker, log_path)
         guard.split()
     notifier = Notifier()
     with _report_errors(), raise_on_sigterm():
