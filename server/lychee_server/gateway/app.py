@@ -23,6 +23,7 @@ from lychee_server.gateway.restarts import RestartsCollector
 from lychee_server.gateway.routes import install_routes, refuse_other_methods
 from lychee_server.gateway.service import DISTRIBUTION, Service
 from lychee_server.gateway.settings import GatewaySettings
+from lychee_server.gateway.support_route import install_support_route
 
 DESCRIPTION: Final = (
     "Score pairs of a query and a document (text, image, or both) from 0 to 1, rank documents, and decide. "
@@ -83,6 +84,7 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
     )
     app.state.service = service
     install_routes(app, service, fetcher)
+    install_support_route(app, service)
     install_error_handlers(app)
     install_middleware(app, settings, service.metrics, keys)
     refuse_other_methods(app)

@@ -24,6 +24,7 @@ PATHS = {
     "/v1/models",
     "/v1/models/{name}",
     "/v1/instructions",
+    "/v1/support-bundle",
     "/health",
     "/health/live",
     "/health/ready",
