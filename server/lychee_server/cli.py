@@ -1,4 +1,4 @@
-"""The commands `lychee load`, `lychee stop`, `lychee status` and `lychee gateway`."""
+"""The commands `lychee load`, `lychee stop`, `lychee status`, `lychee gateway` and `lychee quickstart`."""
 
 import contextlib
 import importlib.util
@@ -21,6 +21,7 @@ from lychee_server.gateway.cli import gateway as gateway_command
 from lychee_server.gateway.cli import setting
 from lychee_server.gateway.process import GatewayChoice, GatewayProcess
 from lychee_server.gateway.settings import DEFAULT_PORT, GatewaySettings
+from lychee_server.quickstart import quickstart
 from lychee_server.status import read_models, read_status
 from lychee_server.status_text import describe_server
 from lychee_server.supervision import (
@@ -45,6 +46,7 @@ def register(app: typer.Typer) -> None:
     app.command()(stop)
     app.command()(status)
     app.command("gateway")(gateway_command)
+    app.command()(quickstart)
 
 
 def load(
