@@ -66,6 +66,7 @@ def write_bundle(
     repository: Path | None = None,
     settings: GatewaySettings | None = None,
     metrics: bytes | None = None,
+    served: Mapping[str, Any] | None = None,
 ) -> bytes:
     """Return a ZIP file. It takes a second or so, and blocks meanwhile. What cannot be had is named in it.
 
@@ -75,6 +76,7 @@ def write_bundle(
         settings: Those of the gateway that this process is; None: those of the running one, by its command line and
             its variables.
         metrics: Those of the gateway that this process is.
+        served: What Triton, wherever it is, says of itself to the gateway that this process is.
     """
     known = state.read_state()
     running = known if known is not None and known.is_running() else None
@@ -102,6 +104,10 @@ def write_bundle(
         else:
             yield "server.json", _dump({"running": True, **asdict(read_status(running))})
 
+    def describe_served() -> Iterator[tuple[str, str]]:
+        if served is not None:
+            yield "served.json", _dump(served)
+
     def describe_checks() -> Iterator[tuple[str, str]]:
         if checks is not None:
             yield "checks.json", _dump([asdict(check) for check in checks])
@@ -126,6 +132,7 @@ def write_bundle(
         "versions": _describe_versions,
         "checks": describe_checks,
         "server": describe_server,
+        "served": describe_served,
         "configuration": describe_configuration,
         "repository": lambda: _describe_repository(folder, scrubber),
         "logs": lambda: _read_logs(defaults.state_dir(), scrubber),

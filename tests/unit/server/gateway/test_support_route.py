@@ -36,6 +36,7 @@ def test_it_is_a_file_behind_the_key() -> None:
         files = {name: archive.read(name).decode() for name in archive.namelist()}
     assert json.loads(files["configuration.json"])["settings"]["policy"] == "strict"
     assert "lychee_gateway" in files["gateway-metrics.txt"]
+    assert json.loads(files["served.json"])["status"]["live"] is True
     assert not any(KEY in text for text in files.values())
 
 
