@@ -33,10 +33,10 @@ def _stop_whatever_is_left(own_state: None, monkeypatch: pytest.MonkeyPatch, tmp
 
 @pytest.fixture(scope="module")
 def installed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the wheels of client, exporter and server beside what they need; return the program `lychee`."""
+    """Install the wheels of all that is served with, beside what they need; return the program `lychee`."""
     folder = tmp_path_factory.mktemp("wheels")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    sources = [str(root / name) for name in ("client", "export", "server")]
+    sources = [str(root / name) for name in ("client", "evaluate", "export", "server")]
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), *sources]
     subprocess.run(build, check=True, capture_output=True, timeout=LONG_S)
     environment = folder / "venv"
