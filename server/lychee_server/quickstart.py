@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import importlib.metadata
 import os
 import shlex
@@ -30,7 +32,7 @@ from lychee_server.examples import find_example
 from lychee_server.gateway.process import read_problem
 from lychee_server.gateway.settings import DEFAULT_PORT, GatewaySettings
 from lychee_server.installation import TritonInstallation
-from lychee_server.local_http import reachable_host
+from lychee_server.local_http import exchange, reachable_host
 from lychee_server.processes import check_port
 from lychee_server.repository import check_repository
 from lychee_server.supervision import stop_everything
@@ -54,6 +56,8 @@ TRITON_PORTS: Final = {
     "--grpc-port": defaults.DEFAULT_GRPC_PORT,
     "--metrics-port": defaults.DEFAULT_METRICS_PORT,
 }
+PAGE_TIMEOUT_S: Final = 120.0
+POLL_INTERVAL_S: Final = 0.25
 BROWSER_TIMEOUT_S: Final = 10.0
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
@@ -91,6 +95,7 @@ def quickstart(
         typer.echo("lychee: interrupted; nothing is left running, and no half of an export", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from error
     url = f"http://{reachable_host(gateway.host)}:{gateway.port}"
+    _wait_for_page(gateway)
     if not no_browser and (reason := _open(url)):
         steps.say(f"no browser was opened: {reason}")
     steps.say("done")
@@ -284,6 +289,17 @@ def _run(arguments: Sequence[str], doing: str, *, hidden: str | None = None) -> 
             raise
     if code:
         raise LycheeServerError(f"{doing} the model failed, as told above")
+
+
+def _wait_for_page(gateway: state.GatewayState) -> None:
+    """Wait until the page is there, which may take longer than REST; one that does not come costs nothing else."""
+    deadline = time.monotonic() + PAGE_TIMEOUT_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            status, _ = exchange(gateway.host, gateway.port, "GET", "/", timeout_s=PAGE_TIMEOUT_S)
+            if status != http.client.SERVICE_UNAVAILABLE:
+                return
+        time.sleep(POLL_INTERVAL_S)
 
 
 def _open(url: str) -> str:
