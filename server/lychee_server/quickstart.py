@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import webbrowser
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Final
@@ -28,7 +28,6 @@ from lychee_client.repository import read_manifest
 from lychee_server import defaults, presence, state
 from lychee_server.checks import CHECKS
 from lychee_server.errors import InstallationError, LycheeServerError, RepositoryError
-from lychee_server.examples import find_example
 from lychee_server.gateway.process import read_problem
 from lychee_server.gateway.settings import DEFAULT_PORT, GatewaySettings
 from lychee_server.installation import TritonInstallation
@@ -37,6 +36,7 @@ from lychee_server.processes import check_port
 from lychee_server.repository import check_repository
 from lychee_server.supervision import stop_everything
 from lychee_server.termination import raise_on_sigterm
+from lychee_server.things_to_try import describe_things_to_try
 
 __all__ = ["quickstart"]
 
@@ -61,8 +61,6 @@ POLL_INTERVAL_S: Final = 0.25
 BROWSER_TIMEOUT_S: Final = 10.0
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
-QUERY: Final = "一只猫"
-DOCUMENTS: Final = ("a cup of coffee", "窗台上的小猫")
 
 
 def quickstart(
@@ -99,7 +97,7 @@ def quickstart(
     if not no_browser and (reason := _open(url)):
         steps.say(f"no browser was opened: {reason}")
     steps.say("done")
-    typer.echo("\n".join(_things_to_try(url, needs_key=_needs_key())))
+    typer.echo("\n".join(describe_things_to_try(url, needs_key=_needs_key())))
 
 
 class _Steps:
@@ -318,32 +316,3 @@ def _open(url: str) -> str:
 def _needs_key() -> bool:
     settings = GatewaySettings()
     return bool(settings.api_keys) or settings.api_keys_file is not None
-
-
-def _things_to_try(url: str, *, needs_key: bool) -> Iterator[str]:
-    """Yield three things that work as they stand; where the gateway wants a key, it is read from LYCHEE_API_KEY."""
-    photo = find_example("catalogue", "photos", "cat.jpg")
-    documents = ", ".join(f'"{document}"' for document in DOCUMENTS)
-    key = ' \\\n     -H "Authorization: Bearer $LYCHEE_API_KEY"' if needs_key else ""
-    yield ""
-    if needs_key:
-        yield "The gateway has keys. Put one of them where the commands read it: export LYCHEE_API_KEY=..."
-        yield ""
-    yield f"1. The page:  {url}"
-    yield ""
-    yield "2. REST:"
-    yield ""
-    yield f"curl -s {url}/v1/rerank -H 'content-type: application/json'{key} \\"
-    yield f"""     -d '{{"query": "{QUERY}", "documents": [{documents}]}}'"""
-    yield ""
-    yield "3. Python:"
-    yield ""
-    yield f"{shlex.quote(sys.executable)} - <<'END'"
-    yield "from lychee_client import Image, LycheeClient"
-    yield f'with LycheeClient("{url}") as client:'
-    yield f"    documents = [{documents}" + (f", Image.from_path({str(photo)!r})]" if photo else "]")
-    yield f'    for result in client.rerank("{QUERY}", documents):'
-    yield '        print(result.index, result.modality, f"{result.relevance_score:.3f}", result.decision)'
-    yield "END"
-    yield ""
-    yield "`lychee status` says how the server is, and `lychee stop` ends it."
