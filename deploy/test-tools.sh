@@ -1,8 +1,8 @@
 #!/bin/sh
 # Get what the tests run besides Python packages: Chromium with a font for Chinese (the page), Redis' tools, and into
-# .tools/ the programs behind deploy/: docker-compose, hadolint, prometheus with promtool, nginx and caddy. Those are only
-# unpacked: nothing in .tools/ is installed, started or enabled. Does nothing where all is there; a test whose tool is
-# missing says so and is skipped. Usage: deploy/test-tools.sh PYTHON (one with pip)
+# .tools/ the programs behind deploy/: docker-compose, hadolint, prometheus with promtool, nginx, caddy and rsyslog. Those
+# are only unpacked: nothing in .tools/ is installed, started or enabled. Does nothing where all is there; a test whose
+# tool is missing says so and is skipped. Usage: deploy/test-tools.sh PYTHON (one with pip)
 set -eu
 python=$1
 cd "$(dirname "$0")/.."
@@ -29,12 +29,16 @@ fi
 download() { # PACKAGE...
     (cd "$work" && apt-get download -qq "$@" >/dev/null 2>&1)
 }
-if [ ! -x $tools/usr/bin/promtool ] || [ ! -x $tools/usr/bin/caddy ] || [ ! -x $tools/usr/sbin/nginx ]; then
+complete=yes
+for program in bin/promtool bin/caddy sbin/nginx sbin/rsyslogd; do
+    [ -x $tools/usr/$program ] || complete=
+done
+if [ -z "$complete" ]; then
     if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
         work=$(mktemp -d)
         trap 'rm -rf "$work"' EXIT
         chmod 755 "$work" # apt reads and writes as a user of its own
-        packages="prometheus nginx caddy"
+        packages="prometheus nginx caddy rsyslog libestr0 libfastjson4"
         # shellcheck disable=SC2086
         download $packages || {
             [ "$(id -u)" != 0 ] || apt-get update -qq
@@ -44,7 +48,7 @@ if [ ! -x $tools/usr/bin/promtool ] || [ ! -x $tools/usr/bin/caddy ] || [ ! -x $
             [ ! -e "$package" ] || dpkg-deb --extract "$package" $tools
         done
     else
-        echo "No apt-get here: tests that run prometheus, nginx and caddy are skipped" >&2
+        echo "No apt-get here: tests that run prometheus, nginx, caddy and rsyslog are skipped" >&2
     fi
 fi
 

@@ -1,4 +1,4 @@
-"""The commands `lychee load`, `lychee stop`, `lychee status` and `lychee gateway`."""
+"""The commands `lychee load`, `lychee stop`, `lychee status`, `lychee gateway` and `lychee quickstart`."""
 
 import importlib.util
 import json
@@ -13,7 +13,7 @@ from lychee_client.cli.outcome import EXIT_FAILED, EXIT_NOT_RUNNING, reported_er
 from lychee_client.manifest import DEFAULT_ERROR_BUDGET, describe_reading
 from lychee_client.repository import ASSETS_MODEL
 
-from lychee_server import defaults, load_report, presence, processes, state
+from lychee_server import defaults, load_report, log_files, presence, processes, state
 from lychee_server.addresses import Endpoint, check_endpoints
 from lychee_server.errors import LycheeServerError
 from lychee_server.execution import Device, format_budget, parse_budget
@@ -21,6 +21,7 @@ from lychee_server.gateway.cli import gateway as gateway_command
 from lychee_server.gateway.cli import setting
 from lychee_server.gateway.process import DEFAULT_LOG_LEVEL, GatewayChoice, GatewayProcess
 from lychee_server.gateway.settings import DEFAULT_PORT, GatewaySettings
+from lychee_server.quickstart import quickstart
 from lychee_server.status import read_models, read_status
 from lychee_server.status_text import describe_server
 from lychee_server.supervision import (
@@ -42,6 +43,7 @@ def register(app: typer.Typer) -> None:
     app.command()(stop)
     app.command()(status)
     app.command("gateway")(gateway_command)
+    app.command()(quickstart)
 
 
 def load(
@@ -107,6 +109,7 @@ def load(
     """
     with reported_errors():
         budget = parse_budget(error_budget)
+        log_files.most_bytes()
         if gateway:  # a variable that cannot be used is better found before Triton starts
             GatewaySettings(host=host, port=port, web=web, max_img_size=max_img_size)
         ports = {"--http-port": http_port, "--grpc-port": grpc_port, "--metrics-port": metrics_port}
@@ -129,12 +132,13 @@ def load(
     beside = None
     if gateway:
         beside = GatewayProcess(GatewayChoice(host, port, web and _has_page(), max_img_size, level))
-    supervised = SupervisedServer(server, beside)
+    log_path = None if foreground else defaults.state_dir() / "supervisor.log"
+    supervised = SupervisedServer(server, beside, log_path)
     configure_log()
     with reported_errors():
         place = state.claim()
         _clean_up_after_the_last(server.marker)
-        guard = Guard(server.marker, None if foreground else defaults.state_dir() / "supervisor.log")
+        guard = Guard(server.marker, log_path)
         guard.split()
     notifier = Notifier()
     with reported_errors(), raise_on_sigterm():

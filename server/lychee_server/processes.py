@@ -21,6 +21,7 @@ import psutil
 
 from lychee_server.addresses import family_of, find_problem
 from lychee_server.errors import PortInUseError
+from lychee_server.log_files import set_aside
 
 SHARED_MEMORY = Path("/dev/shm")
 KILL_TIMEOUT_S = 5.0
@@ -58,7 +59,7 @@ def start_process(
 
     Args:
         command: The command line; its first part is a path.
-        log_path: The file that gets what it prints, from the beginning.
+        log_path: The file that gets what it prints; what another run has left there is set aside.
         environment: All of its variables.
         detached: It lives on when this process ends. Otherwise it ends with the thread that calls this, even with a
             killed one, if that is the main thread.
@@ -68,7 +69,9 @@ def start_process(
     if not detached and threading.current_thread() is threading.main_thread():
         command = [sys.executable, "-ISc", _DIE_WITH_PARENT, str(os.getpid()), *command]
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("ab" if append else "wb") as log:
+    if not append:
+        set_aside(log_path)
+    with log_path.open("ab") as log:  # for appending, so that it can be emptied under the hands of who writes it
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

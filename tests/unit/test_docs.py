@@ -20,6 +20,7 @@ OTHER_PROGRAMS = {  # pages that show options of Locust, Docker, trtexec and of 
     "docs/benchmarks/measurements.md",
     "docs/how-to/deploy.md",
     "docs/how-to/load-test.md",
+    "docs/how-to/logs.md",
     "docs/how-to/tensorrt.md",
 }
 MOST_README_LINES = 130

@@ -1,12 +1,13 @@
 """What a check of `lychee doctor` is, and what it finds.
 
 Other distributions add checks through the entry-point group "lychee.checks": a function that takes the context and
-yields results. It may raise CheckSkipped, and whatever else it raises becomes a result too.
+yields results. It may raise CheckSkipped, and whatever else it raises becomes a result too. One distribution, that of
+the server, writes the support bundle, through the group "lychee.support".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -30,10 +31,12 @@ __all__ = [
     "Verdict",
     "contributed_checks",
     "existing_folder",
+    "find_bundle_writer",
     "run_checks",
 ]
 
 CHECKS_GROUP: Final = "lychee.checks"
+SUPPORT_GROUP: Final = "lychee.support"
 # What lychee-rerank-server adds; named here so that the doctor can say what it could not check.
 MACHINE_CHECKS: Final = ("repository", "ports", "gateway", "state", "permissions", "disk", "memory", "gpu", "config")
 
@@ -59,6 +62,19 @@ class CheckResult:
 
 class CheckSkipped(Exception):  # noqa: N818 - it is no error
     """Raised by a check that cannot be made here. The message says why."""
+
+
+class WriteBundle(Protocol):
+    """Writes a support bundle, a ZIP file."""
+
+    def __call__(self, *, checks: Sequence[CheckResult], repository: Path | None) -> bytes:
+        """Return the bundle.
+
+        Args:
+            checks: What the doctor found.
+            repository: The model repository; None leaves it to the bundle to find it.
+        """
+        ...
 
 
 class CheckedServer(Protocol):
@@ -161,6 +177,14 @@ def contributed_checks() -> dict[str, Check]:
     if not others:
         return {"machine": _skip_machine_checks}
     return {entry_point.name: _load_when_run(entry_point) for entry_point in others}
+
+
+def find_bundle_writer() -> WriteBundle | None:
+    """Return what writes a support bundle; None where no installed distribution does."""
+    for entry_point in entry_points(group=SUPPORT_GROUP):
+        writer: WriteBundle = entry_point.load()
+        return writer
+    return None
 
 
 def _load_when_run(entry_point: EntryPoint) -> Check:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +21,15 @@ from lychee_client._client import LycheeClient
 from lychee_client._config import load_config
 from lychee_client._errors import ConfigurationError
 from lychee_client.checks.cache import CACHE_CHECKS
-from lychee_client.checks.check import CheckContext, CheckResult, Verdict, contributed_checks, run_checks
+from lychee_client.checks.check import (
+    CheckContext,
+    CheckResult,
+    Verdict,
+    WriteBundle,
+    contributed_checks,
+    find_bundle_writer,
+    run_checks,
+)
 from lychee_client.checks.server import SERVER_CHECKS
 from lychee_client.cli.options import Url
 from lychee_client.cli.outcome import EXIT_FAILED, reported_errors
@@ -47,20 +58,76 @@ def _doctor(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    bundle: Annotated[
+        bool,
+        typer.Option("--bundle", help="Also write a ZIP file for who helps you, without texts, images or keys."),
+    ] = False,
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[PATH]", help="Of the bundle: a file or a folder; only with --bundle.")
+    ] = None,
 ) -> None:
-    """Check server, scores, cache, ports, files and configuration; say what to do. Exit status 1 if a check fails."""
+    """Check server, scores, cache, ports, files and configuration; say what to do. Exit status 1 if a check fails.
+
+    With --bundle it is 0 as soon as the bundle is written.
+    """
+    write = _find_writer(path, wanted=bundle)
     with _context(url, repository) as context:
         results = run_checks({**SERVER_CHECKS, **CACHE_CHECKS, **contributed_checks()}, context)
         found = list(results) if as_json else list(_printed(results))
     passed = all(result.verdict != "failed" for result in found)
+    target = None if write is None else _write_bundle(write(checks=found, repository=repository), path)
     if as_json:
-        checks = [asdict(result) for result in found]
-        typer.echo(json.dumps({"url": context.url, "passed": passed, "checks": checks}, ensure_ascii=False, indent=2))
+        told = {"url": context.url, "passed": passed, "checks": [asdict(result) for result in found]}
+        if target is not None:
+            told["bundle"] = str(target)
+        typer.echo(json.dumps(told, ensure_ascii=False, indent=2))
     else:
         counts = Counter(result.verdict for result in found)
         typer.echo(", ".join(f"{counts[verdict]} {word}" for verdict, (word, _) in _WORDS.items() if counts[verdict]))
-    if not passed:
+        if target is not None:
+            typer.echo("\n".join(_describe_bundle(target)))
+    if not passed and target is None:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _find_writer(path: Path | None, *, wanted: bool) -> WriteBundle | None:
+    """Return what writes the bundle if one is wanted; refuse a path without a bundle, and a bundle without a server."""
+    with reported_errors():
+        if not wanted:
+            if path is not None:
+                raise ConfigurationError(f"{str(path)!r} would be the path of a bundle; expected --bundle beside it")
+            return None
+        writer = find_bundle_writer()
+        if writer is None:
+            raise ConfigurationError(
+                "--bundle needs lychee-rerank-server, which is not installed here; on the server's machine: "
+                "pip install lychee-rerank-server"
+            )
+        return writer
+
+
+def _write_bundle(content: bytes, path: Path | None) -> Path:
+    """Write the bundle for this user alone, and return where it is."""
+    target = path if path is not None else Path()
+    if target.is_dir():
+        target /= time.strftime("lychee-support-%Y%m%d-%H%M%S.zip")
+    with reported_errors():
+        try:
+            with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(content)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the bundle cannot be written to {target} ({error.strerror}); name a file in a folder that exists"
+            ) from error
+    return target
+
+
+def _describe_bundle(path: Path) -> Iterator[str]:
+    """Yield what is in a bundle, as lines."""
+    yield f"{path} holds, without texts, images or keys:"
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            yield f"{entry.file_size:>10,} bytes  {entry.filename}"
 
 
 @contextmanager

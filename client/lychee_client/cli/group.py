@@ -19,6 +19,7 @@ COMES_WITH: Final = {
     "instructions": "lychee-rerank-evaluate",
     "load": "lychee-rerank[server]",
     "memory": "lychee-rerank-loadtest[measure]",
+    "quickstart": "lychee-rerank[all]",
     "report": "lychee-rerank-loadtest",
     "sample": "lychee-rerank-evaluate",
     "status": "lychee-rerank[server]",

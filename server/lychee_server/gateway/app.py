@@ -27,6 +27,7 @@ from lychee_server.gateway.service import DISTRIBUTION, Service
 from lychee_server.gateway.settings import GatewaySettings
 from lychee_server.gateway.status.recent_errors import RecentErrors
 from lychee_server.gateway.status.routes import make_status_routes, watching
+from lychee_server.gateway.support_route import install_support_route
 
 DESCRIPTION: Final = (
     "Score pairs of a query and a document (text, image, or both) from 0 to 1, rank documents, and decide. "
@@ -92,6 +93,7 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
     app.state.service = service
     install_routes(app, service, fetcher, experiment)
     app.include_router(make_status_routes(service, log_errors))
+    install_support_route(app, service)
     if settings.web:
         from lychee_server.web import calibration_routes, page, table_routes  # what they need is an extra
 

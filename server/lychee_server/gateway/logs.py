@@ -12,20 +12,22 @@ import sys
 import traceback
 import warnings
 from datetime import UTC, datetime
-from logging.handlers import WatchedFileHandler
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, TextIO
 
 from lychee_client import ConfigurationError, InvalidInputError, LycheeError, LycheeWarning
 
 from lychee_server.errors import LycheeServerError, SettingsError
 from lychee_server.gateway.request_ids import current_request_id
 from lychee_server.gateway.settings import GatewaySettings
+from lychee_server.log_files import ErrorLog, most_bytes, rotate_own
 
 OWN_LOGGERS: Final = ("lychee_server", "lychee_client", "uvicorn")
 UVICORN_LOGGERS: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 TRUSTED: Final = (LycheeError, LycheeServerError, OSError)
 QUOTING: Final = (InvalidInputError, ConfigurationError)  # their messages show the value that was sent
 MAX_FRAMES: Final = 30
+STANDARD_STREAMS: Final = (1, 2)
 
 
 class JsonFormatter(logging.Formatter):
@@ -85,18 +87,42 @@ def describe_exception(error: BaseException, *, content: bool = False) -> str:
     return "\ncaused by:\n".join(parts)
 
 
-def configure_logging(settings: GatewaySettings) -> None:
+class OwnLog(logging.StreamHandler[TextIO]):
+    """Writes standard output, which is a file that stays small.
+
+    Args:
+        path: The file.
+        most: How many bytes it may have.
+    """
+
+    def __init__(self, path: Path, most: int) -> None:
+        super().__init__(sys.stdout)
+        self._path = path
+        self._most = most
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        rotate_own(self._path, STANDARD_STREAMS, self._most)
+        super().emit(record)
+
+
+def configure_logging(settings: GatewaySettings, log_path: Path | None = None) -> None:
     """Send every logger of this process through the formatter.
 
     The level of the settings is that of the gateway, of the client and of uvicorn; other packages log their warnings
     at most, since at lower levels some of them write down what they are given.
 
+    Args:
+        settings: The settings of the gateway.
+        log_path: The file that standard output is, to be kept small here; None: another program sees to that.
+
     Raises:
         SettingsError: The error log cannot be opened.
     """
     formatter = JsonFormatter(content=settings.log_content)
-    output = logging.StreamHandler(sys.stdout)
-    errors = _error_handler(settings)
+    most = most_bytes()
+    output = logging.StreamHandler(sys.stdout) if log_path is None else OwnLog(log_path, most)
+    errors = _error_handler(settings, most)
     errors.setLevel(logging.ERROR)
     for handler in (output, errors):
         handler.setFormatter(formatter)
@@ -112,11 +138,11 @@ def configure_logging(settings: GatewaySettings) -> None:
     warnings.filterwarnings("ignore", category=LycheeWarning)  # they are in the answer, and they quote instructions
 
 
-def _error_handler(settings: GatewaySettings) -> logging.Handler:
+def _error_handler(settings: GatewaySettings, most: int) -> logging.Handler:
     if settings.error_log is None:
         return logging.StreamHandler(sys.stderr)
     try:
-        return WatchedFileHandler(settings.error_log, encoding="utf-8")
+        return ErrorLog(settings.error_log, most)
     except OSError as error:
         raise SettingsError(
             f"--error-log is {settings.error_log}, which cannot be opened ({error.strerror}); expected a file in "

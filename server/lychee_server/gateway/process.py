@@ -26,6 +26,7 @@ from lychee_server.triton_messages import read_error_lines
 POLL_INTERVAL_S: Final = 0.25  # every refusal is a line in the log of the gateway
 REQUEST_TIMEOUT_S: Final = 5.0
 LISTENER_VARIABLE: Final = "LYCHEE_LISTEN_FD"  # the number of an inherited socket that listens already
+LOG_VARIABLE: Final = "LYCHEE_GATEWAY_LOG"  # the file that standard output is
 ERROR_LOG_VARIABLE: Final = variable_of("error_log")
 LOG_LEVEL_VARIABLE: Final = variable_of("log_level")
 DEFAULT_LOG_LEVEL: Final = "WARNING"
@@ -131,6 +132,7 @@ class GatewayProcess:
             ERROR_LOG_VARIABLE: str(defaults.state_dir() / "gateway-errors.log"),
             **os.environ,
             LISTENER_VARIABLE: str(self._listener.fileno()),
+            LOG_VARIABLE: str(self.log_path),
             KEY_VARIABLE: self._key,
         }
         self._process = start_process(

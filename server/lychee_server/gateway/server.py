@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -18,7 +19,7 @@ from lychee_server.gateway.app import create_app
 from lychee_server.gateway.connections import GuardedProtocol, cut_off_slow
 from lychee_server.gateway.draining import Drain
 from lychee_server.gateway.logs import configure_logging
-from lychee_server.gateway.process import LISTENER_VARIABLE
+from lychee_server.gateway.process import LISTENER_VARIABLE, LOG_VARIABLE
 from lychee_server.gateway.process_limits import give_back_large_blocks, raise_file_limit, yield_to_model_server
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
@@ -42,7 +43,8 @@ def serve(settings: GatewaySettings) -> int:
         PortInUseError: Another process holds the port.
         SettingsError: A setting cannot be used.
     """
-    configure_logging(settings)
+    log = os.environ.pop(LOG_VARIABLE, None)
+    configure_logging(settings, None if log is None else Path(log))
     _logger.setLevel(logging.INFO)  # whatever the settings say: with port 0 nobody else knows the port
     with _open_listener(settings) as listener:
         server = _Server(create_app(settings), settings, listener)

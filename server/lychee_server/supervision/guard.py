@@ -16,6 +16,7 @@ import psutil
 
 from lychee_server import defaults
 from lychee_server.errors import LycheeServerError
+from lychee_server.log_files import APPEND, most_bytes, rotate_own
 from lychee_server.processes import stop_processes
 
 __all__ = ["Guard"]
@@ -47,11 +48,12 @@ class Guard:
     def __init__(self, marker: str, log_path: Path | None) -> None:
         self._marker = marker
         self._log: int | None = None
+        self._log_path = log_path
         self._ready: int | None = None
         if log_path is not None:
             try:
                 log_path.parent.mkdir(parents=True, exist_ok=True)
-                self._log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                self._log = os.open(log_path, APPEND, 0o600)
             except OSError as error:
                 raise LycheeServerError(
                     f"{log_path} cannot be written ({error.strerror}); make it writable, or choose another folder with "
@@ -118,6 +120,8 @@ class Guard:
             process.kill()
         psutil.wait_procs(stubborn, timeout=defaults.DEFAULT_STOP_TIMEOUT_S)
         report = stop_processes(self._marker, timeout_s=0)
+        if self._log_path is not None:
+            rotate_own(self._log_path, (2,), most_bytes())  # the supervisor may have renamed it
         _logger.error(
             "the supervisor ended by signal %d; %d processes ended with it, %d had to be killed, and %d regions of "
             "shared memory were removed",

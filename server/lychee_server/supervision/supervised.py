@@ -6,10 +6,12 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from lychee_server import state
 from lychee_server.errors import LycheeServerError
 from lychee_server.gateway.process import GatewayProcess
+from lychee_server.log_files import empty_large, most_bytes, rotate_own
 from lychee_server.supervision.children import Child, GatewayChild, TritonChild
 from lychee_server.supervision.supervisor import Supervisor
 from lychee_server.triton import TritonServer
@@ -25,11 +27,13 @@ class SupervisedServer:
     Args:
         server: A TritonServer that is not started yet.
         gateway: None runs Triton alone.
+        log_path: The file that this process writes once it supervises; None: its output is no file of ours.
     """
 
-    def __init__(self, server: TritonServer, gateway: GatewayProcess | None) -> None:
+    def __init__(self, server: TritonServer, gateway: GatewayProcess | None, log_path: Path | None = None) -> None:
         self.server = server
         self.gateway = gateway
+        self._log_path = log_path
         self._supervisor: Supervisor | None = None
         self._gave_up: str | None = None
         self._text = ""
@@ -60,8 +64,17 @@ class SupervisedServer:
         self._supervisor = Supervisor(
             children, start_timeout_s=start_timeout_s, most_restarts=most_restarts, publish=self.publish
         )
+        most = most_bytes()
+
+        def look_after_logs() -> None:
+            beat()
+            if self.server.log_path is not None:
+                empty_large(self.server.log_path, most)
+            if self._log_path is not None:
+                rotate_own(self._log_path, (1, 2), most)
+
         try:
-            self._supervisor.run(beat)
+            self._supervisor.run(look_after_logs)
         except LycheeServerError as error:
             self._gave_up = str(error)
             raise

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import io
 import json
 import os
 import socket
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -456,3 +458,46 @@ def test_bad_usage_is_exit_code_2(run: Callable[..., Any], arguments: list[str])
 
 def test_help_shows_an_example(run: Callable[..., Any]) -> None:
     assert "Example: lychee doctor --url localhost:8001" in run("--help").stdout
+
+
+def write_bundle(**told: Any) -> bytes:
+    """Write a bundle that holds what it was told."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("checks.txt", f"{told['repository']} {[check.verdict for check in told['checks']]}")
+    return content.getvalue()
+
+
+def test_the_command_writes_a_bundle_and_prints_what_is_in_it(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server.status = ServerStatus(False)
+    monkeypatch.setattr(doctor, "LycheeClient", lambda url: server)
+    monkeypatch.setattr(doctor, "find_bundle_writer", lambda: write_bundle)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["doctor", "--bundle", "--url", "127.0.0.1:1"])
+    assert result.exit_code == 0, result.output  # a check failed, and the bundle is written all the same
+    (path,) = tmp_path.glob("lychee-support-*.zip")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert f"{path.name} holds, without texts, images or keys:" in result.output
+    assert "bytes  checks.txt" in result.output
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read("checks.txt").startswith(b"None ['failed'")
+    told = CliRunner().invoke(app, ["doctor", "--json", "--bundle", "mine.zip", "--url", "127.0.0.1:1"])
+    assert json.loads(told.output)["bundle"] == "mine.zip"
+    assert (tmp_path / "mine.zip").is_file()
+
+
+def test_a_bundle_that_cannot_be_written_says_why(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "LycheeClient", lambda url: server)
+    monkeypatch.setattr(doctor, "find_bundle_writer", lambda: write_bundle)
+    result = CliRunner().invoke(app, ["doctor", "--bundle", str(tmp_path / "nowhere" / "x.zip")])
+    assert result.exit_code == 2
+    assert "name a file in a folder that exists" in result.output
+    result = CliRunner().invoke(app, ["doctor", "x.zip"])
+    assert (result.exit_code, "expected --bundle beside it" in result.output) == (2, True)
+    monkeypatch.setattr(doctor, "find_bundle_writer", lambda: None)
+    result = CliRunner().invoke(app, ["doctor", "--bundle"])
+    assert (result.exit_code, "pip install lychee-rerank-server" in result.output) == (2, True)

@@ -29,6 +29,7 @@ PATHS = {
     "/v1/calibration",
     "/v1/status",
     "/v1/golden-pairs",
+    "/v1/support-bundle",
     "/health",
     "/health/live",
     "/health/ready",
