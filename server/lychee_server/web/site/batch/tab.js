@@ -1,17 +1,16 @@
 /** Batch: a table with queries and documents in, the same with scores, ranks and decisions out. */
 
-import { ownPolicyField } from "../calibrate/own_policy.js";
+import { saveCsv } from "../shell/csv.js";
 import { fill, h, reveal } from "../shell/dom.js";
-import { instructionField } from "../shell/fields.js";
+import { instructionField, policyField } from "../shell/fields.js";
+import { fileField } from "../shell/file_field.js";
 import { forget, recall, remember } from "../shell/memory.js";
 import { alertOf, alertText } from "../shell/notices.js";
 import { decide } from "../shell/scores.js";
-import { number, say } from "../shell/words.js";
-import { saveCsv } from "./csv.js";
-import { fileField } from "./file_field.js";
-import { rankRows, scoreRows } from "./runner.js";
+import { number, say, sayMessage } from "../shell/words.js";
 import { rowsTable } from "./rows.js";
-import { readTable, sayMessage } from "./table.js";
+import { rankRows, scoreRows } from "./runner.js";
+import { readTable } from "./table.js";
 import texts from "./texts.js";
 
 const KEPT = "batch-job";
@@ -33,7 +32,7 @@ export default function makeTab(panel, { settings }) {
   const queryText = h("input#batch-query-text", { type: "text", dir: "auto", aria: { label: say(texts.query_text) } });
   const documentColumn = h("select#batch-document", { on: { change: showColumns } });
   const instruction = instructionField("batch-instruction");
-  const policy = ownPolicyField("batch-policy", settings, () => job && show());
+  const policy = policyField("batch-policy", settings, () => job && show());
   const columns = h("div.stack", { hidden: true },
     h("div.field", {}, h("label", { for: "batch-query" }, say(texts.query)), query, queryText),
     h("div.field", {}, h("label", { for: "batch-document" }, say(texts.document)), documentColumn));

@@ -1,7 +1,6 @@
 /** A file as the gateway reads it: POST /v1/tables. */
 
 import { call } from "../shell/api.js";
-import { language, say } from "../shell/words.js";
 
 /**
  * Return { name, columns, rows, numbers, problems, notes } of a file: a row that cannot be read has no cells, and its
@@ -26,10 +25,4 @@ export async function readTable(file) {
     problems: entries.map(({ problem }) => problem),
     notes: (answer.notes ?? []).map((note) => note.message ?? note),
   };
-}
-
-/** Return what the gateway words by language, or in one text, as a Saying. */
-export function sayMessage(message) {
-  const text = () => (typeof message === "string" ? message : message[language()] ?? Object.values(message)[0]);
-  return say(["{text}", "{text}"], { text });
 }

@@ -1,9 +1,8 @@
 /** One calibration: the threshold, how far to trust it, its curve, and what other thresholds do. */
 
-import { save } from "../batch/csv.js";
-import { sayMessage } from "../batch/table.js";
+import { save } from "../shell/csv.js";
 import { h } from "../shell/dom.js";
-import { locale, number, say } from "../shell/words.js";
+import { locale, number, say, sayMessage } from "../shell/words.js";
 import { chart } from "./chart.js";
 import { listOfSkipped, sayDoubt } from "./problems.js";
 import texts from "./texts.js";

@@ -1,8 +1,7 @@
 /** What is wrong with labelled pairs, in the reader's language. */
 
-import { sayMessage } from "../batch/table.js";
 import { h } from "../shell/dom.js";
-import { locale, number, say } from "../shell/words.js";
+import { locale, number, say, sayMessage } from "../shell/words.js";
 import texts from "./texts.js";
 
 const DIGITS = { precision: 3, precision_low: 3, after: 3, before: 3 };

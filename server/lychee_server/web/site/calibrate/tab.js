@@ -1,10 +1,10 @@
 /** Calibrate: from labelled pairs, of a file or labelled right here, to a threshold, and the threshold into use. */
 
-import { saveCsv } from "../batch/csv.js";
-import { fileField } from "../batch/file_field.js";
-import { asContent, callFields } from "../compare/documents.js";
 import { ApiError } from "../shell/api.js";
+import { asContent, callFields } from "../shell/call_fields.js";
+import { saveCsv } from "../shell/csv.js";
 import { fill, h, reveal } from "../shell/dom.js";
+import { fileField } from "../shell/file_field.js";
 import { alertOf, alertText, progress } from "../shell/notices.js";
 import { rank } from "../shell/ranking.js";
 import { say } from "../shell/words.js";

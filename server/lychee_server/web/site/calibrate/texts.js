@@ -1,6 +1,5 @@
 /** The texts of the tab: in English and in Chinese. */
 export default {
-  own_policy: ["Calibrated here", "本页校准"],
   intro: [
     "A threshold belongs to a model, an instruction and your data. Pairs that people have labelled say where it lies.",
     "阈值只对特定的模型、指令和数据成立。人工标注的样本对能说明它在哪里。",

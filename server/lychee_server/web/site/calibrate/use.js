@@ -3,9 +3,9 @@
 import { call } from "../shell/api.js";
 import { fill, h } from "../shell/dom.js";
 import { alertOf } from "../shell/notices.js";
+import { keepOwnPolicy, settingsChanged } from "../shell/settings.js";
 import shellTexts from "../shell/texts.js";
 import { locale, number, say } from "../shell/words.js";
-import { keepOwnPolicy, policiesChanged } from "./own_policy.js";
 import texts from "./texts.js";
 
 const PATH = "v1/calibration";
@@ -27,7 +27,7 @@ export function useCard() {
 
   async function useHere() {
     await keepOwnPolicy({ accept: calibration.threshold, review: calibration.review_threshold });
-    fill(said, h("p.done", {}, say(texts.used_page, { name: say(texts.own_policy) })));
+    fill(said, h("p.done", {}, say(texts.used_page, { name: say(shellTexts.policy_calibrated_here) })));
   }
 
   async function change(method) {
@@ -36,7 +36,7 @@ export function useCard() {
       const answer = await call(PATH, { method, json: method === "PUT" ? calibration : undefined });
       show(answer);
       fill(said, h("p.done", {}, say(method === "PUT" ? texts.used_gateway : texts.used_undo)));
-      policiesChanged();
+      settingsChanged();
     } catch (error) {
       fill(said, alertOf(error));
     } finally {

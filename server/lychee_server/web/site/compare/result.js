@@ -1,6 +1,6 @@
 /** Two rankings side by side: what moved, whose decision changed, and how alike the two orders are. */
 
-import { saveCsv } from "../batch/csv.js";
+import { saveCsv } from "../shell/csv.js";
 import { fill, h } from "../shell/dom.js";
 import { thumbnail } from "../shell/fields.js";
 import { badge } from "../shell/scores.js";

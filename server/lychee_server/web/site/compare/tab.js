@@ -1,12 +1,12 @@
 /** Compare: two instructions, two policies, or two models, on the same query and documents. */
 
 import { call } from "../shell/api.js";
+import { callFields } from "../shell/call_fields.js";
 import { fill, h, reveal } from "../shell/dom.js";
 import { alertOf, alertText, progress, warningsOf } from "../shell/notices.js";
 import { rank } from "../shell/ranking.js";
 import { decide } from "../shell/scores.js";
 import { say } from "../shell/words.js";
-import { callFields } from "./documents.js";
 import { entriesOf, parseRanking } from "./ranking_file.js";
 import { showComparison } from "./result.js";
 import texts from "./texts.js";

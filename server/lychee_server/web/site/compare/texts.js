@@ -1,11 +1,6 @@
 /** The texts of the tab: in English and in Chinese. */
 export default {
   intro: ["The same documents ranked twice: with another instruction, another policy, or by another model whose ranking you saved.", "对同一批文档排序两次：换一个指令、换一个策略，或与另一模型保存的排序结果比较。"],
-  query: ["Query", "查询"],
-  query_image: ["Image of the query (optional)", "查询图片（可选）"],
-  documents: ["Documents, one a line", "文档，每行一篇"],
-  documents_hint: ["Texts; images go below.", "此处为文本；图片放在下方。"],
-  images: ["Images", "图片"],
   variant: ["Variant {name}", "方案 {name}"],
   source: ["Where it comes from", "来源"],
   source_now: ["Rank now", "现在排序"],

@@ -1,9 +1,8 @@
 /** One of the two variants: an instruction and a policy, or a ranking that was saved. */
 
-import { fileField } from "../batch/file_field.js";
-import { ownPolicyField } from "../calibrate/own_policy.js";
 import { fill, h } from "../shell/dom.js";
-import { instructionField } from "../shell/fields.js";
+import { instructionField, policyField } from "../shell/fields.js";
+import { fileField } from "../shell/file_field.js";
 import { readHistory } from "../shell/memory.js";
 import { locale, say } from "../shell/words.js";
 import texts from "./texts.js";
@@ -12,7 +11,7 @@ import texts from "./texts.js";
 export function variantField(name, settings, onPolicy) {
   const id = `compare-${name.toLowerCase()}`;
   const instruction = instructionField(`${id}-instruction`);
-  const policy = ownPolicyField(`${id}-policy`, settings, onPolicy);
+  const policy = policyField(`${id}-policy`, settings, onPolicy);
   const file = fileField(`${id}-file`, say(texts.saved), { accept: ".json,application/json", drop: say(texts.saved_drop), remove: say(texts.saved_remove) });
   const source = h("select", { id: `${id}-source`, on: { change: show } },
     h("option", { value: "now" }, say(texts.source_now)), h("option", { value: "past" }, say(texts.source_past)), h("option", { value: "saved" }, say(texts.source_saved)));

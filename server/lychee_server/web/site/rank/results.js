@@ -1,23 +1,27 @@
 /** The results of a ranking: counts and policy that stay in sight, a page of rows, what failed, downloads. */
 
+import { save, saveCsv } from "../shell/csv.js";
 import { fill, h } from "../shell/dom.js";
 import { progress, warningsOf } from "../shell/notices.js";
 import { policyBar } from "../shell/policy_bar.js";
 import { SYMBOLS, decide } from "../shell/scores.js";
 import shared from "../shell/texts.js";
 import { number, say } from "../shell/words.js";
-import { download, toCsv } from "./downloads.js";
 import { Rows, showErrors } from "./rows.js";
 import texts from "./texts.js";
 
 const PAGE = 20; // rows at a time
 const DECISIONS = ["accept", "review", "reject"];
+const COLUMNS = [
+  "rank", "index", "relevance_score", "logit", "decision", "modality", "tokens", "truncated", "text", "file", "error",
+]; // of the CSV file
 
 /**
  * @param {() => Promise<Object>} settings Returns GET /v1/settings.
+ * @param {(ranking: Object) => void} onLabel Is given { query, documents, results } that the user wants to label.
  * @returns {Object} { element, policy, begin, update, end, read, write }
  */
-export function rankingResults(settings) {
+export function rankingResults(settings, onLabel) {
   const title = h("h2#rank-result-title", { tabindex: "-1" }, say(texts.results));
   const counts = Object.fromEntries(DECISIONS.map((each) => [each, h("b", { data: { count: each } }, "0")]));
   const status = h("p.hint.rank-status");
@@ -31,8 +35,10 @@ export function rankingResults(settings) {
     h("label.radio", { for: "rank-top-n" }, say(texts.top_n), topN),
     ["csv", "json"].map((kind) => h("button", {
       type: "button", data: { download: kind }, aria: { label: say(texts.download, { kind: kind.toUpperCase() }) },
-      on: { click: () => save(kind) },
-    }, "↓ ", say(texts[kind]))));
+      on: { click: () => keep(kind) },
+    }, "↓ ", say(texts[kind]))),
+    h("button#rank-label", { type: "button", on: { click: () => onLabel({ query: data.query, documents: data.documents, results: data.whole.results }) } },
+      say(texts.label)));
   const summary = h("p.counts#rank-counts", {}, DECISIONS.map((each) => h(`span.badge.${each}`, {},
     h("span", { aria: { hidden: "true" } }, SYMBOLS[each]), " ", counts[each], " ", say(shared[each]))));
   const warnings = h("div");
@@ -46,13 +52,13 @@ export function rankingResults(settings) {
   const head = h("div.results-head", {}, h("div.title", {}, title, summary), running.element, policy.element);
   const element = h("div.card#rank-result", { role: "region", aria: { labelledby: "rank-result-title" } },
     head, announced, status, tools, warnings, nothing, list, pager, failed);
-  let data = null; // { documents, whole, ending, total }
+  let data = null; // { query, documents, whole, ending }
   let rows = null;
   let first = 0;
 
-  function begin(documents) {
+  function begin(query, documents) {
     rows = new Rows(documents);
-    data = { documents, whole: null, ending: "running" };
+    data = { query, documents, whole: null, ending: "running" };
     first = 0;
     fill(announced, say(texts.running, { total: documents.length }));
     running.set(0, documents.length);
@@ -133,7 +139,7 @@ export function rankingResults(settings) {
     if (document.activeElement === document.body) title.focus({ preventScroll: true });
   }
 
-  function save(kind) {
+  function keep(kind) {
     const { documents, whole } = data;
     const { accept, review } = policy.read();
     const about = ({ index }) => ({
@@ -146,11 +152,11 @@ export function rankingResults(settings) {
     const errors = whole.errors.map((each) => ({ ...each, ...about(each) }));
     if (kind === "csv") {
       const failedRows = errors.map(({ message, ...each }) => ({ ...each, decision: "error", error: message }));
-      download("ranking.csv", "text/csv;charset=utf-8", toCsv([...results, ...failedRows]));
+      saveCsv("ranking.csv", COLUMNS, [...results, ...failedRows].map((row) => COLUMNS.map((name) => row[name])));
     } else {
       const { results: _, errors: __, ...rest } = whole;
       const all = { thresholds: { accept, review }, ...rest, results, errors };
-      download("ranking.json", "application/json", `${JSON.stringify(all, null, 2)}\n`);
+      save("ranking.json", "application/json", `${JSON.stringify(all, null, 2)}\n`);
     }
   }
 

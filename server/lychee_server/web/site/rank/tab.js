@@ -1,6 +1,7 @@
 /** The tab that ranks many documents for a query. */
 
-import { ApiError, call } from "../shell/api.js";
+import { ApiError } from "../shell/api.js";
+import { fetchPhoto, readCatalogue } from "../shell/catalogue.js";
 import { shareButton } from "../shell/copying.js";
 import { fill, h, reveal } from "../shell/dom.js";
 import { imageField, instructionField, textField } from "../shell/fields.js";
@@ -11,17 +12,16 @@ import { policyOption } from "../shell/scores.js";
 import shared from "../shell/texts.js";
 import { useApi } from "../shell/use_api.js";
 import { say } from "../shell/words.js";
-import { fetchPhoto } from "../try/examples.js";
 import { documentsField, makeDocuments, PAIRS, SEPARATE } from "./documents.js";
 import { rankingResults } from "./results.js";
 import texts from "./texts.js";
 
-export default function makeTab(panel, { settings }) {
+export default function makeTab(panel, { openTab, settings }) {
   const query = { text: textField("rank-query-text", say(shared.text), { rows: 2, placeholder: say(texts.query_placeholder) }), image: imageField("rank-query-image") };
   const documents = documentsField();
   const instruction = instructionField("rank-instruction");
   const options = { chunking: option("chunking"), spans: option("spans") };
-  const results = rankingResults(settings);
+  const results = rankingResults(settings, (ranking) => openTab("calibrate", { ranking }));
   const submit = h("button.primary.submit#rank-submit", { type: "button", on: { click: press } }, say(texts.submit));
   const example = h("button#rank-examples", { type: "button", on: { click: rankCatalogue } }, say(texts.example));
   const alerts = h("div#rank-alert");
@@ -87,7 +87,7 @@ export default function makeTab(panel, { settings }) {
     stale.hidden = true;
     if (wrong) return;
     const own = new AbortController();
-    begin(own, request.documents);
+    begin(own, request);
     let ending = "stopped";
     try {
       await rank(request, { signal: own.signal, onProgress: (...told) => running === own && results.update(...told) });
@@ -100,14 +100,14 @@ export default function makeTab(panel, { settings }) {
     }
   }
 
-  function begin(own, all) {
+  function begin(own, { query: asked, documents: all }) {
     running = own;
     submit.classList.replace("primary", "cancel");
     submit.classList.remove("submit");
     fill(submit, say(shared.cancel));
     example.disabled = true;
     results.element.setAttribute("aria-busy", "true");
-    results.begin(all);
+    results.begin(asked, all);
     reveal(results.element);
   }
 
@@ -145,7 +145,7 @@ export default function makeTab(panel, { settings }) {
 
   async function rankCatalogue() {
     try {
-      const catalogue = await call("page/catalogue.json");
+      const catalogue = await readCatalogue();
       const all = await Promise.all(catalogue.documents.map(async ({ text, photo }) => ({
         text: text ?? "", image: photo && (await fetchPhoto(photo)),
       })));

@@ -29,6 +29,7 @@ export default {
   hide_rejected: ["Hide rejected", "隐藏被拒绝的"],
   top_n: ["Best", "前几名"],
   top_n_all: ["all", "全部"],
+  label: ["Label these", "标注这些结果"],
   csv: ["CSV", "CSV"],
   json: ["JSON", "JSON"],
   download: ["Download as {kind}", "下载 {kind}"],

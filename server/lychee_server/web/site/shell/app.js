@@ -1,12 +1,12 @@
 /** The page: its header, its tabs, and which of them is open. */
 
-import { call } from "./api.js";
 import { h } from "./dom.js";
 import { historyButton } from "./history.js";
 import { keyDialog } from "./key_dialog.js";
 import { readLink } from "./link.js";
 import { keepChoice, readChoice, recall, remember } from "./memory.js";
 import { alertText } from "./notices.js";
+import { settings } from "./settings.js";
 import texts from "./texts.js";
 import { LANGUAGES, LANGUAGE_NAMES, findLanguage, language, say, setLanguage } from "./words.js";
 
@@ -103,17 +103,6 @@ function keepState(name, panel, tab) {
   panel.addEventListener("input", soon);
   panel.addEventListener("change", soon);
   window.addEventListener("pagehide", () => timer && keep());
-}
-
-let known = null;
-
-/** Return GET /v1/settings: policies and limits; asked for once. */
-export function settings() {
-  known ??= call("v1/settings").catch((error) => {
-    known = null;
-    throw error;
-  });
-  return known;
 }
 
 function tabList() {

@@ -149,12 +149,19 @@ export function policyField(id, settings, onChange = () => {}) {
   const radios = h("div.radios", { role: "radiogroup", aria: { label: say(texts.policy) } });
   const sliders = { accept: slider("accept"), review: slider("review") };
   const element = h("div.field.policy", {}, radios, sliders.accept.element, sliders.review.element);
-  settings().then(({ policies, default_policy: chosen }) => {
+  document.addEventListener("settings", offer);
+
+  async function offer() {
+    const found = await settings().catch(() => null);
+    if (!found) return;
+    const { policies, default_policy: first } = found;
     fill(radios, [...policies, { name: "custom" }].map((policy) => h("label.radio", {},
       h("input", { type: "radio", name: id, value: policy.name, on: { change: () => pick(policy) } }),
       texts[`policy_${policy.name}`] ? say(texts[`policy_${policy.name}`]) : policy.name)));
-    write(value.chosen ? value : policies.find(({ name }) => name === chosen) ?? value);
-  }, () => {});
+    const isChosen = value.chosen;
+    write(isChosen ? value : policies.find(({ name }) => name === first) ?? value);
+    value.chosen = isChosen;
+  }
 
   function slider(name) {
     const output = h("output", { for: `${id}-${name}` });
@@ -190,7 +197,8 @@ export function policyField(id, settings, onChange = () => {}) {
     sliders.review.write(value.review);
   }
 
-  write({ ...value, chosen: false });
+  write(value);
   value.chosen = false;
+  offer();
   return { element, read: () => ({ name: value.name, accept: value.accept, review: value.review }), write };
 }

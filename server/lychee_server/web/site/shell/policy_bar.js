@@ -12,6 +12,7 @@ export function policyBar(id, settings, onChange) {
   const element = h("details.policy-bar", { id }, h("summary", {}, name),
     field.element, h("p.hint", {}, say(texts.policy_why)));
   settings().then(update, () => {});
+  document.addEventListener("settings", () => settings().then(update, () => {}));
 
   function update() {
     describe();

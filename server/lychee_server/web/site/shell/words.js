@@ -42,6 +42,12 @@ export function say(entry, values = {}) {
   return new Saying(entry, values);
 }
 
+/** Return what the gateway words by language, or in one text, as a Saying. */
+export function sayMessage(message) {
+  const text = () => (typeof message === "string" ? message : message[current] ?? Object.values(message)[0]);
+  return say(["{text}", "{text}"], { text });
+}
+
 /** Return "en" or "zh". */
 export const language = () => current;
 

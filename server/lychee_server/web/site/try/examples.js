@@ -1,6 +1,6 @@
 /** Pairs that show in one click what the model does: with photos of the example catalogue. */
 
-import { send } from "../shell/api.js";
+import { fetchPhoto } from "../shell/catalogue.js";
 
 export const EXAMPLES = [
   { name: "photo", query: { text: "一只猫" }, document: { photo: "cat.jpg" } },
@@ -14,12 +14,6 @@ export const EXAMPLES = [
 export async function fetchExample({ query, document }) {
   const [one, other] = await Promise.all([query, document].map(toContent));
   return { query: one, document: other };
-}
-
-/** Return a photo of the example catalogue as a File. */
-export async function fetchPhoto(name) {
-  const blob = await (await send(`page/photos/${name}`)).blob();
-  return new File([blob], name, { type: blob.type });
 }
 
 async function toContent({ text = "", photo = null }) {

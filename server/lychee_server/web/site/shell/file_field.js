@@ -1,6 +1,6 @@
 /** A place for one file that is no image: dropped or chosen; its value is a File, or null. */
 
-import { fill, h } from "../shell/dom.js";
+import { fill, h } from "./dom.js";
 
 /**
  * @param {string} id Of the input.

@@ -1,20 +1,20 @@
 /** A query and its documents, as a user writes them: texts one a line, and images. */
 
-import { h } from "../shell/dom.js";
-import { imageField, textField } from "../shell/fields.js";
-import { imagesField } from "../shell/images_field.js";
-import { say } from "../shell/words.js";
+import { h } from "./dom.js";
+import { imageField, textField } from "./fields.js";
+import { imagesField } from "./images_field.js";
 import texts from "./texts.js";
+import { say } from "./words.js";
 
 /** The fields of a call: { elements, read(), write({ query, documents }) }; a text may stand for a query or document. */
 export function callFields(id) {
-  const query = textField(`${id}-query`, say(texts.query), { rows: 2 });
-  const queryImage = imageField(`${id}-query-image`, say(texts.query_image));
-  const lines = textField(`${id}-documents`, say(texts.documents), { rows: 7, hint: say(texts.documents_hint) });
-  const images = imagesField(`${id}-images`, say(texts.images));
+  const query = textField(`${id}-query`, say(texts.call_query), { rows: 2 });
+  const queryImage = imageField(`${id}-query-image`, say(texts.call_query_image));
+  const lines = textField(`${id}-documents`, say(texts.call_documents), { rows: 7, hint: say(texts.call_documents_hint) });
+  const images = imagesField(`${id}-images`, say(texts.call_images));
   return {
     elements: [
-      h("fieldset", {}, query.element, h("details", {}, h("summary", {}, say(texts.query_image)), queryImage.element)),
+      h("fieldset", {}, query.element, h("details", {}, h("summary", {}, say(texts.call_query_image)), queryImage.element)),
       h("fieldset", {}, lines.element, images.element),
     ],
     read: () => ({
