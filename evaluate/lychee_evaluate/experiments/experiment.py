@@ -14,10 +14,10 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Literal, Self, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from lychee_client import ConfigurationError, InvalidInputError, LycheeError
 from lychee_client.thresholds import Policy, decide, get_policy
@@ -234,7 +234,7 @@ class ExperimentLog:
                 self._closed = True
                 os.close(self._file)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> ExperimentLog:
         return self
 
     def __exit__(
@@ -245,7 +245,7 @@ class ExperimentLog:
     def _write(self, user_key: str, variant: str, **fields: Any) -> None:
         record = {
             "format_version": LOG_FORMAT_VERSION,
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             "experiment": self._experiment.name,
             "variant": variant,
             "share": self._experiment.share(variant),
