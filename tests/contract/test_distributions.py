@@ -89,6 +89,12 @@ def test_version_is_the_tags_or_counts_commits_from_it() -> None:
     assert module.version(None) == module.RELEASE
 
 
+def test_changelog_has_the_release_below_what_is_unreleased() -> None:
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    assert re.fullmatch(rf"\[{re.escape(load_version_module().RELEASE)}\] - \d{{4}}-\d\d-\d\d", headings[1])
+
+
 def test_version_of_a_copy_in_another_project_is_not_of_its_tags(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
