@@ -24,7 +24,6 @@ done
 $pip install $constraint torch
 # shellcheck disable=SC2086
 $pip install $constraint --find-links "$work/dist" "lychee-rerank[all]"
-[ -e "$work/venv/lib/"python*/site-packages/pytriton ] || $pip install --no-deps nvidia-pytriton # from Python 3.13 on
 
 mkdir "$work/empty" "$work/home"
 cd "$work/empty"
