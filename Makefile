@@ -65,7 +65,7 @@ clients: $(CLIENTS_INSTALLED)
 export: $(EXPORTED)
 
 # torch goes first and alone: a range that another package asks for would replace the pinned build.
-$(INSTALLED): constraints.txt $(addsuffix /pyproject.toml,client evaluate export loadtest server)
+$(INSTALLED): constraints.txt deploy/release/version.py $(addsuffix /pyproject.toml,client evaluate export loadtest server)
 	deploy/debian-packages.sh $(PYTHON)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from lychee_client._async_client import AsyncLycheeClient
     from lychee_client.cross_encoder import CrossEncoder
 
+    __version__: str
+
 __all__ = [
     "POLICIES",
     "UNSET",
@@ -108,6 +110,7 @@ __all__ = [
     "Timings",
     "TlsConfig",
     "Unset",
+    "__version__",
     "decide",
 ]
 
@@ -120,9 +123,14 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    if name == "__version__":
+        from importlib.metadata import version
 
-    globals()[name] = getattr(import_module(_LAZY[name]), name)
+        globals()[name] = version("lychee-rerank-client")
+    elif name in _LAZY:
+        from importlib import import_module
+
+        globals()[name] = getattr(import_module(_LAZY[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return globals()[name]

@@ -7,7 +7,7 @@ import concurrent.futures
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lychee_client import golden
 from lychee_client._base_client import DEFAULT_CONCURRENCY, GOLDEN_TIMEOUT_S, ONCE, BaseClient, check_concurrency
@@ -18,6 +18,9 @@ from lychee_client._options import RerankOptions, ScoreOptions
 from lychee_client.experiments.events import FeedbackEvent
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.types import Input, ManyResult, ModelTimings, RerankResponse, ServerStatus
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # of typing from Python 3.11 on
 
 T = TypeVar("T")
 
@@ -175,14 +178,16 @@ async def await_steps(steps: Steps[T]) -> T:
 async def _await_future(step: WaitFor) -> Any:
     if step.future.done():
         return step.future.result()
+    waiting = asyncio.wrap_future(step.future)
     try:
-        async with asyncio.timeout(step.timeout_s):  # wait_for forgets a cancellation that comes with the result
-            return await asyncio.wrap_future(step.future)
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if step.future.cancelled() and not (task and task.cancelling()):  # not we were cancelled, but the future
-            raise concurrent.futures.CancelledError from None
-        raise
+        await asyncio.wait([waiting], timeout=step.timeout_s)  # wait_for forgets a cancellation that comes late
+        if not waiting.done():
+            raise TimeoutError
+        if waiting.cancelled():  # not we were cancelled, but the future
+            raise concurrent.futures.CancelledError
+        return waiting.result()
+    finally:
+        waiting.cancel()
 
 
 async def _iterate(

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lychee_client import golden
 from lychee_client._base_client import DEFAULT_CONCURRENCY, GOLDEN_TIMEOUT_S, ONCE, BaseClient, check_concurrency
@@ -18,6 +18,9 @@ from lychee_client._options import RerankOptions, ScoreOptions
 from lychee_client.experiments.events import FeedbackEvent
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.types import Input, ManyResult, ModelTimings, RerankResponse, ServerStatus
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # of typing from Python 3.11 on
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Coroutine, Generator
 from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -30,6 +31,7 @@ from lychee_client.transports.base import InferRequest, JsonRequest, Request, Tr
 
 PROBE_TIMEOUT_S: Final = 2.0
 SETTLE_S: Final = 0.01
+TIMEOUTS: Final = (TimeoutError, FutureTimeoutError)  # one class from Python 3.11 on
 CLOSED: Final = "the client is closed; make a new one"
 
 T = TypeVar("T")
@@ -222,7 +224,7 @@ class Driver:
                 timeout_s = self._deadline.at_most(PROBE_TIMEOUT_S)
                 answer = yield WaitFor(self._transport.send(self._stamp(probe), timeout_s), timeout_s)
                 passed = bool(answer["ready"])
-            except (TransportError, LycheeError, TimeoutError, CancelledError):
+            except (TransportError, LycheeError, CancelledError, *TIMEOUTS):
                 passed = False
         return diagnose(failure, passed, _name(request), self._url)
 
@@ -231,7 +233,7 @@ class Driver:
             result: T = yield WaitFor(future, self._deadline.remaining_s(waiting_for))
         except CancelledError as error:
             raise ConnectionFailedError(CLOSED) from error
-        except TimeoutError as error:
+        except TIMEOUTS as error:
             own = future.exception() if future.done() and not future.cancelled() else None
             if isinstance(own, TimeoutError):  # the job's
                 raise

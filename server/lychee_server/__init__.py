@@ -1,5 +1,7 @@
 """Run NVIDIA Triton with a lychee-rerank repository."""
 
+from importlib.metadata import version
+
 from lychee_server.errors import (
     AlreadyRunningError,
     InstallationError,
@@ -18,4 +20,7 @@ __all__ = [
     "RepositoryError",
     "ServerStartError",
     "TritonServer",
+    "__version__",
 ]
+
+__version__ = version("lychee-rerank-server")

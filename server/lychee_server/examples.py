@@ -12,8 +12,7 @@ from lychee_server.errors import InstallationError
 
 __all__ = ["Catalogue", "CatalogueDocument", "find_example", "read_catalogue"]
 
-# In the wheel beside this module; in the repository, from which the wheel is built, at the top.
-FOLDERS: Final = (Path(__file__).parent / "bundled", Path(__file__).parents[2] / "examples")
+FOLDERS: Final = (Path(__file__).parent / "bundled",)  # in the repository, links to examples/
 
 
 @dataclass(frozen=True, slots=True)

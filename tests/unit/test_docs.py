@@ -24,7 +24,7 @@ OTHER_PROGRAMS = {  # pages that show options of Locust, Docker, trtexec and of 
     "docs/how-to/tensorrt.md",
 }
 MOST_README_LINES = 130
-UNDOCUMENTED = {"UNSET", "Unset"}  # only for annotations
+UNDOCUMENTED = {"UNSET", "Unset", "__version__"}  # the first two are only for annotations
 
 
 def read(page: str) -> str:

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
 
@@ -70,7 +70,7 @@ def _cached_files(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
 
 
 def _utc(time_s: float) -> str:
-    return f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{datetime.fromtimestamp(time_s, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
 CACHE_CHECKS: Final[Mapping[str, Check]] = {"cache": check_cache, "clock": check_clock}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,6 +20,11 @@ import platformdirs
 from lychee_client._errors import ConfigurationError
 from lychee_client.cli.group import COMES_WITH
 from lychee_client.cli.outcome import ORIGINS, warn
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 FILE_NAME: Final = "lychee.toml"
 PATH_VARIABLE: Final = "LYCHEE_CONFIG"

@@ -12,19 +12,19 @@ from typer.core import TyperGroup
 from lychee_client.cli.outcome import finish, report, reported_errors
 
 COMES_WITH: Final = {
-    "ab-report": "lychee-rerank-evaluate",
-    "calibrate": "lychee-rerank-evaluate",
+    "ab-report": "lychee-rerank[evaluate]",
+    "calibrate": "lychee-rerank[evaluate]",
     "export": "lychee-rerank[export]",
     "gateway": "lychee-rerank[server]",
-    "instructions": "lychee-rerank-evaluate",
+    "instructions": "lychee-rerank[evaluate]",
     "load": "lychee-rerank[server]",
-    "memory": "lychee-rerank-loadtest[measure]",
+    "memory": "lychee-rerank[loadtest]",
     "quickstart": "lychee-rerank[all]",
-    "report": "lychee-rerank-loadtest",
-    "sample": "lychee-rerank-evaluate",
+    "report": "lychee-rerank[loadtest]",
+    "sample": "lychee-rerank[evaluate]",
     "status": "lychee-rerank[server]",
     "stop": "lychee-rerank[server]",
-    "tune": "lychee-rerank-loadtest[measure]",
+    "tune": "lychee-rerank[loadtest]",
     "verify": "lychee-rerank[export]",
 }
 """What to install for the commands of the other distributions."""

@@ -88,14 +88,15 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def resize(image: PIL.Image.Image, size: Size, resample: str) -> PIL.Image.Image:
-    """Return `to_rgb(image).resize(size)` to the bit, and convert a large image only a few rows at a time.
+    """Return what `to_rgb(image).resize(size)` of Pillow 12 does to the bit, a few rows of a large image at a time.
 
-    Pillow itself resizes in width first and rounds in between, so the rows of that step do not depend on each other.
+    That resizes in width first and rounds in between, so the rows of that step do not depend on each other. Pillow 13
+    begins with the edge that leaves less to do, which gives other pixels, so both steps are asked for here.
     """
     resampling = _RESAMPLING[resample]
     rows = max(1, STRIP_PIXELS // image.width)
     if rows >= image.height:
-        return to_rgb(image).resize(size, resampling)
+        return to_rgb(image).resize((size[0], image.height), resampling).resize(size, resampling)
     narrow = PIL.Image.new("RGB", (size[0], image.height))
     for top in range(0, image.height, rows):
         strip = to_rgb(image.crop((0, top, image.width, min(top + rows, image.height))))

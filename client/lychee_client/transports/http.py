@@ -176,7 +176,7 @@ class HttpTransport:
             ) as response:
                 content = await response.read()
                 status, answered = response.status, response.headers
-        except TimeoutError as error:
+        except asyncio.TimeoutError as error:  # TimeoutError itself from Python 3.11 on
             raise TransportError(DeadlineExceededError, None, "timed out", request_id) from error
         except (aiohttp.ClientError, OSError) as error:
             cause = getattr(error, "os_error", error)  # without aiohttp's own sentence, which speaks of TLS in any case

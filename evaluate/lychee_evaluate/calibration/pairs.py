@@ -319,8 +319,7 @@ def _hash_file(path: Path | None, known: dict[Path, str]) -> str | None:
         return None
     if path not in known:
         try:
-            with path.open("rb") as file:
-                known[path] = hashlib.file_digest(file, "sha256").hexdigest()
+            known[path] = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
             raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}; check the path") from error
     return known[path]

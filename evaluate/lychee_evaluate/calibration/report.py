@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -134,7 +134,7 @@ def make_report(
         scores, labels, queries, target, resamples=resamples, confidence=CONFIDENCE, seed=seed
     )
     calibration = Calibration(
-        created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created_at=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         client_version=version("lychee-rerank-client"),
         model=scored.model,
         instruction=scored.instruction,

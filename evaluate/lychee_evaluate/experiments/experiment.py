@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 from lychee_client import ConfigurationError, InvalidInputError
 from lychee_client.experiments import Assignment
@@ -172,7 +172,7 @@ class ExperimentLog:
         """Close the file; closing twice is no error."""
         self._file.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> ExperimentLog:
         return self
 
     def __exit__(

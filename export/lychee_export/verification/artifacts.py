@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from lychee_client.repository import newest_version
+
+from lychee_export.checkpoint.weight_files import hash_files
 
 __all__ = ["check_artifacts"]
 
@@ -31,8 +32,7 @@ def check_artifacts(repository: Path, artifacts: Mapping[str, str]) -> list[str]
         model_name, _, filename = artifact.partition("/")
         try:
             path = newest_version(repository / model_name) / filename
-            with path.open("rb") as file:
-                seen = hashlib.file_digest(file, "sha256").hexdigest()
+            seen = hash_files([path])
         except OSError as error:
             problems.append(f"{artifact} cannot be read: {error}")
             continue

@@ -20,9 +20,9 @@ from typer.testing import CliRunner, Result
 LYCHEE = str(Path(sys.executable).parent / "lychee")
 SOURCES = ("client/lychee_client", "evaluate/lychee_evaluate", "export/lychee_export", "server/lychee_server")
 DISTRIBUTIONS = {
-    "lychee_evaluate": "lychee-rerank-evaluate",
+    "lychee_evaluate": "lychee-rerank[evaluate]",
     "lychee_export": "lychee-rerank[export]",
-    "lychee_loadtest": "lychee-rerank-loadtest",
+    "lychee_loadtest": "lychee-rerank[loadtest]",
     "lychee_server": "lychee-rerank[server]",
 }
 
