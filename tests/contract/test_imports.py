@@ -20,8 +20,8 @@ PROJECT = {"lychee_client", "lychee_evaluate", "lychee_export", "lychee_loadtest
 BACKEND = "onnx_sessions"  # execution/onnx_sessions.py of lychee_server, of which the backend gets a copy
 
 FOREIGN = {
-    "client/lychee_client": "PIL aiohttp google grpc msgspec numpy pillow_heif platformdirs rich sentencex tokenizers tomli "
-    "tritonclient typer typing_extensions",
+    "client/lychee_client": "PIL aiohttp google grpc msgspec numpy pillow_heif platformdirs rich sentencex tokenizers "
+    "tomli tritonclient typer typing_extensions",
     "client/lychee_client/integrations": "haystack langchain_core llama_index msgspec pydantic",
     "evaluate/lychee_evaluate": "charset_normalizer matplotlib numpy openpyxl rich scipy sklearn typer",
     "export/lychee_export": "PIL google huggingface_hub msgspec numpy onnx onnx_ir onnxruntime onnxscript packaging "
