@@ -216,3 +216,10 @@ def test_tab_fits_a_phone(batch_page: Page, take_screenshot: Callable[..., Path]
     wait_for_end(page)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     take_screenshot(page)
+
+
+def test_an_example_table_is_scored_by_one_click(batch_page: Page) -> None:
+    batch_page.locator("#batch-example").click()
+    wait_for_end(batch_page)
+    expect(batch_page.locator(STATE)).to_contain_text("102 rows, 0 of them with an error")
+    expect(batch_page.locator(ROWS).first).to_contain_text("accept")

@@ -315,6 +315,9 @@ def test_threshold_is_used_in_the_page_and_in_the_gateway(
     wait_for_threshold(page)
     page.locator("#use-page").click()
     expect(page.locator(".use .done")).to_contain_text("Calibrated here")
+    choose_tab(page, "batch")
+    expect(page.locator("#tab-batch .radios")).to_contain_text("Calibrated here")
+    choose_tab(page, "calibrate")
     try:
         page.locator("#use-gateway").click()
         expect(page.locator(".use .done")).to_contain_text("decides every call that names no policy")
@@ -322,6 +325,7 @@ def test_threshold_is_used_in_the_page_and_in_the_gateway(
         threshold = ask("v1/calibration")["accept"]
         assert f"{threshold:.4f}" in page.locator(FOUND).inner_text()
         assert ask("v1/settings")["default_policy"] == "calibration"
+        expect(page.locator("#tab-batch input[value=calibration]")).to_be_checked()
         page.locator("#use-gateway-undo").click()
         expect(page.locator(".use")).to_contain_text("Balanced decides now")
     finally:

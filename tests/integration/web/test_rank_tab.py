@@ -292,6 +292,17 @@ def test_the_json_has_scores_thresholds_and_errors(page: Page) -> None:
     assert data["usage"]["documents"] == 3
 
 
+def test_ranked_results_lead_to_their_labels(page: Page) -> None:
+    page.locator("#rank-texts").fill("\n".join(TEXTS))
+    rank(page)
+    page.locator("#rank-label").click()
+    rows = page.locator("#tab-calibrate .labels li")
+    expect(rows).to_have_count(len(TEXTS))
+    expect(rows.first).to_contain_text(TEXTS[0])
+    expect(rows.first).to_be_focused()
+    expect(page.locator("#tab-calibrate .labels h3")).to_have_text(QUERY)
+
+
 def test_only_the_best_are_shown_on_request(page: Page) -> None:
     page.locator("#rank-texts").fill("\n".join(TEXTS))
     rank(page)

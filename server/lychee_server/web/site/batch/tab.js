@@ -1,6 +1,7 @@
 /** Batch: a table with queries and documents in, the same with scores, ranks and decisions out. */
 
-import { saveCsv } from "../shell/csv.js";
+import { readCatalogue } from "../shell/catalogue.js";
+import { saveCsv, toCsv } from "../shell/csv.js";
 import { fill, h, reveal } from "../shell/dom.js";
 import { instructionField, policyField } from "../shell/fields.js";
 import { fileField } from "../shell/file_field.js";
@@ -37,6 +38,7 @@ export default function makeTab(panel, { settings }) {
     h("div.field", {}, h("label", { for: "batch-query" }, say(texts.query)), query, queryText),
     h("div.field", {}, h("label", { for: "batch-document" }, say(texts.document)), documentColumn));
   const start = button("batch-start", texts.start, () => begin(true), "primary.submit");
+  const example = button("batch-example", texts.example, takeExample);
   const pause = button("batch-pause", texts.pause, () => running?.abort());
   const resume = button("batch-resume", texts.resume, () => begin(false), "primary");
   const cancel = button("batch-cancel", texts.cancel, stop);
@@ -50,7 +52,7 @@ export default function makeTab(panel, { settings }) {
 
   panel.append(h("div.split", {},
     h("div.stack", {},
-      h("div.card", {}, h("div.actions.run-bar", {}, start), h("p.hint", {}, say(texts.intro)), file.element, said, columns),
+      h("div.card", {}, h("div.actions.run-bar", {}, start, example), h("p.hint", {}, say(texts.intro)), file.element, said, columns),
       h("div.card", {}, instruction.element, policy.element)),
     h("div.stack", {}, alert,
       h("div.card", {}, state, meter, h("div.actions", {}, pause, resume, cancel, download), empty, rows.element))),
@@ -58,6 +60,20 @@ export default function makeTab(panel, { settings }) {
 
   function button(id, text, act, classes = "") {
     return h(`button${classes && `.${classes}`}#${id}`, { type: "button", on: { click: act } }, say(text));
+  }
+
+  /** Take the example catalogue's queries with all its texts for a table. */
+  async function takeExample() {
+    try {
+      const { queries, documents } = await readCatalogue();
+      const written = documents.map(({ text }) => text).filter(Boolean);
+      const pairs = queries.flatMap((each) => written.map((text) => [each.text, text]));
+      file.write(new File([toCsv(["query", "text"], pairs)], "example.csv", { type: "text/csv" }));
+      await takeFile(file.read());
+      if (table) await begin(true);
+    } catch (error) {
+      fill(alert, alertOf(error));
+    }
   }
 
   async function takeFile(given) {

@@ -11,6 +11,7 @@ export default {
   query_text: ["Query for all rows", "所有行的查询"],
   document: ["Column of the document", "文档列"],
   start: ["Score all rows", "为全部行打分"],
+  example: ["Score an example table", "为示例表格打分"],
   pause: ["Pause", "暂停"],
   resume: ["Go on", "继续"],
   again: ["Score again", "重新打分"],

@@ -139,7 +139,7 @@ export default {
   ms: ["{value} ms", "{value} 毫秒"],
 
   policies: ["Policies", "策略"],
-  policy_from: ["accept ≥ {accept}, review ≥ {review}", "接受 ≥ {accept}，复核 ≥ {review}"],
+  policy_from: ["accept ≥ {accept}, review ≥ {review}", "通过 ≥ {accept}，复核 ≥ {review}"],
   policy_default: ["by default", "默认"],
   settings: ["Settings of the gateway", "网关设置"],
   versions: ["Versions", "版本"],
