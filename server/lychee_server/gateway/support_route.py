@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from lychee_client import LycheeError
 from starlette.responses import Response
 
+from lychee_server.doctor.bundle import write_bundle
 from lychee_server.gateway.service import Service
-from lychee_server.support_bundle import write_bundle
 
 __all__ = ["BUNDLE_PATH", "install_support_route"]
 

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from lychee_server import ServerStartError, TritonServer, state, triton
-from lychee_server.config_lint import lint_repository
+from lychee_server.doctor.config_lint import lint_repository
 from lychee_server.supervision import stop_everything
 from onnx import TensorProto, helper
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 from lychee_server import status
+from lychee_server.cli.status_text import describe_server
 from lychee_server.state import Restarts, ServerState
-from lychee_server.status_text import describe_server
 
 METRICS = """# HELP lychee_model_execution What runs a model
 # TYPE lychee_model_execution gauge

@@ -13,17 +13,18 @@ from lychee_client.cli.outcome import EXIT_FAILED, EXIT_NOT_RUNNING, reported_er
 from lychee_client.manifest import DEFAULT_ERROR_BUDGET, describe_reading
 from lychee_client.repository import ASSETS_MODEL
 
-from lychee_server import defaults, load_report, log_files, presence, processes, state
+from lychee_server import defaults, log_files, presence, processes, state
 from lychee_server.addresses import Endpoint, check_endpoints
+from lychee_server.cli import load_report
+from lychee_server.cli.quickstart import quickstart as quickstart_command
+from lychee_server.cli.status_text import describe_server
 from lychee_server.errors import LycheeServerError
 from lychee_server.execution import Device, format_budget, parse_budget
 from lychee_server.gateway.cli import gateway as gateway_command
 from lychee_server.gateway.cli import setting
 from lychee_server.gateway.process import DEFAULT_LOG_LEVEL, GatewayChoice, GatewayProcess
 from lychee_server.gateway.settings import DEFAULT_PORT, GatewaySettings
-from lychee_server.quickstart import quickstart
 from lychee_server.status import read_models, read_status
-from lychee_server.status_text import describe_server
 from lychee_server.supervision import (
     MOST_RESTARTS,
     Guard,
@@ -43,7 +44,7 @@ def register(app: typer.Typer) -> None:
     app.command()(stop)
     app.command()(status)
     app.command("gateway")(gateway_command)
-    app.command()(quickstart)
+    app.command("quickstart")(quickstart_command)
 
 
 def load(

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import typer
 from fakes.dual_encoder import manifest_json
-from lychee_server import cli, quickstart, state
+from lychee_server import cli, state
+from lychee_server.cli import quickstart
 from lychee_server.errors import RepositoryError
 from lychee_server.processes import ProcessId
 from typer.testing import CliRunner
@@ -173,7 +174,7 @@ def test_what_is_not_installed_is_named_with_the_extra(machine: Machine, monkeyp
     monkeypatch.setattr(quickstart, "_version", lambda distribution: None)
     monkeypatch.setattr(quickstart, "find_spec", lambda module: None if module == "pytriton" else object())
     code, output = start()
-    assert (code, machine.ran) == (1, [])
+    assert (code, machine.ran) == (2, [])
     expected = 'lychee-rerank-export and nvidia-pytriton are not installed; run: pip install "lychee-rerank[all]"'
     assert expected in output
 

@@ -12,7 +12,7 @@ from lychee_client.manifest import parse_manifest
 from lychee_client.repository import ASSETS_MODEL, MANIFEST_FILENAME, newest_version
 
 from lychee_server import defaults, state
-from lychee_server.config_lint import lint_repository
+from lychee_server.doctor.config_lint import lint_repository
 
 DEFAULT_REPOSITORY: Final = Path("model_repository")
 NAMED_PATHS: Final = 3

@@ -27,7 +27,8 @@ from lychee_client.cli.outcome import EXIT_INTERRUPTED, reported_errors, tell
 from lychee_client.repository import read_manifest
 
 from lychee_server import defaults, presence, state
-from lychee_server.checks import CHECKS
+from lychee_server.cli.things_to_try import describe_things_to_try
+from lychee_server.doctor.machine import CHECKS
 from lychee_server.errors import InstallationError, LycheeServerError, RepositoryError
 from lychee_server.gateway.process import read_problem
 from lychee_server.gateway.settings import DEFAULT_PORT, GatewaySettings
@@ -37,7 +38,6 @@ from lychee_server.processes import check_port
 from lychee_server.repository import check_repository
 from lychee_server.supervision import stop_everything
 from lychee_server.termination import raise_on_sigterm
-from lychee_server.things_to_try import describe_things_to_try
 
 __all__ = ["quickstart"]
 

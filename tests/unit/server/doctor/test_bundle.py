@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from fakes.dual_encoder import manifest_json
 from lychee_client.checks import CheckResult
-from lychee_server import state, support_bundle
+from lychee_server import state
 from lychee_server.defaults import state_dir
+from lychee_server.doctor import bundle as support_bundle
+from lychee_server.doctor.bundle import write_bundle
 from lychee_server.gateway.settings import GatewaySettings
 from lychee_server.processes import ProcessId
-from lychee_server.support_bundle import write_bundle
 
 KEY = "key-canary-4711"
 PASSWORD = "password/canary@4712"

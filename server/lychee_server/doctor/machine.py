@@ -13,9 +13,9 @@ from lychee_client.repository import process_bytes
 
 from lychee_server import defaults, processes, state
 from lychee_server.defaults import MIB
-from lychee_server.file_checks import check_config, check_permissions, check_repository, find_repository, walk
-from lychee_server.gateway_checks import check_gateway
-from lychee_server.gpu_checks import check_gpu
+from lychee_server.doctor.files import check_config, check_permissions, check_repository, find_repository, walk
+from lychee_server.doctor.gateway import check_gateway
+from lychee_server.doctor.gpu import check_gpu
 from lychee_server.listeners import find_listeners
 from lychee_server.local_http import reachable_host
 from lychee_server.status import read_memory

@@ -9,7 +9,8 @@ from typing import Any
 import psutil
 import pytest
 from lychee_client.checks import CheckContext, CheckResult
-from lychee_server import gateway_checks, state
+from lychee_server import state
+from lychee_server.doctor import gateway as gateway_checks
 from lychee_server.gateway.settings import DEFAULT_PORT
 from lychee_server.processes import ProcessId
 

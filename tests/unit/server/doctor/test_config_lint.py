@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lychee_server.config_lint import Problem, lint_repository
+from lychee_server.doctor.config_lint import Problem, lint_repository
 
 ENCODER = """name: "encoder"
 backend: "onnxruntime"

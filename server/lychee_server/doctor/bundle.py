@@ -24,11 +24,11 @@ from lychee_client.checks import CheckResult
 from lychee_client.repository import ASSETS_MODEL, MANIFEST_FILENAME, newest_version
 
 from lychee_server import defaults, state
+from lychee_server.doctor.scrubbing import LEFT_OUT, Scrubber, find_secrets
 from lychee_server.execution.device import describe_machine
 from lychee_server.gateway.settings import GatewaySettings, option_of, variable_of
 from lychee_server.local_http import exchange, fetch
 from lychee_server.log_files import SIZE_VARIABLE
-from lychee_server.scrubbing import LEFT_OUT, Scrubber, find_secrets
 from lychee_server.status import read_status
 
 __all__ = ["MOST_BYTES", "write_bundle"]

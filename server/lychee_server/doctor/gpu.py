@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from lychee_client.checks import CheckContext, CheckResult, CheckSkipped, Verdict
 
 from lychee_server import state
+from lychee_server.doctor.files import find_repository
 from lychee_server.errors import RepositoryError
 from lychee_server.execution import device
-from lychee_server.file_checks import find_repository
 from lychee_server.repository import read_config
 
 

@@ -16,7 +16,11 @@ import psutil
 import pytest
 from fakes.dual_encoder import manifest_json
 from lychee_client.checks import MACHINE_CHECKS, CheckContext, CheckResult, CheckSkipped
-from lychee_server import checks, file_checks, gateway_checks, gpu_checks, state
+from lychee_server import state
+from lychee_server.doctor import files as file_checks
+from lychee_server.doctor import gateway as gateway_checks
+from lychee_server.doctor import gpu as gpu_checks
+from lychee_server.doctor import machine as checks
 from lychee_server.execution import device
 from lychee_server.processes import ProcessId
 
