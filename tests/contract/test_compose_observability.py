@@ -16,7 +16,6 @@ from deployment import ROOT, find_tool
 from lychee_client import MemoryEmbeddingCache
 from lychee_server.gateway.dialects.choice import RERANK_PATHS, SCORE_PATHS
 from lychee_server.gateway.metrics import Metrics
-from lychee_server.gateway.service import PAGE_CALLS_ROUTE
 from prometheus_client.parser import text_string_to_metric_families
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -126,5 +125,5 @@ def test_rules_and_dashboard_count_the_calls_of_every_route() -> None:
     texts = [path.read_text(encoding="utf-8").replace("\\", "") for path in (PROMETHEUS / "alerts.yml", DASHBOARD)]
     patterns = {pattern for text in texts for pattern in re.findall(r'route=~"([^"]+)"', text)}
     (pattern,) = patterns
-    assert all(re.fullmatch(pattern, route) for route in (*RERANK_PATHS, *SCORE_PATHS, PAGE_CALLS_ROUTE))
+    assert all(re.fullmatch(pattern, route) for route in (*RERANK_PATHS, *SCORE_PATHS))
     assert not any(re.fullmatch(pattern, route) for route in ("/v1/models", "/health", "/metrics", "/info"))

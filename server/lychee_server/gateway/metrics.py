@@ -105,7 +105,7 @@ class Metrics:
     def observe_request(
         self, route: str, status: int, modality: str | None, seconds: float, *, method: str = "POST"
     ) -> None:
-        """Count a request: the middleware for HTTP, the service for calls that it makes itself (route "web").
+        """Count a request.
 
         Args:
             route: The route's template, such as "/v1/rerank", never the path that was sent.

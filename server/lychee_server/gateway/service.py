@@ -42,7 +42,6 @@ from lychee_client.transports.base import Transport
 from lychee_client.types import Input, images_of
 
 from lychee_server.errors import SettingsError
-from lychee_server.gateway.access_log import CLIENT_GONE
 from lychee_server.gateway.call_notes import CallNotes, current_notes
 from lychee_server.gateway.errors import find_fault
 from lychee_server.gateway.health import Health
@@ -50,12 +49,12 @@ from lychee_server.gateway.limits import ConcurrencyLimit, TooBusyError
 from lychee_server.gateway.metrics import Metrics
 from lychee_server.gateway.model_client import LentTransport, SharedClient
 from lychee_server.gateway.own_calibration import OwnCalibration
-from lychee_server.gateway.request_ids import make_request_id, use_request_id
+from lychee_server.gateway.request_ids import make_request_id
 from lychee_server.gateway.service_answer import ServiceAnswer, Usage
 from lychee_server.gateway.settings import GatewaySettings
 
 DISTRIBUTION: Final = "lychee-rerank-server"
-PAGE_CALLS_ROUTE: Final = "web"
+INTERNAL_ROUTE: Final = "internal"  # of calls that are no request of their own, as those of a calibration
 CALIBRATION_POLICY: Final = "calibration"
 # What a call fails with where the server or one of its models is lost, or another one is served than before.
 _DOUBTFUL: Final = (ConnectionFailedError, ModelNotReadyError, ContractError, RequestRejectedError, InferenceError)
@@ -164,7 +163,7 @@ class Service:
         options: RerankOptions,
         *,
         request_id: str | None = None,
-        route: str = PAGE_CALLS_ROUTE,
+        route: str = INTERNAL_ROUTE,
     ) -> ServiceAnswer:
         """Rank documents; see LycheeClient.rerank.
 
@@ -182,41 +181,7 @@ class Service:
             LycheeError: See LycheeClient.rerank.
         """
         request_id = request_id or make_request_id()
-        if route != PAGE_CALLS_ROUTE:
-            return await self._answer(query, documents, options, request_id, route, current_notes())
-        with use_request_id(request_id):
-            return await self._answer_page(query, documents, options, request_id)
-
-    async def _answer_page(
-        self, query: Input, documents: Sequence[Input | InvalidInputError], options: RerankOptions, request_id: str
-    ) -> ServiceAnswer:
-        """Do for a call of the page what the middleware does for a request: count it, and write a line."""
-        notes = CallNotes()
-        began_at_s = time.monotonic()
-        status = CLIENT_GONE
-        try:
-            answer = await self._answer(query, documents, options, request_id, PAGE_CALLS_ROUTE, notes)
-            status = 200
-        except Exception as error:
-            status, notes.error_type = find_fault(error).status, type(error).__name__
-            raise
-        finally:
-            seconds = time.monotonic() - began_at_s
-            self.metrics.observe_request(PAGE_CALLS_ROUTE, status, notes.modality, seconds)
-            fields = {"route": PAGE_CALLS_ROUTE, "status": status, "latency_ms": round(1e3 * seconds, 1)}
-            fields |= notes.fields(content=self.settings.log_content)
-            _logger.log(logging.INFO if status == 200 else logging.WARNING, "call", extra={"fields": fields})
-        return answer
-
-    async def _answer(
-        self,
-        query: Input,
-        documents: Sequence[Input | InvalidInputError],
-        options: RerankOptions,
-        request_id: str,
-        route: str,
-        notes: CallNotes,
-    ) -> ServiceAnswer:
+        notes = CallNotes() if route == INTERNAL_ROUTE else current_notes()
         notes.note_call(query, documents, content=self.settings.log_content)
         self._check_count(len(documents))
         check_selection(options.get("top_n"), options.get("score_threshold"), options.get("min_results", 0))

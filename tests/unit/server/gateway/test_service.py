@@ -16,7 +16,7 @@ from lychee_client import Image, InvalidInputError, LycheeClient, ModelNotReadyE
 from lychee_client.transports.base import InferRequest, Request
 from lychee_server.errors import SettingsError
 from lychee_server.gateway.limits import TooBusyError
-from lychee_server.gateway.service import Service
+from lychee_server.gateway.service import INTERNAL_ROUTE, Service
 from lychee_server.gateway.settings import GatewaySettings
 
 PHOTO = Image.from_numpy(np.zeros((40, 50), np.uint8))
@@ -226,16 +226,13 @@ def test_calls_fail_at_once_while_the_server_is_away() -> None:
     run(rank, transport)
 
 
-def test_calls_of_the_page_are_counted_by_status() -> None:
+def test_calls_that_are_no_request_of_their_own_count_documents_and_no_requests() -> None:
     async def rank(service: Service) -> None:
         await service.rerank("a", ["b"], {})
-        with pytest.raises(InvalidInputError):
-            await service.rerank("", ["b"], {})
 
     service = run(rank)
-    for status in ("200", "400"):
-        labels = f'method="POST",modality="text",route="web",status="{status}"'
-        assert counted(service, f"lychee_gateway_requests_total{{{labels}}} 1.0")
+    assert counted(service, f'lychee_gateway_documents_count{{route="{INTERNAL_ROUTE}"}} 1.0')
+    assert b"\nlychee_gateway_requests_total{" not in service.metrics.render()[0]
 
 
 def test_statistics_and_status_come_from_the_server() -> None:
