@@ -20,6 +20,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ["client", "evaluate", "export", "loadtest", "server"]
+NOT_IN_WHEELS = ("examples/demo", "examples/notebooks")
 PLACES = {"lychee_server/backends": "server/backends", "lychee_server/bundled": "examples"}
 """Where a wheel's files lie in the tree, if not under the same name."""
 
@@ -131,7 +132,11 @@ def test_wheel_from_the_sdist_holds_what_the_tree_holds(folder: str, tmp_path: P
     for place in [f"{folder}/lychee_{folder}", *(PLACES.values() if folder == "server" else ())]:
         command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", place]
         listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
-        expected |= {name for name in listed if (ROOT / name).is_file() and not name.startswith("examples/demo")}
+        expected |= {
+            name
+            for name in listed
+            if (ROOT / name).is_file() and not name.startswith(("examples/demo", "examples/notebooks"))
+        }
     found = set()
     for name, content in held.items():
         inside = next(

@@ -71,4 +71,6 @@ def test_program_names_the_extra_and_works_with_it(environment: Path, root: Path
     )
     assert scored.returncode == 0, scored.stderr
     assert json.loads(scored.stdout)["decision"] == "accept"
-    assert "No such command 'calibrate'" in run(environment / "lychee", "calibrate").stderr
+    missing = run(environment / "lychee", "calibrate")
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert 'pip install "lychee-rerank[evaluate]"' in missing.stderr

@@ -101,7 +101,7 @@ def test_merged_cells_count_in_each_row() -> None:
             sheet.append(row)
         sheet.merge_cells("A3:A5")
         sheet.merge_cells("C4:C5")
-        sheet.merge_cells("A7:A1000000")
+        sheet.merge_cells("A7:A100000")
 
     table = read(fill)
     assert rows_of(table) == [
