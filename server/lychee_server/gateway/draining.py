@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lychee_server.defaults import MIB
 from lychee_server.gateway.metrics import Metrics
 from lychee_server.gateway.refusals import local_path, refuse
 
@@ -15,6 +17,8 @@ HEALTH_PREFIX: Final = "/health"  # these say themselves that the gateway stops
 RETRY_AFTER_S: Final = 2
 POLL_INTERVAL_S: Final = 0.1
 LINGER_S: Final = 0.5
+MOST_READ_BYTES: Final = MIB
+MOST_READ_S: Final = 1.0
 
 
 class Drain:
@@ -65,6 +69,7 @@ class Drain:
         if self.stopping and not local_path(scope).startswith(HEALTH_PREFIX):
             self._refused_at_s = time.monotonic()
             self._metrics.reject("stopping")
+            await _read_on(receive)
             retry = {"retry-after": str(RETRY_AFTER_S)}
             await refuse(send, 503, "stopping", "the gateway is stopping; ask another one", headers=retry, close=True)
             return
@@ -77,6 +82,17 @@ class Drain:
             await app(scope, receive, send_and_close)
         finally:
             self._requests -= 1
+
+
+async def _read_on(receive: Receive) -> None:
+    """Read the rest of a request that is refused: closed with something unread, TCP resets and the answer is lost."""
+    size_bytes, more = 0, True
+    with suppress(TimeoutError):
+        async with asyncio.timeout(MOST_READ_S):
+            while more and size_bytes < MOST_READ_BYTES:
+                message = await receive()
+                size_bytes += len(message.get("body", b""))
+                more = message.get("more_body", False)
 
 
 def _close_after(message: Message) -> Message:

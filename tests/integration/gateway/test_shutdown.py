@@ -136,6 +136,23 @@ def test_a_call_in_flight_is_finished_before_the_end(server: TritonServer, tmp_p
     assert {error["status"] for error in errors} <= {503}  # of the new calls
 
 
+def test_a_refused_request_whose_body_comes_late_gets_its_answer(server: TritonServer, tmp_path: Path) -> None:
+    body = b'{"query": "a cat", "documents": ["a cat"]}'
+    with run_gateway(tmp_path, server.grpc_url, "--no-web", *PATIENT) as gateway:
+        gateway.wait_for("/health/ready", 200)
+        address = ("127.0.0.1", gateway.port)
+        with closing(send_large_call(gateway, 1000)) as call, socket.create_connection(address) as late:
+            wait_until_running(gateway)
+            gateway.process.terminate()
+            wait_until_refused(gateway)
+            late.sendall(b"POST /v1/rerank HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n" % len(body))
+            for half in (body[:20], body[20:]):
+                time.sleep(0.2)
+                late.sendall(half)  # a connection that was closed already is reset by the first, and takes no second
+            assert late.recv(65536).startswith(b"HTTP/1.1 503 ")
+            assert call.getresponse().status == 200
+
+
 def test_an_idle_gateway_ends_at_once_although_a_browser_stays(server: TritonServer, tmp_path: Path) -> None:
     with (
         run_gateway(tmp_path, server.grpc_url, "--web", *PATIENT) as gateway,
