@@ -63,9 +63,9 @@ WORDINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "zh": "文件是 UTF-8，但最后一个字符不完整；请重新复制或导出",
     },
     "encoding_unclear": {
-        "en": "it is not UTF-8, and its encoding is not clear: a line could be {candidates}; in Excel, save it as "
+        "en": "its encoding is not clear: a line could be {candidates}; in Excel, save it as "
         "'CSV UTF-8 (comma delimited)', or say which it is: --encoding gb18030 (REST: encoding=gb18030)",
-        "zh": "文件不是 UTF-8，且编码无法确定：其中一行可能是 {candidates}；请在 Excel 中另存为"
+        "zh": "文件的编码无法确定：其中一行可能是 {candidates}；请在 Excel 中另存为"
         "“CSV UTF-8（逗号分隔）”，或指明编码：--encoding gb18030（REST：encoding=gb18030）",
     },
     "encoding_unknown": {

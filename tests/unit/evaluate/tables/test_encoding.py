@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from lychee_evaluate.tables.encoding import decode
 from lychee_evaluate.tables.message import TableError
 from lychee_evaluate.tables.reading import read_table
 
@@ -105,6 +106,10 @@ def test_json_lines_are_read_in_other_encodings_too() -> None:
         (b"\xef\xbb\xbfquery,text\n\xff,b\n", "not_in_encoding"),
         ("query,text\n猫".encode("utf-16") + b"\0", "not_in_encoding"),
         ("查询,文本\n".encode("gbk") + b"a,\xff\xff\n", "not_in_encoding"),
+        (
+            "query,text\n一只猫,一只猫\n".encode("gb18030"),
+            "encoding_unclear",
+        ),  # three letters of three scripts in UTF-8
         (b"query,text\n\x80\x81\xfe\xff\x9d,\xff\n", "encoding_unclear"),
     ],
 )
@@ -119,3 +124,9 @@ def test_names_that_are_no_encoding_are_refused(name: str) -> None:
 
 def test_a_wrong_encoding_is_refused_where_it_does_not_fit() -> None:
     assert error_kind("query,text\n早晨,b\n".encode("gbk"), encoding="utf-8") == "not_in_encoding"
+
+
+@pytest.mark.parametrize("text", ["café", "naïve façade", "кошка", "γάτα", "señor, кот", "é", "猫"])
+def test_short_texts_in_utf8_are_read_as_such_where_they_make_words(text: str) -> None:
+    decoded = decode(f"query,text\na {text}s,b\n".encode())
+    assert (decoded.label, text in decoded.text) == ("UTF-8", True)
