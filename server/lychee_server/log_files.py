@@ -20,7 +20,7 @@ from typing import Final
 from lychee_server.defaults import MIB
 from lychee_server.errors import SettingsError
 
-__all__ = ["KEPT", "SIZE_VARIABLE", "ErrorLog", "empty_large", "most_bytes", "rotate_own", "set_aside"]
+__all__ = ["KEPT", "SIZE_VARIABLE", "ErrorLog", "empty_large", "most_bytes", "read_tail", "rotate_own", "set_aside"]
 
 SIZE_VARIABLE: Final = "LYCHEE_LOG_MB"
 DEFAULT_MB: Final = 50  # of a log with its older files
@@ -41,6 +41,25 @@ def most_bytes() -> int:
             "that to another program"
         )
     return int(text) * MIB // (KEPT + 1)
+
+
+def read_tail(path: Path, most: int) -> str:
+    """Return the last whole lines of a log.
+
+    Args:
+        path: The log.
+        most: How many bytes of it are read.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as log:
+        size = log.seek(0, os.SEEK_END)
+        log.seek(max(0, size - most))
+        content = log.read(most)
+    if size > most:
+        content = content.partition(b"\n")[2]
+    return content.decode("utf-8", "replace")
 
 
 def set_aside(path: Path) -> None:

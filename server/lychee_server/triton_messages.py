@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from lychee_server.log_files import read_tail
+
 LOG_TAIL_LINES = 10
 LOG_TAIL_BYTES = 2**16
 LOG_LINE_CHARACTERS = 500
@@ -56,9 +58,7 @@ def read_last_errors(log_path: Path, count: int = LOG_TAIL_LINES) -> list[str]:
     Raises:
         OSError: The log cannot be read.
     """
-    with log_path.open("rb") as log:
-        log.seek(max(0, log.seek(0, 2) - LOG_TAIL_BYTES))
-        tail = _NO_GPU.sub(b"", log.read()).decode("utf-8", "replace").replace(str(Path.home()), "~")
+    tail = _NO_GPU.sub(b"", read_tail(log_path, LOG_TAIL_BYTES).encode()).decode().replace(str(Path.home()), "~")
     errors = [line[:LOG_LINE_CHARACTERS] for line in tail.splitlines() if _ERROR_LINE.match(line)]
     return errors[: -count - 1 : -1]
 

@@ -1,6 +1,5 @@
 """The commands `lychee load`, `lychee stop`, `lychee status`, `lychee gateway` and `lychee quickstart`."""
 
-import importlib.util
 import json
 import time
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from lychee_client.manifest import DEFAULT_ERROR_BUDGET, describe_reading
 from lychee_client.repository import ASSETS_MODEL
 
 from lychee_server import defaults, log_files, presence, processes, state
+from lychee_server import web as web_room
 from lychee_server.addresses import Endpoint, check_endpoints
 from lychee_server.cli import load_report
 from lychee_server.cli.quickstart import quickstart as quickstart_command
@@ -161,10 +161,9 @@ def load(
 
 
 def _has_page() -> bool:
-    if importlib.util.find_spec("lychee_evaluate") is not None:
-        return True
-    tell("the page needs lychee-rerank-evaluate, which is not installed; run: pip install 'lychee-rerank-server[web]'")
-    return False
+    if not web_room.is_installed():
+        tell(f"the page needs {web_room.NEEDED}, which is not installed; run: {web_room.INSTALL}")
+    return web_room.is_installed()
 
 
 def _clean_up_after_the_last(marker: str) -> None:

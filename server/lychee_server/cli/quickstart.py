@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import importlib.metadata
 import os
 import shlex
@@ -23,6 +21,7 @@ import platformdirs
 import typer
 from lychee_client import LycheeClient
 from lychee_client.checks import CheckContext, CheckResult, run_checks
+from lychee_client.cli.group import COMES_WITH
 from lychee_client.cli.outcome import EXIT_INTERRUPTED, reported_errors, tell
 from lychee_client.repository import read_manifest
 
@@ -33,7 +32,7 @@ from lychee_server.errors import InstallationError, LycheeServerError, Repositor
 from lychee_server.gateway.process import read_problem
 from lychee_server.gateway.settings import DEFAULT_PORT, GatewaySettings
 from lychee_server.installation import TritonInstallation
-from lychee_server.local_http import exchange, reachable_host
+from lychee_server.local_http import reachable_host
 from lychee_server.processes import check_port
 from lychee_server.repository import check_repository
 from lychee_server.supervision import stop_everything
@@ -43,7 +42,6 @@ __all__ = ["quickstart"]
 
 MODEL: Final = "lychee-mini"
 EXPORT: Final = "lychee-rerank-export"
-INSTALL: Final = 'pip install "lychee-rerank[all]"'
 MACHINE_CHECKS: Final = ("permissions", "disk", "memory")  # the others are about a server or a repository that is there
 PARTIAL_SUFFIX: Final = ".partial"
 # The program `lychee` of this environment, which need not be on PATH.
@@ -57,8 +55,6 @@ TRITON_PORTS: Final = {
     "--grpc-port": defaults.DEFAULT_GRPC_PORT,
     "--metrics-port": defaults.DEFAULT_METRICS_PORT,
 }
-PAGE_TIMEOUT_S: Final = 120.0
-POLL_INTERVAL_S: Final = 0.25
 BROWSER_TIMEOUT_S: Final = 10.0
 
 
@@ -89,7 +85,6 @@ def quickstart(
         tell("interrupted; nothing is left running, and no half of an export")
         raise typer.Exit(EXIT_INTERRUPTED) from error
     url = f"http://{reachable_host(gateway.host)}:{gateway.port}"
-    _wait_for_page(gateway)
     if not no_browser and (reason := _open(url)):
         steps.say(f"no browser was opened: {reason}")
     steps.say("done")
@@ -193,9 +188,9 @@ def _check_installation(*, needs_export: bool) -> None:
     missing = [] if not needs_export or _version(EXPORT) is not None else [EXPORT]
     missing += [package for package, module in SERVING.items() if find_spec(module) is None]
     if missing:
-        raise InstallationError(
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; run: {INSTALL}"
-        )
+        are = "is" if len(missing) == 1 else "are"
+        requirement = COMES_WITH["quickstart"]
+        raise InstallationError(f'{" and ".join(missing)} {are} not installed; run: pip install "{requirement}"')
     TritonInstallation.find()
 
 
@@ -283,17 +278,6 @@ def _run(arguments: Sequence[str], doing: str, *, hidden: str | None = None) -> 
             raise
     if code:
         raise LycheeServerError(f"{doing} the model failed, as told above")
-
-
-def _wait_for_page(gateway: state.GatewayState) -> None:
-    """Wait until the page is there, which may take longer than REST; one that does not come costs nothing else."""
-    deadline = time.monotonic() + PAGE_TIMEOUT_S
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            status, _ = exchange(gateway.host, gateway.port, "GET", "/", timeout_s=PAGE_TIMEOUT_S)
-            if status != http.client.SERVICE_UNAVAILABLE:
-                return
-        time.sleep(POLL_INTERVAL_S)
 
 
 def _open(url: str) -> str:

@@ -28,7 +28,7 @@ from lychee_server.doctor.scrubbing import LEFT_OUT, Scrubber, find_secrets
 from lychee_server.execution.device import describe_machine
 from lychee_server.gateway.settings import GatewaySettings, option_of, variable_of
 from lychee_server.local_http import exchange, fetch
-from lychee_server.log_files import SIZE_VARIABLE
+from lychee_server.log_files import SIZE_VARIABLE, read_tail
 from lychee_server.status import read_status
 
 __all__ = ["MOST_BYTES", "write_bundle"]
@@ -269,15 +269,4 @@ def _read_logs(folder: Path, scrubber: Scrubber) -> Iterator[tuple[str, str]]:
         for name in names:
             path = folder / name
             if path.is_file():
-                yield f"logs/{name}", scrub(_read_tail(path))
-
-
-def _read_tail(path: Path) -> str:
-    """Return the last whole lines."""
-    with path.open("rb") as log:
-        size = log.seek(0, os.SEEK_END)
-        log.seek(max(0, size - TAIL_BYTES))
-        content = log.read(TAIL_BYTES)
-    if size > TAIL_BYTES:
-        content = content.partition(b"\n")[2]
-    return content.decode("utf-8", "replace")
+                yield f"logs/{name}", scrub(read_tail(path, TAIL_BYTES))

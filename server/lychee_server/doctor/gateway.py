@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 
 import psutil
 from lychee_client.checks import CheckContext, CheckResult, Verdict
 
-from lychee_server import state
+from lychee_server import state, web
 from lychee_server.defaults import DEFAULT_HOST
 from lychee_server.gateway.process import read_problem
 from lychee_server.gateway.settings import DEFAULT_PORT
@@ -63,8 +62,7 @@ def _is_gateway(pid: int) -> bool:
 
 
 def _check_page() -> CheckResult:
-    if find_spec("lychee_evaluate") is None:
-        advice = "pip install 'lychee-rerank-server[web]', or start with --no-web"
-        seen = "lychee-rerank-evaluate is not installed, so the gateway has no page"
-        return CheckResult("web page", "warning", seen, advice)
-    return CheckResult("web page", "ok", "lychee-rerank-evaluate is installed")
+    if not web.is_installed():
+        seen = f"{web.NEEDED} is not installed, so the gateway has no page"
+        return CheckResult("web page", "warning", seen, f"{web.INSTALL}, or start with --no-web")
+    return CheckResult("web page", "ok", f"{web.NEEDED} is installed")

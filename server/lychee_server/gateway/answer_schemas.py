@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
+from lychee_client import Policy
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 
@@ -234,6 +236,11 @@ class PolicyEntry(_Answer):
     name: str = Field(description='strict, balanced, exploratory, or "calibration": the gateway\'s calibration.')
     accept: float
     review: float
+
+
+def describe_policies(policies: Mapping[str, Policy]) -> list[PolicyEntry]:
+    """Return policies as answers list them."""
+    return [PolicyEntry(name=name, accept=policy.accept, review=policy.review) for name, policy in policies.items()]
 
 
 class SettingsAnswer(_Answer):

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import metadata
-from importlib.util import find_spec
 from typing import Final
 
 from fastapi import FastAPI, Security
 from fastapi.security import APIKeyHeader
 from fastapi_offline import FastAPIOffline
 
+from lychee_server import web
 from lychee_server.errors import SettingsError
 from lychee_server.gateway.cache import make_cache
 from lychee_server.gateway.edge import install_middleware
@@ -46,10 +46,9 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
     Raises:
         SettingsError: A setting cannot be used, or the page is asked for and a package that it needs is missing.
     """
-    if settings.web and find_spec("lychee_evaluate") is None:
+    if settings.web and not web.is_installed():
         raise SettingsError(
-            "the web page needs lychee-rerank-evaluate, which is not installed; run "
-            "`pip install 'lychee-rerank-server[web]'`, or start with --no-web"
+            f"the web page needs {web.NEEDED}, which is not installed; run `{web.INSTALL}`, or start with --no-web"
         )
     keys = ApiKeys.load(settings)
     cache = None
@@ -97,7 +96,7 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
     if settings.web:
         from lychee_server.web import calibration_routes, page, table_routes  # what they need is an extra
 
-        table_routes.install(app, service)
+        table_routes.install(app)
         calibration_routes.install(app, service)
         page.install(app, settings.root_path)
     install_error_handlers(app)

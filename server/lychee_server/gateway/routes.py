@@ -29,10 +29,10 @@ from lychee_server.gateway.answer_schemas import (
     InstructionList,
     ModelEntry,
     ModelList,
-    PolicyEntry,
     RerankAnswer,
     ScoreAnswer,
     SettingsAnswer,
+    describe_policies,
 )
 from lychee_server.gateway.answers import make_rerank_answer, make_score_answer
 from lychee_server.gateway.calibration_routes import make_calibration_routes
@@ -255,10 +255,7 @@ def _make_model_routes(service: Service) -> APIRouter:
         limits = service.settings
         return SettingsAnswer(
             version=metadata.version(DISTRIBUTION),
-            policies=[
-                PolicyEntry(name=name, accept=policy.accept, review=policy.review)
-                for name, policy in service.policies().items()
-            ],
+            policies=describe_policies(service.policies()),
             default_policy=service.default_policy,
             max_documents=limits.max_documents,
             max_request_mb=limits.max_request_mb,

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import FastAPI, Query, Request
 from lychee_evaluate.tables.message import Message, TableError
 from lychee_evaluate.tables.reading import read_table
 from lychee_evaluate.tables.table import Table
@@ -17,7 +17,6 @@ from starlette.responses import JSONResponse, Response
 from lychee_server.defaults import MIB
 from lychee_server.gateway.answer_schemas import ErrorAnswer
 from lychee_server.gateway.errors import make_error
-from lychee_server.gateway.service import Service
 
 MAX_BYTES: Final = 16 * MIB  # of which a table in memory is many times as large
 MAX_ROWS: Final = 20_000
@@ -65,22 +64,13 @@ class TableAnswer(BaseModel):
     problems: list[RowProblem] = Field(description="Rows that are missing, or have an empty cell, because of an error.")
 
 
-def install(app: FastAPI, service: Service) -> None:
-    """Add the route to an app.
-
-    Args:
-        app: The gateway's application; its middleware bounds the size of a body.
-        service: The service of the gateway.
-    """
-    app.include_router(_make_routes())
-
-
-def _make_routes() -> APIRouter:
-    router = APIRouter(tags=["tables"])
+def install(app: FastAPI) -> None:
+    """Add the route to an app, whose middleware bounds the size of a body."""
     one_at_a_time = asyncio.Semaphore(1)  # a table takes many times its file's memory
 
-    @router.post(
+    @app.post(
         "/v1/tables",
+        tags=["tables"],
         summary="Read a table",
         response_model=TableAnswer,
         responses={
@@ -103,8 +93,6 @@ def _make_routes() -> APIRouter:
         data = await request.body()
         async with one_at_a_time:
             return await asyncio.to_thread(_answer, name, data, encoding)
-
-    return router
 
 
 def _answer(name: str, data: bytes, encoding: str | None) -> Response:

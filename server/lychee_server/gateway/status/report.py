@@ -16,7 +16,7 @@ import psutil
 from lychee_client import LycheeError, Manifest, ModelTimings, ServerStatus
 
 from lychee_server import state
-from lychee_server.gateway.answer_schemas import PolicyEntry
+from lychee_server.gateway.answer_schemas import describe_policies
 from lychee_server.gateway.service import DISTRIBUTION, Service
 from lychee_server.gateway.settings import GatewaySettings
 from lychee_server.gateway.status.answer import (
@@ -79,10 +79,7 @@ async def collect_status(service: Service, errors: RecentErrors) -> StatusAnswer
         golden=describe_golden(health, triton_live=triton.live),
         errors=Errors(gateway=errors.latest(), triton=triton_errors),
         memory=memory,
-        policies=[
-            PolicyEntry(name=name, accept=policy.accept, review=policy.review)
-            for name, policy in service.policies().items()
-        ],
+        policies=describe_policies(service.policies()),
         default_policy=service.default_policy,
         settings=describe_settings(service.settings),
         versions=_read_versions(triton),

@@ -285,7 +285,7 @@ def test_load_without_the_page_keeps_rest(runner: Any, gateway: type[FakeGateway
 def test_load_without_what_the_page_needs_says_what_to_install(
     runner: Any, gateway: type[FakeGateway], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("lychee_server.web.find_spec", lambda name: None)
     result, _ = runner("load")
     assert result.exit_code == 0
     assert not gateway.choice.web

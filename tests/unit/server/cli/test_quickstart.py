@@ -74,7 +74,6 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     monkeypatch.setattr(quickstart, "_version", lambda distribution: VERSION)
     monkeypatch.setattr(quickstart, "check_repository", lambda folder: [])
     monkeypatch.setattr(quickstart, "read_problem", lambda host, port: None)
-    monkeypatch.setattr(quickstart, "exchange", lambda *arguments, **options: (200, b""))
     monkeypatch.setattr(quickstart, "TRITON_PORTS", {"--http-port": free_port()})
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY", "SSH_CONNECTION", "SSH_TTY", "LYCHEE_GATEWAY_API_KEYS"):
@@ -237,22 +236,6 @@ def test_a_browser_is_opened_where_somebody_sits_before_it(monkeypatch: pytest.M
     monkeypatch.setenv("SSH_CONNECTION", "1 2 3 4")
     assert "no browser was opened: this is a session over SSH" in start()[1]
     assert seen.read_text(encoding="utf-8").count("\n") == 1
-
-
-def test_a_page_that_comes_later_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_running()
-    answers: list[Any] = [ConnectionRefusedError(), (503, b""), (401, b"")]  # behind a key it is there, too
-
-    def exchange(*arguments: Any, **options: Any) -> Any:
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    monkeypatch.setattr(quickstart, "exchange", exchange)
-    monkeypatch.setattr(quickstart, "POLL_INTERVAL_S", 0.0)
-    assert start()[0] == 0
-    assert answers == []
 
 
 def test_keys_are_asked_for_and_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ def test_gateway_of_somebody_else_is_recognised(
 
 
 def test_missing_page_is_a_warning_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway_checks, "find_spec", lambda name: None)
+    monkeypatch.setattr("lychee_server.web.find_spec", lambda name: None)
     result = gateway_checks._check_page()
     assert result.verdict == "warning"
     assert "lychee-rerank-server[web]" in result.advice

@@ -13,7 +13,6 @@ from fakes.dual_encoder import FakeTransport
 from fastapi.testclient import TestClient
 from lychee_server import state
 from lychee_server.errors import SettingsError
-from lychee_server.gateway import app as app_module
 from lychee_server.gateway.app import create_app
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
@@ -129,7 +128,7 @@ def test_the_page_knows_the_path_under_which_a_proxy_serves_it() -> None:
 
 
 def test_what_the_page_needs_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_module, "find_spec", lambda name: None)
+    monkeypatch.setattr("lychee_server.web.find_spec", lambda name: None)
     settings = GatewaySettings()
     with pytest.raises(SettingsError, match="--no-web"):
         create_app(settings, service=Service(settings, transport=FakeTransport()))

@@ -24,7 +24,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClie
     app = create_app(settings, service=service)
     if "/v1/tables" not in app.openapi()["paths"]:
         app.openapi_schema = None
-        table_routes.install(app, service)
+        table_routes.install(app)
     with TestClient(app, base_url=HOST) as client:
         yield client
 
