@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from lychee_client import LycheeClient
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 
-from .conftest import NARROW, WIDE, choose_tab, open_page
+from .conftest import NARROW, MakePage, choose_tab, open_page
 
 pytestmark = pytest.mark.triton
 
@@ -27,16 +27,13 @@ COLUMNS = [
 
 
 @pytest.fixture
-def batch_page(browser: Browser, page_url: str) -> Iterator[Page]:
-    """Open the tab in a browser that remembers nothing; no error of a script may be in the console at the end."""
-    context = browser.new_context(viewport=WIDE, locale="en-US", accept_downloads=True)
-    context.set_default_timeout(20_000)
-    page = context.new_page()
+def batch_page(make_page: MakePage, page_url: str) -> Iterator[Page]:
+    """Open the tab; no error of a script may have come at the end, while those of refused calls are wanted here."""
+    page = make_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     open_page(page, page_url, "batch")
     yield page
-    context.close()
     assert errors == []
 
 

@@ -7,7 +7,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from lychee_evaluate.calibration.pair_scores import score_pairs
 from lychee_evaluate.calibration.pairs import read_pairs
 from lychee_evaluate.calibration.report import make_report
 from lychee_evaluate.calibration.threshold_search import parse_target
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
-from .conftest import NARROW, WIDE, MakePage, choose_tab, open_page
+from .conftest import NARROW, MakePage, choose_tab, open_page
 
 pytestmark = pytest.mark.triton
 
@@ -35,18 +35,10 @@ QUERIES = {
 
 
 @pytest.fixture
-def calibrate_page(browser: Browser, page_url: str) -> Iterator[Page]:
-    """Open the tab in a browser that remembers nothing; no error may be in the console at the end."""
-    context = browser.new_context(viewport=WIDE, locale="en-US", accept_downloads=True)
-    context.set_default_timeout(20_000)
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda line: line.type == "error" and errors.append(line.text))
-    open_page(page, page_url, "calibrate")
-    yield page
-    context.close()
-    assert errors == []
+def calibrate_page(browser_page: Page) -> Page:
+    """Open the tab."""
+    choose_tab(browser_page, "calibrate")
+    return browser_page
 
 
 def wait_for_threshold(page: Page) -> None:

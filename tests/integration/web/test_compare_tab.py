@@ -6,16 +6,16 @@ import csv
 import io
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lychee_client import LycheeClient
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 from scipy.stats import kendalltau
 
-from .conftest import NARROW, WIDE, choose_tab, open_page
+from .conftest import NARROW, choose_tab
 
 pytestmark = pytest.mark.triton
 
@@ -26,18 +26,10 @@ ALERT = "#compare-alert [role=alert]"
 
 
 @pytest.fixture
-def compare_page(browser: Browser, page_url: str) -> Iterator[Page]:
-    """Open the tab in a browser that remembers nothing; no error may be in the console at the end."""
-    context = browser.new_context(viewport=WIDE, locale="en-US", accept_downloads=True)
-    context.set_default_timeout(20_000)
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda line: line.type == "error" and errors.append(line.text))
-    open_page(page, page_url, "compare")
-    yield page
-    context.close()
-    assert errors == []
+def compare_page(browser_page: Page) -> Page:
+    """Open the tab."""
+    choose_tab(browser_page, "compare")
+    return browser_page
 
 
 def fill_call(page: Page) -> None:

@@ -3,9 +3,10 @@
 import { call } from "../shell/api.js";
 import { fill, h } from "../shell/dom.js";
 import { alertOf } from "../shell/notices.js";
+import { policyName } from "../shell/scores.js";
 import { keepOwnPolicy, settingsChanged } from "../shell/settings.js";
 import shellTexts from "../shell/texts.js";
-import { locale, number, say } from "../shell/words.js";
+import { moment, number, say } from "../shell/words.js";
 import texts from "./texts.js";
 
 const PATH = "v1/calibration";
@@ -47,10 +48,9 @@ export function useCard() {
 
   function show(answer) {
     const { default_policy: name, accept, review, since, source, warnings } = answer;
-    const known = shellTexts[`policy_${name}`];
-    const at = () => new Intl.DateTimeFormat(locale(), { dateStyle: "medium", timeStyle: "short" }).format(new Date(since));
+    const at = moment(new Date(since), { dateStyle: "medium", timeStyle: "short" });
     fill(now, say(source === "put" ? texts.decides_put : texts.decides, {
-      name: known ? say(known) : name, accept: number(accept, 3), review: number(review, 3), since: at,
+      name: policyName(name), accept: number(accept, 3), review: number(review, 3), since: at,
     }), answer.changeable ? null : [" ", say(texts.use_refused)], warnings.map((each) => h("span.warning", { lang: "en" }, ` ${each}`)));
     back.hidden = source !== "put";
     everywhere.hidden = !answer.changeable;

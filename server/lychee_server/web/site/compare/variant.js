@@ -4,7 +4,7 @@ import { fill, h } from "../shell/dom.js";
 import { instructionField, policyField } from "../shell/fields.js";
 import { fileField } from "../shell/file_field.js";
 import { readHistory } from "../shell/memory.js";
-import { locale, say } from "../shell/words.js";
+import { moment, say } from "../shell/words.js";
 import texts from "./texts.js";
 
 /** The fields of variant "A" or "B": { element, read(), write(value) }; the value can be cloned. */
@@ -33,7 +33,7 @@ export function variantField(name, settings, onPolicy) {
   async function showPast() {
     const chosen = pastSelect.value;
     past = (await readHistory()).filter(({ tab, state }) => tab === "rank" && state.results?.whole?.results.length);
-    const at = (time) => new Intl.DateTimeFormat(locale(), { dateStyle: "short", timeStyle: "short" }).format(time);
+    const at = (time) => moment(time, { dateStyle: "short", timeStyle: "short" })();
     fill(pastSelect, past.map((each) => h("option", { value: each.id }, `${each.title} · ${each.note} · ${at(each.at)}`)));
     if (past.some(({ id: known }) => String(known) === chosen)) pastSelect.value = chosen;
     pastSelect.hidden = !past.length;

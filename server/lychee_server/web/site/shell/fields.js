@@ -2,6 +2,7 @@
 
 import { call } from "./api.js";
 import { fill, h } from "./dom.js";
+import { policyName } from "./scores.js";
 import texts from "./texts.js";
 import { language, say } from "./words.js";
 
@@ -157,7 +158,7 @@ export function policyField(id, settings, onChange = () => {}) {
     const { policies, default_policy: first } = found;
     fill(radios, [...policies, { name: "custom" }].map((policy) => h("label.radio", {},
       h("input", { type: "radio", name: id, value: policy.name, on: { change: () => pick(policy) } }),
-      texts[`policy_${policy.name}`] ? say(texts[`policy_${policy.name}`]) : policy.name)));
+      policyName(policy.name))));
     const isChosen = value.chosen;
     write(isChosen ? value : policies.find(({ name }) => name === first) ?? value);
     value.chosen = isChosen;

@@ -3,7 +3,7 @@
 import { fill, h } from "./dom.js";
 import { clearHistory, deleteFromHistory, keepsHistory, readHistory, setHistory } from "./memory.js";
 import texts from "./texts.js";
-import { locale, say } from "./words.js";
+import { moment, say } from "./words.js";
 
 /** Make the button; `openTab` restores what a call asked and what came of it. */
 export function historyButton(openTab) {
@@ -29,7 +29,7 @@ export function historyButton(openTab) {
         h("span.what", { dir: "auto" }, entry.title || "…"),
         h("span.hint", {}, say(texts.history_entry, {
           tab: say(texts[`tab_${entry.tab}`]), note: entry.note,
-          at: () => new Intl.DateTimeFormat(locale(), { dateStyle: "medium", timeStyle: "short" }).format(entry.at),
+          at: moment(entry.at, { dateStyle: "medium", timeStyle: "short" }),
         }))),
       h("button.plain", {
         type: "button", aria: { label: say(texts.history_delete, { title: entry.title }) },

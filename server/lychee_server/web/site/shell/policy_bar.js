@@ -2,6 +2,7 @@
 
 import { fill, h } from "./dom.js";
 import { policyField } from "./fields.js";
+import { policyName } from "./scores.js";
 import texts from "./texts.js";
 import { say } from "./words.js";
 
@@ -22,7 +23,7 @@ export function policyBar(id, settings, onChange) {
   function describe() {
     const { name: chosen, accept, review } = field.read();
     fill(name, say(review < accept ? texts.policy_bar_review : texts.policy_bar, {
-      name: texts[`policy_${chosen}`] ? say(texts[`policy_${chosen}`]) : chosen, accept: accept.toFixed(2), review: review.toFixed(2),
+      name: policyName(chosen), accept: accept.toFixed(2), review: review.toFixed(2),
     }));
   }
 

@@ -17,6 +17,9 @@ export function policyOption({ name, accept, review }) {
   return ["strict", "balanced", "exploratory"].includes(name) ? name : { accept, review };
 }
 
+/** Return the name of a policy; a gateway's own may be unknown here. */
+export const policyName = (name) => (texts[`policy_${name}`] ? say(texts[`policy_${name}`]) : name);
+
 /** The decision as a badge. */
 export function badge(decision) {
   return h(`span.badge.${decision}`, {}, h("span", { aria: { hidden: "true" } }, SYMBOLS[decision]), " ", say(texts[decision]));

@@ -58,6 +58,9 @@ export const locale = () => TAGS[current];
 export const number = (value, digits = 0) => () =>
   new Intl.NumberFormat(locale(), { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value);
 
+/** Return a value that shows a point in time, a Date or milliseconds since 1970, in the reader's language. */
+export const moment = (at, style) => () => new Intl.DateTimeFormat(locale(), style).format(at);
+
 /** Show all Sayings in a language; everything else that depends on it listens to the document's "language". */
 export function setLanguage(name) {
   current = name;

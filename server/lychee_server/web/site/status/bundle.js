@@ -1,6 +1,7 @@
 /** One click to a support bundle. */
 
 import { send } from "../shell/api.js";
+import { save } from "../shell/csv.js";
 import { fill, h } from "../shell/dom.js";
 import { alertOf, alertText } from "../shell/notices.js";
 import { say } from "../shell/words.js";
@@ -21,9 +22,8 @@ export function bundleButton() {
     try {
       const response = await send("v1/support-bundle");
       const named = /filename="?([\w.-]+)/.exec(response.headers.get("content-disposition") ?? "");
-      const url = URL.createObjectURL(await response.blob());
-      h("a", { href: url, download: named?.[1] ?? NAME }).click();
-      setTimeout(() => URL.revokeObjectURL(url), 60_000);
+      const bundle = await response.blob();
+      save(named?.[1] ?? NAME, bundle.type, bundle);
       fill(notice, say(texts.bundle_done));
     } catch (error) {
       fill(notice, error.status === 404 ? alertText(say(texts.bundle_unknown)) : alertOf(error));

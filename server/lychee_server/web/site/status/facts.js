@@ -6,7 +6,7 @@
  */
 
 import { fill, h } from "../shell/dom.js";
-import { locale, number, say } from "../shell/words.js";
+import { locale, moment, number, say } from "../shell/words.js";
 import texts from "./texts.js";
 
 /** Return a text in the language of now. */
@@ -23,7 +23,7 @@ export function time(seconds) {
   const date = new Date(1000 * seconds);
   const isToday = date.toDateString() === new Date().toDateString();
   const style = isToday ? { timeStyle: "medium" } : { dateStyle: "medium", timeStyle: "medium" };
-  return new Intl.DateTimeFormat(locale(), style).format(date);
+  return moment(date, style)();
 }
 
 export function duration(seconds) {

@@ -1,7 +1,7 @@
 /** Traffic, cache, memory, policies, settings and versions. */
 
 import { fill, h } from "../shell/dom.js";
-import shared from "../shell/texts.js";
+import { policyName } from "../shell/scores.js";
 import { say } from "../shell/words.js";
 import { card, facts, figure, milliseconds, t } from "./facts.js";
 import texts from "./texts.js";
@@ -59,12 +59,10 @@ export function memoryCard() {
 
 export function policiesCard() {
   return card("policies", say(texts.policies), (policies, byDefault) => facts(policies.map(({ name, accept, review }) => [
-    [policyName(name), name === byDefault && h("small", {}, ` (${t("policy_default")})`)],
+    [String(policyName(name)), name === byDefault && h("small", {}, ` (${t("policy_default")})`)],
     t("policy_from", { accept, review }),
   ])));
 }
-
-const policyName = (name) => String(shared[`policy_${name}`] ? say(shared[`policy_${name}`]) : name);
 
 export function settingsCard() {
   const list = h("div", {});
