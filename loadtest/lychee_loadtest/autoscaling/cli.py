@@ -30,7 +30,7 @@ def _autoscale_sim(
     target_ms: Annotated[
         list[float] | None, typer.Option(min=0.1, help="Of the time in the queue; may be repeated.")
     ] = None,
-    peak: Annotated[float, typer.Option(min=0.1, help="Replicas that the afternoon keeps wholly busy.")] = 3.0,
+    peak: Annotated[float, typer.Option(min=0.1, help="Replicas that the afternoon keeps wholly busy.")] = 2.0,
     spikes: Annotated[int, typer.Option(min=0, help="Sudden spikes, of 3 to 5 times the load for minutes.")] = 3,
     hours: Annotated[int, typer.Option(min=1, max=24, help="How much of the day, from midnight.")] = 24,
     seeds: Annotated[int, typer.Option(min=1, help="How many days to play; the table has their medians.")] = 3,

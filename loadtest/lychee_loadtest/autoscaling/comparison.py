@@ -20,13 +20,11 @@ from lychee_loadtest.autoscaling.simulation import Cluster, Policy, Run, simulat
 
 __all__ = ["CHART", "TARGETS_MS", "Case", "Figures", "Scenario", "cases", "cheapest", "compare"]
 
-CHART: Final = Behavior(
-    up=Rules(0, (Rule("Percent", 100, 60), Rule("Pods", 4, 60))), down=Rules(300, (Rule("Pods", 1, 60),))
-)
+CHART: Final = Behavior(up=KUBERNETES.up, down=Rules(300, (Rule("Pods", 1, 60),)))
 """What the chart sets: its values.yaml says the same."""
 TARGETS_MS: Final = (5, 10, 20, 50, 100, 200)
 CHART_TARGET_MS: Final = 50
-START_UPS_S: Final = (10, 30, 60, 120, 300)
+START_UPS_S: Final = (10, 30, 120, 300)
 BUSY: Final = 0.7  # of what a replica can do, as its requests per second
 MILLION: Final = 1e6
 
@@ -99,10 +97,11 @@ def cases(vary: str, cluster: Cluster, targets_ms: Sequence[float], service: Ser
         clusters = {seconds: replace(cluster, start_up_s=seconds) for seconds in START_UPS_S}
         return [Case(Policy(f"start-up {seconds} s", chosen, CHART), slow) for seconds, slow in clusters.items()]
     if vary == "behavior":
-        return [Case(Policy(name, chosen, behavior), cluster) for name, behavior in BEHAVIORS.items()]
+        return _behaviors(cluster)
     requests_per_s = BUSY * service.rows_per_s / day.mean_documents * day.mean_requests(service.max_rows)
     policies = [
         *(Policy(f"queue {target:g} ms", (Goal("queue", target / 1e3),), CHART) for target in targets_ms),
+        Policy(f"plain {CHART_TARGET_MS} ms", (Goal("plain queue", CHART_TARGET_MS / 1e3),), CHART),
         Policy(f"requests {requests_per_s:.2g}/s", (Goal("requests", requests_per_s),), CHART),
         Policy("CPU 50 %", (Goal("cpu", 0.5),), CHART),
         Policy("CPU 70 %", (Goal("cpu", 0.7),), CHART),
@@ -110,16 +109,23 @@ def cases(vary: str, cluster: Cluster, targets_ms: Sequence[float], service: Ser
     return [Case(policy, cluster) for policy in policies]
 
 
-BEHAVIORS: Final = {
-    "the chart's": CHART,
-    "up as Kubernetes, down 1 pod a minute": Behavior(KUBERNETES.up, CHART.down),
-    "up as the chart, down as Kubernetes": Behavior(CHART.up, KUBERNETES.down),
-    "up 2 pods or 100 %, down as the chart": Behavior(
-        Rules(0, (Rule("Percent", 100, 60), Rule("Pods", 2, 60))), CHART.down
-    ),
-    "down 10 % a minute": Behavior(CHART.up, Rules(300, (Rule("Percent", 10, 60), Rule("Pods", 1, 60)))),
-    "Kubernetes' default": KUBERNETES,
-}
+def _behaviors(cluster: Cluster) -> list[Case]:
+    """Return ways to follow the chart's metric, and the same time in the queue as it is."""
+    damped, plain = (
+        (Goal("queue", CHART_TARGET_MS / 1e3),),
+        (Goal("plain queue", CHART_TARGET_MS / 1e3),),
+    )
+    slower = Behavior(Rules(0, (Rule("Percent", 100, 60), Rule("Pods", 2, 60))), CHART.down)
+    tenth = Behavior(CHART.up, Rules(300, (Rule("Percent", 10, 60), Rule("Pods", 1, 60))))
+    policies = [
+        Policy("the chart's", damped, CHART),
+        Policy("up 2 pods or 100 % a minute", damped, slower),
+        Policy("down 10 % a minute", damped, tenth),
+        Policy("Kubernetes' default", damped, KUBERNETES),
+        Policy("plain time, the chart's", plain, CHART),
+        Policy("plain time, Kubernetes' default", plain, KUBERNETES),
+    ]
+    return [Case(policy, cluster) for policy in policies]
 
 
 def compare(

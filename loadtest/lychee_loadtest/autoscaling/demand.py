@@ -40,7 +40,7 @@ class Day:
         duration_s: How much of the day is played, from its beginning.
     """
 
-    peak: float = 3.0
+    peak: float = 2.0
     night: float = 0.25
     lunch: float = 0.5
     spikes: int = 3

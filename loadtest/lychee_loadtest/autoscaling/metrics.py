@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -11,12 +12,16 @@ from lychee_loadtest.autoscaling.replica import Counters, Replica
 
 __all__ = ["Goal", "Pipeline", "measure"]
 
-MetricName: TypeAlias = Literal["queue", "cpu", "requests"]
+MetricName: TypeAlias = Literal["queue", "plain queue", "cpu", "requests"]
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A metric and its target: seconds in the queue per request, share of the cores, or requests per second."""
+    """A metric and its target: seconds in the queue per request, share of the cores, or requests per second.
+
+    "queue" is the geometric mean of the time in the queue and its target, sqrt(time * target): near half of what replicas
+    can do, the time changes with the square of their number, and the autoscaler takes it for proportional.
+    """
 
     metric: MetricName
     target: float
@@ -51,8 +56,12 @@ def measure(goal: Goal, replicas: Sequence[Replica], now_s: float, pipeline: Pip
         if len(readings) >= 2:
             windows.append((readings[-2] if goal.metric == "cpu" else readings[0], readings[-1]))
     without = len(replicas) - len(windows)
-    if goal.metric == "queue":
-        return Measurement([_queue(windows)] * sum(one.is_ready for one in replicas) if windows else [], goal.target)
+    if goal.metric in ("queue", "plain queue"):
+        if not windows:
+            return Measurement([], goal.target)
+        waited_s = _queue(windows)
+        value = math.sqrt(waited_s * goal.target) if goal.metric == "queue" else waited_s
+        return Measurement([value] * sum(one.is_ready for one in replicas), goal.target)
     if goal.metric == "cpu":
         return Measurement([_cpu(*window) for window in windows], goal.target, unready=without)
     return Measurement([_requests(*window) for window in windows], goal.target, missing=without)

@@ -51,6 +51,10 @@ class ServiceTimes:
         """Return the seconds of 0, 1, 2 rows and so on to `max_rows`, straight between the measured sizes."""
         return [0.0, *np.interp(range(1, self.max_rows + 1), self.rows, self.seconds).tolist()]
 
+    def scatter(self, count: int, rng: np.random.Generator) -> list[float]:
+        """Draw factors for the times of so many batches; their mean is 1."""
+        return [float(factor) for factor in rng.lognormal(-(self.sigma**2) / 2, self.sigma, count)]
+
 
 def read_service_times(path: Path, inputs: str | None = None) -> ServiceTimes:
     """Read the times of one curve of a file that `lychee tune` wrote.

@@ -10,7 +10,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from lychee_loadtest.autoscaling.service import ServiceTimes
 
 __all__ = ["Cluster", "Policy", "Run", "simulate"]
 
+SCATTER: Final = 10_000  # factors drawn beforehand
 _FINISH, _READY, _SCRAPE, _SYNC = range(4)
 
 
@@ -86,6 +87,7 @@ class _Simulation:
         self._cluster = cluster
         self._policy = policy
         self._random = random.Random(seed)
+        self._scatter = service.scatter(SCATTER, np.random.default_rng(seed))
         self._autoscaler = Autoscaler((cluster.min_replicas, cluster.max_replicas), policy.behavior)
         self._events: list[tuple[float, int, int, Any]] = []
         self._number = 0
@@ -138,8 +140,9 @@ class _Simulation:
                 self._latencies[call] = float("inf")
                 return
             self._parts[call] += 1
-            replica.add(Request(call, now_s, rows))
-            self._begin(replica, now_s)
+            replica.add((call, now_s, rows))
+            if replica.running < replica.instances:
+                self._begin(replica, now_s)
 
     def _choose(self) -> Replica:
         ready = self._ready
@@ -148,22 +151,23 @@ class _Simulation:
         return one if one.rows <= two.rows else two
 
     def _begin(self, replica: Replica, now_s: float) -> None:
-        batch = replica.begin()
+        batch, rows = replica.begin()
         if batch:
-            seconds = self._seconds[sum(request.rows for request in batch)]
-            if self._service.sigma:
-                seconds *= self._random.lognormvariate(-(self._service.sigma**2) / 2, self._service.sigma)  # mean 1
-            self._plan(now_s + seconds, _FINISH, (replica, batch, now_s))
+            seconds = self._seconds[rows] * self._scatter[int(self._random.random() * SCATTER)]
+            self._number += 1
+            heapq.heappush(self._events, (now_s + seconds, self._number, _FINISH, (replica, batch, now_s)))
 
     def _finish(self, what: tuple[Replica, list[Request], float]) -> None:
         replica, batch, begun_s = what
         replica.finish(batch, begun_s, self._now_s)
-        for request in batch:
-            self._queue_s.append(begun_s - request.arrived_s)
-            self._parts[request.call] -= 1
-            if not self._parts[request.call]:
-                self._latencies[request.call] = max(self._latencies[request.call], self._now_s - request.arrived_s)
-        self._begin(replica, self._now_s)
+        parts, latencies = self._parts, self._latencies
+        for call, arrived_s, _ in batch:
+            self._queue_s.append(begun_s - arrived_s)
+            parts[call] -= 1
+            if not parts[call] and not latencies[call]:  # refused calls are endless already
+                latencies[call] = self._now_s - arrived_s
+        if replica.waiting:
+            self._begin(replica, self._now_s)
         if replica.is_leaving and not replica.rows:
             self._replica_s += self._now_s - replica.started_s
 

@@ -12,8 +12,8 @@ CALM = Day(spikes=0, flash=1.0)
 def test_the_curve_has_its_night_its_lunch_and_its_crowd() -> None:
     level, factors = level_by_second(Day(spikes=0), np.random.default_rng(0))
     at = {hour: level[int(hour * HOUR_S)] for hour in (4, 12.5, 16)}
-    assert at[4] == pytest.approx(0.75)
-    assert at[16] == pytest.approx(3.0, rel=0.01)
+    assert at[4] == pytest.approx(0.5)
+    assert at[16] == pytest.approx(2.0, rel=0.01)
     assert at[12.5] > at[16]
     assert factors[20 * HOUR_S - 1] == 1
     assert factors[20 * HOUR_S + 10] == pytest.approx(5)
