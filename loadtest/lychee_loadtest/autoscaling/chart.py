@@ -40,13 +40,15 @@ def draw_comparison(
 def _draw_costs(axes: Axes, found: Sequence[tuple[Case, Figures]]) -> None:
     from matplotlib.ticker import LogLocator, NullLocator
 
-    for (case, figures), color in zip(found, COLORS * len(found), strict=False):
+    ordered = sorted(found, key=lambda pair: pair[1].cost)
+    for number, ((case, figures), color) in enumerate(zip(ordered, COLORS * len(found), strict=False)):
         heights = (figures.p99_ms, figures.calm_p99_ms)
         axes.plot([figures.cost] * 2, heights, color=color, alpha=0.4)
         axes.plot(figures.cost, heights[0], MARKERS[0], color=color)
         axes.plot(figures.cost, heights[1], MARKERS[0], color=color, markerfacecolor="white")
         place = (figures.cost, heights[0] if math.isfinite(heights[0]) else heights[1])  # refused: nothing to draw
-        axes.annotate(case.policy.name, place, xytext=(5, 4), textcoords="offset points", fontsize=8)
+        offset = (6, -11) if number % 2 else (6, 4)  # neighbours do not write over each other
+        axes.annotate(case.policy.name, place, xytext=offset, textcoords="offset points", fontsize=8)
     axes.set_title("p99 of all calls (full) and outside of spikes (open)")
     axes.set_xlabel("cost of a million pairs")
     axes.set_ylabel("ms")
@@ -70,4 +72,4 @@ def _draw_day(axes: Axes, scenario: Scenario, shown: Sequence[Case]) -> None:
     axes.set_xlabel("hour")
     axes.set_ylabel("replicas")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left")
+    axes.legend(loc="upper center")

@@ -19,8 +19,8 @@ MetricName: TypeAlias = Literal["queue", "plain queue", "cpu", "requests"]
 class Goal:
     """A metric and its target: seconds in the queue per request, share of the cores, or requests per second.
 
-    "queue" is the geometric mean of the time in the queue and its target, sqrt(time * target): near half of what replicas
-    can do, the time changes with the square of their number, and the autoscaler takes it for proportional.
+    "queue" is the geometric mean of the time in the queue and its target, sqrt(time * target). The autoscaler takes a
+    metric for proportional, but where replicas are half busy the time falls with the square of their number.
     """
 
     metric: MetricName

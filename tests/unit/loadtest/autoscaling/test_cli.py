@@ -67,11 +67,6 @@ def test_the_picture_has_a_point_for_each_case(
     result = RUNNER.invoke(app, [*SHORT, "--target-ms", "50", "--output", str(tmp_path / "out.png")])
     assert result.exit_code == 0, result.output
     costs, day = saved[0].axes
-    assert [text.get_text() for text in costs.texts] == [
-        "queue 50 ms",
-        "plain 50 ms",
-        "requests 9/s",
-        "CPU 50 %",
-        "CPU 70 %",
-    ]
+    names = {"queue 50 ms", "plain 50 ms", "requests 9/s", "CPU 50 %", "CPU 70 %"}
+    assert {text.get_text() for text in costs.texts} == names
     assert len(day.lines) == 2
