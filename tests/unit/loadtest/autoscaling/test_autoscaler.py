@@ -95,3 +95,9 @@ def test_a_window_on_the_way_up_waits_for_the_least() -> None:
 def test_without_rules_a_direction_is_closed() -> None:
     scaler = Autoscaler((1, 50), Behavior(FREE.up, Rules(0, ())))
     assert scaler.decide(0, 10, [mean(0, 10)]) == 10
+
+
+def test_percent_are_rounded_up_on_the_way_up_and_down_on_the_way_down() -> None:
+    half = Rules(0, (Rule("Percent", 50, 15),))
+    assert Autoscaler((1, 50), Behavior(half, half)).decide(0, 3, [mean(10_000, 3)]) == 5
+    assert Autoscaler((1, 50), Behavior(half, half)).decide(0, 3, [mean(0, 3)]) == 1
