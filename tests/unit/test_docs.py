@@ -15,10 +15,11 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 ROOT = Path(__file__).parent.parent.parent
 READMES = ["README.md", "README.zh-CN.md"]
 PAGES = [*READMES, *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
-OTHER_PROGRAMS = {  # pages that show options of Locust, Docker, trtexec and of scripts
+OTHER_PROGRAMS = {  # pages that show options of Locust, Docker, helm, kubectl, trtexec and of scripts
     "docs/benchmarks/comparison.md",
     "docs/benchmarks/measurements.md",
     "docs/how-to/deploy.md",
+    "docs/how-to/kubernetes.md",
     "docs/how-to/load-test.md",
     "docs/how-to/logs.md",
     "docs/how-to/tensorrt.md",

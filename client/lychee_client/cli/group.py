@@ -13,6 +13,7 @@ from lychee_client.cli.outcome import finish, report, reported_errors
 
 COMES_WITH: Final = {
     "ab-report": "lychee-rerank[evaluate]",
+    "autoscale-sim": "lychee-rerank[loadtest]",
     "calibrate": "lychee-rerank[evaluate]",
     "export": "lychee-rerank[export]",
     "gateway": "lychee-rerank[server]",
