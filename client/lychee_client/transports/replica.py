@@ -13,7 +13,7 @@ ReplicaState: TypeAlias = Literal["new", "live", "not ready", "lost", "silent"]
 
 SLOW: Final = 2.0  # what takes up to so many times as long as with the fastest replica counts as equal
 MAX_SLOWNESS: Final = 16.0
-FORGET_S: Final = 5.0  # after so long one new measurement counts more than all old ones
+FORGET_S: Final = 2.0  # after so long one new measurement counts more than all old ones
 LACKS_S: Final = 5.0
 FIRST_PROBE_S: Final = 0.1
 MAX_PROBE_S: Final = 2.0

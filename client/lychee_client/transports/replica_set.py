@@ -19,8 +19,8 @@ STUCK: Final = 5.0  # so many limits a request waits at a replica that is live, 
 STUCK_S: Final = 1.0
 HEDGE_SHARE: Final = 0.1  # of the requests may be sent twice, so that overload is never doubled
 HEDGE_BURST: Final = 20.0
-MEASURE_S: Final = 5.0  # a slow replica is measured again after so long, and so many requests
-MEASURE_REQUESTS: Final = 100
+MEASURE_S: Final = 1.0  # a slow replica is measured again after so long, and so many requests
+MEASURE_REQUESTS: Final = 20
 
 
 class ReplicaSet:
@@ -149,7 +149,7 @@ class ReplicaSet:
 
     def _is_silent(self, replica: Replica, now_s: float) -> bool:
         for attempt, (kind, began_at_s) in replica.flying.items():
-            late = now_s - began_at_s > self.usual.limit_s(kind) and replica.answered_at_s < began_at_s
+            late = now_s - began_at_s > self.usual.limit_s(kind) and replica.answered_at_s <= began_at_s
             if late and (attempt.measures or not attempt.flight.done()) and self._others_answer(replica, began_at_s):
                 return True
         return False
