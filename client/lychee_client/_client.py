@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -235,7 +236,8 @@ class LycheeClient(BaseClient):
             DeadlineExceededError: It did not answer in time.
             ConnectionFailedError: The client is closed.
         """
-        return self._carry_out(self._readiness.server_status(), self._config.timeout_s)
+        status = self._carry_out(self._readiness.server_status(), self._config.timeout_s)
+        return replace(status, replicas=self.replicas)
 
     def wait_until_ready(self, timeout_s: float | None = 60.0) -> None:
         """Return as soon as the server has loaded every model that this client needs.

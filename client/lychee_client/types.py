@@ -12,6 +12,7 @@ from lychee_client.manifest.prompt_spec import Modality
 from lychee_client.preprocessing.image import Image
 from lychee_client.spans import RelevantSpan
 from lychee_client.thresholds import Decision
+from lychee_client.transports.replica import ReplicaStatus
 
 Priority: TypeAlias = Literal["interactive", "bulk"]
 
@@ -290,6 +291,7 @@ class ServerStatus:
         version: The version of Triton; None if nothing answers, or a gateway does.
         models: All models in the server's repository. A gateway names the one that it serves.
         gateway: True if the URL is a gateway's, and no Triton's.
+        replicas: The servers among which this client spreads its requests; empty where the URL has a single address.
     """
 
     live: bool
@@ -297,6 +299,7 @@ class ServerStatus:
     version: str | None = None
     models: tuple[ModelStatus, ...] = ()
     gateway: bool = False
+    replicas: tuple[ReplicaStatus, ...] = ()
 
 
 def combine(text: str | None, *images: Image) -> Input:

@@ -92,7 +92,7 @@ class Gateway:
     async def feedback(self, ranking_id: str, events: Sequence[FeedbackEvent]) -> None:
         """See LycheeClient.feedback."""
         content = msgspec.json.encode({"ranking_id": ranking_id, "events": events})
-        await exchange(JsonRequest("POST", "/v1/feedback", content, self._headers))
+        await exchange(JsonRequest("POST", "/v1/feedback", content, self._headers, once=True))
 
     async def is_ready(self) -> bool:
         """Say whether calls may be sent."""

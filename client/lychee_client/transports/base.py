@@ -79,6 +79,7 @@ class JsonRequest:
             shown.
         any_status: Whether an error of HTTP is an answer as well.
         request_id: The id under which the server shall know the request. With None the transport makes one up.
+        once: Whether it has an effect, and must not be sent again once it may have arrived.
     """
 
     method: Literal["GET", "POST"]
@@ -87,6 +88,7 @@ class JsonRequest:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     any_status: bool = False
     request_id: str | None = None
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ class TransportError(Exception):
         shared_memory: Whether the server refused the request, and some of its tensors were not in it but in shared
             memory.
         response: What answered a JsonRequest with an error; None where nothing did.
+        unsent: Whether the request certainly never reached a server.
     """
 
     def __init__(self, kind: type[LycheeError] | Ambiguity, status: str | None, details: str, request_id: str) -> None:
@@ -140,6 +143,7 @@ class TransportError(Exception):
         self.is_connected: Callable[[], bool] | None = None
         self.shared_memory = False
         self.response: JsonResponse | None = None
+        self.unsent = False
         self.kind = kind
         self.status = status
         self.details = details

@@ -24,6 +24,7 @@ from lychee_client._errors import (
     RequestRejectedError,
     ServerError,
 )
+from lychee_client.transports.addresses import split_target
 from lychee_client.transports.base import (
     Action,
     Ambiguity,
@@ -38,7 +39,7 @@ from lychee_client.transports.flights import Answer, Flights
 from lychee_client.transports.shared_memory import Slot
 from lychee_client.transports.tensors import place_tensors, queue_timeout_us, release_slots, to_tensor
 
-_CHANNEL_OPTIONS: Final = [
+_CHANNEL_OPTIONS: Final[list[tuple[str, int | str]]] = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     # A server that restarts is found again at once, not after gRPC's default of up to two minutes.
@@ -92,16 +93,23 @@ class GrpcTransport:
     """
 
     def __init__(self, connection: Connection) -> None:
-        options = list(_CHANNEL_OPTIONS)
+        options: list[tuple[str, int | str]] = list(_CHANNEL_OPTIONS)
         if connection.keepalive_s is not None:
             options.append(("grpc.keepalive_time_ms", round(1e3 * connection.keepalive_s)))
             options.append(("grpc.keepalive_permit_without_calls", 1))
+        target = connection.address
+        if connection.ip is not None:
+            host, port = split_target(connection.address)
+            target = f"ipv6:[{connection.ip}]:{port}" if ":" in connection.ip else f"ipv4:{connection.ip}:{port}"
+            options.append(("grpc.default_authority", connection.address))
+            if connection.tls is not None:
+                options.append(("grpc.ssl_target_name_override", host))
         if connection.tls is None:
-            self._channel = grpc.insecure_channel(connection.address, options)
+            self._channel = grpc.insecure_channel(target, options)
         else:
             authorities, chain, key = connection.tls.read()
             credentials = grpc.ssl_channel_credentials(authorities, key, chain)
-            self._channel = grpc.secure_channel(connection.address, credentials, options)
+            self._channel = grpc.secure_channel(target, credentials, options)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         headers = {**connection.triton_headers, **connection.headers}
         self._metadata = [(name.lower(), value) for name, value in headers.items()]

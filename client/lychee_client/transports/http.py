@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from tritonclient.utils import np_to_triton_dtype
 
 from lychee_client._errors import (
@@ -150,6 +152,7 @@ class HttpTransport:
                 limit=0,  # the driver limits what is in flight
                 keepalive_timeout=connection.keepalive_s or DEFAULT_KEEPALIVE_S,
                 ssl=True if connection.tls is None else connection.tls.ssl_context(),
+                resolver=None if connection.ip is None else _OneAddress(connection.ip),
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,
@@ -180,7 +183,9 @@ class HttpTransport:
             raise TransportError(DeadlineExceededError, None, "timed out", request_id) from error
         except (aiohttp.ClientError, OSError) as error:
             cause = getattr(error, "os_error", error)  # without aiohttp's own sentence, which speaks of TLS in any case
-            raise TransportError(ConnectionFailedError, None, str(cause) or repr(cause), request_id) from error
+            failure = TransportError(ConnectionFailedError, None, str(cause) or repr(cause), request_id)
+            failure.unsent = isinstance(error, aiohttp.ClientConnectorError)
+            raise failure from error
         if isinstance(request, JsonRequest):
             return _read_answer(request, JsonResponse(status, _maybe_json(content), answered), request_id)
         if isinstance(request, ControlRequest) and request.action in _READINESS:
@@ -192,6 +197,25 @@ class HttpTransport:
             return _from_body(request.model_name, content, answered.get(HEADER_LENGTH))
         answer = _parse_json(request.action, content or b"{}")
         return answer if isinstance(answer, dict) else {"models": answer}
+
+
+class _OneAddress(AbstractResolver):
+    """Finds every host at one address."""
+
+    def __init__(self, ip: str) -> None:
+        self._ip = ip
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """See AbstractResolver."""
+        family = socket.AF_INET6 if ":" in self._ip else socket.AF_INET
+        return [
+            ResolveResult(hostname=host, host=self._ip, port=port, family=family, proto=0, flags=socket.AI_NUMERICHOST)
+        ]
+
+    async def close(self) -> None:
+        """See AbstractResolver."""
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
