@@ -19,7 +19,7 @@ GATEWAY_URL = url_of("gateway", GATEWAY_PORT, "http://")
 CALLERS = (
     f"sdk={url_of('triton', GRPC_PORT)}",
     f"sdk={url_of('triton', HTTP_PORT, 'http://')}",
-    f"async={url_of('triton', GRPC_PORT, 'grpc://')}",
+    f"async={url_of('triton', GRPC_PORT, 'dns:///')}",
     f"rest={GATEWAY_URL}",
 )
 PAUSE_S = 0.3

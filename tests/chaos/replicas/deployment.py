@@ -192,7 +192,13 @@ class Callers:
     def __enter__(self) -> Callers:
         environment = {"LYCHEE_CACHE_DIR": str(self._network.folder / "clients"), "OMP_NUM_THREADS": "1"}
         self._process = self._network.start(CLIENTS, self._command, environment)
-        wait_for(lambda: len({call.url for call in self.calls()}) == self._count, "a call of each caller")
+        try:
+            wait_for(lambda: len({call.url for call in self.calls()}) == self._count, "a call of each caller")
+        except BaseException:
+            self.__exit__()
+            report("before all called", self.calls())
+            print(self._log()[-3000:])
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -201,9 +207,13 @@ class Callers:
 
     def calls(self, since_s: float = 0.0) -> list[Call]:
         """Return the calls that have ended and began after a moment of `time.monotonic`."""
-        text = (self._network.folder / f"{CLIENTS}.log").read_text(encoding="utf-8")
-        lines = [line for line in text.splitlines(keepends=True) if line.startswith("{") and line.endswith("}\n")]
+        lines = [
+            line for line in self._log().splitlines(keepends=True) if line.startswith("{") and line.endswith("}\n")
+        ]
         return [call for call in (Call(**json.loads(line)) for line in lines) if call.began_s >= since_s]
+
+    def _log(self) -> str:
+        return (self._network.folder / f"{CLIENTS}.log").read_text(encoding="utf-8")
 
     def watch(self, seconds: float) -> list[Call]:
         """Return the calls of the next seconds, and wait for those that began in them."""
