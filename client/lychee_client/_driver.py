@@ -218,7 +218,8 @@ class Driver:
             yield Pause(self._deadline.at_most(SETTLE_S))  # a transport notices a moment after the failure
             if not failure.is_connected():
                 failure.kind = ConnectionFailedError
-        probe = probe_for(failure, _name(request))
+        version = "" if isinstance(request, JsonRequest) else request.model_version
+        probe = probe_for(failure, _name(request), version)
         passed = False
         if probe is not None:
             try:

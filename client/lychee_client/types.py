@@ -216,6 +216,7 @@ class RerankResponse:
         unselected: The rest of the ranking, where the call asked for `keep_unselected`.
         ranking_id: For `LycheeClient.feedback`, where the call's user takes part in an experiment.
         experiment: Whose settings answered, likewise; `instruction` is then the one that the call asked for.
+        model_version: The version of the export that scored: the manifest's `version`; None where that has none.
     """
 
     results: tuple[RerankResult, ...]
@@ -230,6 +231,7 @@ class RerankResponse:
     unselected: tuple[RerankResult, ...] = ()
     ranking_id: str | None = None
     experiment: ExperimentArm | None = None
+    model_version: int | None = None
 
     def __len__(self) -> int:
         return len(self.results)

@@ -110,6 +110,22 @@ class FaultProxy:
 
         self._call(change())
 
+    def lead_to(self, target: str, *, reset: bool) -> None:
+        """Forward new connections to another server.
+
+        Args:
+            target: "HOST:PORT".
+            reset: Whether the connections that are open are reset, as by a server that ends; else they go on.
+        """
+        host, _, port = target.rpartition(":")
+
+        async def change() -> None:
+            self._target = host, int(port)
+            if reset:
+                await self._reset(self._open)
+
+        self._call(change())
+
     def __enter__(self) -> Self:
         """Begin to listen."""
         self._bind()

@@ -85,7 +85,10 @@ class Gateway:
                 raise
             return RerankResponse((), errors, Timings())
         response = read_response(answer, self._url, body, documents)
-        if self._model is not None and answer.get("model") != self._model.identity.model_id:
+        if self._model is not None and (answer.get("model"), response.model_version) != (
+            self._model.identity.model_id,
+            self._model.version,
+        ):
             self._model = None  # another one is served now
         return response
 

@@ -28,6 +28,7 @@ class InferRequest:
         outputs: The names of the tensors to send back.
         inline: Whether the tensors travel in the request itself, even where there is shared memory.
         request_id: The id under which the server shall know the request. With None the transport makes one up.
+        model_version: The version of the model; a server that has another one refuses. Empty takes the newest.
     """
 
     model_name: str
@@ -35,6 +36,7 @@ class InferRequest:
     outputs: tuple[str, ...]
     inline: bool = False
     request_id: str | None = None
+    model_version: str = ""
 
     @property
     def rows(self) -> int:
@@ -59,12 +61,14 @@ class ControlRequest:
         name: The name of the model or region; empty where the action needs none.
         parameters: The parameters of the order; empty for a question.
         request_id: The id that errors carry; the protocols have no place for it. With None the transport makes one up.
+        model_version: The version of the model that "model_ready" and "config" are about. Empty takes the newest.
     """
 
     action: Action
     name: str = ""
     parameters: Mapping[str, str | int] = field(default_factory=dict)
     request_id: str | None = None
+    model_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

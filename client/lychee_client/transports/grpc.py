@@ -68,14 +68,14 @@ _RESTRICTED: Final = "protocol is restricted"
 _FIRST_THAT_SURVIVES: Final = (2, 53)
 _FAREWELL_S: Final = 1.0
 _EXIT_S: Final = 2.0
-# Method of the service, message, and which fields hold the request's name.
+# Method of the service, message, and which of its fields the request fills.
 _CONTROL: Final[dict[Action, tuple[str, Any, tuple[str, ...]]]] = {
     "live": ("ServerLive", service_pb2.ServerLiveRequest, ()),
     "ready": ("ServerReady", service_pb2.ServerReadyRequest, ()),
-    "model_ready": ("ModelReady", service_pb2.ModelReadyRequest, ("name",)),
+    "model_ready": ("ModelReady", service_pb2.ModelReadyRequest, ("name", "version")),
     "metadata": ("ServerMetadata", service_pb2.ServerMetadataRequest, ()),
     "index": ("RepositoryIndex", service_pb2.RepositoryIndexRequest, ()),
-    "config": ("ModelConfig", service_pb2.ModelConfigRequest, ("name",)),
+    "config": ("ModelConfig", service_pb2.ModelConfigRequest, ("name", "version")),
     "statistics": ("ModelStatistics", service_pb2.ModelStatisticsRequest, ()),
     "register_region": ("SystemSharedMemoryRegister", service_pb2.SystemSharedMemoryRegisterRequest, ("name",)),
     "unregister_region": ("SystemSharedMemoryUnregister", service_pb2.SystemSharedMemoryUnregisterRequest, ("name",)),
@@ -219,7 +219,9 @@ def to_message(
     request: InferRequest, request_id: str, timeout_s: float | None, slots: Mapping[str, Slot] | None = None
 ) -> Any:
     """Return the protobuf message of a request."""
-    message = service_pb2.ModelInferRequest(model_name=request.model_name, id=request_id)
+    message = service_pb2.ModelInferRequest(
+        model_name=request.model_name, model_version=request.model_version, id=request_id
+    )
     if timeout_s is not None:
         message.parameters["timeout"].int64_param = queue_timeout_us(timeout_s)
     for name, tensor in request.inputs.items():
@@ -259,8 +261,8 @@ def from_message(message: Any) -> InferResponse:
 def to_control_message(request: ControlRequest) -> tuple[str, Any]:
     """Return the name of the service's method and its message."""
     method, message_type, fields = _CONTROL[request.action]
-    named = dict.fromkeys(fields, request.name)
-    return method, message_type(**named, **request.parameters)
+    filled = {"name": request.name, "version": request.model_version}
+    return method, message_type(**{field: filled[field] for field in fields}, **request.parameters)
 
 
 def to_json(message: Any) -> dict[str, Any]:

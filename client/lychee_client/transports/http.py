@@ -59,14 +59,14 @@ _ERRORS: Final[dict[int, type[LycheeError] | Ambiguity]] = {
     503: Ambiguity.OVERLOADED_OR_GONE,
     504: DeadlineExceededError,
 }
-# Method and path; {name} is the request's.
+# Method and path; {name} is the request's, {version} a part of the path or nothing.
 _CONTROL: Final[dict[Action, tuple[str, str]]] = {
     "live": ("GET", "/v2/health/live"),
     "ready": ("GET", "/v2/health/ready"),
-    "model_ready": ("GET", "/v2/models/{name}/ready"),
+    "model_ready": ("GET", "/v2/models/{name}{version}/ready"),
     "metadata": ("GET", "/v2"),
     "index": ("POST", "/v2/repository/index"),
-    "config": ("GET", "/v2/models/{name}/config"),
+    "config": ("GET", "/v2/models/{name}{version}/config"),
     "statistics": ("GET", "/v2/models/stats"),
     "register_region": ("POST", "/v2/systemsharedmemory/region/{name}/register"),
     "unregister_region": ("POST", "/v2/systemsharedmemory/region/{name}/unregister"),
@@ -232,13 +232,17 @@ def _to_http(
     if isinstance(request, InferRequest):
         body, length = to_body(request, request_id, timeout_s, slots)
         headers = {HEADER_LENGTH: str(length), "Content-Type": "application/octet-stream"}
-        return "POST", f"/v2/models/{request.model_name}/infer", headers, body
+        return "POST", f"/v2/models/{request.model_name}{_version_path(request)}/infer", headers, body
     if isinstance(request, JsonRequest):
         headers = {**request.headers, REQUEST_ID: request_id, "Content-Type": "application/json"}
         return request.method, request.path, headers, request.body
     method, path = _CONTROL[request.action]
     data = json.dumps(dict(request.parameters)).encode() if method == "POST" else None
-    return method, path.format(name=request.name), {}, data
+    return method, path.format(name=request.name, version=_version_path(request)), {}, data
+
+
+def _version_path(request: InferRequest | ControlRequest) -> str:
+    return f"/versions/{request.model_version}" if request.model_version else ""
 
 
 def to_body(
