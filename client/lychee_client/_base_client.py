@@ -88,6 +88,12 @@ class BaseClient:
         """The servers among which this client spreads its requests; empty where the URL has a single address."""
         return self._transport.statuses() if isinstance(self._transport, Replicas) else ()
 
+    @property
+    def sent_again(self) -> Mapping[str, int]:
+        """How many requests a second replica got, because the first took long ("slow") or failed ("failed")."""
+        transport = self._transport
+        return transport.sent_again() if isinstance(transport, Replicas) else {"slow": 0, "failed": 0}
+
     def _drive(
         self,
         call: Coroutine[Any, Any, T],

@@ -165,7 +165,8 @@ class ClientConfig:
 
 
 def _match(url: str) -> re.Match[str] | None:
-    return _URL.fullmatch(url.removeprefix(_DNS))
+    match = _URL.fullmatch(url.removeprefix(_DNS))
+    return None if match is not None and match["scheme"] and url.startswith(_DNS) else match
 
 
 def _path_of(url: re.Match[str]) -> str:

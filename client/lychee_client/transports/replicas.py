@@ -67,15 +67,9 @@ class Replicas:
         with self._lock:
             return tuple(replica.status() for replica in self._set.replicas)
 
-    @property
-    def hedged(self) -> int:
-        """How many requests were sent to a second replica because the first took long."""
-        return self._set.hedged
-
-    @property
-    def moved(self) -> int:
-        """How many requests were sent to a second replica because the first failed."""
-        return self._set.moved
+    def sent_again(self) -> dict[str, int]:
+        """Return how many requests a second replica got, because the first took long ("slow") or failed ("failed")."""
+        return {"slow": self._set.hedged, "failed": self._set.moved}
 
     def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
         """See Transport."""

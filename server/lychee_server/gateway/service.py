@@ -105,6 +105,7 @@ class Service:
             path = settings.calibration
             self.own = OwnCalibration(settings, settings.policy if path is None else Calibration.load(path))
             self._clients = SharedClient(self._connect(cache))
+            self.metrics.watch_replicas(self._clients)
             self.health = Health(
                 lambda: self._connect(None),
                 settings.triton_url,

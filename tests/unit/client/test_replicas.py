@@ -231,7 +231,7 @@ def test_lost_connection_sends_the_request_elsewhere_and_leaves_the_replica_out(
     world[world.holder()].reply()
     assert future.result(0) is ANSWER
     assert world.serve(50)[gone] == 0
-    assert world.replicas.moved == 1
+    assert world.replicas.sent_again()["failed"] == 1
 
 
 def test_lost_replica_is_asked_with_growing_pauses_and_comes_back(world: World) -> None:
@@ -278,7 +278,7 @@ def test_refusal_is_final_where_the_replica_has_the_model(world: World) -> None:
     refusal = failure(Ambiguity.REJECTED_OR_NOT_READY, "INVALID_ARGUMENT")
     asked.reply(refusal)
     assert future.exception(0) is refusal
-    assert world.replicas.moved == 0
+    assert world.replicas.sent_again()["failed"] == 0
 
 
 def test_model_that_a_replica_lacks_is_asked_for_elsewhere(world: World) -> None:
@@ -341,7 +341,7 @@ def test_frozen_replica_is_asked_and_its_requests_are_sent_elsewhere(world: Worl
     world.pass_time(0.25)
     assert world.states()[frozen] == "silent"
     world.pass_time(0.15)
-    assert world.replicas.hedged == 1
+    assert world.replicas.sent_again()["slow"] == 1
     other = next(number for number in range(3) if world[number].waiting and number != frozen)
     world[other].reply()
     assert future.result(0) is ANSWER
@@ -354,7 +354,7 @@ def test_replica_that_computes_for_long_and_answers_a_probe_keeps_its_request(wo
     future = world.send()
     busy = world.holder()
     world.pass_time(0.9)
-    assert world.replicas.hedged == 0
+    assert world.replicas.sent_again()["slow"] == 0
     assert len(world[busy].probes) > 1
     world[busy].reply()
     assert future.result(0) is ANSWER
@@ -370,7 +370,7 @@ def test_model_that_hangs_in_a_live_replica_is_asked_elsewhere_in_the_end(world:
         for number in range(3):
             while number != stuck and world[number].waiting:
                 world[number].reply()
-    assert world.replicas.hedged == 1
+    assert world.replicas.sent_again()["slow"] == 1
     assert world.states()[stuck] in ("live", "silent")
 
 
@@ -379,7 +379,7 @@ def test_all_slow_at_once_is_load_and_no_reason_to_send_anything_twice(world: Wo
     for _ in range(30):
         world.send()
     world.pass_time(3)
-    assert world.replicas.hedged == 0
+    assert world.replicas.sent_again()["slow"] == 0
 
 
 def test_share_of_requests_that_are_sent_twice_is_bounded(world: World) -> None:
@@ -396,7 +396,7 @@ def test_share_of_requests_that_are_sent_twice_is_bounded(world: World) -> None:
         while world[number].waiting:
             world[number].reply()
     world.pass_time(0.5)
-    assert 0 < world.replicas.hedged <= 20 + 0.1 * 320
+    assert 0 < world.replicas.sent_again()["slow"] <= 20 + 0.1 * 320
 
 
 def test_connection_that_leaves_a_probe_unanswered_is_replaced(world: World) -> None:
