@@ -140,7 +140,7 @@ def call_on(kind: str, url: str, expected: Expected, pause_s: float, seed: int) 
         except Exception as error:  # whatever it is, the caller has no answer
             outcome, note = "failed", f"{type(error).__name__}: {error}"
         seconds = time.monotonic() - began_s
-        yield {"began_s": began_s, "seconds": seconds, "url": url, "outcome": outcome, "note": note}
+        yield {"began_s": began_s, "seconds": seconds, "caller": f"{kind}={url}", "outcome": outcome, "note": note}
         time.sleep(rng.uniform(0.5, 1.5) * pause_s)
 
 

@@ -81,6 +81,20 @@ def deployment(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         yield deployed
 
 
+@pytest.fixture(autouse=True)
+def healthy(request: pytest.FixtureRequest) -> None:
+    """Have every test of the deployment begin with three replicas of the first model, whatever the one before left."""
+    if "deployment" not in request.fixturenames:
+        return
+    deployed: Deployment = request.getfixturevalue("deployment")
+    for triton in deployed.tritons:
+        if triton.repository != deployed.first:
+            if triton.repository is not None:
+                triton.stop()
+            triton.start(deployed.first)
+    deployed.publish(*deployed.tritons)
+
+
 def _record(network: Network, triton: Triton) -> Any:
     url = f"{triton.address}:{GRPC_PORT}"
     return json.loads(network.run(CLIENTS, sys.executable, "-m", "chaos.replicas.callers", "record", url))

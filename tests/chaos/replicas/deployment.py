@@ -130,12 +130,29 @@ class Replica:
 
 
 class Triton(Replica):
-    """A replica of Triton."""
+    """A replica of Triton.
+
+    Attributes:
+        repository: What it serves; None while it does not run.
+    """
+
+    repository: Path | None = None
 
     def start(self, repository: Path) -> None:
         """Start it and wait until its models are ready."""
         log = self.network.folder / f"{self.name}.triton.log"
         self.launch([sys.executable, "-m", "chaos.replicas.triton_process", repository, self.address, log], "ready")
+        self.repository = repository
+
+    def stop(self) -> None:
+        """See Replica."""
+        self.repository = None
+        super().stop()
+
+    def kill(self) -> None:
+        """See Replica."""
+        self.repository = None
+        super().kill()
 
     def count_requests(self) -> int:
         """Return how many requests the query's encoder has answered since the start."""
@@ -168,7 +185,7 @@ class Call:
 
     began_s: float
     seconds: float
-    url: str
+    caller: str
     outcome: str
     note: str
 
@@ -193,7 +210,7 @@ class Callers:
         environment = {"LYCHEE_CACHE_DIR": str(self._network.folder / "clients"), "OMP_NUM_THREADS": "1"}
         self._process = self._network.start(CLIENTS, self._command, environment)
         try:
-            wait_for(lambda: len({call.url for call in self.calls()}) == self._count, "a call of each caller")
+            wait_for(lambda: len({call.caller for call in self.calls()}) == self._count, "a call of each caller")
         except BaseException:
             self.__exit__()
             report("before all called", self.calls())
@@ -220,8 +237,8 @@ class Callers:
         began_s = time.monotonic()
         time.sleep(seconds)
         ended_s = time.monotonic()
-        urls = {call.url for call in self.calls()}
-        wait_for(lambda: {call.url for call in self.calls(ended_s)} == urls, "calls that began in time end", 60)
+        callers = {call.caller for call in self.calls()}
+        wait_for(lambda: {call.caller for call in self.calls(ended_s)} == callers, "calls that began in time end", 60)
         return [call for call in self.calls(began_s) if call.began_s < ended_s]
 
 
@@ -234,7 +251,7 @@ def report(title: str, calls: Sequence[Call]) -> dict[str, float]:
     print(f"{title}: {found} {dict(outcomes)}")
     for call in calls:
         if call.note:
-            print(f"  {call.url} {call.seconds:.2f} s {call.outcome}: {call.note[:300]}")
+            print(f"  {call.caller} {call.seconds:.2f} s {call.outcome}: {call.note[:300]}")
     return found
 
 

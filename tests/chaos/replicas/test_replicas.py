@@ -116,7 +116,7 @@ def test_no_call_fails_when_a_replica_is_killed(deployment: Deployment) -> None:
 
 
 def test_no_call_fails_while_gateways_are_killed_and_restarted(deployment: Deployment) -> None:
-    urls = (f"sdk={GATEWAY_URL}", f"async={url_of('GATEWAY', 7860, 'http://')}")
+    kinds = (f"sdk={GATEWAY_URL}", f"async={GATEWAY_URL}")
     first, second = deployment.gateways
     triton_url = url_of("triton", 8001)
 
@@ -126,7 +126,7 @@ def test_no_call_fails_while_gateways_are_killed_and_restarted(deployment: Deplo
     second.start(triton_url)
     publish(first, second)
     try:
-        with deployment.callers(*urls) as callers:
+        with deployment.callers(*kinds) as callers:
             began_s = time.monotonic()
             callers.watch(5)
             first.kill()
