@@ -30,7 +30,8 @@ class LycheeClient(BaseClient):
     """Ranks texts and images with a lychee-rerank server. Safe to use from several threads; close it after use.
 
     The constructor does no network. The first call fetches the server's manifest and, unless it is cached on disk,
-    the tokenizer, and keeps them: after the server got another model, make a new client.
+    the tokenizer, and keeps them until the server has another model: the call that meets it fetches them again and is
+    repeated as a whole, so that no answer mixes two models.
 
     Args:
         url: Triton's address, "HOST:PORT" or "grpc://HOST:PORT" for gRPC, "http://HOST:PORT" for HTTP; or a gateway's,

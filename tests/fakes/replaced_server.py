@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from lychee_client.transports.base import InferRequest, Request
+from lychee_client.transports.base import InferRequest, Request, Transport
 
 from fakes.dual_encoder import FakeTransport
 
@@ -26,17 +27,18 @@ class ReplacedServer:
     """A Transport to whichever of some servers is there.
 
     Args:
-        servers: One after the other.
+        servers: One after the other, fakes or connections to real ones; one may come again.
         after: How many requests each but the last answers, once `arm` was called.
 
     Attributes:
         sent: The requests since then, with the place of the server that got each.
     """
 
-    def __init__(self, *servers: FakeTransport, after: int = 0) -> None:
+    def __init__(self, *servers: Transport, after: int = 0) -> None:
         self.servers = servers
         self.after = after
         self.sent: list[tuple[int, Request]] = []
+        self._lock = threading.Lock()
         self._armed = False
         self._current = 0
         self._left = after
@@ -53,13 +55,15 @@ class ReplacedServer:
 
     def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
         """See Transport."""
-        if self._armed and self._current < len(self.servers) - 1:
-            if self._left == 0:
-                self._current += 1
-                self._left = self.after
-            self._left -= 1
-        self.sent.append((self._current, request))
-        return self.servers[self._current].send(request, timeout_s)
+        with self._lock:
+            if self._armed and self._current < len(self.servers) - 1:
+                if self._left == 0:
+                    self._current += 1
+                    self._left = self.after
+                self._left -= 1
+            place = self._current
+            self.sent.append((place, request))
+        return self.servers[place].send(request, timeout_s)
 
     def close(self, farewell: Request | None = None) -> None:
         """See Transport."""

@@ -110,19 +110,13 @@ class FaultProxy:
 
         self._call(change())
 
-    def lead_to(self, target: str, *, reset: bool) -> None:
-        """Forward new connections to another server.
-
-        Args:
-            target: "HOST:PORT".
-            reset: Whether the connections that are open are reset, as by a server that ends; else they go on.
-        """
+    def lead_to(self, target: str) -> None:
+        """Forward to another server, "HOST:PORT". Connections that are open are reset, as by a server that ends."""
         host, _, port = target.rpartition(":")
 
         async def change() -> None:
             self._target = host, int(port)
-            if reset:
-                await self._reset(self._open)
+            await self._reset(self._open)
 
         self._call(change())
 

@@ -13,9 +13,15 @@ import pytest
 from checkpoints.changed_weights import change_weights
 from checkpoints.exports import export_once
 from checkpoints.inputs import TEXTS, make_images
-from lychee_client import AsyncLycheeClient, Image, ImageText, LycheeClient, ModelNotReadyError
+from fakes.replaced_server import ReplacedServer
+from lychee_client import AsyncLycheeClient, Image, ImageText, LycheeClient, RerankResponse
+from lychee_client._config import load_config
+from lychee_client._connect import connect
+from lychee_client.transports.base import InferRequest, Request, Transport
 from lychee_client.triton_key import KEY_VARIABLE
 from lychee_server import TritonServer
+from lychee_server.gateway.service import Service
+from lychee_server.gateway.settings import GatewaySettings
 
 from ..faults import FaultProxy
 from .conftest import Protocol
@@ -27,6 +33,8 @@ PORTS = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 QUERIES = ("the yellow cat", "a dog")
 PHOTOS = [Image.from_pil(image) for image in make_images()]
 DOCUMENTS = [*TEXTS, *PHOTOS, *(ImageText(photo, text) for photo, text in zip(PHOTOS, TEXTS, strict=True))]
+CHANGES = 8
+REQUESTS_BETWEEN = 70  # a call takes about 20
 TURNS = 6
 PAUSE_S = 1.0
 TIMEOUT_S = 60.0
@@ -74,97 +82,161 @@ def expected(servers: tuple[TritonServer, TritonServer]) -> dict[str, tuple[Scor
     return {query: (first, second) for query, (first, second) in made.items()}
 
 
-def address(server: TritonServer, protocol: Protocol) -> str:
-    return server.grpc_url if protocol == "grpc" else server.http_url
+def url(server: TritonServer, protocol: Protocol) -> str:
+    return server.grpc_url if protocol == "grpc" else f"http://{server.http_url}"
 
 
-def is_one_of(seen: Scores, models: tuple[Scores, Scores]) -> bool:
-    """Say whether all scores are the one model's or all the other's; batches differ, and so the last bits."""
-    return any(seen == pytest.approx(model, abs=1e-5) for model in models)
+def connections(servers: tuple[TritonServer, TritonServer], protocol: Protocol) -> tuple[Transport, Transport]:
+    """Connect to both servers."""
+    first, second = (connect(load_config(url(server, protocol))) for server in servers)
+    return first, second
 
 
-@pytest.mark.parametrize("reset", [True, False], ids=["connections end", "connections go on"])
+def rank(kind: type[LycheeClient | AsyncLycheeClient], transport: ReplacedServer) -> RerankResponse:
+    """Rank once with a client that knows the first server's model when the servers begin to change."""
+
+    async def rank_async() -> RerankResponse:
+        async with AsyncLycheeClient(transport=transport, embedding_cache=None) as client:
+            await client.manifest()
+            transport.arm()
+            return await client.rerank(QUERIES[0], DOCUMENTS)
+
+    if kind is AsyncLycheeClient:
+        return asyncio.run(rank_async())
+    with LycheeClient(transport=transport, embedding_cache=None) as client:
+        client.manifest()
+        transport.arm()
+        return client.rerank(QUERIES[0], DOCUMENTS)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 4, 7, 11, 15])
 @pytest.mark.parametrize("kind", [LycheeClient, AsyncLycheeClient], ids=["sync", "async"])
-def test_no_call_fails_and_none_is_mixed_while_models_change(
+def test_a_call_is_answered_by_one_model_whenever_the_server_is_replaced(
     servers: tuple[TritonServer, TritonServer],
     expected: dict[str, tuple[Scores, Scores]],
     protocol: Protocol,
     kind: type[LycheeClient | AsyncLycheeClient],
-    reset: bool,
+    after: int,
 ) -> None:
-    over = threading.Event()
-    outcomes: list[tuple[str, Any]] = []
+    transport = ReplacedServer(*connections(servers, protocol), after=after)
+    response = rank(kind, transport)
+    place = transport.sent[-1][0]
+    assert scores(response) == pytest.approx(expected[QUERIES[0]][place], abs=1e-5)
+    assert response.model_version == versions(servers)[place]
+    if place:
+        assert any(is_query(request) for at, request in transport.sent if at == 1)
 
-    def note(query: str, outcome: Any) -> None:
-        outcomes.append((query, outcome))
 
-    async def ask_async(url: str) -> None:
-        async with AsyncLycheeClient(url, timeout_s=TIMEOUT_S, embedding_cache=None) as client:
+def is_query(request: Request) -> bool:
+    return isinstance(request, InferRequest) and request.model_name == "text_encoder"
 
-            async def ask(query: str) -> None:
-                while not over.is_set():
-                    note(query, await _settle(client.rerank(query, DOCUMENTS)))
 
-            await asyncio.gather(*(ask(query) for query in QUERIES))
+def versions(servers: tuple[TritonServer, TritonServer]) -> list[int | None]:
+    found = []
+    for server in servers:
+        with LycheeClient(server.grpc_url) as client:
+            found.append(client.manifest().version)
+    return found
 
-    def ask_sync(client: LycheeClient, query: str) -> None:
-        while not over.is_set():
-            try:
-                note(query, client.rerank(query, DOCUMENTS))
-            except Exception as error:
-                note(query, error)
 
-    with FaultProxy(address(servers[0], protocol)) as proxy:
-        url = proxy.address if protocol == "grpc" else f"http://{proxy.address}"
-        client = None
-        if kind is AsyncLycheeClient:
-            threads = [threading.Thread(target=lambda: asyncio.run(ask_async(url)))]
-        else:
-            client = LycheeClient(url, timeout_s=TIMEOUT_S, embedding_cache=None)
-            threads = [threading.Thread(target=ask_sync, args=(client, query)) for query in QUERIES]
+def ask_on_and_on(client: LycheeClient, query: str, over: threading.Event, outcomes: list[tuple[str, Any]]) -> None:
+    while not over.is_set():
+        try:
+            outcomes.append((query, client.rerank(query, DOCUMENTS)))
+        except Exception as error:
+            outcomes.append((query, error))
+
+
+def check(
+    outcomes: list[tuple[str, Any]], expected: dict[str, tuple[Scores, Scores]], numbers: list[int | None]
+) -> None:
+    """See that no call failed, and that each answer is all of the model that it names."""
+    assert [outcome for _, outcome in outcomes if isinstance(outcome, Exception)] == []
+    for query, seen in outcomes:
+        place = numbers.index(seen.model_version)
+        assert scores(seen) == pytest.approx(expected[query][place], abs=1e-5)
+    assert {seen.model_version for _, seen in outcomes} == set(numbers)
+
+
+def test_no_call_fails_and_none_is_mixed_while_models_change_all_the_time(
+    servers: tuple[TritonServer, TritonServer], expected: dict[str, tuple[Scores, Scores]], protocol: Protocol
+) -> None:
+    both = connections(servers, protocol)
+    transport = ReplacedServer(*both * CHANGES, after=REQUESTS_BETWEEN)
+    over, outcomes = threading.Event(), []  # type: ignore[var-annotated]
+    with LycheeClient(transport=transport, timeout_s=TIMEOUT_S, embedding_cache=None) as client:
+        client.manifest()
+        transport.arm()
+        threads = [threading.Thread(target=ask_on_and_on, args=(client, query, over, outcomes)) for query in QUERIES]
+        for thread in threads:
+            thread.start()
+        ends_at_s = time.monotonic() + TIMEOUT_S
+        while transport.sent[-1][0] < 2 * CHANGES - 1 and time.monotonic() < ends_at_s:
+            time.sleep(0.05)
+        over.set()
+        for thread in threads:
+            thread.join(TIMEOUT_S)
+    check(outcomes, expected, versions(servers))
+
+
+def test_no_call_fails_and_none_is_mixed_while_connections_end(
+    servers: tuple[TritonServer, TritonServer], expected: dict[str, tuple[Scores, Scores]]
+) -> None:
+    """Over HTTP alone: Triton 2.51 may die of a gRPC connection that ends in mid-call."""
+    over, outcomes = threading.Event(), []  # type: ignore[var-annotated]
+    with (
+        FaultProxy(servers[0].http_url) as proxy,
+        LycheeClient(f"http://{proxy.address}", timeout_s=TIMEOUT_S, embedding_cache=None) as client,
+    ):
+        threads = [threading.Thread(target=ask_on_and_on, args=(client, query, over, outcomes)) for query in QUERIES]
         for thread in threads:
             thread.start()
         for turn in range(TURNS):
             time.sleep(PAUSE_S)
-            proxy.lead_to(address(servers[(turn + 1) % 2], protocol), reset=reset)
+            proxy.lead_to(servers[(turn + 1) % 2].http_url)
         time.sleep(PAUSE_S)
         over.set()
         for thread in threads:
             thread.join(TIMEOUT_S)
-        if client is not None:
-            client.close()
-    failures = [outcome for _, outcome in outcomes if isinstance(outcome, Exception)]
-    if protocol == "http" and not reset:  # requests of one call meet both servers, on the connections of one pool
-        assert all(isinstance(failure, ModelNotReadyError) for failure in failures)
-        outcomes = [(query, seen) for query, seen in outcomes if not isinstance(seen, Exception)]
-    else:
-        assert failures == []
-    assert len(outcomes) > TURNS
-    mixed = [seen for query, seen in outcomes if not is_one_of(scores(seen), expected[query])]
-    assert mixed == []
-    for query, seen in outcomes:  # the model that an answer names is the one that scored
-        named = seen.model.artifacts["text_encoder/model.onnx"]
-        place = [_artifact(server) for server in servers].index(named)
-        assert scores(seen) == pytest.approx(expected[query][place], abs=1e-5)
-    if reset:
-        assert len({seen.model.artifacts["text_encoder/model.onnx"] for _, seen in outcomes}) == 2
+    check(outcomes, expected, versions(servers))
 
 
-_artifacts: dict[str, str] = {}
+def test_a_gateway_answers_with_the_new_model_once_its_golden_pairs_were_replayed(
+    servers: tuple[TritonServer, TritonServer],
+    expected: dict[str, tuple[Scores, Scores]],
+    protocol: Protocol,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LYCHEE_STATE_DIR", str(tmp_path))
+    transport = ReplacedServer(*connections(servers, protocol), after=5)
+    numbers = versions(servers)
 
+    async def main() -> None:
+        service = Service(GatewaySettings(), transport=transport)
+        await service.start()
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                while service.health.state != "ready":
+                    await asyncio.sleep(0.05)
+            transport.arm()
+            seen = []
+            while not seen or seen[-1] != numbers[1]:
+                answer = await service.rerank(QUERIES[0], DOCUMENTS, {})
+                seen.append(answer.response.model_version)
+                place = numbers.index(seen[-1])
+                assert scores(answer.response) == pytest.approx(expected[QUERIES[0]][place], abs=1e-5)
+                assert seen[-1] in service.health.verified
+                assert (await service.manifest()).version == seen[-1]
+            assert service.health.state == "ready"
+            assert service.health.golden is not None
+            assert service.health.golden.passed
+        finally:
+            await service.aclose()
 
-def _artifact(server: TritonServer) -> str:
-    if server.grpc_url not in _artifacts:
-        with LycheeClient(server.grpc_url) as client:
-            _artifacts[server.grpc_url] = client.manifest().artifacts["text_encoder/model.onnx"]
-    return _artifacts[server.grpc_url]
-
-
-async def _settle(call: Any) -> Any:
-    try:
-        return await call
-    except Exception as error:
-        return error
+    asyncio.run(main())
+    for connection in transport.servers:
+        connection.close()
 
 
 @pytest.mark.parametrize("shared_memory", [False, True], ids=["", "shared memory"])
@@ -182,9 +254,8 @@ def test_another_server_on_the_same_port_is_another_model(
     first.start()
     try:
         first.wait_until_ready()
-        url = address(first, protocol) if protocol == "grpc" else f"http://{first.http_url}"
         with LycheeClient(
-            url,
+            url(first, protocol),
             timeout_s=TIMEOUT_S,
             shared_memory=shared_memory,
         ) as client:
