@@ -36,7 +36,8 @@ class LycheeClient(BaseClient):
     Args:
         url: Triton's address, "HOST:PORT" or "grpc://HOST:PORT" for gRPC, "http://HOST:PORT" for HTTP; or a gateway's,
             "http://HOST:PORT", also without a port or with a path. "grpcs://" and "https://" are with TLS. The first
-            call finds out which of the two answers. The default is LYCHEE_URL, then "localhost:8001".
+            call finds out which of the two answers. Replicas are the addresses of a name, or a list: "A:8001,B:8001".
+            The default is LYCHEE_URL, then "localhost:8001".
         timeout_s: Seconds for one whole call; None waits forever. The default is LYCHEE_TIMEOUT_S, then 30.
         policy: The policy of every `rerank` that names no other: "strict", "balanced", "exploratory", a Policy or a
             Calibration.

@@ -139,7 +139,9 @@ class Replica:
         """Take it in: it has answered."""
         if self.state != "live":
             if self.state != "not ready":
-                self._slowness, self._well_since_s = None, now_s
+                self._well_since_s = now_s  # what it did not answer in time says nothing about its speed now
+            if self.state == "lost":
+                self._slowness = None  # another process
             self.state, self.reason = "live", ""
             self._lacks.clear()
         self._failed_probes = 0

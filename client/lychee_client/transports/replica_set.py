@@ -19,6 +19,7 @@ STUCK: Final = 5.0  # so many limits a request waits at a replica that is live, 
 STUCK_S: Final = 1.0
 HEDGE_SHARE: Final = 0.1  # of the requests may be sent twice, so that overload is never doubled
 HEDGE_BURST: Final = 20.0
+DOUBT_S: Final = 0.05
 MEASURE_S: Final = 1.0  # a slow replica is measured again after so long, and so many requests
 MEASURE_REQUESTS: Final = 20
 
@@ -107,6 +108,13 @@ class ReplicaSet:
     def find_silent(self, now_s: float) -> list[Replica]:
         """Return replicas that have answered nothing for clearly longer than usual, while others answer."""
         return [replica for replica in self.replicas if replica.state == "live" and self._is_silent(replica, now_s)]
+
+    def is_doubtful(self, attempt: Attempt, now_s: float) -> bool:
+        """Say whether a replica has to prove that it answers: its caller gave up later than usual, and has a choice."""
+        replica, usual_s = attempt.replica, self.usual.mean_s(attempt.flight.kind)
+        late = now_s - attempt.began_at_s > (DOUBT_S if usual_s is None else SLOW * usual_s)
+        nothing_since = replica.state == "live" and replica.answered_at_s <= attempt.began_at_s
+        return late and nothing_since and self._others_answer(replica, attempt.began_at_s)
 
     def find_hedges(self, now_s: float) -> list[tuple[Flight, Replica]]:
         """Return what is to be sent to a second replica now, and to which, as far as the share for that allows."""

@@ -174,8 +174,10 @@ class Replicas:
             replica.flying.pop(attempt, None)
             flight.attempts.pop(attempt, None)
             settled = flight.done()
-            if outcome is not None:  # else it was given up here
+            if outcome is not None:
                 self._learn(attempt, verdict, outcome, now_s)
+            elif flight.cancelled() and self._set.is_doubtful(attempt, now_s):
+                replica.leave_out("silent", "a caller waited in vain", now_s, at_once=True)
         if verdict is Verdict.LOST and not settled:
             self._resolver.refresh(now_s, soon=True)
         if settled or (attempt.measures and verdict is not Verdict.ANSWERED):

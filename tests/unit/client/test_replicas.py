@@ -349,6 +349,24 @@ def test_frozen_replica_is_asked_and_its_requests_are_sent_elsewhere(world: Worl
     assert world.serve(50)[frozen] == 0
 
 
+def test_callers_that_give_up_soon_still_find_out_that_a_replica_is_frozen(world: World) -> None:
+    world.serve(50)
+    future = world.send(timeout_s=0.1)
+    frozen = world.holder()
+    world[frozen].ready = None
+    world.pass_time(0.1)
+    future.cancel()
+    world.pass_time(0.05)
+    assert world.states()[frozen] == "silent"
+    assert world.serve(30)[frozen] == 0
+
+
+def test_caller_that_gives_up_at_once_says_nothing_about_the_replica(world: World) -> None:
+    world.serve(50)
+    world.send().cancel()
+    assert world.states() == ["live"] * 3
+
+
 def test_replica_that_computes_for_long_and_answers_a_probe_keeps_its_request(world: World) -> None:
     world.serve(50)
     future = world.send()
