@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -48,6 +49,7 @@ def export_other_model(folder: Path) -> Path:
         head["bias"] += BIAS
     (checkpoint / "config.json").write_text(json.dumps(config), encoding="utf-8")
     command = [LYCHEE, "export", str(checkpoint), "--repository", str(repository)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # torch's idle threads spin otherwise
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return repository
