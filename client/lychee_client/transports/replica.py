@@ -130,6 +130,11 @@ class Replica:
         """How far down the replica stands among those to choose from."""
         return _ORDER.index(self.state)
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether it answers nothing."""
+        return self.state in ("lost", "silent")
+
     def status(self) -> ReplicaStatus:
         """Return what a user may know."""
         latency_ms = None if self._latency_s is None else 1e3 * self._latency_s

@@ -66,10 +66,13 @@ class ReplicaSet:
         """Return the replica for a request: that with the least to do, and one of the fast ones, as chance decides.
 
         One that is slow is taken for as much busier as it is slower. One that was tried is not chosen again, and where
-        one was, none that has not the model or may never answer.
+        one was, none that has not the model or may never answer. Where only replicas that are gone may have the model,
+        one that is there is asked, and says that it has not: the caller learns that there is another model now.
         """
         untried = [replica for replica in self.replicas if replica not in flight.tried]
         serving = [replica for replica in untried if not replica.lacks(flight.model, now_s)]
+        if not flight.tried and all(replica.is_gone for replica in serving):
+            serving = untried
         if flight.tried:
             untried = serving = [replica for replica in serving if replica.state != "silent"]
         candidates = _of_best_family(serving or untried)

@@ -303,6 +303,16 @@ def test_model_that_nobody_has_is_refused_in_the_replicas_words(world: World) ->
     assert world.states() == ["live"] * 3
 
 
+def test_model_that_only_a_lost_replica_had_is_refused_by_those_that_are_there(world: World) -> None:
+    refusal = failure(Ambiguity.REJECTED_OR_NOT_READY, "NOT_FOUND")
+    for number in (0, 1):
+        world[number].answer = lambda request: {"ready": False} if isinstance(request, ControlRequest) else refusal
+    world[2].ready = lost()
+    world[2].answer = lambda request: lost()
+    for _ in range(5):  # again and again: what the replicas lack is remembered
+        assert world.send().exception(0) is refusal
+
+
 def test_failed_computation_is_tried_once_elsewhere(world: World) -> None:
     future = world.send()
     broken = world.holder()
