@@ -215,8 +215,8 @@ def test_slow_replica_is_avoided_and_measured_by_copies(world: World) -> None:
     assert serve(20, 0.1)[0] > 0
     before = len(world[0].requests)
     slow, took = serve(1000, 0.1)
-    assert slow == 0
-    assert max(took) < 0.02
+    assert slow <= 3  # while it is learned what is usual
+    assert sorted(took)[989] < 0.02
     assert 1 < len(world[0].requests) - before <= 60
     slow, _ = serve(1000, 0.005)
     assert slow > 100  # it is fast again
@@ -350,8 +350,8 @@ def test_frozen_replica_is_asked_and_its_requests_are_sent_elsewhere(world: Worl
     world[frozen].ready = None
     world.pass_time(0.25)
     assert world.states()[frozen] == "silent"
-    world.pass_time(0.15)
-    assert world.replicas.sent_again()["slow"] == 1
+    world.pass_time(0.5)
+    assert world.replicas.sent_again()["slow"] == 1  # to one other, and not to a third
     other = next(number for number in range(3) if world[number].waiting and number != frozen)
     world[other].reply()
     assert future.result(0) is ANSWER
