@@ -110,16 +110,6 @@ class FaultProxy:
 
         self._call(change())
 
-    def lead_to(self, target: str) -> None:
-        """Forward to another server, "HOST:PORT". Connections that are open are reset, as by a server that ends."""
-        host, _, port = target.rpartition(":")
-
-        async def change() -> None:
-            self._target = host, int(port)
-            await self._reset(self._open)
-
-        self._call(change())
-
     def __enter__(self) -> Self:
         """Begin to listen."""
         self._bind()
