@@ -1,19 +1,23 @@
 #!/bin/sh
-# Get what the tests run besides Python packages: Chromium with a font for Chinese (the page), Redis' tools, and into
-# .tools/ the programs behind deploy/: docker-compose, hadolint, prometheus with promtool, nginx, caddy and rsyslog. Those
-# are only unpacked: nothing in .tools/ is installed, started or enabled. Does nothing where all is there; a test whose
-# tool is missing says so and is skipped. Usage: deploy/test-tools.sh PYTHON (one with pip)
+# Get what the tests run besides Python packages: Chromium with a font for Chinese (the page), Redis' tools, dnsmasq and
+# what makes network namespaces (replicas), and into .tools/ the programs behind deploy/: docker-compose, hadolint,
+# prometheus with promtool, nginx, caddy and rsyslog. Those are only unpacked: nothing in .tools/ is installed, started or
+# enabled. Does nothing where all is there; a test whose tool is missing says so and is skipped.
+# Usage: deploy/test-tools.sh PYTHON (one with pip)
 set -eu
 python=$1
 cd "$(dirname "$0")/.."
 tools=.tools
 
 # Installed packages, because a browser needs its libraries and fontconfig its fonts; none of them has a daemon
-# (redis-check-rdb is the server under another name).
+# (redis-check-rdb is the server under another name, and dnsmasq-base is dnsmasq without a service).
 missing=
 command -v chromium >/dev/null || missing="$missing chromium"
 fc-list :lang=zh 2>/dev/null | grep -q . || missing="$missing fontconfig fonts-wqy-zenhei"
 command -v redis-check-rdb >/dev/null || missing="$missing redis-tools"
+for program in dnsmasq:dnsmasq-base ip:iproute2 iptables:iptables; do
+    PATH=$PATH:/usr/sbin:/sbin command -v "${program%:*}" >/dev/null || missing="$missing ${program#*:}"
+done
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "Installing$missing"
@@ -21,7 +25,7 @@ if [ -n "$missing" ]; then
         # shellcheck disable=SC2086
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
     else
-        echo "For the tests of page and cache install, on Debian and Ubuntu: sudo apt-get install$missing" >&2
+        echo "For the tests of page, cache and replicas install, on Debian and Ubuntu: sudo apt-get install$missing" >&2
     fi
 fi
 

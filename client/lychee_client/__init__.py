@@ -31,6 +31,7 @@ from lychee_client.preprocessing.image import Image
 from lychee_client.spans import RelevantSpan, RelevantSpans
 from lychee_client.thresholds import POLICIES, Decision, Policy, decide
 from lychee_client.transports.connection import TlsConfig
+from lychee_client.transports.replica import ReplicaStatus
 from lychee_client.types import (
     CacheUse,
     Chunk,
@@ -98,6 +99,7 @@ __all__ = [
     "QueryReading",
     "RelevantSpan",
     "RelevantSpans",
+    "ReplicaStatus",
     "RequestRejectedError",
     "RerankOptions",
     "RerankResponse",

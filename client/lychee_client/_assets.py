@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,32 +18,35 @@ CLIENT_ASSETS: Final = "client_assets"
 _logger = logging.getLogger("lychee_client")
 
 
-@dataclass(frozen=True, slots=True)
-class Assets:
-    """What a client needs to preprocess for the model that the server runs."""
+async def fetch_manifest() -> Manifest:
+    """Fetch the manifest of the model that the server runs now.
 
-    manifest: Manifest
-    tokenizer_json: str
+    Raises:
+        ContractError: The manifest does not fit this client.
+        LycheeError: The server cannot serve the request.
+    """
+    return parse_manifest(await _fetch("manifest"))
 
 
-async def fetch_assets(cache_dir: Path) -> Assets:
-    """Fetch the manifest, and the tokenizer too unless the disk has it.
+async def fetch_tokenizer(manifest: Manifest, cache_dir: Path) -> str:
+    """Return the tokenizer of a model; fetch it unless the disk has it.
 
     Args:
+        manifest: The manifest of the model.
         cache_dir: The folder for tokenizers; it is created if it is missing. If it cannot be written, each client
             downloads the tokenizer again, and nothing worse happens.
 
     Raises:
-        ContractError: The manifest does not fit this client, or the tokenizer does not fit the manifest.
+        ModelNotReadyError: The server has another model by now.
+        ContractError: The tokenizer does not fit the manifest.
         LycheeError: The server cannot serve the request.
     """
-    manifest = parse_manifest(await _fetch("manifest"))
     sha256 = manifest.artifacts["tokenizer"]
     path = cache_dir / f"tokenizer-{sha256}.json"
     cached = await in_thread(partial(read_cached, path, sha256))
     if cached is not None:
-        return Assets(manifest, cached)
-    tokenizer_json = await _fetch("tokenizer")
+        return cached
+    tokenizer_json = await _fetch("tokenizer", manifest.model_version)
     actual = hash_text(tokenizer_json)
     if actual != sha256:
         raise ContractError(
@@ -52,11 +54,11 @@ async def fetch_assets(cache_dir: Path) -> Assets:
             model_name=CLIENT_ASSETS,
         )
     await in_thread(partial(write_cached, path, tokenizer_json))
-    return Assets(manifest, tokenizer_json)
+    return tokenizer_json
 
 
-async def _fetch(output: str) -> str:
-    handle = await Send(InferRequest(CLIENT_ASSETS, {}, (output,)))
+async def _fetch(output: str, model_version: str = "") -> str:
+    handle = await Send(InferRequest(CLIENT_ASSETS, {}, (output,), model_version=model_version))
     tensor = (await Wait(handle)).outputs.get(output)
     if tensor is None or tensor.dtype != object or tensor.size != 1:
         raise ContractError(

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -136,7 +137,8 @@ class AsyncLycheeClient(BaseClient):
 
     async def server_status(self) -> ServerStatus:
         """See LycheeClient.server_status."""
-        return await self._carry_out(self._readiness.server_status(), self._config.timeout_s)
+        status = await self._carry_out(self._readiness.server_status(), self._config.timeout_s)
+        return replace(status, replicas=self.replicas)
 
     async def wait_until_ready(self, timeout_s: float | None = 60.0) -> None:
         """See LycheeClient.wait_until_ready."""

@@ -22,6 +22,8 @@ from lychee_client.memory_cache import MemoryEmbeddingCache
 from lychee_client.thresholds import Policy
 from lychee_client.transports.base import ControlRequest, Transport
 from lychee_client.transports.connection import TlsConfig
+from lychee_client.transports.replica import ReplicaStatus
+from lychee_client.transports.replicas import Replicas
 from lychee_client.transports.shared_memory import SharedMemoryPool
 from lychee_client.types import Priority
 
@@ -80,6 +82,17 @@ class BaseClient:
     def answered_at(self) -> Mapping[str, float]:
         """When each model last answered this client, by `time.monotonic`; without those that never did."""
         return self._answered_at
+
+    @property
+    def replicas(self) -> tuple[ReplicaStatus, ...]:
+        """The servers among which this client spreads its requests; empty where the URL has a single address."""
+        return self._transport.statuses() if isinstance(self._transport, Replicas) else ()
+
+    @property
+    def sent_again(self) -> Mapping[str, int]:
+        """How many requests a second replica got, because the first took long ("slow") or failed ("failed")."""
+        transport = self._transport
+        return transport.sent_again() if isinstance(transport, Replicas) else {"slow": 0, "failed": 0}
 
     def _drive(
         self,

@@ -11,26 +11,22 @@ from functools import partial
 from types import MappingProxyType
 from typing import Final, cast
 
-import msgspec
-
 from lychee_client import golden
-from lychee_client._assets import fetch_assets
-from lychee_client._config import UNSET, ClientConfig, Unset, cache_dir
+from lychee_client._config import UNSET, ClientConfig, Unset
+from lychee_client._current_model import MOST_MODELS, CurrentModel
 from lychee_client._embedding_cache import EmbeddingCache
 from lychee_client._errors import (
     ConfigurationError,
     InvalidInputError,
     InvalidOutputError,
     LycheeWarning,
-    ServerError,
 )
-from lychee_client._execution import fetch_executions
 from lychee_client._gateway.body import REFUSED
 from lychee_client._gateway.discovery import Discovery
 from lychee_client._gateway.gateway import Gateway
 from lychee_client._long_texts import LongTexts, TextLimits
-from lychee_client._model import Model, load_model
-from lychee_client._operations import ask, in_thread
+from lychee_client._model import Model
+from lychee_client._operations import ask
 from lychee_client._options import RerankOptions, ScoreOptions, check_options
 from lychee_client._pipelines.lanes import LANES
 from lychee_client._pipelines.scoring import check_input, find_image_texts
@@ -46,7 +42,6 @@ from lychee_client.spans import check_spans
 from lychee_client.thresholds import Policy
 from lychee_client.transports.base import ControlRequest
 from lychee_client.transports.shared_memory import SharedMemoryPool
-from lychee_client.triton_key import KEY_VARIABLE
 from lychee_client.types import Input, ModelTimings, RerankResponse, Timings
 
 MAX_WARNINGS: Final = 100
@@ -78,12 +73,10 @@ class Calls:
         discovery: Discovery | None = None,
     ) -> None:
         self.config = config
-        self._shared_memory = shared_memory
-        self._embedding_cache = embedding_cache
+        self._current = CurrentModel(config, shared_memory, embedding_cache)
         self._answered_at = answered_at
         self.discovery = discovery or Discovery(config, (), may_be_gateway=False)
         self.closed = False
-        self._loaded: Model | None = None
         self._warned: set[str] = set()
 
     def timeout_s(self, options: ScoreOptions) -> float | None:
@@ -101,39 +94,14 @@ class Calls:
             ConfigurationError: A gateway is at the URL.
             LycheeError: The server cannot serve the request.
         """
-        if self._loaded is None:
-            if await self.discovery.find() is not None:
-                self.discovery.refuse(caller)
-            assets = await fetch_assets(cache_dir())
-            # In a thread: reading a tokenizer of 150,000 tokens takes a second.
-            executions = await fetch_executions(assets.manifest.max_batch_size)
-            job = partial(
-                load_model,
-                msgspec.structs.replace(assets.manifest, execution=executions),
-                assets.tokenizer_json,
-                self.config.max_img_size,
-                self._embedding_cache,
-            )
-            model = await in_thread(job)
-            if self._shared_memory is not None:
-                await self._share(self._shared_memory)
-            self._loaded = model
-        return self._loaded
+        if not self._current.is_known and await self.discovery.find() is not None:
+            self.discovery.refuse(caller)
+        return await self._current.load()
 
-    async def _share(self, pool: SharedMemoryPool) -> None:
-        if not pool.begin_registration():  # another call does it
-            return
-        try:
-            await ask(pool.registration)
-            pool.active = True
-        except ServerError as error:
-            raise ConfigurationError(
-                f"{self.config.url} cannot use this machine's shared memory: {error}; expected a server on this host "
-                "that may read /dev/shm, started by this user's `lychee load` or with its key in "
-                f"{KEY_VARIABLE}. Leave shared_memory out"
-            ) from error
-        finally:
-            pool.end_registration()
+    async def load_newest(self) -> Model:
+        """Return the same, fetched again if the server has another model by now."""
+        model = await self.load()
+        return (await self._current.load()) if await self._current.renew(model) else model
 
     async def rerank(self, query: Input, documents: Sequence[Input], options: RerankOptions) -> RerankResponse:
         """See LycheeClient.rerank."""
@@ -160,7 +128,7 @@ class Calls:
         if gateway is not None:
             response = await self._rerank_at(gateway, query, documents, options, policy, began_at_s)
         else:
-            response = await self._rerank(query, documents, options, policy)
+            response = await self._current.use(partial(self._rerank, query, documents, options, policy))
         self._warn(response.warnings)
         return response
 
@@ -176,12 +144,21 @@ class Calls:
         for name in REFUSED:
             if options.get(name):
                 self.discovery.refuse(name)
-        model = await gateway.model()
-        default = model.default_instruction if model.reads_instruction else None
-        instruction, warned = settle(options.get("instruction"), default, policy, model.identity)
+
+        async def settle_here() -> tuple[str | None, list[str]]:
+            model = await gateway.model()
+            default = model.default_instruction if model.reads_instruction else None
+            return settle(options.get("instruction"), default, policy, model.identity)
+
+        instruction, warned = await settle_here()
         timeout_s = self.timeout_s(options)
         ends_at_s = None if timeout_s is None else began_at_s + timeout_s
-        response = await gateway.rerank(query, documents, options, thresholds_of(policy), instruction, ends_at_s)
+        for _ in range(MOST_MODELS):
+            response = await gateway.rerank(query, documents, options, thresholds_of(policy), instruction, ends_at_s)
+            asked = instruction
+            instruction, warned = await settle_here()  # of the model that answered
+            if instruction == asked:
+                break
         return replace(
             response,
             timings=replace(response.timings, total_ms=1e3 * (time.monotonic() - began_at_s)),
@@ -190,9 +167,13 @@ class Calls:
         )
 
     async def _rerank(
-        self, query: Input, documents: Sequence[Input], options: RerankOptions, policy: str | Policy | Calibration
+        self,
+        query: Input,
+        documents: Sequence[Input],
+        options: RerankOptions,
+        policy: str | Policy | Calibration,
+        model: Model,
     ) -> RerankResponse:
-        model = await self.load()
         manifest = model.manifest
         default = None if manifest.instruction is None else manifest.instruction.default
         instruction, settled = settle(options.get("instruction"), default, policy, manifest.identity)
@@ -252,6 +233,7 @@ class Calls:
             outcome.query,
             outcome.tokens_read,
             unselected,
+            model_version=manifest.version,
         )
 
     async def score(self, query: Input, document: Input, options: ScoreOptions) -> float:
@@ -278,7 +260,10 @@ class Calls:
 
     async def check_golden_pairs(self) -> golden.GoldenReport:
         """See LycheeClient.check_golden_pairs."""
-        model = await self.load("check_golden_pairs()")
+        await self.load("check_golden_pairs()")
+        return await self._current.use(self._check_golden_pairs)
+
+    async def _check_golden_pairs(self, model: Model) -> golden.GoldenReport:
         began_at_s = time.monotonic()
         instruction = None if model.manifest.instruction is None else model.manifest.instruction.default
         scores = []
@@ -297,7 +282,8 @@ class Calls:
 
     async def probe(self, model_name: str) -> None:
         """See LycheeClient.probe."""
-        await (await self.load("probe()")).reference_pipeline.probe(model_name)
+        await self.load("probe()")
+        await self._current.use(lambda model: model.reference_pipeline.probe(model_name))
 
     async def model_timings(self) -> Mapping[str, ModelTimings]:
         """See LycheeClient.model_timings."""

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,12 +30,14 @@ class LycheeClient(BaseClient):
     """Ranks texts and images with a lychee-rerank server. Safe to use from several threads; close it after use.
 
     The constructor does no network. The first call fetches the server's manifest and, unless it is cached on disk,
-    the tokenizer, and keeps them: after the server got another model, make a new client.
+    the tokenizer, and keeps them until the server has another model: the call that meets it fetches them again and is
+    repeated as a whole, so that no answer mixes two models.
 
     Args:
         url: Triton's address, "HOST:PORT" or "grpc://HOST:PORT" for gRPC, "http://HOST:PORT" for HTTP; or a gateway's,
             "http://HOST:PORT", also without a port or with a path. "grpcs://" and "https://" are with TLS. The first
-            call finds out which of the two answers. The default is LYCHEE_URL, then "localhost:8001".
+            call finds out which of the two answers. Replicas are the addresses of a name, or a list: "A:8001,B:8001".
+            The default is LYCHEE_URL, then "localhost:8001".
         timeout_s: Seconds for one whole call; None waits forever. The default is LYCHEE_TIMEOUT_S, then 30.
         policy: The policy of every `rerank` that names no other: "strict", "balanced", "exploratory", a Policy or a
             Calibration.
@@ -235,7 +238,8 @@ class LycheeClient(BaseClient):
             DeadlineExceededError: It did not answer in time.
             ConnectionFailedError: The client is closed.
         """
-        return self._carry_out(self._readiness.server_status(), self._config.timeout_s)
+        status = self._carry_out(self._readiness.server_status(), self._config.timeout_s)
+        return replace(status, replicas=self.replicas)
 
     def wait_until_ready(self, timeout_s: float | None = 60.0) -> None:
         """Return as soon as the server has loaded every model that this client needs.

@@ -28,10 +28,12 @@ DEFAULT_TIMEOUT_S: Final = 30.0
 DEFAULT_POLICY: Final = "balanced"
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
+_ADDRESS = r"(?:\[[0-9a-fA-F:.%]+\]|[^\s:/?#@\[\],]+)(?::[0-9]{1,5})?"
 _URL = re.compile(
-    r"(?:(?P<scheme>[a-z]+)://)?(?P<address>(?:\[[0-9a-fA-F:.%]+\]|[^\s:/?#@\[\]]+)(?::(?P<port>[0-9]{1,5}))?)"
-    r"(?P<path>(?:/[^\s/?#]+)*)/?"
+    rf"(?:(?P<scheme>[a-z]+)://)?(?P<addresses>{_ADDRESS}(?:,(?:(?P=scheme)://)?{_ADDRESS})*)(?P<path>(?:/[^\s/?#]+)*)/?"
 )
+_PORT = re.compile(r":([0-9]+)$")
+_DNS = "dns:///"  # gRPC's word for a name with several addresses, which any name may have
 _VERSIONS = ("/v1", "/v2")  # base URLs of other clients end with one
 
 _HEADER_NAME = re.compile("[A-Za-z0-9_-]+")
@@ -57,7 +59,7 @@ class ClientConfig:
 
     Args:
         url: "HOST:PORT" or "grpc://HOST:PORT" for gRPC, "http://HOST:PORT" for HTTP; "grpcs" and "https" with TLS. A
-            gateway's may lack the port and have a path.
+            gateway's may lack the port and have a path. Replicas are the addresses of a name, or a list: "a:1,b:1".
         timeout_s: Seconds for one whole call. None waits forever.
         policy: What turns scores into decisions.
         max_img_size: The most pixels of one image, as the side of a square, for a model that reads images in their own
@@ -85,14 +87,19 @@ class ClientConfig:
     api_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        match = _URL.fullmatch(self.url)
-        known = match is not None and match["scheme"] in (None, *SCHEMES) and 1 <= int(match["port"] or 1) <= 65535
-        if not known or (self.is_grpc and not self.may_be_triton):
+        match = _match(self.url)
+        known = match is not None and match["scheme"] in (None, *SCHEMES)
+        in_range = all(port is None or 1 <= port <= 65535 for port in self._ports)
+        if not (known and in_range) or (self.is_grpc and not self.may_be_triton):
             raise ConfigurationError(
                 f"url is {self.url!r}; expected HOST:PORT, alone (gRPC) or after one of "
                 f"{', '.join(f'{scheme}://' for scheme in SCHEMES)}, with a port from 1 to 65535, "
                 f"for example {DEFAULT_URL!r} (the gRPC port); the http:// or https:// URL of a gateway needs no port "
-                "and may have a path"
+                "and may have a path, and replicas stand in one list: a:8001,b:8001"
+            )
+        if self.shared_memory and len(self.addresses) > 1:
+            raise ConfigurationError(
+                f"shared_memory is on and url is {self.url!r}; expected the address of one server on this host"
             )
         if self.tls is not None and self.scheme not in ("grpcs", "https"):
             raise ConfigurationError(f"tls is given, but url is {self.url!r}; expected grpcs:// or https://")
@@ -122,7 +129,7 @@ class ClientConfig:
     @property
     def scheme(self) -> str:
         """One of SCHEMES."""
-        return self.url.partition("://")[0] if "://" in self.url else SCHEMES[0]
+        return self.url.partition("://")[0] if "://" in self.url.removeprefix(_DNS) else SCHEMES[0]
 
     @property
     def is_grpc(self) -> bool:
@@ -131,18 +138,35 @@ class ClientConfig:
 
     @property
     def may_be_triton(self) -> bool:
-        """Whether the URL has a port and no path. Another one can only be a gateway's."""
-        match = _URL.fullmatch(self.url)
-        return match is not None and match["port"] is not None and not _path_of(match)
+        """Whether the URL has a port everywhere and no path. Another one can only be a gateway's."""
+        match = _match(self.url)
+        return match is not None and None not in self._ports and not _path_of(match)
 
-    def make_connection(self, pool: SharedMemoryPool | None) -> Connection:
-        """Return what a transport needs."""
-        match = _URL.fullmatch(self.url)
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses in the URL, each once: "HOST:PORT"; of a gateway the port may be missing."""
+        match = _match(self.url)
+        listed = () if match is None else match["addresses"].split(",")
+        return tuple(dict.fromkeys(address.rpartition("://")[2] for address in listed))
+
+    @property
+    def _ports(self) -> tuple[int | None, ...]:
+        found = (_PORT.search(address) for address in self.addresses)
+        return tuple(None if port is None else int(port[1]) for port in found)
+
+    def make_connection(self, pool: SharedMemoryPool | None, address: str | None = None) -> Connection:
+        """Return what a transport needs to reach one of the addresses; None takes the first."""
+        match = _match(self.url)
         assert match is not None
-        address, path = match["address"], _path_of(match)
+        address, path = address or self.addresses[0], _path_of(match)
         tls = (self.tls or TlsConfig()) if self.scheme.endswith("s") else None
         keys = {name: value for name, value in key_headers(address).items() if name not in self.headers}
         return Connection(self.url, address, tls, self.headers, self.keepalive_s, pool, path, keys)
+
+
+def _match(url: str) -> re.Match[str] | None:
+    match = _URL.fullmatch(url.removeprefix(_DNS))
+    return None if match is not None and match["scheme"] and url.startswith(_DNS) else match
 
 
 def _path_of(url: re.Match[str]) -> str:

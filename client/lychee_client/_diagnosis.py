@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from lychee_client._errors import (
     ConnectionFailedError,
@@ -14,13 +14,16 @@ from lychee_client._errors import (
 )
 from lychee_client.transports.base import Ambiguity, ControlRequest, TransportError
 
+# Triton's statuses for a model, or a version of one, that it does not have. Another replica may answer a probe.
+_ABSENT: Final = frozenset({"NOT_FOUND", "404"})
 
-def probe_for(failure: TransportError, model_name: str) -> ControlRequest | None:
+
+def probe_for(failure: TransportError, model_name: str, model_version: str = "") -> ControlRequest | None:
     """Return the question that settles what the status leaves open, or None where nothing is open."""
     if failure.kind is Ambiguity.OVERLOADED_OR_GONE:
         return ControlRequest("live")
-    if failure.kind is Ambiguity.REJECTED_OR_NOT_READY:
-        return ControlRequest("model_ready", model_name)
+    if failure.kind is Ambiguity.REJECTED_OR_NOT_READY and failure.status not in _ABSENT:
+        return ControlRequest("model_ready", model_name, model_version=model_version)
     return None
 
 

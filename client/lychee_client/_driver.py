@@ -28,6 +28,7 @@ from lychee_client._operations import Ask, Begin, Handle, Operation, Send, Sleep
 from lychee_client._retry import RetryPolicy
 from lychee_client._workers import CallJobs
 from lychee_client.transports.base import InferRequest, JsonRequest, Request, Transport, TransportError
+from lychee_client.transports.verdicts import may_repeat
 
 PROBE_TIMEOUT_S: Final = 2.0
 SETTLE_S: Final = 0.01
@@ -197,7 +198,7 @@ class Driver:
                     self._start_again(handle)
                     continue
                 error = yield from self._diagnose(failure, request)
-                pause_s = self._retry.pause_s(retries) if _may_pass(error, request) else None
+                pause_s = self._retry.pause_s(retries) if _may_pass(error, request, failure) else None
                 if pause_s is not None and failure.response is not None:
                     pause_s = max(pause_s, failure.response.retry_after_s)
                 if pause_s is None or not self._deadline.leaves(pause_s):
@@ -217,7 +218,8 @@ class Driver:
             yield Pause(self._deadline.at_most(SETTLE_S))  # a transport notices a moment after the failure
             if not failure.is_connected():
                 failure.kind = ConnectionFailedError
-        probe = probe_for(failure, _name(request))
+        version = "" if isinstance(request, JsonRequest) else request.model_version
+        probe = probe_for(failure, _name(request), version)
         passed = False
         if probe is not None:
             try:
@@ -241,11 +243,13 @@ class Driver:
         return result
 
 
-def _may_pass(error: LycheeError, request: Request) -> bool:
+def _may_pass(error: LycheeError, request: Request, failure: TransportError) -> bool:
     """Say whether the same request may succeed a little later: a model may be short of memory, or be replaced.
 
     A batch that failed is not sent again as it is: smaller ones tell more.
     """
+    if not may_repeat(request, failure):
+        return False
     if isinstance(error, InferenceError):
         return _rows(request) == 1
     return error.retryable or isinstance(error, ModelNotReadyError)

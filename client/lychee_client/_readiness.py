@@ -35,7 +35,7 @@ class Readiness:
             await gateway.model()
             return
         await self._wait_for_model(CLIENT_ASSETS)
-        manifest = (await self._calls.load()).manifest
+        manifest = (await self._calls.load_newest()).manifest
         for model_name in manifest.max_batch_size:
             await self._wait_for_model(model_name)
 

@@ -12,6 +12,7 @@ from lychee_client.manifest.prompt_spec import Modality
 from lychee_client.preprocessing.image import Image
 from lychee_client.spans import RelevantSpan
 from lychee_client.thresholds import Decision
+from lychee_client.transports.replica import ReplicaStatus
 
 Priority: TypeAlias = Literal["interactive", "bulk"]
 
@@ -215,6 +216,7 @@ class RerankResponse:
         unselected: The rest of the ranking, where the call asked for `keep_unselected`.
         ranking_id: For `LycheeClient.feedback`, where the call's user takes part in an experiment.
         experiment: Whose settings answered, likewise; `instruction` is then the one that the call asked for.
+        model_version: The version of the export that scored: the manifest's `version`; None where that has none.
     """
 
     results: tuple[RerankResult, ...]
@@ -229,6 +231,7 @@ class RerankResponse:
     unselected: tuple[RerankResult, ...] = ()
     ranking_id: str | None = None
     experiment: ExperimentArm | None = None
+    model_version: int | None = None
 
     def __len__(self) -> int:
         return len(self.results)
@@ -290,6 +293,7 @@ class ServerStatus:
         version: The version of Triton; None if nothing answers, or a gateway does.
         models: All models in the server's repository. A gateway names the one that it serves.
         gateway: True if the URL is a gateway's, and no Triton's.
+        replicas: The servers among which this client spreads its requests; empty where the URL has a single address.
     """
 
     live: bool
@@ -297,6 +301,7 @@ class ServerStatus:
     version: str | None = None
     models: tuple[ModelStatus, ...] = ()
     gateway: bool = False
+    replicas: tuple[ReplicaStatus, ...] = ()
 
 
 def combine(text: str | None, *images: Image) -> Input:

@@ -40,7 +40,7 @@ from lychee_export.repository.deployment import (
     config_files,
     root_files,
 )
-from lychee_export.repository.manifest import build_manifest, created_by, golden_tolerance
+from lychee_export.repository.manifest import build_manifest, created_by, find_version, golden_tolerance
 from lychee_export.repository.workspace import Workspace
 from lychee_export.repository.writing import ModelFolder, exported_models, linked_repository, write_models
 from lychee_export.verification.expected import ExpectedValues, compute_expected
@@ -306,12 +306,15 @@ def _write(
         return [ModelFolder(name, *texts, files=own.get(name, ())) for name, texts in configs.items()]
 
     accepted = TOLERANCES[plan.precision].score_atol
-    with linked_repository(make_folders(describe(accepted)), workspace.folder) as linked:
+    trial = describe(accepted)
+    version = find_version(trial)
+    with linked_repository(make_folders(trial), version, workspace.folder) as linked:
         golden_error = measure_golden_error(linked, accepted)
     manifest = describe(golden_tolerance(golden_error))
     write_models(
         plan.repository,
         make_folders(manifest),
+        version,
         stale=exported_models(plan.repository) - configs.keys(),
         own_variants=OWN_VARIANTS,
         root_files={

@@ -1,11 +1,17 @@
 """A Triton model repository on disk: which models it has, and whether their files are there."""
 
-from collections.abc import Collection
 from pathlib import Path
 
 from lychee_client import ConfigurationError
 from lychee_client import repository as files
-from lychee_client.repository import EXTERNAL_DATA_SUFFIX, MODEL_FILENAME, newest_version, read_manifest
+from lychee_client.manifest import Manifest
+from lychee_client.repository import (
+    ASSETS_MODEL,
+    EXTERNAL_DATA_SUFFIX,
+    MODEL_FILENAME,
+    newest_version,
+    read_manifest,
+)
 from tritonclient.grpc import model_config_pb2
 
 from lychee_server.errors import RepositoryError
@@ -32,8 +38,8 @@ def check_repository(repository: Path, config_name: str | None = None) -> list[s
             f"{repository.absolute()} holds no model: expected folders with a config.pbtxt. "
             "Run `lychee export`, or name the folder with --repository."
         )
-    artifacts = read_artifacts(repository)
-    missing = [path for name in names for path in _missing_files(repository / name, config_name, artifacts)]
+    manifest = read_manifest(repository)
+    missing = [path for name in names for path in _missing_files(repository / name, config_name, manifest)]
     if missing:
         lines = "\n".join(f"  {path}" for path in missing)
         raise RepositoryError(
@@ -70,15 +76,18 @@ def model_path(folder: Path, config: model_config_pb2.ModelConfig) -> Path:
     return newest_version(folder) / (config.default_model_filename or MODEL_FILENAME)
 
 
-def _missing_files(folder: Path, config_name: str | None, artifacts: Collection[str]) -> list[Path]:
+def _missing_files(folder: Path, config_name: str | None, manifest: Manifest | None) -> list[Path]:
     config = read_config(folder, config_name)
     version = newest_version(folder)
+    if manifest is not None and manifest.version and folder.name in (ASSETS_MODEL, *manifest.max_batch_size):
+        version = folder / str(manifest.version)  # which clients ask for
     if config.platform == "ensemble":  # needs the version's folder, though nothing in it
         return [] if version.is_dir() else [version]
     if config.backend != "onnxruntime":
         return []
-    path = model_path(folder, config)
+    path = version / (config.default_model_filename or MODEL_FILENAME)
     files = [path]
+    artifacts = {} if manifest is None else manifest.artifacts
     if f"{folder.name}/{path.name}{EXTERNAL_DATA_SUFFIX}" in artifacts:  # the weights of a large model
         files.append(version / f"{path.name}{EXTERNAL_DATA_SUFFIX}")
     return [file for file in files if not file.exists()]

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from lychee_client._errors import ConnectionFailedError, LycheeError, ModelNotReadyError, RequestRejectedError
 from lychee_client.transports.base import (
+    Ambiguity,
     ControlRequest,
     InferRequest,
     InferResponse,
@@ -100,7 +101,9 @@ class FakeTransport:
     Args:
         intercept: Called with every request: may raise a TransportError or a LycheeError, or return an answer in
             place of the computed one. None computes.
-        manifest: Replaces keys of the manifest; with PATCHES_MANIFEST or STRETCH_MANIFEST it is a cross-encoder.
+        manifest: Replaces keys of the manifest; with PATCHES_MANIFEST or STRETCH_MANIFEST it is a cross-encoder. With a
+            `version` the server has that one alone.
+        weights: Of a dual encoder: other ones give other embeddings.
 
     Attributes:
         requests: Everything that was sent, in order.
@@ -111,7 +114,9 @@ class FakeTransport:
         self,
         intercept: Callable[[Request], Any] | None = None,
         manifest: Mapping[str, Any] | None = None,
+        weights: int = 0,
     ) -> None:
+        self.weights = weights
         self.requests: list[Request] = []
         self.live = True
         self._intercept = intercept
@@ -123,6 +128,7 @@ class FakeTransport:
         artifacts["tokenizer"] = hashlib.sha256(self._tokenizer_json.encode()).hexdigest()
         self._manifest_json = json.dumps({"artifacts": artifacts, **self._manifest})
         self._names = self._manifest["max_batch_size"] if self._is_cross_encoder else _INPUTS
+        self._version = str(self._manifest.get("version") or 1)
 
     def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
         """See Transport."""
@@ -133,6 +139,8 @@ class FakeTransport:
                 raise TransportError(
                     ConnectionFailedError, None, "the fake server is gone", request.request_id or "fake"
                 )
+            if self._lacks_version(request):
+                raise TransportError(Ambiguity.REJECTED_OR_NOT_READY, "404", "no such version", "fake")
             answer = self._intercept(request) if self._intercept else None
             if answer is None:
                 answer = self._answer(request) if isinstance(request, InferRequest) else self._control(request)
@@ -147,14 +155,20 @@ class FakeTransport:
             self.send(farewell, None)
         self.live = False
 
+    def _lacks_version(self, request: Request) -> bool:
+        if isinstance(request, ControlRequest) and request.action == "model_ready":
+            return False
+        return isinstance(request, InferRequest | ControlRequest) and request.model_version not in ("", self._version)
+
     def _control(self, request: ControlRequest) -> dict[str, Any]:
         if request.action == "model_ready":
-            return {"ready": request.name == "client_assets" or request.name in self._names}
+            is_known = request.name == "client_assets" or request.name in self._names
+            return {"ready": is_known and request.model_version in ("", self._version)}
         if request.action == "metadata":
             return {"name": "fake", "version": "0"}
         names = ["client_assets", *self._names]
         if request.action == "index":
-            return {"models": [{"name": name, "version": "1", "state": "READY"} for name in names]}
+            return {"models": [{"name": name, "version": self._version, "state": "READY"} for name in names]}
         if request.action == "config":
             return {"name": request.name, "instance_group": [{"kind": "KIND_CPU"}]}
         if request.action == "statistics":
@@ -165,7 +179,7 @@ class FakeTransport:
         """Return a model's statistics: each request waited 1 ms and was computed in 2."""
         count = sum(isinstance(request, InferRequest) and request.model_name == name for request in self.requests)
         stats = {key: {"count": count if ns else 0, "ns": count * ns} for key, ns in _NANOSECONDS.items()}
-        return {"name": name, "version": "1", "inference_stats": stats}
+        return {"name": name, "version": self._version, "inference_stats": stats}
 
     def _answer(self, request: InferRequest) -> InferResponse:
         if request.model_name == "client_assets":
@@ -177,18 +191,24 @@ class FakeTransport:
         check_request(request)
         inputs = request.inputs
         if request.model_name == "text_encoder":
-            return InferResponse({"text_embedding": embed_text(inputs["input_ids"], inputs["attention_mask"])})
+            return InferResponse({"text_embedding": self._embed_text(inputs)})
         if request.model_name == "vision_encoder":
-            return InferResponse({"image_embedding": embed_image(inputs["pixel_values"])})
+            return InferResponse({"image_embedding": self._embed_image(inputs)})
         parts = [inputs[name] for name in ("text_embedding", "image_embedding") if name in inputs]
         if "input_ids" in inputs:
-            parts.append(embed_text(inputs["input_ids"], inputs["attention_mask"]))
+            parts.append(self._embed_text(inputs))
         if "pixel_values" in inputs:
-            parts.append(embed_image(inputs["pixel_values"]))
+            parts.append(self._embed_image(inputs))
         cosines = np.mean([(inputs["query_embedding"] * part).sum(axis=1, keepdims=True) for part in parts], axis=0)
         logits = (LOGIT_SCALE * cosines).astype(np.float32)
         outputs = {"relevance_score": 1 / (1 + np.exp(-logits)), "logits": logits}
         return InferResponse({name: outputs[name] for name in request.outputs})
+
+    def _embed_text(self, inputs: Mapping[str, Tensor]) -> Embedding:
+        return embed_text(inputs["input_ids"], inputs["attention_mask"], self.weights)
+
+    def _embed_image(self, inputs: Mapping[str, Tensor]) -> Embedding:
+        return embed_image(inputs["pixel_values"], self.weights)
 
 
 def check_request(request: InferRequest) -> None:
@@ -219,17 +239,17 @@ def _has_valid_shape(input_name: str, tensor: Tensor) -> bool:
     return tensor.ndim == 2 and tensor.shape[1] in MANIFEST["text"]["buckets"]
 
 
-def embed_text(input_ids: Tensor, attention_mask: Tensor) -> Embedding:
+def embed_text(input_ids: Tensor, attention_mask: Tensor, weights: int = 0) -> Embedding:
     """Return float32, (batch_size, EMBEDDING_DIM): texts with the same bytes are close, whatever the padding."""
-    table = np.random.default_rng(0).standard_normal((VOCABULARY_SIZE, EMBEDDING_DIM))
+    table = np.random.default_rng(weights).standard_normal((VOCABULARY_SIZE, EMBEDDING_DIM))
     return _normalize((table[input_ids] * attention_mask[:, :, None]).sum(axis=1))
 
 
-def embed_image(pixel_values: Tensor) -> Embedding:
+def embed_image(pixel_values: Tensor, weights: int = 0) -> Embedding:
     """Return float32, (batch_size, EMBEDDING_DIM): images with the same mean colour are close."""
     means = pixel_values.mean(axis=(2, 3)) / 255 - 0.5  # (batch_size, 3)
     features = np.concatenate([means, np.ones((len(means), 1))], axis=1)  # (batch_size, 4)
-    return _normalize(features @ np.random.default_rng(1).standard_normal((4, EMBEDDING_DIM)))
+    return _normalize(features @ np.random.default_rng(weights + 1).standard_normal((4, EMBEDDING_DIM)))
 
 
 def _normalize(vectors: npt.NDArray[np.float64]) -> Embedding:

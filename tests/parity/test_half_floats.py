@@ -13,6 +13,7 @@ import pytest
 import torch
 from checkpoints.exports import LIMITS
 from checkpoints.fixtures import checkpoint_folder
+from lychee_client.repository import newest_version
 from lychee_export.contract.signature import ModelSignature, TensorSpec
 from lychee_export.errors import CheckpointError, ValidationError
 from lychee_export.exporter import export_checkpoint
@@ -177,7 +178,7 @@ def test_an_export_says_what_it_keeps_and_serves_it(change: Callable[[str, Chang
     record = json.loads((repository / "validation.json").read_text())
     assert list(record["float32_parts"]["text_encoder"]) == ["layers.0.self_attn", "layers.1.self_attn"]
     assert any("text_encoder: in float32 stay layers.0.self_attn (attention scores" in line for line in lines)
-    weights = onnx.load(repository / "text_encoder/1/model.onnx").graph.initializer
+    weights = onnx.load(newest_version(repository / "text_encoder") / "model.onnx").graph.initializer
     assert {TensorProto.FLOAT, TensorProto.FLOAT16} <= {weight.data_type for weight in weights}
     assert report.golden_error < TOLERANCES["fp16"].score_atol
 
@@ -192,7 +193,7 @@ def test_bfloat16_is_exported_for_gpus_and_validated_without_one(
     assert 0 < report.golden_error < TOLERANCES["bf16"].score_atol
     assert not (repository / "text_encoder/configs/cpu.pbtxt").exists()
     for name in ("vision_encoder", "text_encoder"):
-        model = onnx.load(repository / name / "1" / "model.onnx")
+        model = onnx.load(newest_version(repository / name) / "model.onnx")
         assert TensorProto.BFLOAT16 in {weight.data_type for weight in model.graph.initializer}
         assert operators_in_bfloat16(model) <= KERNELS
         wire = {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}

@@ -48,12 +48,14 @@ class ServedModel:
         reads_instruction: Whether it reads an instruction.
         default_instruction: The instruction that it reads where none is given.
         max_timeout_s: The most seconds that a call may name; None where the gateway does not say.
+        version: The version of the export; None where it has none, or the gateway does not say.
     """
 
     identity: ModelIdentity
     reads_instruction: bool
     default_instruction: str | None
     max_timeout_s: float | None
+    version: int | None = None
 
 
 def read_model(content: Any, url: str) -> ServedModel:
@@ -73,6 +75,7 @@ def read_model(content: Any, url: str) -> ServedModel:
             bool(model["reads_instruction"]),
             model["default_instruction"],
             None if most_ms is None else most_ms / 1e3,
+            model.get("version"),
         )
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ContractError(
@@ -108,6 +111,7 @@ def read_response(content: Any, url: str, body: Body, documents: Sequence[Input]
             tokens_read=content["usage"]["total_tokens"],
             ranking_id=content.get("ranking_id"),
             experiment=None if experiment is None else ExperimentArm(experiment["name"], experiment["arm"]),
+            model_version=content.get("model_version"),
         )
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ContractError(

@@ -85,14 +85,17 @@ class Gateway:
                 raise
             return RerankResponse((), errors, Timings())
         response = read_response(answer, self._url, body, documents)
-        if self._model is not None and answer.get("model") != self._model.identity.model_id:
+        if self._model is not None and (answer.get("model"), response.model_version) != (
+            self._model.identity.model_id,
+            self._model.version,
+        ):
             self._model = None  # another one is served now
         return response
 
     async def feedback(self, ranking_id: str, events: Sequence[FeedbackEvent]) -> None:
         """See LycheeClient.feedback."""
         content = msgspec.json.encode({"ranking_id": ranking_id, "events": events})
-        await exchange(JsonRequest("POST", "/v1/feedback", content, self._headers))
+        await exchange(JsonRequest("POST", "/v1/feedback", content, self._headers, once=True))
 
     async def is_ready(self) -> bool:
         """Say whether calls may be sent."""

@@ -48,6 +48,7 @@ class Batches(Generic[K]):
         fail: Callable[[K, LycheeError], None],
     ) -> None:
         self._max_batch_size = manifest.max_batch_size
+        self._model_version = manifest.model_version
         self._lane = lane
         self._pace = Pace()
         self._make_tensors = make_tensors
@@ -82,7 +83,7 @@ class Batches(Generic[K]):
         self, model_name: str, outputs: tuple[str, ...], tensors: Mapping[str, Tensor], items: Sequence[K]
     ) -> None:
         """Send these items together."""
-        request = InferRequest(model_name, tensors, outputs)
+        request = InferRequest(model_name, tensors, outputs, model_version=self._model_version)
         handle = await Send(request, self._lane.max_rows_in_flight)
         self._sent.append((handle, model_name, outputs, items))
 

@@ -157,7 +157,8 @@ class DualEncoder:
         else:
             names = ["query_embedding", *(name for name in (_TEXT, _IMAGE) if name.split("_")[0] in model_name)]
             tensors = dict.fromkeys(names, np.full((1, dim), dim**-0.5, np.float32))
-        response = await Wait(await Send(InferRequest(model_name, tensors, outputs)))
+        request = InferRequest(model_name, tensors, outputs, model_version=self._manifest.model_version)
+        response = await Wait(await Send(request))
         tensors = {output: read_output(response, output, shape) for output in outputs}
         for error in find_invalid(model_name, tensors, self._manifest).values():
             raise error

@@ -142,13 +142,17 @@ class CheckContext:
     @property
     def scheme(self) -> str:
         """The protocol of the URL."""
-        return self.url.partition("://")[0] if "://" in self.url else SCHEMES[0]
+        return self._first.partition("://")[0] if "://" in self._first else SCHEMES[0]
 
     @property
     def address(self) -> tuple[str, int]:
-        """The host and the port of the URL."""
-        parts = urlsplit(self.url if "://" in self.url else f"//{self.url}")
+        """The host and the port of the URL, of replicas those of the first."""
+        parts = urlsplit(self._first if "://" in self._first else f"//{self._first}")
         return parts.hostname or "", parts.port or (443 if self.scheme == "https" else 80)
+
+    @property
+    def _first(self) -> str:
+        return self.url.removeprefix("dns:///").partition(",")[0]
 
 
 Check: TypeAlias = Callable[[CheckContext], Iterable[CheckResult]]

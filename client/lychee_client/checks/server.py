@@ -5,13 +5,14 @@ from __future__ import annotations
 import http.client
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from lychee_client._assets import CLIENT_ASSETS
 from lychee_client._errors import LycheeError
 from lychee_client.checks.check import Check, CheckContext, CheckResult, CheckSkipped
 from lychee_client.manifest import FORMAT_VERSION, describe_reading
+from lychee_client.transports.replica import ReplicaStatus
 from lychee_client.types import ServerStatus
 
 SLOW_ANSWER_S: Final = 1.0
@@ -30,7 +31,7 @@ def check_server(context: CheckContext) -> Iterator[CheckResult]:
         yield CheckResult("server", "failed", f"{context.url}: {_describe_listener(context)}", START_ADVICE)
         return
     start = time.perf_counter()
-    context.client.server_status()
+    replicas = context.client.server_status().replicas
     took_s = time.perf_counter() - start
     who = _describe_gateway(status) if status.gateway else f"Triton {status.version or 'of unknown version'}"
     seen = f"{context.url}: {who} answers in {took_s * 1000:.1f} ms"
@@ -44,6 +45,17 @@ def check_server(context: CheckContext) -> Iterator[CheckResult]:
         yield CheckResult("server", "warning", f"{seen}, expected at most {SLOW_ANSWER_S * 1000:.0f} ms", advice)
     else:
         yield CheckResult("server", "ok", f"{seen} and is ready")
+    if replicas:
+        yield _describe_replicas(replicas)
+
+
+def _describe_replicas(replicas: Sequence[ReplicaStatus]) -> CheckResult:
+    live = [replica.address for replica in replicas if replica.state == "live"]
+    left_out = [f"{r.address} is {r.state} ({r.reason})" for r in replicas if r.state != "live"]
+    seen = f"{len(live)} of {len(replicas)} take requests: {', '.join(live)}"
+    if not left_out:
+        return CheckResult("replicas", "ok", seen)
+    return CheckResult("replicas", "warning", f"{seen}; {', '.join(left_out)}", "look into the logs of those left out")
 
 
 def _describe_gateway(status: ServerStatus) -> str:

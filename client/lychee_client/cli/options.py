@@ -25,7 +25,7 @@ Url: TypeAlias = Annotated[
         metavar="URL",
         envvar="LYCHEE_URL",
         help="HOST:PORT of Triton's gRPC, or http://HOST:PORT of its HTTP or of a gateway; grpcs:// and https:// with "
-        "TLS (localhost:8001, if not given). LYCHEE_API_KEY opens a gateway.",
+        "TLS (localhost:8001, if not given). Replicas: their name, or A:8001,B:8001. LYCHEE_API_KEY opens a gateway.",
     ),
 ]
 QueryText: TypeAlias = Annotated[str | None, typer.Option("--query", metavar="TEXT", help="Text to compare with.")]

@@ -215,6 +215,8 @@ class Manifest(ModelSpec, frozen=True, kw_only=True, tag_field="format_version",
         max_batch_size: The most rows of one request, by model name.
         artifacts: The SHA-256 of every exported file, 64 hex digits, by name.
         golden_pairs: The golden pairs.
+        version: The number under which a server has every model of the export, made of what decides a score: the same
+            for the same export, wherever it was made. None in what older exporters wrote.
         execution: What executes each encoder. Not from the manifest itself: the server's configurations say it.
     """
 
@@ -224,6 +226,7 @@ class Manifest(ModelSpec, frozen=True, kw_only=True, tag_field="format_version",
     max_batch_size: Mapping[str, Positive]
     artifacts: Mapping[str, str]
     golden_pairs: GoldenPairs
+    version: Positive | None = None
     execution: Mapping[str, Execution] = {}
 
     def __post_init__(self) -> None:
@@ -231,6 +234,11 @@ class Manifest(ModelSpec, frozen=True, kw_only=True, tag_field="format_version",
         tokenizer = self.artifacts.get("tokenizer")
         if tokenizer is None or not _SHA256.fullmatch(tokenizer):
             raise ValueError(f"artifacts.tokenizer is {tokenizer!r}; expected 64 hex digits")
+
+    @property
+    def model_version(self) -> str:
+        """The version that requests to the models name; empty where the export has none."""
+        return "" if self.version is None else str(self.version)
 
     @property
     def identity(self) -> ModelIdentity:

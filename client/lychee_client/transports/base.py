@@ -28,6 +28,7 @@ class InferRequest:
         outputs: The names of the tensors to send back.
         inline: Whether the tensors travel in the request itself, even where there is shared memory.
         request_id: The id under which the server shall know the request. With None the transport makes one up.
+        model_version: The version of the model; a server that has another one refuses. Empty takes the newest.
     """
 
     model_name: str
@@ -35,6 +36,7 @@ class InferRequest:
     outputs: tuple[str, ...]
     inline: bool = False
     request_id: str | None = None
+    model_version: str = ""
 
     @property
     def rows(self) -> int:
@@ -59,12 +61,14 @@ class ControlRequest:
         name: The name of the model or region; empty where the action needs none.
         parameters: The parameters of the order; empty for a question.
         request_id: The id that errors carry; the protocols have no place for it. With None the transport makes one up.
+        model_version: The version of the model that "model_ready" and "config" are about. Empty takes the newest.
     """
 
     action: Action
     name: str = ""
     parameters: Mapping[str, str | int] = field(default_factory=dict)
     request_id: str | None = None
+    model_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class JsonRequest:
             shown.
         any_status: Whether an error of HTTP is an answer as well.
         request_id: The id under which the server shall know the request. With None the transport makes one up.
+        once: Whether it has an effect, and must not be sent again once it may have arrived.
     """
 
     method: Literal["GET", "POST"]
@@ -87,6 +92,7 @@ class JsonRequest:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     any_status: bool = False
     request_id: str | None = None
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +139,7 @@ class TransportError(Exception):
         shared_memory: Whether the server refused the request, and some of its tensors were not in it but in shared
             memory.
         response: What answered a JsonRequest with an error; None where nothing did.
+        unsent: Whether the request certainly never reached a server.
     """
 
     def __init__(self, kind: type[LycheeError] | Ambiguity, status: str | None, details: str, request_id: str) -> None:
@@ -140,6 +147,7 @@ class TransportError(Exception):
         self.is_connected: Callable[[], bool] | None = None
         self.shared_memory = False
         self.response: JsonResponse | None = None
+        self.unsent = False
         self.kind = kind
         self.status = status
         self.details = details

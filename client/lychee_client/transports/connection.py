@@ -71,6 +71,8 @@ class Connection:
         tls: How TLS is set up; None connects without TLS.
         headers: The headers that every request carries.
         triton_headers: The headers that requests to Triton carry, and those to a gateway do not.
+        ip: Which address of the host to connect to; None leaves that to the protocol. Names in TLS and headers stay
+            the host's.
         keepalive_s: Seconds after which gRPC sends a ping on an idle connection, and HTTP closes it. With None gRPC
             never sends one, and HTTP closes it after 15 seconds.
         shared_memory: The shared memory for larger tensors; None sends all of them.
@@ -84,6 +86,7 @@ class Connection:
     shared_memory: SharedMemoryPool | None = None
     path: str = ""
     triton_headers: Mapping[str, str] = field(default_factory=dict)
+    ip: str | None = None
 
 
 def _read(path: Path | str | None) -> bytes | None:

@@ -24,6 +24,7 @@ from lychee_client._errors import (
     RequestRejectedError,
     ServerError,
 )
+from lychee_client.transports.addresses import split_target
 from lychee_client.transports.base import (
     Action,
     Ambiguity,
@@ -38,7 +39,7 @@ from lychee_client.transports.flights import Answer, Flights
 from lychee_client.transports.shared_memory import Slot
 from lychee_client.transports.tensors import place_tensors, queue_timeout_us, release_slots, to_tensor
 
-_CHANNEL_OPTIONS: Final = [
+_CHANNEL_OPTIONS: Final[list[tuple[str, int | str]]] = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     # A server that restarts is found again at once, not after gRPC's default of up to two minutes.
@@ -67,14 +68,14 @@ _RESTRICTED: Final = "protocol is restricted"
 _FIRST_THAT_SURVIVES: Final = (2, 53)
 _FAREWELL_S: Final = 1.0
 _EXIT_S: Final = 2.0
-# Method of the service, message, and which fields hold the request's name.
+# Method of the service, message, and which of its fields the request fills.
 _CONTROL: Final[dict[Action, tuple[str, Any, tuple[str, ...]]]] = {
     "live": ("ServerLive", service_pb2.ServerLiveRequest, ()),
     "ready": ("ServerReady", service_pb2.ServerReadyRequest, ()),
-    "model_ready": ("ModelReady", service_pb2.ModelReadyRequest, ("name",)),
+    "model_ready": ("ModelReady", service_pb2.ModelReadyRequest, ("name", "version")),
     "metadata": ("ServerMetadata", service_pb2.ServerMetadataRequest, ()),
     "index": ("RepositoryIndex", service_pb2.RepositoryIndexRequest, ()),
-    "config": ("ModelConfig", service_pb2.ModelConfigRequest, ("name",)),
+    "config": ("ModelConfig", service_pb2.ModelConfigRequest, ("name", "version")),
     "statistics": ("ModelStatistics", service_pb2.ModelStatisticsRequest, ()),
     "register_region": ("SystemSharedMemoryRegister", service_pb2.SystemSharedMemoryRegisterRequest, ("name",)),
     "unregister_region": ("SystemSharedMemoryUnregister", service_pb2.SystemSharedMemoryUnregisterRequest, ("name",)),
@@ -92,16 +93,23 @@ class GrpcTransport:
     """
 
     def __init__(self, connection: Connection) -> None:
-        options = list(_CHANNEL_OPTIONS)
+        options: list[tuple[str, int | str]] = list(_CHANNEL_OPTIONS)
         if connection.keepalive_s is not None:
             options.append(("grpc.keepalive_time_ms", round(1e3 * connection.keepalive_s)))
             options.append(("grpc.keepalive_permit_without_calls", 1))
+        target = connection.address
+        if connection.ip is not None:
+            host, port = split_target(connection.address)
+            target = f"ipv6:[{connection.ip}]:{port}" if ":" in connection.ip else f"ipv4:{connection.ip}:{port}"
+            options.append(("grpc.default_authority", connection.address))
+            if connection.tls is not None:
+                options.append(("grpc.ssl_target_name_override", host))
         if connection.tls is None:
-            self._channel = grpc.insecure_channel(connection.address, options)
+            self._channel = grpc.insecure_channel(target, options)
         else:
             authorities, chain, key = connection.tls.read()
             credentials = grpc.ssl_channel_credentials(authorities, key, chain)
-            self._channel = grpc.secure_channel(connection.address, credentials, options)
+            self._channel = grpc.secure_channel(target, credentials, options)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         headers = {**connection.triton_headers, **connection.headers}
         self._metadata = [(name.lower(), value) for name, value in headers.items()]
@@ -211,7 +219,9 @@ def to_message(
     request: InferRequest, request_id: str, timeout_s: float | None, slots: Mapping[str, Slot] | None = None
 ) -> Any:
     """Return the protobuf message of a request."""
-    message = service_pb2.ModelInferRequest(model_name=request.model_name, id=request_id)
+    message = service_pb2.ModelInferRequest(
+        model_name=request.model_name, model_version=request.model_version, id=request_id
+    )
     if timeout_s is not None:
         message.parameters["timeout"].int64_param = queue_timeout_us(timeout_s)
     for name, tensor in request.inputs.items():
@@ -251,8 +261,8 @@ def from_message(message: Any) -> InferResponse:
 def to_control_message(request: ControlRequest) -> tuple[str, Any]:
     """Return the name of the service's method and its message."""
     method, message_type, fields = _CONTROL[request.action]
-    named = dict.fromkeys(fields, request.name)
-    return method, message_type(**named, **request.parameters)
+    filled = {"name": request.name, "version": request.model_version}
+    return method, message_type(**{field: filled[field] for field in fields}, **request.parameters)
 
 
 def to_json(message: Any) -> dict[str, Any]:

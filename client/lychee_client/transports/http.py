@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from tritonclient.utils import np_to_triton_dtype
 
 from lychee_client._errors import (
@@ -57,14 +59,14 @@ _ERRORS: Final[dict[int, type[LycheeError] | Ambiguity]] = {
     503: Ambiguity.OVERLOADED_OR_GONE,
     504: DeadlineExceededError,
 }
-# Method and path; {name} is the request's.
+# Method and path; {name} is the request's, {version} a part of the path or nothing.
 _CONTROL: Final[dict[Action, tuple[str, str]]] = {
     "live": ("GET", "/v2/health/live"),
     "ready": ("GET", "/v2/health/ready"),
-    "model_ready": ("GET", "/v2/models/{name}/ready"),
+    "model_ready": ("GET", "/v2/models/{name}{version}/ready"),
     "metadata": ("GET", "/v2"),
     "index": ("POST", "/v2/repository/index"),
-    "config": ("GET", "/v2/models/{name}/config"),
+    "config": ("GET", "/v2/models/{name}{version}/config"),
     "statistics": ("GET", "/v2/models/stats"),
     "register_region": ("POST", "/v2/systemsharedmemory/region/{name}/register"),
     "unregister_region": ("POST", "/v2/systemsharedmemory/region/{name}/unregister"),
@@ -150,6 +152,7 @@ class HttpTransport:
                 limit=0,  # the driver limits what is in flight
                 keepalive_timeout=connection.keepalive_s or DEFAULT_KEEPALIVE_S,
                 ssl=True if connection.tls is None else connection.tls.ssl_context(),
+                resolver=None if connection.ip is None else _OneAddress(connection.ip),
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,
@@ -180,7 +183,9 @@ class HttpTransport:
             raise TransportError(DeadlineExceededError, None, "timed out", request_id) from error
         except (aiohttp.ClientError, OSError) as error:
             cause = getattr(error, "os_error", error)  # without aiohttp's own sentence, which speaks of TLS in any case
-            raise TransportError(ConnectionFailedError, None, str(cause) or repr(cause), request_id) from error
+            failure = TransportError(ConnectionFailedError, None, str(cause) or repr(cause), request_id)
+            failure.unsent = isinstance(error, aiohttp.ClientConnectorError)
+            raise failure from error
         if isinstance(request, JsonRequest):
             return _read_answer(request, JsonResponse(status, _maybe_json(content), answered), request_id)
         if isinstance(request, ControlRequest) and request.action in _READINESS:
@@ -192,6 +197,25 @@ class HttpTransport:
             return _from_body(request.model_name, content, answered.get(HEADER_LENGTH))
         answer = _parse_json(request.action, content or b"{}")
         return answer if isinstance(answer, dict) else {"models": answer}
+
+
+class _OneAddress(AbstractResolver):
+    """Finds every host at one address."""
+
+    def __init__(self, ip: str) -> None:
+        self._ip = ip
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """See AbstractResolver."""
+        family = socket.AF_INET6 if ":" in self._ip else socket.AF_INET
+        return [
+            ResolveResult(hostname=host, host=self._ip, port=port, family=family, proto=0, flags=socket.AI_NUMERICHOST)
+        ]
+
+    async def close(self) -> None:
+        """See AbstractResolver."""
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
@@ -208,13 +232,17 @@ def _to_http(
     if isinstance(request, InferRequest):
         body, length = to_body(request, request_id, timeout_s, slots)
         headers = {HEADER_LENGTH: str(length), "Content-Type": "application/octet-stream"}
-        return "POST", f"/v2/models/{request.model_name}/infer", headers, body
+        return "POST", f"/v2/models/{request.model_name}{_version_path(request)}/infer", headers, body
     if isinstance(request, JsonRequest):
         headers = {**request.headers, REQUEST_ID: request_id, "Content-Type": "application/json"}
         return request.method, request.path, headers, request.body
     method, path = _CONTROL[request.action]
     data = json.dumps(dict(request.parameters)).encode() if method == "POST" else None
-    return method, path.format(name=request.name), {}, data
+    return method, path.format(name=request.name, version=_version_path(request)), {}, data
+
+
+def _version_path(request: InferRequest | ControlRequest) -> str:
+    return f"/versions/{request.model_version}" if request.model_version else ""
 
 
 def to_body(

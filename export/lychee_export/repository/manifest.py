@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 
+import msgspec
 from lychee_client.manifest import EXACT_TOLERANCE, GoldenPair, GoldenPairs, Manifest
+from lychee_client.repository import ASSETS_MODEL
 from msgspec import structs
 
 from lychee_export.contract.signature import ModelSignature
 from lychee_export.families import ModelCard
 from lychee_export.onnx.quantization import Precision
 
-__all__ = ["build_manifest", "created_by", "golden_tolerance"]
+__all__ = ["build_manifest", "created_by", "find_version", "golden_tolerance"]
 
 _GOLDEN_TOLERANCES = (EXACT_TOLERANCE, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2)
 """How far a live server's score of a golden pair may be from the reference's where every model computes in float32. The
 first for weights in float32; for weights of fewer bits the smallest that leaves _ROOM."""
 _ROOM = 1.25
 """How much larger than the error that the export itself has shown."""
+
+_VERSION_BYTES = 6
+"""Fewer than what a number in JSON may have in any language (2**53) and Triton allows (2**63)."""
 
 _PACKAGES = ("lychee-rerank-export", "onnx", "onnxruntime-openvino", "onnxscript", "torch", "transformers")
 
@@ -44,7 +50,7 @@ def build_manifest(
         artifacts: The SHA-256 in hex, by artifact name.
         flash_attn: Whether attention is one fused operator: then ONNX Runtime must be the one of ``created_by``.
     """
-    return Manifest(
+    manifest = Manifest(
         **structs.asdict(card.spec),
         precision=precision,
         flash_attn=flash_attn,
@@ -53,6 +59,21 @@ def build_manifest(
         artifacts=artifacts,
         golden_pairs=GoldenPairs(tolerance, tuple(golden_pairs)),
     )
+    return structs.replace(manifest, version=find_version(manifest))
+
+
+def find_version(manifest: Manifest) -> int:
+    """Return the number under which servers have an export, made of all that decides a score or shapes a request.
+
+    What checks the scores does not count, nor what made the files: the reference's numbers differ in their last bits
+    from machine to machine.
+    """
+    files = {name: value for name, value in manifest.artifacts.items() if not name.startswith(f"{ASSETS_MODEL}/")}
+    decisive = structs.replace(
+        manifest, created_by={}, golden_pairs=GoldenPairs(0.0, ()), artifacts=files, version=None, execution={}
+    )
+    digest = hashlib.sha256(msgspec.json.encode(decisive, order="deterministic")).digest()
+    return int.from_bytes(digest[:_VERSION_BYTES], "big") or 1
 
 
 def golden_tolerance(golden_error: float) -> float:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lychee_client.repository import read_manifest, version_folders
+from lychee_client.repository import newest_version, read_manifest
 
 from lychee_export.checkpoint.weight_files import hash_files
 from lychee_export.errors import WriteError
@@ -19,7 +19,6 @@ __all__ = ["ModelFolder", "exported_models", "linked_repository", "write_models"
 
 
 _STAGING_PREFIX = ".staging-"
-_FIRST_VERSION = "1"
 _SCRIPT_SUFFIX = ".sh"
 _EXECUTABLE = 0o755
 
@@ -44,6 +43,7 @@ class ModelFolder:
 def write_models(
     repository: Path,
     models: Sequence[ModelFolder],
+    version: int,
     *,
     stale: Iterable[str] = (),
     own_variants: Iterable[str] = (),
@@ -51,12 +51,13 @@ def write_models(
 ) -> None:
     """Put models into the repository in place of those with the same names.
 
-    A model whose files changed gets the next version number, so that nothing that was served under a version is
-    served differently under it. Other models in the repository and other files in ``configs/`` stay.
+    All of them get the one version of the export, and no other: clients name it, so that nothing that was asked of one
+    export is answered by another. Other models in the repository and other files in ``configs/`` stay.
 
     Args:
         repository: The folder of the model repository; it is made if it is absent.
         models: The models.
+        version: The number of their version folders.
         stale: The names of models that go, if they are there.
         own_variants: The names of files in ``configs/`` that go if a model does not have them any more.
         root_files: The texts of files beside the models, by name, scripts executable; None for one that goes.
@@ -73,7 +74,7 @@ def write_models(
             new.mkdir()
             old.mkdir()
             for model in models:
-                _stage(new / model.name, model, repository / model.name, frozenset(own_variants))
+                _stage(new / model.name, model, version, repository / model.name, frozenset(own_variants))
             for name, text in (root_files or {}).items():
                 if text is not None:
                     (new / name).write_text(text, encoding="utf-8")
@@ -86,16 +87,17 @@ def write_models(
 
 
 @contextmanager
-def linked_repository(models: Sequence[ModelFolder], parent: Path) -> Iterator[Path]:
+def linked_repository(models: Sequence[ModelFolder], number: int, parent: Path) -> Iterator[Path]:
     """Lay models out as a repository of links, to try them before they are moved into the real one.
 
     Args:
         models: The models; their files stay where they are, those of one model in one folder.
+        number: The number of their version folders.
         parent: The folder in which the repository exists for a while.
     """
     with tempfile.TemporaryDirectory(prefix="linked-", dir=parent) as folder:
         for model in models:
-            version = Path(folder, model.name, _FIRST_VERSION)
+            version = Path(folder, model.name, str(number))
             version.parent.mkdir()
             (version.parent / "config.pbtxt").write_text(model.config, encoding="utf-8")
             if model.files:  # a link to the folder: ONNX Runtime takes no weights through a link to their file
@@ -112,12 +114,14 @@ def exported_models(repository: Path) -> frozenset[str]:
     return frozenset(name for name in names if name not in ("", ".", "..") and Path(name).name == name)
 
 
-def _stage(folder: Path, model: ModelFolder, previous: Path, own_variants: frozenset[str]) -> None:
-    version = _next_version(previous, model.files)
-    (folder / version).mkdir(parents=True)
+def _stage(folder: Path, model: ModelFolder, version: int, previous: Path, own_variants: frozenset[str]) -> None:
+    files, latest = folder / str(version), newest_version(previous)
+    files.mkdir(parents=True)
+    unchanged = all(_same_content(path, latest / path.name) for path in model.files)
     for path in model.files:
-        os.replace(path, folder / version / path.name)
-    _keep_built_files(previous / version, folder / version)
+        os.replace(path, files / path.name)
+    if unchanged:
+        _keep_built_files(latest, files)
     (folder / "config.pbtxt").write_text(model.config, encoding="utf-8")
     if (previous / "configs").is_dir():
         ignore = shutil.ignore_patterns(*(f"{name}.pbtxt" for name in own_variants))
@@ -125,15 +129,6 @@ def _stage(folder: Path, model: ModelFolder, previous: Path, own_variants: froze
     for name, text in model.variants.items():
         (folder / "configs").mkdir(exist_ok=True)
         (folder / "configs" / f"{name}.pbtxt").write_text(text, encoding="utf-8")
-
-
-def _next_version(previous: Path, files: Sequence[Path]) -> str:
-    versions = version_folders(previous)
-    if not versions:
-        return _FIRST_VERSION
-    latest = previous / str(versions[-1])
-    changed = any(not _same_content(path, latest / path.name) for path in files)
-    return str(versions[-1] + 1) if changed and any(latest.iterdir()) else latest.name
 
 
 def _same_content(first: Path, second: Path) -> bool:

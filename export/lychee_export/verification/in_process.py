@@ -64,6 +64,13 @@ class InProcessTransport:
     def _answer(self, request: Request) -> InferResponse | dict[str, Any]:
         if not isinstance(request, InferRequest):
             return {"ready": True, "instance_group": [{"kind": "KIND_CPU"}]}
+        served = newest_version(self._repository / request.model_name).name
+        if request.model_version not in ("", served):
+            raise ModelNotReadyError(
+                f"{request.model_name} lies in the folder {served}, and the manifest names version "
+                f"{request.model_version}; run `lychee export` again",
+                model_name=request.model_name,
+            )
         with self._lock:
             tensors = self._run(request.model_name, request.inputs)
         return InferResponse({name: tensors[name] for name in request.outputs})

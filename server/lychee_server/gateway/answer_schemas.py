@@ -133,6 +133,9 @@ class _Identity(_Answer):
     id: str = Field(description="The request's id, under which the logs know it.")
     object: str
     model: str
+    model_version: int | None = Field(
+        None, description="Of the export that scored; changes with whatever decides a score."
+    )
 
 
 class _Ranking(_Answer):
@@ -212,6 +215,7 @@ class ModelEntry(_Answer):
     model_type: Literal["rerank"] = "rerank"
     owned_by: str = "lychee-rerank"
     revision: str
+    version: int | None = Field(None, description="Of the export; answers have it as `model_version`.")
     precision: str = Field(description="How the weights are stored.")
     execution: dict[str, ExecutionEntry] = Field(description="What executes the encoders, by name.")
     family: str

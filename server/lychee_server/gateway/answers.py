@@ -82,6 +82,7 @@ def _describe_call(answer: ServiceAnswer, model_id: str, warnings: Sequence[str]
     return {
         "id": answer.request_id,
         "model": model_id,
+        "model_version": response.model_version,
         "warnings": [*response.warnings, *warnings],
         "usage": {
             "total_tokens": usage.tokens,

@@ -9,7 +9,6 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
@@ -26,12 +25,12 @@ from lychee_client import (
     ServerOverloadedError,
 )
 
+from lychee_server.gateway.health_report import HealthReport
 from lychee_server.gateway.metrics import Metrics
 from lychee_server.gateway.model_client import SharedClient
 from lychee_server.gateway.model_watch import SILENCE_S, ModelWatch
 
 State: TypeAlias = Literal["starting", "ready", "degraded", "unavailable", "stopping"]
-Status: TypeAlias = Literal["ok", "degraded", "unavailable"]
 
 POLL_S: Final = 1.0  # how soon a lost Triton is noticed where no call notices it first
 ANSWER_TIMEOUT_S: Final = 5.0  # for "are you ready?"
@@ -46,21 +45,6 @@ START_WAIT_S: Final = 5.0  # a call that comes before the first check waits for 
 _PROBE_IMAGE_SIZE: Final = (32, 32, 3)
 
 _logger = logging.getLogger("lychee_server.gateway")
-
-
-@dataclass(frozen=True, slots=True)
-class HealthReport:
-    """The outcome of one look.
-
-    Attributes:
-        status: What `GET /health` says.
-        latency_ms: Wall time of the scored pair; None where none was scored.
-        reason: Why it is not "ok", for people; None where it is.
-    """
-
-    status: Status
-    latency_ms: float | None = None
-    reason: str | None = None
 
 
 class Health:
@@ -87,6 +71,7 @@ class Health:
         golden: The last replay of the golden pairs; None before the first.
         golden_checked_at: When that was, in seconds since 1970; None before the first.
         lost_at: When Triton or a model went away, in seconds since 1970; None while the last replay still counts.
+        verified: The versions of the exports whose golden pairs were replayed since the server was lost last.
     """
 
     def __init__(
@@ -104,6 +89,7 @@ class Health:
         self.golden: GoldenReport | None = None
         self.golden_checked_at: float | None = None
         self.lost_at: float | None = None
+        self.verified: set[int | None] = set()
         self._connect = connect
         self._lost = f"Triton at {url} does not answer, or not all its models are loaded"
         self._metrics = metrics
@@ -268,6 +254,9 @@ class Health:
                 await self._suffer_or_lose(dead)
                 return False
             report = await client.check_golden_pairs(GOLDEN_TIMEOUT_S)
+            if await client.manifest() != manifest:  # replaced meanwhile
+                return False
+            self.verified.add(manifest.version)
             await self._on_model(manifest)
             self._manifest = manifest
             await self._forget()
@@ -300,6 +289,8 @@ class Health:
                 return
             async with self._clients.use() as client:
                 ready, dead = await asyncio.gather(client.is_ready(ANSWER_TIMEOUT_S), self._models.look(LOOK_S))
+                if await client.manifest() != self._manifest:  # the probes have met another model
+                    return
             if not ready:
                 await self._lose(self._lost)
                 return
@@ -326,6 +317,7 @@ class Health:
 
     async def _lose(self, reason: str) -> None:
         await self._forget()
+        self.verified.clear()
         self._enter_lost("starting" if self.golden is None else "unavailable", reason)
 
     def _enter_lost(self, state: State, reason: str) -> None:

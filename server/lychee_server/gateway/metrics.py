@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from lychee_server.gateway.errors import find_fault
 from lychee_server.gateway.limits import ConcurrencyLimit
 from lychee_server.gateway.recent_calls import RecentCalls
+from lychee_server.gateway.replica_metrics import ReplicaCollector, Spreading
 
 PREFIX: Final = "lychee_gateway"
 LATENCY_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -182,6 +183,10 @@ class Metrics:
         """Show how the embedding cache is used, whenever the metrics are read."""
         self._cache = cache
         self.registry.register(_CacheCollector(cache))
+
+    def watch_replicas(self, spreading: Spreading) -> None:
+        """Show how many Tritons there are, whenever the metrics are read."""
+        self.registry.register(ReplicaCollector(spreading))
 
     def set_model(self, version: str, model_id: str, revision: str) -> None:
         """Name the gateway's version and the model that is served now."""

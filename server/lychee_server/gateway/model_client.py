@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lychee_client import AsyncLycheeClient
+from lychee_client import AsyncLycheeClient, ReplicaStatus
 from lychee_client.transports.base import Request, Transport
 
 
@@ -53,6 +53,14 @@ class SharedClient:
     def answered_at(self) -> Mapping[str, float]:
         """Return when each model last answered the client, by `time.monotonic`."""
         return self._lease.client.answered_at
+
+    def replicas(self) -> tuple[ReplicaStatus, ...]:
+        """See LycheeClient.replicas."""
+        return self._lease.client.replicas
+
+    def sent_again(self) -> Mapping[str, int]:
+        """See LycheeClient.sent_again."""
+        return self._lease.client.sent_again
 
     async def replace(self, client: AsyncLycheeClient) -> None:
         """Lend another one from now on: a client keeps the manifest and the tokenizer that it has seen first."""

@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lychee_client import InvalidInputError, RerankResult
+from lychee_client import InvalidInputError, ModelNotReadyError, RerankResult
 
 from lychee_server.gateway.call_notes import current_notes
 from lychee_server.gateway.errors import RequestValueError
 from lychee_server.gateway.service_answer import ServiceAnswer
 
 PARALLEL_CALLS: Final = 4
+MOST_MODELS: Final = 4  # that may be served while the pairs of one request are scored
 
 Call = Callable[[object, Sequence[object]], Awaitable[ServiceAnswer]]
 
@@ -39,7 +40,7 @@ class PairScores:
 
 
 async def score_pairs(call: Call, query: object, documents: Sequence[object]) -> list[tuple[list[int], ServiceAnswer]]:
-    """Score each document for its query.
+    """Score each document for its query, all by one model.
 
     Args:
         call: Ranks documents for one query.
@@ -48,7 +49,19 @@ async def score_pairs(call: Call, query: object, documents: Sequence[object]) ->
 
     Returns:
         For each different query the places of its documents, and the answer of its call.
+
+    Raises:
+        ModelNotReadyError: The model was replaced each time.
     """
+    for _ in range(MOST_MODELS):
+        answers = await _score_once(call, query, documents)
+        responses = [answer.response for _, answer in answers]
+        if len({response.model_version for response in responses if response.model is not None}) <= 1:
+            return answers
+    raise ModelNotReadyError(f"another model was served {MOST_MODELS} times while the pairs were scored; try again")
+
+
+async def _score_once(call: Call, query: object, documents: Sequence[object]) -> list[tuple[list[int], ServiceAnswer]]:
     groups = [(query, list(range(len(documents))))] if not isinstance(query, list) else _group(query)
     room = asyncio.Semaphore(PARALLEL_CALLS)
 

@@ -217,6 +217,7 @@ def _make_model_routes(service: Service) -> APIRouter:
                     id=alias,
                     root=manifest.model_id,
                     revision=manifest.revision,
+                    version=manifest.version,
                     precision=manifest.precision,
                     execution={name: ExecutionEntry.model_validate(each) for name, each in manifest.execution.items()},
                     family=manifest.family,

@@ -105,6 +105,7 @@ class Service:
             path = settings.calibration
             self.own = OwnCalibration(settings, settings.policy if path is None else Calibration.load(path))
             self._clients = SharedClient(self._connect(cache))
+            self.metrics.watch_replicas(self._clients)
             self.health = Health(
                 lambda: self._connect(None),
                 settings.triton_url,
@@ -248,8 +249,32 @@ class Service:
         if self._manifest is not None and manifest != self._manifest:
             await self._clients.replace(self._connect(self.cache))
         async with self._clients.use() as client:
-            self._manifest = await client.manifest()
+            self._tell_of(await client.manifest())
+
+    def _tell_of(self, manifest: Manifest) -> None:
+        self._manifest = manifest
         self.metrics.set_model(metadata.version(DISTRIBUTION), manifest.model_id, manifest.revision)
+
+    async def _follow(self, client: AsyncLycheeClient, version: int | None, deadline_s: float) -> None:
+        """See that the golden pairs of the model that has answered a call were replayed, and tell of it from now on.
+
+        Raises:
+            ModelNotReadyError: They were not within the time of the call.
+        """
+        if self._manifest is None or version == self._manifest.version:
+            return
+        while version not in self.health.verified:
+            try:
+                async with asyncio.timeout(deadline_s - time.monotonic()):
+                    await self.health.recheck()
+            except TimeoutError as error:
+                raise ModelNotReadyError(
+                    f"Triton has another model now, version {version}, and its golden pairs were not replayed within "
+                    "the time of the call; try again"
+                ) from error
+        manifest = await client.manifest()
+        if manifest.version == version:
+            self._tell_of(manifest)
 
     def _check_count(self, count: int) -> None:
         if not count:
@@ -279,6 +304,8 @@ class Service:
             own["timeout_s"] = max(1e-3, deadline_s - time.monotonic())
             async with self._clients.use() as client:
                 response = await client.rerank(query, [documents[index] for index in accepted], **own)  # type: ignore[misc]
+                if response.model is not None:
+                    await self._follow(client, response.model_version, deadline_s)
         refused = tuple(
             DocumentError(index, str(document), document)
             for index, document in enumerate(documents)

@@ -114,7 +114,10 @@ class GatewaySettings(BaseSettings):
         env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True, frozen=True, hide_input_in_errors=True
     )
 
-    triton_url: str = Field("localhost:8001", description="Triton: HOST:PORT for gRPC, http://HOST:PORT for HTTP.")
+    triton_url: str = Field(
+        "localhost:8001",
+        description="Triton: HOST:PORT for gRPC, http://HOST:PORT for HTTP; replicas: their name, or A:8001,B:8001.",
+    )
     host: str = Field(DEFAULT_HOST, description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(DEFAULT_PORT, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     web: bool = Field(True, description="Serve the web page beside the REST API.")

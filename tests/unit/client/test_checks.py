@@ -24,6 +24,7 @@ from lychee_client.checks import server as server_checks
 from lychee_client.checks.check import CheckContext, CheckResult, CheckSkipped, run_checks
 from lychee_client.cli import app, doctor
 from lychee_client.manifest import parse_manifest
+from lychee_client.transports.replica import ReplicaStatus
 from lychee_client.types import ModelStatus, ServerStatus
 from typer.testing import CliRunner
 
@@ -141,6 +142,8 @@ def test_without_the_server_distribution_its_checks_are_named_as_skipped(
         ("localhost:8001", "grpc", ("localhost", 8001)),
         ("https://triton.example:443/", "https", ("triton.example", 443)),
         ("grpc://[::1]:8001", "grpc", ("::1", 8001)),
+        ("dns:///triton.example:8001", "grpc", ("triton.example", 8001)),
+        ("http://a.example:8000,b.example:8000", "http", ("a.example", 8000)),
     ],
 )
 def test_context_reads_the_url(server: FakeServer, url: str, scheme: str, address: tuple[str, int]) -> None:
@@ -162,6 +165,18 @@ def test_a_server_that_is_not_ready_fails(server: FakeServer, context: CheckCont
     server.status = ServerStatus(True, False, "2.51.0", READY)
     (result,) = server_checks.check_server(context)
     assert (result.verdict, "not ready" in result.seen, "log" in result.advice) == ("failed", True, True)
+
+
+def test_replicas_are_named_and_one_that_is_left_out_is_a_warning(server: FakeServer, context: CheckContext) -> None:
+    live = ReplicaStatus("10.0.0.1:8001", "live")
+    server.status = ServerStatus(True, True, "2.51.0", READY, replicas=(live,))
+    _, result = server_checks.check_server(context)
+    assert (result.name, result.verdict, result.seen) == ("replicas", "ok", "1 of 1 take requests: 10.0.0.1:8001")
+    lost = ReplicaStatus("10.0.0.2:8001", "lost", "refused")
+    server.status = ServerStatus(True, True, "2.51.0", READY, replicas=(live, lost))
+    _, result = server_checks.check_server(context)
+    assert result.verdict == "warning"
+    assert result.seen == "1 of 2 take requests: 10.0.0.1:8001; 10.0.0.2:8001 is lost (refused)"
 
 
 def test_a_slow_server_is_a_warning(context: CheckContext, monkeypatch: pytest.MonkeyPatch) -> None:

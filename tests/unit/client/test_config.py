@@ -7,6 +7,8 @@ import trustme
 from fakes.dual_encoder import FakeTransport
 from lychee_client import ConfigurationError, LycheeClient, TlsConfig
 from lychee_client._config import cache_dir, load_config
+from lychee_client._connect import connect
+from lychee_client.transports.replicas import Replicas
 
 
 def test_defaults() -> None:
@@ -46,8 +48,37 @@ def test_good_urls(url: str, scheme: str, address: str, secure: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "is_grpc", "addresses"),
+    [
+        ("triton:8001", True, ("triton:8001",)),
+        ("dns:///triton:8001", True, ("triton:8001",)),
+        ("a:8001,b:8001,a:8001", True, ("a:8001", "b:8001")),
+        ("grpcs://a:8001,[::1]:8001", True, ("a:8001", "[::1]:8001")),
+        ("http://a:7860,b:7860/lychee", False, ("a:7860", "b:7860")),
+        ("http://a:7860,http://b", False, ("a:7860", "b")),
+    ],
+)
+def test_urls_of_replicas(url: str, is_grpc: bool, addresses: tuple[str, ...]) -> None:
+    config = load_config(url)
+    assert (config.is_grpc, config.addresses) == (is_grpc, addresses)
+    assert config.make_connection(None, addresses[-1]).address == addresses[-1]
+    assert isinstance(connect(config), Replicas)
+
+
+def test_one_address_is_connected_to_without_detours() -> None:
+    for url in ("localhost:8001", "127.0.0.1:8001", "http://[::1]:8000"):
+        assert not isinstance(connect(load_config(url)), Replicas)
+
+
+def test_shared_memory_needs_a_single_server() -> None:
+    with pytest.raises(ConfigurationError, match="shared_memory"):
+        load_config("localhost:8001,localhost:8011", shared_memory=True)
+
+
+@pytest.mark.parametrize(
     "url",
     [
+        *("a:1,", "a:1,b", "a:1,b:0", "a:1, b:1", "grpc://a:1,http://b:1", "dns:///grpc://a:1"),
         *("", "localhost", ":8001", "localhost:0", "localhost:65536", "a b:1", "::1:8001"),
         *("ftp://localhost:1", "grpcs://localhost", "localhost:8001/path", "http://user@host:1", "http://host/a b"),
     ],

@@ -18,7 +18,14 @@ from lychee_client._driver import Driver, Pause, Steps, WaitFor
 from lychee_client._operations import Begin, Handle, Send, Sleep, Wait, in_thread
 from lychee_client._retry import RetryPolicy
 from lychee_client._workers import Workers
-from lychee_client.transports.base import InferRequest, InferResponse, Request, TransportError
+from lychee_client.transports.base import (
+    InferRequest,
+    InferResponse,
+    JsonRequest,
+    JsonResponse,
+    Request,
+    TransportError,
+)
 
 REQUEST = InferRequest("model", {"input_ids": np.zeros((2, 1), np.int64)}, ())
 LIMIT = 10
@@ -304,3 +311,25 @@ def test_a_cancellation_that_comes_with_the_result_counts(ticks: int) -> None:
 
     accepted, cancelled = asyncio.run(main())
     assert accepted == cancelled
+
+
+@pytest.mark.parametrize(("once", "unsent", "times"), [(True, False, 1), (True, True, 3), (False, False, 3)])
+def test_effect_is_not_repeated_once_it_may_have_arrived(
+    carry_out: CarryOut, pool: ThreadPoolExecutor, once: bool, unsent: bool, times: int
+) -> None:
+    class Broken(Transport):
+        def send(self, request: Request, timeout_s: float | None) -> Future[Any]:
+            self.futures.append(Future())
+            failure = TransportError(ConnectionFailedError, None, "reset", "id")
+            failure.unsent = unsent
+            self.futures[-1].set_exception(failure)
+            return self.futures[-1]
+
+    async def call() -> JsonResponse:
+        return await Wait(await Send(JsonRequest("POST", "/v1/feedback", b"{}", once=once)))
+
+    transport = Broken()
+    jobs, retry = Workers(pool).open_call(), RetryPolicy(2, lambda low, high: 0.0)
+    with pytest.raises(ConnectionFailedError):
+        carry_out(Driver(transport, "http://localhost:1", jobs, Deadline(10), retry).drive(call()))
+    assert len(transport.futures) == times

@@ -561,3 +561,26 @@ def test_triton_itself_runs_no_experiment() -> None:
             assert client.rerank("q", ["a"], user="anna").experiment is None
         with pytest.raises(ConfigurationError, match=r"feedback\(\) needs a gateway"):
             client.feedback("r-1", [{"type": "click"}])
+
+
+def test_the_model_of_an_answer_is_the_one_that_scored(gateway: FakeGateway, client: LycheeClient) -> None:
+    """The gateway got another export of the same name and revision between two calls."""
+
+    def serve(version: int, default: str) -> None:
+        model = {**MODEL, "version": version, "reads_instruction": True, "default_instruction": default}
+        model["artifacts"] = {"tokenizer": f"{version:064x}"}
+        gateway.routes["GET /v1/models"] = Answer({"data": [model]})
+        gateway.routes["POST /v1/rerank"] = lambda asked: Answer({**rank(asked).content, "model_version": version})
+
+    serve(1, "Judge.")
+    first = client.rerank("q", ["a"])
+    serve(2, "Judge.")
+    second = client.rerank("q", ["a"])
+    assert [response.model_version for response in (first, second)] == [1, 2]
+    assert [response.model.artifacts["tokenizer"][-1] for response in (first, second) if response.model] == ["1", "2"]
+    assert gateway.paths().count("/v1/rerank") == 2
+    serve(3, "Judge well.")
+    third = client.rerank("q", ["a"])
+    assert (third.model_version, third.instruction) == (3, "Judge well.")
+    asked = [asked.body["instruction"] for asked in gateway.asked if asked.path == "/v1/rerank"]
+    assert asked[2:] == ["Judge.", "Judge well."]  # the instruction of the model before, and so again

@@ -9,6 +9,7 @@ import onnx
 import pytest
 import typer
 from lychee_client.manifest import parse_manifest
+from lychee_client.repository import newest_version
 from lychee_export import exporter
 from lychee_export.cli import register
 from lychee_export.errors import ValidationError
@@ -40,7 +41,7 @@ def test_export_writes_models_manifest_and_tokenizer(
         "rerank",
         "validation.json",
     ]
-    manifest = json.loads((tmp_path / "client_assets/1/manifest.json").read_text(encoding="utf-8"))
+    manifest = json.loads((newest_version(tmp_path / "client_assets") / "manifest.json").read_text(encoding="utf-8"))
     assert parse_manifest(json.dumps(manifest)) == report.manifest
     assert manifest["golden_pairs"]["pairs"] == [
         {"query": {"text": "query"}, "document": {"text": "text"}, "relevance_score": 0.5}
@@ -48,7 +49,7 @@ def test_export_writes_models_manifest_and_tokenizer(
     record = json.loads((tmp_path / "validation.json").read_text(encoding="utf-8"))
     assert 0 <= record["max_logit_error"] < 1e-5
     assert 0 <= record["logit_batch_invariance"] < 1e-5
-    assets = onnx.load(tmp_path / "client_assets/1/model.onnx")
+    assets = onnx.load(newest_version(tmp_path / "client_assets") / "model.onnx")
     texts = {node.output[0]: node.attribute[0].t.string_data[0].decode() for node in assets.graph.node}
     assert json.loads(texts["manifest"]) == manifest
     assert texts["tokenizer"] == toy.card.tokenizer_json
@@ -83,15 +84,19 @@ def test_second_export_changes_nothing(tmp_path: Path, toy: Checkpoint, load: Ca
     assert snapshot(tmp_path) == before
 
 
-def test_changed_model_id_gives_the_assets_a_new_version(
+def test_changed_model_id_gives_all_models_a_new_version(
     tmp_path: Path, toy: Checkpoint, load: Callable[[Checkpoint], None]
 ) -> None:
     load(toy)
-    export_checkpoint("toy", tmp_path)
+    first = export_checkpoint("toy", tmp_path).manifest
+    assert {path.name for path in tmp_path.glob("*/[0-9]*")} == {str(first.version)}
     load(replace(toy, card=replace(toy.card, spec=structs.replace(toy.card.spec, model_id="other"))))
-    export_checkpoint("toy", tmp_path)
-    assert (tmp_path / "client_assets/2/model.onnx").is_file()
-    assert (tmp_path / "encoder/1/model.onnx").is_file()
+    second = export_checkpoint("toy", tmp_path).manifest
+    assert first.version != second.version
+    assert {str(path.parent.relative_to(tmp_path)) for path in tmp_path.glob("*/*/model.onnx")} == {
+        f"client_assets/{second.version}",
+        f"encoder/{second.version}",
+    }
 
 
 def test_what_executes_an_encoder_is_left_open_where_a_server_may_choose(toy: Checkpoint) -> None:
@@ -163,6 +168,6 @@ def test_weights_in_a_file_of_their_own_are_exported_and_served(
     real_export = exporter.export_onnx
     monkeypatch.setattr(exporter, "export_onnx", lambda piece, path: real_export(piece, path, external_data_bytes=0))
     export_checkpoint("toy", tmp_path / "models")
-    assert (tmp_path / "models/encoder/1/model.onnx.data").is_file()
+    assert (newest_version(tmp_path / "models/encoder") / "model.onnx.data").is_file()
     served = serve(tmp_path / "models", None, 0.01, tmp_path / "cache")
     assert served.note.startswith("measured in ")

@@ -12,7 +12,7 @@ import pytest
 import torch
 import typer
 from google.protobuf import text_format
-from lychee_client.repository import process_bytes
+from lychee_client.repository import newest_version, process_bytes
 from lychee_export import dry_run, exporter
 from lychee_export.checkpoint.reading import Reading
 from lychee_export.cli import register
@@ -93,7 +93,7 @@ def test_encoder_that_is_not_for_the_accelerator_runs_on_the_plain_cpu(
     load(replace(toy, card=replace(toy.card, ensembles=ensembles), pieces=(replace(piece, signature=plain),)))
     export_checkpoint("toy", tmp_path)
     assert "execution" not in (tmp_path / "encoder/config.pbtxt").read_text()
-    assert not list((tmp_path / "client_assets/1").glob("*.npz"))
+    assert not list(newest_version(tmp_path / "client_assets").glob("*.npz"))
 
 
 def test_script_and_variants_of_another_target_go(tmp_path: Path, toy: Checkpoint, load: Load) -> None:
@@ -109,9 +109,9 @@ def test_script_and_variants_of_another_target_go(tmp_path: Path, toy: Checkpoin
 def test_plan_that_was_built_from_an_unchanged_model_stays(tmp_path: Path, toy: Checkpoint, load: Load) -> None:
     load(toy)
     export_checkpoint("toy", tmp_path)
-    (tmp_path / "encoder/1/model.plan").write_bytes(b"built")
+    (newest_version(tmp_path / "encoder") / "model.plan").write_bytes(b"built")
     export_checkpoint("toy", tmp_path)
-    assert (tmp_path / "encoder/1/model.plan").read_bytes() == b"built"
+    assert (newest_version(tmp_path / "encoder") / "model.plan").read_bytes() == b"built"
 
 
 def test_fewer_bits_are_refused_for_tensorrt(tmp_path: Path) -> None:
@@ -152,7 +152,10 @@ def test_fused_attention_is_validated_and_recorded(tmp_path: Path, attentive: Ch
     assert report.manifest.flash_attn is True
     assert report.manifest.created_by["onnxruntime-openvino"]
     assert report.parity.max_logit_error < 1e-5
-    operators = {(node.domain, node.op_type) for node in onnx.load(tmp_path / "encoder/1/model.onnx").graph.node}
+    operators = {
+        (node.domain, node.op_type)
+        for node in onnx.load(newest_version(tmp_path / "encoder") / "model.onnx").graph.node
+    }
     assert operators & {("com.microsoft", "Attention"), ("com.microsoft", "MultiHeadAttention")}
     assert "execution" not in (tmp_path / "encoder/config.pbtxt").read_text()
 

@@ -6,6 +6,8 @@ import pytest
 from lychee_export.errors import WriteError
 from lychee_export.repository.writing import ModelFolder, write_models
 
+VERSION = 2**48 - 1
+
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
@@ -26,35 +28,47 @@ def test_models_are_written_with_variants_and_version_folder(tmp_path: Path) -> 
             ModelFolder("encoder", "name: 'encoder'", {"cpu": "plain"}, made(tmp_path, b"1")),
             ModelFolder("ensemble", "name: 'ensemble'"),
         ],
+        VERSION,
     )
-    assert (tmp_path / "encoder/1/model.onnx").read_bytes() == b"1"
+    assert (tmp_path / f"encoder/{VERSION}/model.onnx").read_bytes() == b"1"
     assert (tmp_path / "encoder/configs/cpu.pbtxt").read_text() == "plain"
-    assert (tmp_path / "ensemble/1").is_dir()
+    assert (tmp_path / f"ensemble/{VERSION}").is_dir()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder", "ensemble"]
 
 
-def test_unchanged_model_keeps_its_version_and_a_changed_one_gets_the_next(tmp_path: Path) -> None:
-    for content in (b"old", b"old", b"new"):
-        write_models(tmp_path, [ModelFolder("encoder", "", files=made(tmp_path, content))])
-    assert [path.name for path in (tmp_path / "encoder").glob("[0-9]*")] == ["2"]
-    assert (tmp_path / "encoder/2/model.onnx").read_bytes() == b"new"
+def test_each_model_has_the_version_of_the_last_export_and_no_other(tmp_path: Path) -> None:
+    for version, content in ((VERSION, b"old"), (VERSION, b"old"), (3, b"new"), (VERSION, b"old")):
+        models = [ModelFolder("encoder", "", files=made(tmp_path, content)), ModelFolder("ensemble", "")]
+        write_models(tmp_path, models, version)
+        assert {path.name for path in tmp_path.glob("*/[0-9]*")} == {str(version)}
+        assert (tmp_path / "encoder" / str(version) / "model.onnx").read_bytes() == content
 
 
-def test_clone_without_binaries_starts_at_its_only_version(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("content", "kept"), [(b"same", True), (b"other", False)])
+def test_what_was_built_from_the_same_files_is_kept_under_another_version(
+    tmp_path: Path, content: bytes, kept: bool
+) -> None:
+    write_models(tmp_path, [ModelFolder("encoder", "", files=made(tmp_path, b"same"))], 1)
+    (tmp_path / "encoder/1/model.plan").write_bytes(b"built")
+    write_models(tmp_path, [ModelFolder("encoder", "", files=made(tmp_path, content))], VERSION)
+    assert (tmp_path / f"encoder/{VERSION}/model.plan").exists() == kept
+
+
+def test_clone_without_binaries_gets_the_version(tmp_path: Path) -> None:
     (tmp_path / "encoder").mkdir()
     (tmp_path / "encoder/config.pbtxt").write_text("from git")
-    write_models(tmp_path, [ModelFolder("encoder", "", files=made(tmp_path, b"1"))])
-    assert (tmp_path / "encoder/1/model.onnx").exists()
+    write_models(tmp_path, [ModelFolder("encoder", "", files=made(tmp_path, b"1"))], VERSION)
+    assert (tmp_path / f"encoder/{VERSION}/model.onnx").exists()
 
 
 def test_other_models_and_own_variants_stay(tmp_path: Path) -> None:
-    write_models(tmp_path / "repository", [ModelFolder("encoder", "", files=made(tmp_path, b"1"))])
+    write_models(tmp_path / "repository", [ModelFolder("encoder", "", files=made(tmp_path, b"1"))], VERSION)
     own = tmp_path / "repository/encoder/configs/tuned.pbtxt"
     own.parent.mkdir()
     own.write_text("mine")
     other = tmp_path / "repository/other/1"
     other.mkdir(parents=True)
-    write_models(tmp_path / "repository", [ModelFolder("encoder", "", files=made(tmp_path, b"2"))])
+    write_models(tmp_path / "repository", [ModelFolder("encoder", "", files=made(tmp_path, b"2"))], VERSION)
     assert own.read_text() == "mine"
     assert other.is_dir()
 
@@ -65,7 +79,7 @@ def test_failure_at_any_move_leaves_the_repository_untouched(
 ) -> None:
     old = [ModelFolder(name, "old", files=made(tmp_path, b"old")) for name in ("first", "second")]
     new = [ModelFolder(name, "new", files=made(tmp_path, b"new")) for name in ("first", "second")]
-    write_models(tmp_path, old)
+    write_models(tmp_path, old, VERSION)
     before = snapshot(tmp_path)
     real_rename, moves = os.rename, 0
 
@@ -78,18 +92,18 @@ def test_failure_at_any_move_leaves_the_repository_untouched(
 
     monkeypatch.setattr(os, "rename", rename)
     with pytest.raises(WriteError, match="disk full; it is as it was"):
-        write_models(tmp_path, new)
+        write_models(tmp_path, new, VERSION)
     assert snapshot(tmp_path) == before
 
 
 def test_leftover_of_a_killed_export_is_removed(tmp_path: Path) -> None:
     leftover = tmp_path / ".staging-killed/new"
     leftover.mkdir(parents=True)
-    write_models(tmp_path, [ModelFolder("encoder", "")])
+    write_models(tmp_path, [ModelFolder("encoder", "")], VERSION)
     assert not leftover.exists()
 
 
 def test_repository_that_is_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match="cannot write the model repository"):
-        write_models(tmp_path / "file", [ModelFolder("encoder", "")])
+        write_models(tmp_path / "file", [ModelFolder("encoder", "")], VERSION)

@@ -272,6 +272,12 @@ def test_a_file_that_is_no_model_is_a_repository_error(models: Path) -> None:
         check_golden_pairs_in_process(models)
 
 
+def test_a_model_outside_the_version_of_the_manifest_is_told(models: Path) -> None:
+    write_assets(models, {**read_manifest(models), "version": 7})
+    with pytest.raises(ValidationError, match=r"lies in the folder 1, and the manifest names version 7"):
+        check_golden_pairs_in_process(models)
+
+
 # The files.
 
 

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from lychee_client.repository import newest_version
 from lychee_export import exporter
 from lychee_export.errors import CheckpointError
 from lychee_export.exporter import export_checkpoint
@@ -43,7 +44,7 @@ def test_fewer_bits_keep_scores_and_the_wire(
     report = export_checkpoint("toy", tmp_path, precision)
     assert 0 < report.parity.max_logit_error < 2e-2
     assert report.manifest.precision == precision
-    model = onnx.load(tmp_path / "encoder/1/model.onnx")
+    model = onnx.load(newest_version(tmp_path / "encoder") / "model.onnx")
     assert element_type in {tensor.data_type for tensor in model.graph.initializer}
     assert operator in {node.op_type for node in model.graph.node} or precision == "fp16"
     wire = {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
@@ -74,7 +75,7 @@ def test_a_layer_that_overflows_half_floats_stays_in_float32(
     record = json.loads((tmp_path / "validation.json").read_text())
     assert list(record["float32_parts"]["encoder"]) == ["inner"]
     assert record["half_float_score_error"] < 5e-3
-    assert float32_shapes(tmp_path / "encoder/1/model.onnx") == {(64, 64), (64,)}
+    assert float32_shapes(newest_version(tmp_path / "encoder") / "model.onnx") == {(64, 64), (64,)}
 
 
 def test_heads_stay_in_float32(tmp_path: Path, weighted: Checkpoint, load: Load) -> None:
@@ -83,7 +84,9 @@ def test_heads_stay_in_float32(tmp_path: Path, weighted: Checkpoint, load: Load)
     signature = replace(encoder.signature, name="head", encoder=False)
     load(replace(weighted, pieces=(encoder, Piece(signature, encoder.module, encoder.sample_inputs))))
     export_checkpoint("toy", tmp_path, "fp16")
-    types = {tensor.data_type for tensor in onnx.load(tmp_path / "head/1/model.onnx").graph.initializer}
+    types = {
+        tensor.data_type for tensor in onnx.load(newest_version(tmp_path / "head") / "model.onnx").graph.initializer
+    }
     assert onnx.TensorProto.FLOAT16 not in types
 
 

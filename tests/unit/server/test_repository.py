@@ -103,3 +103,15 @@ def test_a_manifest_that_cannot_be_read_asks_for_nothing(tmp_path: Path) -> None
     assets = add_model(tmp_path, "client_assets")
     (assets / "1" / "manifest.json").write_text("[", encoding="utf-8")
     assert check_repository(tmp_path) == ["client_assets"]
+
+
+def test_a_model_outside_the_version_that_clients_name_is_missing(tmp_path: Path) -> None:
+    add_model(tmp_path, "text_encoder", file="1/model.onnx")
+    add_model(tmp_path, "stranger", file="1/model.onnx")
+    assets = add_model(tmp_path, "client_assets", file="77/model.onnx")
+    manifest = manifest_json(version=77, max_batch_size={"text_encoder": 4})
+    (assets / "77" / "manifest.json").write_text(manifest, encoding="utf-8")
+    with pytest.raises(RepositoryError, match=r"Missing:\n  .*text_encoder/77/model\.onnx\n"):
+        check_repository(tmp_path)
+    (tmp_path / "text_encoder" / "1").rename(tmp_path / "text_encoder" / "77")
+    assert check_repository(tmp_path) == ["client_assets", "stranger", "text_encoder"]

@@ -40,6 +40,19 @@ class ModelState(_Answer):
     compute_ms: float | None = Field(None, description="Mean time that a request was computed.")
 
 
+class ReplicaEntry(_Answer):
+    """One of the Tritons among which this gateway spreads its requests."""
+
+    address: str
+    state: Literal["new", "live", "not ready", "lost", "silent"] = Field(
+        description="live takes requests; the others are left out as long as one is live."
+    )
+    reason: str = Field(description="Why it is left out; empty where it is not.")
+    requests: int = Field(description="Since this gateway has known it.")
+    running: int
+    latency_ms: float | None = Field(description="Of the last requests; null before the first.")
+
+
 class CallsNow(_Answer):
     """Calls at this moment, and their limits."""
 
@@ -174,6 +187,7 @@ class StatusAnswer(_Answer):
     triton_live: bool
     model: ServedModel | None = Field(description="Null while Triton does not answer.")
     models: list[ModelState]
+    replicas: list[ReplicaEntry] = Field([], description="Empty where Triton has a single address.")
     traffic: Traffic
     series: Series
     golden: GoldenState

@@ -23,6 +23,7 @@ from lychee_server.gateway.status.answer import (
     Errors,
     Memory,
     ModelState,
+    ReplicaEntry,
     Series,
     ServedModel,
     SettingEntry,
@@ -74,6 +75,7 @@ async def collect_status(service: Service, errors: RecentErrors) -> StatusAnswer
         triton_live=triton.live,
         model=ServedModel.model_validate(manifest) if manifest is not None and triton.live else None,
         models=_describe_models(triton, timings, manifest, running) if triton.live else [],
+        replicas=[ReplicaEntry.model_validate(replica) for replica in triton.replicas],
         traffic=Traffic.model_validate(snapshot),
         series=Series.model_validate(service.metrics.recent.series()),
         golden=describe_golden(health, triton_live=triton.live),
@@ -99,6 +101,8 @@ def describe_settings(settings: GatewaySettings) -> list[SettingEntry]:
 def find_local_triton(triton_url: str) -> ServerState | None:
     """Return the server that `lychee load` started on this machine, if that is the one at the URL."""
     known = state.read_state()
+    if "," in triton_url:  # replicas, of which it would be one
+        return None
     address = urlsplit(triton_url if "://" in triton_url else f"grpc://{triton_url}")
     if known is None or address.hostname not in LOOPBACK or address.port not in (known.grpc_port, known.http_port):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from lychee_client import DocumentError, InvalidInputError, RerankResponse, RerankResult, Timings
+from lychee_client import DocumentError, InvalidInputError, ReplicaStatus, RerankResponse, RerankResult, Timings
 from lychee_server.gateway.cache import CacheStatistics
 from lychee_server.gateway.limits import ConcurrencyLimit
 from lychee_server.gateway.metrics import Metrics
@@ -157,3 +157,33 @@ def test_the_snapshot_tells_totals_rates_and_percentiles() -> None:
     assert snapshot["rejected"]["busy"] == 1
     assert snapshot["rates"]["documents_per_s"] == pytest.approx(4 * snapshot["rates"]["calls_per_s"])
     assert snapshot["cache"] is None
+
+
+class Spreading:
+    """Tells of replicas."""
+
+    def __init__(self, *replicas: ReplicaStatus) -> None:
+        self._replicas = replicas
+
+    def replicas(self) -> tuple[ReplicaStatus, ...]:
+        return self._replicas
+
+    def sent_again(self) -> dict[str, int]:
+        return {"slow": 3, "failed": 2}
+
+
+def test_replicas_are_counted_by_state_and_a_single_triton_is_none() -> None:
+    metrics = Metrics()
+    metrics.watch_replicas(
+        Spreading(ReplicaStatus("a", "live"), ReplicaStatus("b", "live"), ReplicaStatus("c", "lost"))
+    )
+    samples = {name: value for name, value in read(metrics).items() if name.startswith("triton_re") and value}
+    assert samples == {
+        "triton_replicas{state=live}": 2,
+        "triton_replicas{state=lost}": 1,
+        "triton_requests_sent_again_total{reason=slow}": 3,
+        "triton_requests_sent_again_total{reason=failed}": 2,
+    }
+    single = Metrics()
+    single.watch_replicas(Spreading())
+    assert not [name for name in read(single) if name.startswith("triton_re")]
