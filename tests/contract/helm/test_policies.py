@@ -71,7 +71,7 @@ def test_every_pod_meets_the_restricted_profile(case: str) -> None:
             assert security["allowPrivilegeEscalation"] is False, name
             assert security["capabilities"] == {"drop": ["ALL"]}, name
             assert security["readOnlyRootFilesystem"] is True, name
-            assert not security.get("runAsUser") == 0, name
+            assert security.get("runAsUser") != 0, name
             assert container["resources"]["limits"]["memory"], name
             assert container["resources"]["requests"]["memory"] or container["name"] == "wait-for-models", name
 

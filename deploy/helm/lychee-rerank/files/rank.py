@@ -1,4 +1,4 @@
-"""What `helm test` runs: is the gateway ready, and does it rank a cat before a rocket?"""
+"""What `helm test` runs: the gateway has to be ready, and to rank a kitten before a rocket."""
 
 import json
 import os
