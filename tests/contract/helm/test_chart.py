@@ -219,6 +219,16 @@ def test_another_export_is_another_folder_and_another_job() -> None:
     assert len(folders) == len(names) == 2
 
 
+def test_whatever_changes_a_job_gives_it_another_name_and_the_same_folder() -> None:
+    names, folders = set(), set()
+    for more in ({}, {"resources": {"limits": {"memory": "9Gi"}}}, {"nodeSelector": {"memory": "large"}}):
+        (made,) = of_kind(render({"model": {"export": {"as": "job", **more}}}), "Job")
+        names.add(made["metadata"]["name"])
+        (exported,) = made["spec"]["template"]["spec"]["containers"]
+        folders.add(environment(exported)["LYCHEE_REPOSITORY"])
+    assert (len(names), len(folders)) == (3, 1)
+
+
 def test_autoscaled_pods_are_not_counted_by_their_deployment() -> None:
     for case, deployment in (("hpa", "triton"), ("keda", "triton"), ("together-export", "server"), ("hpa", "gateway")):
         manifests = render(MATRIX[case])

@@ -121,6 +121,7 @@ def test_a_route_sends_a_share_to_the_canary_and_keeps_metrics_inside() -> None:
     ]
     assert everything == {
         "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
+        "timeouts": {"request": "35s"},
         "backendRefs": [
             {"name": "lychee-gateway", "port": 7860, "weight": 95},
             {"name": "lychee-next-gateway", "port": 7860, "weight": 5},

@@ -106,6 +106,11 @@ topologySpreadConstraints:
 
 {{- define "lychee.gatewayDrain" -}}{{ .Values.gateway.settings.drain_timeout_s | default 30 | float64 | ceil | int }}{{- end }}
 
+{{- /* Loading, pulling images of gigabytes, and where the models are exported first, that. */}}
+{{- define "lychee.progressSeconds" -}}
+{{- add .Values.triton.loadTimeoutSeconds 600 (ternary 3600 0 (eq .Values.model.source "export")) }}
+{{- end }}
+
 {{- /* The pods that autoscaling adds and removes. */}}
 {{- define "lychee.scaled" -}}
 {{ include "lychee.fullname" . }}-{{ if eq .Values.topology "together" }}server{{ else }}triton{{ end }}
@@ -133,7 +138,14 @@ max(sum by (model) (rate(nv_inference_queue_duration_us{ {{- $labels -}} }[{{ $w
 {{- /* The folder of one export: another checkpoint, precision or version of the exporter is another folder, so that pods of
 both exist side by side while they are exchanged. */}}
 {{- define "lychee.exportFolder" -}}
-{{ printf "%s %s" (join " " .Values.model.export.args) (include "lychee.image" (dict "root" . "image" .Values.model.export.image)) | sha256sum | trunc 12 }}
+{{- $image := .Values.model.export.image -}}
+{{ printf "%s %s" (join " " .Values.model.export.args) ($image.digest | default $image.tag | default .Chart.AppVersion) | sha256sum | trunc 12 }}
+{{- end }}
+
+{{- /* A Job cannot be changed: whatever changes it gives it another name. It finds an export that is there. */}}
+{{- define "lychee.exportJob" -}}
+{{- $changes := toJson (list .Values.model .Values.imageRegistry .Values.imagePullSecrets .Values.serviceAccount .Chart.Version) -}}
+{{ include "lychee.fullname" . }}-export-{{ $changes | sha256sum | trunc 12 }}
 {{- end }}
 
 {{- /* Within /models: where the repository is. */}}
