@@ -106,7 +106,7 @@ def test_every_value_has_a_default_and_a_type() -> None:
         ({"gateway": {"settings": {"max_documents": 0}}}, "max_documents"),
         ({"tritn": {}}, "tritn"),
         ({"autoscaling": {"kind": "both"}}, "/autoscaling/kind"),
-        ({"autoscaling": {"kind": "hpa", "minReplicas": 9}}, "minReplicas"),
+        ({"autoscaling": {"kind": "hpa", "minReplicas": 21}}, "minReplicas"),
         ({"model": {"source": "claim"}}, "/model/claim/name"),
         ({"model": {"source": "image"}}, "/model/image/reference"),
         ({"model": {"source": "copy"}}, "/model/copy/image"),

@@ -106,6 +106,36 @@ def test_prometheus_takes_the_rules_and_the_queries_of_autoscalers(tmp_path: Pat
     assert f"{len(rules['groups'][0]['rules']) + 2} rules found" in finished.stdout
 
 
+def test_the_value_is_the_target_where_requests_wait_as_long_as_it_says(tmp_path: Path) -> None:
+    (trigger,) = one(render(MATRIX["keda"]), "ScaledObject")["spec"]["triggers"]
+    target = float(trigger["metadata"]["threshold"])
+    query = f"round({trigger['metadata']['query']}, 0.001)"
+    labels = 'namespace="search",app_kubernetes_io_instance="lychee"'
+
+    def series(name: str, model: str, step: float, of: str = labels) -> dict[str, str]:
+        return {"series": f'{name}{{{of},model="{model}"}}', "values": f"0+{step:g}x40"}
+
+    tests = []
+    for wait_ms, expected in ((target, target), (4 * target, 2 * target), (0, 0)):
+        waits = {"text_encoder": wait_ms, "vision_encoder": wait_ms / 9, "rerank_text": 1000 * target}
+        inputs = [series("nv_inference_request_success", model, 100) for model in waits]
+        inputs += [series("nv_inference_queue_duration_us", model, 100e3 * wait) for model, wait in waits.items()]
+        other = labels.replace("lychee", "another")
+        inputs += [series("nv_inference_request_success", "text_encoder", 100, other)]
+        inputs += [series("nv_inference_queue_duration_us", "text_encoder", 1e9, other)]
+        sample = {"value": expected, "labels": "{}"}
+        asked = {"expr": query, "eval_time": "9m", "exp_samples": [sample]}
+        tests.append({"interval": "15s", "input_series": inputs, "promql_expr_test": [asked]})
+    silent = {"expr": query, "eval_time": "9m", "exp_samples": [{"value": 0, "labels": "{}"}]}
+    tests.append({"interval": "15s", "input_series": [], "promql_expr_test": [silent]})
+    path = tmp_path / "test.yml"
+    path.write_text(yaml.safe_dump({"tests": tests}), encoding="utf-8")
+    finished = subprocess.run(
+        [find_tool("promtool"), "test", "rules", path], capture_output=True, text=True, timeout=60
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
 def test_a_route_sends_a_share_to_the_canary_and_keeps_metrics_inside() -> None:
     route = one(render(MATRIX["canary"]), "HTTPRoute")
     assert route["apiVersion"] == "gateway.networking.k8s.io/v1"

@@ -116,11 +116,12 @@ topologySpreadConstraints:
 {{ include "lychee.fullname" . }}-{{ if eq .Values.topology "together" }}server{{ else }}triton{{ end }}
 {{- end }}
 
-{{- /* Milliseconds that a request waits for its turn at the encoder that lets it wait longest; 0 without requests. */}}
+{{- /* Milliseconds that a request waits for its turn at the encoder that lets it wait longest; 0 without requests. Damped
+around the target: autoscalers take a number for proportional to the load, and a queue grows much faster than that. */}}
 {{- define "lychee.queueQuery" -}}
 {{- $labels := printf "%s,model=~\"%s\"" .labels (join "|" .root.Values.autoscaling.models) -}}
 {{- $window := .root.Values.autoscaling.window -}}
-max(sum by (model) (rate(nv_inference_queue_duration_us{ {{- $labels -}} }[{{ $window }}])) / (sum by (model) (rate(nv_inference_request_success{ {{- $labels -}} }[{{ $window }}])) > 0)) / 1000 or vector(0)
+sqrt({{ .root.Values.autoscaling.targetQueueMs }} * max(sum by (model) (rate(nv_inference_queue_duration_us{ {{- $labels -}} }[{{ $window }}])) / (sum by (model) (rate(nv_inference_request_success{ {{- $labels -}} }[{{ $window }}])) > 0)) / 1000) or vector(0)
 {{- end }}
 
 {{- define "lychee.tritonKeySecret" -}}
