@@ -256,6 +256,7 @@ def test_the_notes_warn_of_what_will_not_work() -> None:
 
     assert "WARNING" not in notes()
     assert "ReadWriteOnce" in notes(triton={"replicas": 2})
+    assert "ReadWriteOnce" in notes(topology="together")
     assert "no API keys" in notes(gateway={"service": {"type": "LoadBalancer"}})
     assert "monitoring.podMonitor" in notes(autoscaling={"kind": "hpa"})
 
