@@ -106,9 +106,10 @@ def linked_repository(models: Sequence[ModelFolder], parent: Path) -> Iterator[P
 
 
 def exported_models(repository: Path) -> frozenset[str]:
-    """Name the models that the repository's manifest lists: all of the last export, and none of anybody else's."""
+    """Name the models that the repository's manifest lists, also as files: the last export's, and nobody else's."""
     manifest = read_manifest(repository)
-    names = () if manifest is None else manifest.max_batch_size
+    files = () if manifest is None else (name.partition("/")[0] for name in manifest.artifacts if "/" in name)
+    names = () if manifest is None else {*manifest.max_batch_size, *files}
     return frozenset(name for name in names if name not in ("", ".", "..") and Path(name).name == name)
 
 
@@ -117,7 +118,8 @@ def _stage(folder: Path, model: ModelFolder, previous: Path, own_variants: froze
     (folder / version).mkdir(parents=True)
     for path in model.files:
         os.replace(path, folder / version / path.name)
-    _keep_built_files(previous / version, folder / version)
+    if model.files:
+        _keep_built_files(previous / version, folder / version)
     (folder / "config.pbtxt").write_text(model.config, encoding="utf-8")
     if (previous / "configs").is_dir():
         ignore = shutil.ignore_patterns(*(f"{name}.pbtxt" for name in own_variants))
