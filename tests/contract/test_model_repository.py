@@ -79,7 +79,7 @@ def test_manifest_hashes_the_files_beside_it(repository: Path) -> None:
         key: hashlib.sha256(model_file(repository, *key.split("/")).read_bytes()).hexdigest() for key in artifacts
     }
     assert measured == artifacts
-    assert len(artifacts) == 4
+    assert len(artifacts) == 5
 
 
 def test_manifest_carries_golden_pairs_and_the_bound_of_float32(repository: Path, checkpoint: Checkpoint) -> None:
