@@ -291,14 +291,17 @@ def _write(
     files[CLIENT_ASSETS.name] = _write_reference_rows(assets, card, reference, expected, plan)
     for path in files[CLIENT_ASSETS.name]:
         artifacts[f"{CLIENT_ASSETS.name}/{path.name}"] = hash_files((path,))
-    models = (*signatures, *card.ensembles)
+    models = (*signatures, *card.heads, *card.ensembles)
     configs = config_files(
         (*models, CLIENT_ASSETS), plan.precision, plan.target, flash_attn=plan.flash_attn, gpu_shares=plan.gpu_shares
     )
 
+    hidden = [step.name for head in card.heads for step in head.steps]
+    seen = [model for model in models if model.name not in hidden]
+
     def describe(tolerance: float) -> Manifest:
         pairs = reference.golden_pairs
-        return build_manifest(card, models, pairs, plan.precision, tolerance, artifacts, flash_attn=plan.flash_attn)
+        return build_manifest(card, seen, pairs, plan.precision, tolerance, artifacts, flash_attn=plan.flash_attn)
 
     def make_folders(manifest: Manifest) -> list[ModelFolder]:
         written = _write_assets(assets, manifest, card.tokenizer_json)

@@ -121,7 +121,7 @@ def look_at_readiness(server: RunningServer, ended: threading.Event, seen: Seen)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
-@pytest.mark.parametrize("target", ["triton", "text_encoder", "vision_encoder", "scoring_head_text", "gateway"])
+@pytest.mark.parametrize("target", ["triton", "text_encoder", "vision_encoder", "scoring_heads", "gateway"])
 def test_nothing_is_wrong_empty_or_lost(
     supervised: RunningServer,
     calls: dict[str, Call],

@@ -37,7 +37,7 @@ def test_callers_wait_for_a_gateway_that_is_started_again(supervised: RunningSer
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("target", ["scoring_head_text", "client_assets", *STUBS, "triton", "gateway"])
+@pytest.mark.parametrize("target", ["scoring_heads", "client_assets", *STUBS, "triton", "gateway"])
 def test_a_stopped_process_is_replaced(supervised: RunningServer, target: str) -> None:
     stopped = supervised.send(target, signal.SIGSTOP)
     supervised.wait_until_back(target, stopped)

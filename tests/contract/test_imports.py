@@ -189,3 +189,12 @@ def test_importing_the_server_does_without_onnxruntime() -> None:
 def test_what_the_backend_gets_a_copy_of_stands_alone() -> None:
     copied = ROOT / "server" / "lychee_server" / "execution" / "onnx_sessions.py"
     assert {one.imported for one in imports_of(copied)} == {"onnxruntime"}
+
+
+def test_commands_hold_no_model_libraries_before_they_run() -> None:
+    code = (
+        "import sys; from lychee_client.cli import add_commands, app; add_commands(app); "
+        "print([name for name in ('torch', 'transformers', 'onnx', 'onnxruntime') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

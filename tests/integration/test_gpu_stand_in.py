@@ -82,7 +82,7 @@ def test_what_was_exported_for_gpus_runs_on_one_and_everything_says_so(
     for name in ENCODERS:
         assert found["running"][name] == ["CUDAExecutionProvider", "fp32", "exported for GPUs"]
         assert found["told"][name] == "cuda fp32"
-    assert found["running"]["scoring_head_text"][0] == "CPUExecutionProvider"
+    assert found["running"]["scoring_heads"][0] == "CPUExecutionProvider"
     assert found["passed"], found["error"]
     assert sorted(Path(each["path"]).parents[1].name for each in sessions) == list(ENCODERS)
     assert {(each["device_id"], each["use_tf32"]) for each in sessions} == {("0", "0")}

@@ -60,15 +60,16 @@ def test_scores_equal_the_torch_reference(
     client: LycheeClient, checkpoint: Checkpoint, embed_text: Callable[[str], torch.Tensor], photos: Path
 ) -> None:
     modules = {piece.signature.name: piece.module for piece in checkpoint.pieces}
+    heads = modules["scoring_heads"].heads
     image = Image.from_path(photos / "cat.jpg")
     spec = client.manifest().image
     with torch.no_grad():
         query = embed_text("query: 一只猫")
         picture = modules["vision_encoder"](torch.from_numpy(image.prepare(spec).pixel_values[None]))
         texts = [embed_text(f"passage: {text}") for text in TEXTS]
-        expected = [float(modules["scoring_head_text"](query, text)[0]) for text in texts]
-        expected.append(float(modules["scoring_head_image"](query, picture)[0]))
-        expected.append(float(modules["scoring_head_image_text"](query, texts[4], picture)[0]))
+        expected = [float(heads["text"](query, text)[0]) for text in texts]
+        expected.append(float(heads["image"](query, picture)[0]))
+        expected.append(float(heads["image_text"](query, texts[4], picture)[0]))
     response = client.rerank("一只猫", [*TEXTS, image, ImageText(image, TEXTS[4])])
     scores = {result.index: result.relevance_score for result in response.results}
     assert [scores[index] for index in range(9)] == pytest.approx(

@@ -41,7 +41,7 @@ def largest_error(
             modality = {"text": "image", "image": "text"}[modality]
         if swap_parts and modality == "image_text":
             parts[1:] = parts[:0:-1]
-        relevance_score, _ = modules[f"scoring_head_{modality}"](*parts)
+        relevance_score, _ = modules["scoring_heads"].heads[modality](*parts)
         errors.append(abs(float(relevance_score) - pair.relevance_score))
     return max(errors)
 

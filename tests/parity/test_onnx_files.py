@@ -66,13 +66,15 @@ def test_vision_encoder_and_head_give_the_reference_scores(repository: Path, exe
     session = open_executed(find(repository, "vision_encoder"), execution, ort.SessionOptions())
     (images,) = session.run(["image_embedding"], {"pixel_values": reference["pixel_values"]})
     assert_same_embeddings(execution, images, reference["image_embedding"])
-    head = open_session(find(repository, "scoring_head_image"))
+    head = open_session(find(repository, "scoring_heads"))
     queries = reference["text_embedding"][[text.startswith("query: ") for text in reference["texts"]]]
+    documents = np.tile(images, (len(queries), 1))
     scores, logits = head.run(
-        ["relevance_score", "logits"],
+        ["image_relevance_score", "image_logits"],
         {
             "query_embedding": np.repeat(queries, len(images), axis=0),
-            "image_embedding": np.tile(images, (len(queries), 1)),
+            "image_embedding": documents,
+            "text_embedding": documents,
         },
     )
     atol = TOLERANCES["fp32"].score_atol if EXECUTIONS[execution].precision == "fp32" else BFLOAT16_SCORE_ATOL
@@ -84,9 +86,10 @@ def test_vision_encoder_and_head_give_the_reference_scores(repository: Path, exe
 def test_logits_tell_apart_what_the_score_rounds_to_one(repository: Path) -> None:
     query = np.eye(1, 384, dtype=np.float32)
     similarities = np.array([[0.9], [0.95], [1.0]], np.float32)
-    scores, logits = open_session(find(repository, "scoring_head_text")).run(
-        ["relevance_score", "logits"],
-        {"query_embedding": np.repeat(query, 3, axis=0), "text_embedding": similarities * query},
+    document = similarities * query
+    scores, logits = open_session(find(repository, "scoring_heads")).run(
+        ["text_relevance_score", "text_logits"],
+        {"query_embedding": np.repeat(query, 3, axis=0), "text_embedding": document, "image_embedding": document},
     )
     assert scores.ravel().tolist() == [1.0, 1.0, 1.0]
     assert logits.ravel() == pytest.approx([18.17, 19.715, 21.26], abs=1e-4)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -88,7 +88,8 @@ is 1.0 from a logit of about 17 on, and because a calibration works on log-odds.
 class ModelSignature:
     """One model of the repository.
 
-    A tensor keeps its name through an ensemble, so the steps' signatures say how they connect.
+    A tensor keeps its name through an ensemble unless ``names`` says otherwise, so the steps' signatures say how they
+    connect.
 
     Args:
         name: The model's folder and its name on the wire.
@@ -96,6 +97,7 @@ class ModelSignature:
         outputs: The output tensors, in the ONNX file's order.
         max_batch_size: The most rows in one request; 0 for a model without a batch axis.
         steps: The models of an ensemble in order; empty for a model with a file of its own.
+        names: The names in an ensemble of those of its steps' tensors that have another one there.
         encoder: Whether the model does the heavy work: it runs on the accelerator and its answers are cached.
         max_run_elements: The most elements of one input in one run on a CPU; a larger batch runs in slices, which
             bounds the memory for activations. None sets no bound.
@@ -110,6 +112,7 @@ class ModelSignature:
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
     steps: tuple[ModelSignature, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
     encoder: bool = False
     max_run_elements: int | None = None
     run_input: str | None = None
@@ -131,6 +134,16 @@ class ModelSignature:
                     f"{self.name}: an ensemble's max_batch_size may not exceed that of a step, got "
                     f"{self.max_batch_size} with {step.max_batch_size} of {step.name}"
                 )
+
+    def input_names(self, step: ModelSignature) -> dict[str, str]:
+        """Return what the inputs of a step are called in this ensemble."""
+        return {spec.name: self.names.get(spec.name, spec.name) for spec in step.inputs}
+
+    def output_names(self, step: ModelSignature) -> dict[str, str]:
+        """Return what the outputs of a step are called in this ensemble, without those that nothing here takes."""
+        taken = {spec.name for spec in self.outputs}.union(*(self.input_names(each).values() for each in self.steps))
+        names = {spec.name: self.names.get(spec.name, spec.name) for spec in step.outputs}
+        return {name: tensor for name, tensor in names.items() if tensor in taken}
 
 
 def hash_tensors(samples: Mapping[str, tuple[Tensors, ...]]) -> str:

@@ -6,7 +6,7 @@ A family loads its two encoders and says how texts and images become tensors; ev
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,7 +22,18 @@ from lychee_export.families.family import Checkpoint, ModelCard, Piece
 from lychee_export.families.fixed_image import FixedImageSpec, image_tensor
 from lychee_export.families.text_format import TextFormat
 
-__all__ = ["TEXT_CENTRE", "DualEncoder", "ScoringHead", "at_least_float32", "build_checkpoint", "make_heads"]
+__all__ = [
+    "TEXT_CENTRE",
+    "DualEncoder",
+    "ScoringHead",
+    "ScoringHeads",
+    "at_least_float32",
+    "build_checkpoint",
+    "make_heads",
+]
+
+_PARTS = {"text": ("text",), "image": ("image",), "image_text": ("text", "image")}
+"""The parts of a document by its modality, in the order in which its head takes them."""
 
 TEXT_CENTRE = 0.75
 """Cosine of two texts that scores 0.5, for models that were trained on image-text pairs alone.
@@ -88,6 +99,39 @@ class ScoringHead(nn.Module):
         return torch.sigmoid(logits), logits
 
 
+class ScoringHeads(nn.Module):
+    """All heads as one model, because each model that Triton serves has a process of its own.
+
+    Args:
+        heads: The heads by modality of the document: "text", "image", "image_text".
+    """
+
+    def __init__(self, heads: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict(heads)
+
+    def forward(
+        self, query_embedding: Tensor, text_embedding: Tensor, image_embedding: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Score pairs with every head.
+
+        Args:
+            query_embedding: float32, (batch_size, embedding_dim), rows of unit length.
+            text_embedding: The same of the documents' texts.
+            image_embedding: The same of their images.
+
+        Returns:
+            The scores and logits of the text head, of the image head, and of that of both; each as in ScoringHead.
+        """
+        parts = {"text": text_embedding, "image": image_embedding}
+        outputs = [
+            output
+            for modality, own in _PARTS.items()
+            for output in self.heads[modality](query_embedding, *(parts[part] for part in own))
+        ]
+        return tuple(outputs)  # type: ignore[return-value]
+
+
 def at_least_float32(values: Tensor) -> Tensor:
     """Widen half floats to float32; float64, in which a reference computes, stays."""
     return values if values.dtype == torch.float64 else values.float()
@@ -128,7 +172,7 @@ def build_checkpoint(
         tokenizer_json: The content of a ``tokenizers`` file.
         load_reference: Makes the reference implementation.
     """
-    pieces, ensembles = _declare_models(model, limits)
+    pieces, heads, ensembles = _declare_models(model, limits)
     spec = ModelSpec(
         family=family,
         pipeline="dual_encoder",
@@ -139,18 +183,20 @@ def build_checkpoint(
         image=model.image,
     )
     return Checkpoint(
-        ModelCard(spec, ensembles, tokenizer_json),
+        ModelCard(spec, ensembles, tokenizer_json, heads),
         pieces,
         lambda: make_reference(model.text, model.heads, tokenizer_json, load_reference()),
         make_range_sampler(model.text, model.image, tokenizer_json, lambda: load_reference().pixel_values),
     )
 
 
-def _declare_models(model: DualEncoder, limits: Limits) -> tuple[tuple[Piece, ...], tuple[ModelSignature, ...]]:
+def _declare_models(
+    model: DualEncoder, limits: Limits
+) -> tuple[tuple[Piece, ...], tuple[ModelSignature, ...], tuple[ModelSignature, ...]]:
     """Declare the tensor contract.
 
     Returns:
-        The pieces, encoders first, and the ensembles.
+        The pieces, encoders first; the heads, which are ensembles of one step; and the ensembles.
     """
     dim = model.embedding_dim
     query_embedding = TensorSpec("query_embedding", "float32", (dim,))
@@ -175,31 +221,48 @@ def _declare_models(model: DualEncoder, limits: Limits) -> tuple[tuple[Piece, ..
         shape = (rows, 3, model.image.height, model.image.width)
         return {"pixel_values": rng.integers(0, 256, shape, dtype=np.uint8)}
 
-    pieces = [
-        Piece(text_signature, model.text_encoder.eval(), model.text.sample),
-        Piece(vision_signature, model.vision_encoder.eval(), sample_images),
-    ]
-    ensembles = []
-    for modality, encoders in (
-        ("text", (text_signature,)),
-        ("image", (vision_signature,)),
-        ("image_text", (text_signature, vision_signature)),
-    ):
-        embeddings = tuple(encoder.outputs[0] for encoder in encoders)
+    encoders_by_part = {"text": text_signature, "image": vision_signature}
+    embeddings = (query_embedding, *(encoder.outputs[0] for encoder in encoders_by_part.values()))
+    scoring_heads = ModelSignature(
+        "scoring_heads",
+        embeddings,
+        tuple(replace(spec, name=f"{modality}_{spec.name}") for modality in _PARTS for spec in SCORE_OUTPUTS),
+        max(limits.text_batch, limits.image_batch),
+    )
+    heads, ensembles = [], []
+    for modality, parts in _PARTS.items():
+        encoders = [encoders_by_part[part] for part in parts]
+        own = [encoder.outputs[0] for encoder in encoders]
+        # The inputs of the other heads are filled, too: with what is there.
+        names = {spec.name: own[0].name for spec in embeddings[1:] if spec not in own}
+        names |= {f"{modality}_{spec.name}": spec.name for spec in SCORE_OUTPUTS}
         batch = min(encoder.max_batch_size for encoder in encoders)
-        inputs = (query_embedding, *embeddings)
-        head = ModelSignature(f"scoring_head_{modality}", inputs, SCORE_OUTPUTS, max(limits.text_batch, batch))
-        pieces.append(Piece(head, model.heads[modality].eval(), _unit_vectors(inputs)))
+        heads.append(
+            ModelSignature(
+                f"scoring_head_{modality}",
+                (query_embedding, *own),
+                SCORE_OUTPUTS,
+                max(limits.text_batch, batch),
+                steps=(scoring_heads,),
+                names=names,
+            )
+        )
         ensembles.append(
             ModelSignature(
                 f"rerank_{modality}",
                 (query_embedding, *(tensor for encoder in encoders for tensor in encoder.inputs)),
                 SCORE_OUTPUTS,
                 batch,
-                steps=(*encoders, head),
+                steps=(*encoders, scoring_heads),
+                names=names,
             )
         )
-    return tuple(pieces), tuple(ensembles)
+    pieces = (
+        Piece(text_signature, model.text_encoder.eval(), model.text.sample),
+        Piece(vision_signature, model.vision_encoder.eval(), sample_images),
+        Piece(scoring_heads, ScoringHeads(model.heads).eval(), _unit_vectors(embeddings)),
+    )
+    return pieces, tuple(heads), tuple(ensembles)
 
 
 def _unit_vectors(specs: Sequence[TensorSpec]) -> Callable[[np.random.Generator, int], Tensors]:

@@ -69,14 +69,17 @@ class ModelCard:
         spec: What a client needs to know beyond the tensors; a part of the manifest.
         ensembles: Ensembles over the pieces; their outputs are SCORE_OUTPUTS.
         tokenizer_json: The content of a ``tokenizers`` file.
+        heads: Ensembles of one step, which give clients one head of a piece that holds several. Clients do not see that
+            piece.
     """
 
     spec: ModelSpec
     ensembles: tuple[ModelSignature, ...]
     tokenizer_json: str
+    heads: tuple[ModelSignature, ...] = ()
 
     def __post_init__(self) -> None:
-        for ensemble in self.ensembles:
+        for ensemble in (*self.ensembles, *self.heads):
             if ensemble.outputs != SCORE_OUTPUTS:
                 raise ValueError(f"{ensemble.name}: an ensemble gives {SCORE_OUTPUTS}, got {ensemble.outputs}")
 

@@ -19,9 +19,10 @@ __all__ = [
 ]
 
 DATA_FILENAME = f"{MODEL_FILENAME}{EXTERNAL_DATA_SUFFIX}"
-EXTERNAL_DATA_BYTES = 1 << 28
+EXTERNAL_DATA_BYTES = 1 << 26
 """Weights beyond this get a file of their own. ONNX allows 2 GB in one file; but writing one copies the weights twice
-in memory, and reading it once."""
+in memory, and a server holds those of one file as long as it serves, beside the copy in which it computes; a file of
+their own is mapped, and given back."""
 
 _SMALLEST_EXTERNAL_BYTES = 1024
 """Smaller tensors stay in the graph: shape inference wants to see them."""

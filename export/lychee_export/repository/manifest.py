@@ -43,7 +43,7 @@ def build_manifest(
 
     Args:
         card: The card of what was exported.
-        models: The models and ensembles of the export.
+        models: The models and ensembles that clients see.
         golden_pairs: The pairs with scores of the reference implementation.
         precision: The precision of the weights.
         tolerance: The largest accepted difference of a golden pair's score where every model computes in float32.

@@ -77,10 +77,8 @@ def _add_steps(config: model_config_pb2.ModelConfig, signature: ModelSignature) 
     config.platform = "ensemble"
     for model in signature.steps:
         step = config.ensemble_scheduling.step.add(model_name=model.name, model_version=-1)
-        for spec in model.inputs:
-            step.input_map[spec.name] = spec.name
-        for spec in model.outputs:
-            step.output_map[spec.name] = spec.name
+        step.input_map.update(signature.input_names(model))
+        step.output_map.update(signature.output_names(model))
 
 
 def _add_backend(config: model_config_pb2.ModelConfig, signature: ModelSignature, device: Device) -> None:

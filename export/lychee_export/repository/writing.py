@@ -108,9 +108,10 @@ def linked_repository(models: Sequence[ModelFolder], number: int, parent: Path) 
 
 
 def exported_models(repository: Path) -> frozenset[str]:
-    """Name the models that the repository's manifest lists: all of the last export, and none of anybody else's."""
+    """Name the models that the repository's manifest lists, also as files: the last export's, and nobody else's."""
     manifest = read_manifest(repository)
-    names = () if manifest is None else manifest.max_batch_size
+    files = () if manifest is None else (name.partition("/")[0] for name in manifest.artifacts if "/" in name)
+    names = () if manifest is None else {*manifest.max_batch_size, *files}
     return frozenset(name for name in names if name not in ("", ".", "..") and Path(name).name == name)
 
 
@@ -120,7 +121,7 @@ def _stage(folder: Path, model: ModelFolder, version: int, previous: Path, own_v
     unchanged = all(_same_content(path, latest / path.name) for path in model.files)
     for path in model.files:
         os.replace(path, files / path.name)
-    if unchanged:
+    if model.files and unchanged:
         _keep_built_files(latest, files)
     (folder / "config.pbtxt").write_text(model.config, encoding="utf-8")
     if (previous / "configs").is_dir():

@@ -13,7 +13,7 @@ from lychee_client.cli.outcome import EXIT_FAILED, reported_errors
 from lychee_client.repository import ASSETS_MODEL
 
 if TYPE_CHECKING:
-    from lychee_export.verification import Comparison
+    from lychee_export.verification.comparison import Comparison
 
 __all__ = ["register"]
 
@@ -52,7 +52,9 @@ def _verify(
     if repository is not None and url is not None:
         raise typer.BadParameter("give --repository or --url, not both: a replay is in process or on a server")
     # onnxruntime and torch take seconds to import; the other commands of lychee do not wait for them
-    from lychee_export.verification import check_artifacts, compare, reference_scores
+    from lychee_export.verification.artifacts import check_artifacts
+    from lychee_export.verification.comparison import compare
+    from lychee_export.verification.reference import reference_scores
 
     problems: list[str] = []
     with reported_errors():
@@ -90,7 +92,7 @@ def _replay_on_server(url: str) -> tuple[Manifest, GoldenReport]:
 
 
 def _replay_in_process(repository: Path) -> tuple[Manifest, GoldenReport]:
-    from lychee_export.verification import in_process_client
+    from lychee_export.verification.in_process import in_process_client
 
     with in_process_client(repository) as client:
         return client.manifest(), client.check_golden_pairs(timeout_s=None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from graphlib import TopologicalSorter
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from lychee_export.contract.signature import ModelSignature, Tensors
 from lychee_export.families import Checkpoint, Piece, Reference
 
-__all__ = ["ExpectedValues", "Sample", "compute_expected", "execution_order", "run_ensemble"]
+__all__ = ["ExpectedValues", "Sample", "compute_expected", "execution_order", "run_ensemble", "run_step"]
 
 _BATCH_SIZES = (1, 3, 7)
 
@@ -98,5 +99,23 @@ def run_ensemble(pieces: Mapping[str, Piece], ensemble: ModelSignature, rows: Te
     """Run the torch modules of an ensemble, one after the other."""
     tensors = dict(rows)
     for step in ensemble.steps:
-        tensors |= _run_module(pieces[step.name], tensors)
+        tensors |= run_step(ensemble, step, tensors, partial(_run_module, pieces[step.name]))
     return Sample(rows, {spec.name: tensors[spec.name] for spec in ensemble.outputs})
+
+
+def run_step(
+    ensemble: ModelSignature, step: ModelSignature, tensors: Tensors, run: Callable[[Tensors], Tensors]
+) -> Tensors:
+    """Run a model of an ensemble on the ensemble's tensors.
+
+    Args:
+        ensemble: The ensemble.
+        step: One of its steps.
+        tensors: What is there already, by the ensemble's names.
+        run: Computes the step's outputs from its inputs, both by the step's own names.
+
+    Returns:
+        What the ensemble takes of the outputs, by its names.
+    """
+    outputs = run({name: tensors[tensor] for name, tensor in ensemble.input_names(step).items()})
+    return {tensor: outputs[name] for name, tensor in ensemble.output_names(step).items()}

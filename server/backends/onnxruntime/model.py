@@ -11,6 +11,7 @@ Source: https://github.com/triton-inference-server/onnxruntime_backend/blob/r24.
 """
 
 import json
+import math
 import os
 import re
 import select
@@ -414,10 +415,11 @@ class TritonPythonModel:
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer the requests of one batch, each with its outputs or its own error."""
         jobs = [self._read(request) for request in requests]
-        open_jobs = [job for job in jobs if job.response is None]
-        if not self._run_together(open_jobs):
-            for job in open_jobs:
-                self._run_alone(job)
+        if not self._run_together(jobs):
+            good = [job for job in jobs if self._is_good(job)]
+            if len(good) == len(jobs) or not self._run_together(good):
+                for job in good:
+                    self._run_alone(job)
         return [job.response for job in jobs]
 
     def _read(self, request: Any) -> Job:
@@ -427,12 +429,15 @@ class TritonPythonModel:
             if tensor is not None:
                 feed[name] = tensor.as_numpy()
         rows = len(next(iter(feed.values()))) if feed and self._batching else 1
-        job = Job(feed, rows, request.requested_output_names())
+        return Job(feed, rows, request.requested_output_names())
+
+    def _is_good(self, job: Job) -> bool:
+        """Check a request; one that is bad is answered."""
         try:
-            self._check(feed)
+            self._check(job.feed)
         except BadRequestError as error:
             job.response = _error(str(error), pb_utils.TritonError.INVALID_ARG)
-        return job
+        return job.response is None
 
     def _check(self, feed: dict[str, Array]) -> None:
         """Check what Triton does not; decode strings.
@@ -471,17 +476,22 @@ class TritonPythonModel:
 
     def _is_finite(self, array: Array) -> bool:
         """Say whether all numbers are finite, but for rows that an earlier model of the ensemble has lost."""
+        if _is_surely_finite(array):
+            return True
         if self._batching and np.isnan(array).any():
             array = array[~_find_lost(array)]
         return bool(np.isfinite(array).all())
 
     def _run_together(self, jobs: Sequence[Job]) -> bool:
-        """Run all the jobs as one batch. Return False, and answer none, if that fails."""
+        """Check and run all the jobs as one batch. Return False, and answer none, if that fails."""
         if len(jobs) < 2 or not self._batching:
+            return False
+        if any(len(array) != job.rows for job in jobs for array in job.feed.values()):
             return False
         wanted = {name for job in jobs for name in job.output_names}
         try:
             feed = {name: np.concatenate([job.feed[name] for job in jobs]) for name in self._inputs}
+            self._check(feed)
             outputs = self._run(feed, [name for name in self._output_names if name in wanted])
         except Exception:  # one of them is bad: alone, each gets its own error
             return False
@@ -529,6 +539,11 @@ class TritonPythonModel:
         return [{name: array[i : i + step] for name, array in feed.items()} for i in range(0, rows, step)]
 
 
+def _is_surely_finite(array: Array) -> bool:
+    """Return True if all numbers are finite. It is quick, and False may be wrong: the sum of squares may overflow."""
+    return math.isfinite(np.vdot(array, array))
+
+
 def _find_lost(array: Array) -> Array:
     """Return which rows are NaN throughout; bool, (batch_size,)."""
     nan, axes = np.isnan(array), tuple(range(1, array.ndim))
@@ -543,10 +558,12 @@ def _lose_rows(feed: Mapping[str, Array], outputs: Sequence[Array]) -> None:
     """
     rows = len(next(iter(feed.values())))
     floats = [array for array in outputs if array.dtype.kind == "f" and len(array) == rows]
+    read = [array for array in feed.values() if array.dtype.kind == "f"]
+    if all(map(_is_surely_finite, [*read, *floats])):
+        return
     lost = np.zeros(rows, bool)
-    for array in feed.values():
-        if array.dtype.kind == "f" and np.isnan(array).any():
-            lost |= _find_lost(array)
+    for array in read:
+        lost |= _find_lost(array)
     for array in floats:
         lost |= ~np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
     if lost.any():

@@ -29,6 +29,7 @@ CUDA_OPTIONS: Mapping[str, str] = {
 Source: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html"""
 GPU_INFORMATION = Path("/proc/driver/nvidia/gpus")
 DEVICE_FILES = Path("/dev")
+MADV_DONTNEED = 4
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,7 @@ def open_session(
     )
     if provider not in session.get_providers():  # onnxruntime drops a provider that it cannot load
         raise UnusableExecutionError(f"onnxruntime left it out and kept {', '.join(session.get_providers())}{missing}")
-    if provider == OPENVINO_PROVIDER:
-        _release_free_memory()
+    _release_free_memory(path)
     return session
 
 
@@ -177,8 +177,23 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:400].removesuffix(".")
 
 
-def _release_free_memory() -> None:
-    """Give back what compiling took; glibc would keep hundreds of megabytes."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+def _release_free_memory(path: Path) -> None:
+    """Give back what opening a model file took: glibc would keep hundreds of megabytes, and so would a mapping of it.
+
+    OpenVINO has its own copy of the weights, but ONNX Runtime keeps the file beside the model mapped. Its pages, of
+    which none is written to, come back from the page cache if they are read again.
+    """
+    system = ctypes.CDLL(None)
+    if hasattr(system, "malloc_trim"):
+        system.malloc_trim(0)
+    maps = Path("/proc/self/smaps")
+    if not hasattr(system, "madvise") or not maps.exists():
+        return
+    mappings = re.finditer(
+        rb"^([0-9a-f]+)-([0-9a-f]+) r\S* .*%b\S*\n(?:\w+:.*\n)*?Anonymous: +0 kB"
+        % re.escape(os.fsencode(path.resolve())),
+        maps.read_bytes(),
+        re.MULTILINE,
+    )
+    for begin, end in ((int(each[1], 16), int(each[2], 16)) for each in mappings):
+        system.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_DONTNEED)

@@ -125,12 +125,12 @@ def score_pairs(loaded: Loaded, run: Run, query: str) -> tuple[torch.Tensor, tor
     texts, images = loaded.embed_texts(run, TEXTS).numpy(), loaded.embed_images(run, make_images()).numpy()
     asked = np.repeat(loaded.embed_texts(run, [query]).numpy(), len(TEXTS), axis=0)
     parts: Tensors = {"query_embedding": asked, "text_embedding": texts, "image_embedding": images}
+    outputs = run("scoring_heads", parts)
     logits = []
     for modality in ("text", "image", "image_text"):
-        wanted = {name: value for name, value in parts.items() if name.split("_")[0] in ("query", *modality.split("_"))}
-        outputs = run(f"scoring_head_{modality}", wanted)
-        np.testing.assert_allclose(outputs["relevance_score"], 1 / (1 + np.exp(-outputs["logits"])), atol=1e-6)
-        logits.append(torch.from_numpy(outputs["logits"]))
+        own = outputs[f"{modality}_logits"]
+        np.testing.assert_allclose(outputs[f"{modality}_relevance_score"], 1 / (1 + np.exp(-own)), atol=1e-6)
+        logits.append(torch.from_numpy(own))
     return logits[0], logits[1], logits[2]
 
 

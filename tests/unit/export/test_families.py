@@ -55,7 +55,7 @@ def test_encoders_and_head_match_the_reference_values(checkpoint: Checkpoint) ->
         images = modules["vision_encoder"](torch.from_numpy(reference["pixel_values"]))
         embeddings = torch.from_numpy(reference["text_embedding"][queries])
         pairs = [(query[None], image[None]) for query in embeddings for image in images]
-        scores = torch.cat([modules["scoring_head_image"](*pair)[0] for pair in pairs])
+        scores = torch.cat([modules["scoring_heads"].heads["image"](*pair)[0] for pair in pairs])
     assert largest_text_error(checkpoint, modules["text_encoder"]) < TOLERANCE
     np.testing.assert_allclose(images.numpy(), reference["image_embedding"], atol=TOLERANCE, rtol=0)
     expected = reference["image_score"]
@@ -81,12 +81,12 @@ def test_embeddings_of_texts_and_images_hold_no_removed_direction(checkpoint: Ch
 @pytest.mark.parametrize("modality", ["text", "image", "image_text"])
 def test_head_gives_logits_before_the_sigmoid(checkpoint: Checkpoint, modality: str) -> None:
     constants = json.loads((BUNDLED / "config.json").read_text())["scoring_head"][modality]
-    head = next(piece.module for piece in checkpoint.pieces if piece.signature.name == f"scoring_head_{modality}")
+    heads = next(piece.module for piece in checkpoint.pieces if piece.signature.name == "scoring_heads")
     query = torch.zeros(2, 384)
     query[:, 0] = 1
     document = 0.5 * query
     document[1] *= -1
-    relevance_score, logits = head(query, *[document] * modality.count("_"), document)
+    relevance_score, logits = heads.heads[modality](query, *[document] * modality.count("_"), document)
     scale = constants.get("text_scale", 0) + constants.get("image_scale", 0)
     expected = torch.tensor([[0.5 * scale + constants["bias"]], [-0.5 * scale + constants["bias"]]])
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from google.protobuf import text_format
 from lychee_export.contract.signature import Axis, ModelSignature, TensorSpec
 from lychee_export.repository.triton_config import Device, model_config
@@ -55,6 +57,18 @@ def test_ensemble_has_no_batching_of_its_own_and_connects_by_name() -> None:
     steps = config.ensemble_scheduling.step
     assert [step.model_name for step in steps] == ["text_encoder", "scoring_head_text"]
     assert dict(steps[0].output_map) == dict(steps[1].input_map) == {"text_embedding": "text_embedding"}
+
+
+def test_step_whose_tensors_have_other_names_fills_every_input_and_gives_what_is_taken() -> None:
+    other = replace(EMBEDDING, name="image_embedding")
+    outputs = tuple(replace(SCORE, name=f"{modality}_relevance_score") for modality in ("text", "image"))
+    heads = ModelSignature("scoring_heads", (EMBEDDING, other), outputs, 32)
+    names = {"image_embedding": "text_embedding", "text_relevance_score": "relevance_score"}
+    (step,) = parse(
+        ModelSignature("scoring_head_text", (EMBEDDING,), (SCORE,), 32, steps=(heads,), names=names)
+    ).ensemble_scheduling.step
+    assert dict(step.input_map) == {"text_embedding": "text_embedding", "image_embedding": "text_embedding"}
+    assert dict(step.output_map) == {"text_relevance_score": "relevance_score"}
 
 
 def test_model_without_batch_axis_has_no_dynamic_batching() -> None:

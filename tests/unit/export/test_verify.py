@@ -26,9 +26,9 @@ from lychee_export.errors import ValidationError
 from lychee_export.families import Reference
 from lychee_export.repository.assets import CLIENT_ASSETS, build_client_assets
 from lychee_export.repository.triton_config import model_config
-from lychee_export.verification import (
+from lychee_export.verification.artifacts import check_artifacts
+from lychee_export.verification.in_process import (
     InProcessTransport,
-    check_artifacts,
     check_golden_pairs_in_process,
     in_process_client,
 )

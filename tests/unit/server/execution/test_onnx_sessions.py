@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from lychee_server.execution import onnx_sessions
-from lychee_server.execution.onnx_sessions import UnusableExecutionError, available_executions, open_session
+from lychee_server.execution.onnx_sessions import (
+    OPENVINO_PROVIDER,
+    UnusableExecutionError,
+    available_executions,
+    open_session,
+)
+from onnx import helper, numpy_helper
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -109,3 +118,25 @@ def test_gpus_have_the_names_that_the_driver_tells(system: Callable[..., None], 
 def test_gpus_without_names_are_seen_by_their_files(system: Callable[..., None], tmp_path: Path) -> None:
     system((), "nvidia0", "nvidiactl", "null")
     assert onnx_sessions.read_gpus() == [str(tmp_path / "dev" / "nvidia0")]
+
+
+@pytest.mark.skipif(OPENVINO_PROVIDER not in ort.get_available_providers(), reason="this onnxruntime has no OpenVINO")
+def test_weights_beside_a_model_that_openvino_has_read_stay_out_of_memory(tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).standard_normal((1024, 2048)).astype(np.float32)  # 8 MiB
+    shapes = [helper.make_tensor_value_info(name, 1, ["batch_size", size]) for name, size in (("x", 1024), ("y", 2048))]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        shapes[:1],
+        shapes[1:],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    path = tmp_path / "model.onnx"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save_model(model, path, save_as_external_data=True, location="model.onnx.data")
+    session = open_session(path, "openvino-fp32", ort.SessionOptions())
+    maps = Path("/proc/self/smaps").read_text(encoding="utf-8")
+    resident = re.findall(rf"{re.escape(str(path))}\.data\n(?:\w+:.*\n)*?Rss: +(\d+) kB", maps)
+    assert sum(map(int, resident)) < 1024
+    x = np.ones((2, 1024), np.float32)
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], x @ weights, atol=1e-2)
