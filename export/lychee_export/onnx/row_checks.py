@@ -27,8 +27,8 @@ class CheckedRows(nn.Module):
 
     These are rows with an integer below 0 or above its input's maximum, with an attention mask of zeros alone, or with
     a float that is NaN or infinite. Integers reach the model clamped, so that it finds a place for each. Inputs of one
-    shape whose lengths differ, or are beyond the axis' maximum, fail: a request has one length, so that Triton merges it
-    only with others of the same fault.
+    shape whose lengths differ, or are beyond the axis' maximum, fail: a request has one length, so that Triton merges
+    it only with others of the same fault.
 
     Args:
         module: The model; its weights are shared, not copied.
@@ -46,7 +46,8 @@ class CheckedRows(nn.Module):
         readable: list[Tensor] = []  # bool, (batch_size, 1) each
         for specs in _of_one_shape(self.signature.inputs):
             values = torch.stack([inputs[spec.name] for spec in specs])  # (inputs, batch_size, ...)
-            known = values.clamp(min=0).minimum(_maxima(specs, values.shape[2:]))
+            # No clamp of integers: OpenVINO gives 0 for all of them where it has no upper bound.
+            known = values.maximum(torch.tensor(0)).minimum(_maxima(specs, values.shape[2:]))
             same = (known == values).flatten(2).to(torch.int64).amin((0, 2))  # (batch_size,)
             readable.append(same[:, None] > 0)
             inputs |= zip((spec.name for spec in specs), known.unbind(0), strict=True)

@@ -11,9 +11,8 @@ import onnxruntime as ort
 import pytest
 from checkpoints import BUILDERS
 from checkpoints.exports import LIMITS
-from lychee_export.contract.signature import Axis, ModelSignature, Tensors, TensorSpec
+from lychee_export.contract.signature import Axis, Tensors, TensorSpec
 from lychee_export.families import Piece, load_checkpoint
-from lychee_export.onnx.row_checks import CheckedRows
 from lychee_export.onnx.runtime import open_session
 
 ROWS, BAD = 5, 2
@@ -69,9 +68,7 @@ def test_bad_row_is_nan_and_its_neighbours_are_the_same_to_the_bit(files: list[t
                 label = f"{piece.signature.name}: {spec.name} with {words}"
                 for values, before in zip(outputs, good, strict=True):
                     assert np.isnan(values[BAD]).all(), label
-                    np.testing.assert_array_equal(
-                        np.delete(values, BAD, 0), np.delete(before, BAD, 0), err_msg=label
-                    )
+                    np.testing.assert_array_equal(np.delete(values, BAD, 0), np.delete(before, BAD, 0), err_msg=label)
                 faults += 1
     assert faults >= 9
 
@@ -95,11 +92,3 @@ def test_no_graph_asks_for_the_place_of_a_largest_value(files: list[tuple[Piece,
     for _, path in files:
         operators = {node.op_type for node in onnx.load(path, load_external_data=False).graph.node}
         assert operators.isdisjoint({"ArgMax", "ArgMin", "TopK"}), path
-
-
-def test_model_without_checked_inputs_stays_as_it_is() -> None:
-    import torch
-
-    signature = ModelSignature("head", (TensorSpec("ids", "int64", (4,)),), (TensorSpec("sum", "int64", (4,)),), 8)
-    ids = torch.full((2, 4), -7)
-    assert CheckedRows(torch.nn.Identity(), signature)(ids) is ids
