@@ -16,7 +16,8 @@ from lychee_export.families import Piece, load_checkpoint
 from lychee_export.onnx.runtime import open_session
 
 ROWS, BAD = 5, 2
-FAMILIES = sorted(BUILDERS)
+BUNDLED = "lychee-mini"
+FAMILIES = [BUNDLED, *sorted(BUILDERS)]
 
 
 def find(repository: Path, name: str) -> Path:
@@ -50,8 +51,11 @@ def files(
     request: pytest.FixtureRequest, exported: Callable[[str], Path], checkpoint_folder: Callable[[str], Path]
 ) -> list[tuple[Piece, Path]]:
     """Return the models of a family and their files."""
-    checkpoint = load_checkpoint(str(checkpoint_folder(request.param)), LIMITS)
-    repository = exported(request.param)
+    if request.param == BUNDLED:
+        checkpoint, repository = load_checkpoint(BUNDLED), request.getfixturevalue("repository")
+    else:
+        checkpoint = load_checkpoint(str(checkpoint_folder(request.param)), LIMITS)
+        repository = exported(request.param)
     return [(piece, find(repository, piece.signature.name)) for piece in checkpoint.pieces]
 
 
