@@ -322,7 +322,7 @@ def _write(
         own_variants=OWN_VARIANTS,
         root_files={
             **root_files(signatures, plan.precision, plan.target),
-            VALIDATION_FILENAME: describe_validation(parity, golden_error, half),
+            VALIDATION_FILENAME: describe_validation(parity, golden_error, plan.precision, half),
         },
     )
     return ExportReport(sizes, parity, golden_error, manifest)

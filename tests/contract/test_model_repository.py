@@ -70,6 +70,16 @@ def test_head_and_ensemble_give_the_score_and_then_the_logits(repository: Path, 
         ]
 
 
+def test_configuration_that_servers_take_by_default_asks_for_no_accelerator(repository: Path) -> None:
+    """A build of NVIDIA's backend that lacks it refuses the model."""
+    paths = sorted(repository.glob("*/config.pbtxt"))
+    assert len(paths) == 9
+    for path in paths:
+        config = text_format.Parse(path.read_text(), ModelConfig())
+        assert not config.optimization.HasField("execution_accelerators"), path
+        assert config.platform == "ensemble" or config.backend == "onnxruntime"
+
+
 def test_manifest_hashes_the_files_beside_it(repository: Path) -> None:
     artifacts = manifest(repository)["artifacts"]
     assert isinstance(artifacts, dict)

@@ -41,8 +41,8 @@ def test_server_reads_the_repository(services: dict[str, Any]) -> None:
 
 
 def test_builder_and_server_have_the_same_release(services: dict[str, Any]) -> None:
-    assert image(services["tensorrt-build"]) == ("nvcr.io/nvidia/tensorrt", "${TRITON_TAG:-24.10-py3}")
-    assert image(services["triton"]) == ("nvcr.io/nvidia/tritonserver", "${TRITON_TAG:-24.10-py3}")
+    assert image(services["tensorrt-build"]) == ("nvcr.io/nvidia/tensorrt", "${TRITON_TAG:-26.03-py3}")
+    assert image(services["triton"]) == ("nvcr.io/nvidia/tritonserver", "${TRITON_TAG:-26.03-py3}")
     assert services["triton-gpu"]["image"] == services["triton"]["image"]
 
 

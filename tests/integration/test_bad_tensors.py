@@ -102,6 +102,20 @@ def test_lengths_that_differ_are_refused(send: Send) -> None:
     assert "sequence_length" in message
 
 
+@pytest.mark.parametrize("model", ["text_encoder", "rerank_text"])
+def test_text_without_tokens_is_refused(send: Send, model: str) -> None:
+    query = {"query_embedding": QUERY} if model == "rerank_text" else {}
+    message = refused(send, model, **query, input_ids=IDS[:, :0], attention_mask=MASK[:, :0])
+    assert "attention_mask" in message
+
+
+@pytest.mark.parametrize("value", [-1, 2])
+def test_mask_that_is_neither_0_nor_1_is_refused(send: Send, value: int) -> None:
+    mask = MASK.copy()
+    mask[0, 5] = value
+    assert "attention_mask" in refused(send, "text_encoder", input_ids=IDS, attention_mask=mask)
+
+
 def test_sequence_over_the_models_limit_is_refused(send: Send) -> None:
     ids = np.full((1, 600), 7)
     message = refused(send, "text_encoder", input_ids=ids, attention_mask=np.ones_like(ids))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import io
 import logging
 import warnings
@@ -22,6 +21,7 @@ from lychee_export.onnx.bfloat16 import widen_operators
 from lychee_export.onnx.byte_inputs import take_shapes_after_casts
 from lychee_export.onnx.late_weights import read_weights_late
 from lychee_export.onnx.model_file import EXTERNAL_DATA_BYTES, read_graph, write_model
+from lychee_export.onnx.row_checks import CheckedRows
 
 __all__ = ["OPSET_VERSION", "export_onnx"]
 
@@ -32,7 +32,7 @@ _SAMPLE_ROWS = 3
 
 
 def export_onnx(piece: Piece, path: Path, external_data_bytes: int = EXTERNAL_DATA_BYTES) -> None:
-    """Export a module with the names and axes of its signature.
+    """Export a module with the names and axes of its signature, and with the checks of `CheckedRows`.
 
     The file depends on the weights and the versions of torch and onnxscript alone: the exporter's notes about
     the machine (paths in stack traces) are removed.
@@ -46,6 +46,7 @@ def export_onnx(piece: Piece, path: Path, external_data_bytes: int = EXTERNAL_DA
         ValidationError: torch cannot export the module.
     """
     signature = piece.signature
+    module = CheckedRows(piece.module, signature).eval()
     inputs = piece.sample_inputs(np.random.default_rng(0), _SAMPLE_ROWS)
     axes: dict[str, object] = {BATCH_AXIS: torch.export.Dim(BATCH_AXIS)}
     for spec in signature.inputs:
@@ -53,15 +54,15 @@ def export_onnx(piece: Piece, path: Path, external_data_bytes: int = EXTERNAL_DA
             if isinstance(size, Axis):
                 axes.setdefault(size.name, _dimension(size))
     try:
-        with _quiet(), stand_ins(piece.module) as weights:
+        with _quiet(), stand_ins(module) as weights:
             program = torch.onnx.export(
-                piece.module,
+                module,
                 tuple(torch.from_numpy(inputs[spec.name]) for spec in signature.inputs),
                 dynamo=True,
                 opset_version=OPSET_VERSION,
                 input_names=[spec.name for spec in signature.inputs],
                 output_names=[spec.name for spec in signature.outputs],
-                dynamic_shapes=_nest([_dynamic_axes(spec, axes) for spec in signature.inputs], piece),
+                dynamic_shapes=(tuple(_dynamic_axes(spec, axes) for spec in signature.inputs),),
                 external_data=True,
                 optimize=False,  # it reads weights, which come first
             )
@@ -92,15 +93,6 @@ def _dimension(axis: Axis) -> object:
 def _dynamic_axes(spec: TensorSpec, axes: Mapping[str, object]) -> dict[int, object]:
     variable = {1 + index: axes[size.name] for index, size in enumerate(spec.shape) if isinstance(size, Axis)}
     return {0: axes[BATCH_AXIS], **variable}
-
-
-def _nest(dynamic_shapes: list[dict[int, object]], piece: Piece) -> tuple[object, ...]:
-    """Give the shapes the nesting of ``forward``'s parameters: one tuple for ``*args``."""
-    parameters = list(inspect.signature(piece.module.forward).parameters.values())
-    if parameters[-1].kind is inspect.Parameter.VAR_POSITIONAL:
-        fixed = len(parameters) - 1
-        return (*dynamic_shapes[:fixed], tuple(dynamic_shapes[fixed:]))
-    return tuple(dynamic_shapes)
 
 
 @contextlib.contextmanager

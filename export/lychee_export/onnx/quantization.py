@@ -14,7 +14,16 @@ from lychee_export.errors import CheckpointError
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto
 
-__all__ = ["BITS", "BLOCK_SIZE", "PRECISIONS", "QUANTIZED", "Precision", "check_runtime", "quantize_weights"]
+__all__ = [
+    "BITS",
+    "BLOCK_SIZE",
+    "LEAST_RUNTIMES",
+    "PRECISIONS",
+    "QUANTIZED",
+    "Precision",
+    "check_runtime",
+    "quantize_weights",
+]
 
 Precision = Literal["fp32", "fp16", "bf16", "w8", "w4", "s8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -23,7 +32,7 @@ BITS = {"w8": 8, "w4": 4}
 """Bits per weight of the precisions whose weights alone are quantized."""
 QUANTIZED = frozenset({*BITS, "s8"})
 """Precisions that are made from the float32 file."""
-_LEAST_RUNTIMES: dict[str, str] = {"w8": "1.22"}
+LEAST_RUNTIMES: dict[Precision, str] = {"w8": "1.22"}
 """MatMulNBits of 8 bits came with this version of ONNX Runtime, that of 4 bits is older than that."""
 BLOCK_SIZE = 32
 _ACCURACY_LEVEL = 4
@@ -36,7 +45,7 @@ def check_runtime(precision: Precision, progress: Callable[[str], None]) -> None
     Raises:
         CheckpointError: The installed one is too old to check the export.
     """
-    needed = _LEAST_RUNTIMES.get(precision)
+    needed = LEAST_RUNTIMES.get(precision)
     if needed is None:
         return
     import onnxruntime

@@ -2,7 +2,7 @@
 # Build the TensorRT engines of this model repository: a model.plan beside the newest model.onnx of every encoder.
 #
 # Written by `lychee export --target tensorrt`. Run it on the machine and GPU that will serve the engines, in NVIDIA's
-# container of the TensorRT version that the server has (TRITON_TAG is the tag of both images, 24.10-py3 for example):
+# container of the TensorRT version that the server has (TRITON_TAG is the tag of both images, 26.03-py3 for example):
 #
 #   docker run --rm --gpus all -v "$PWD":/models nvcr.io/nvidia/tensorrt:$TRITON_TAG /models/build-tensorrt.sh
 #

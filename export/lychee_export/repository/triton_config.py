@@ -110,7 +110,7 @@ def _bound_gpu_memory(config: model_config_pb2.ModelConfig, gpu_bytes: int) -> N
 
     As parameters, not as those of an accelerator named cuda: the backend reads that one first and then writes these
     two over it, defaults included.
-    Source: https://github.com/triton-inference-server/onnxruntime_backend/blob/r24.10/src/onnxruntime.cc#L802-L834
+    Source: https://github.com/triton-inference-server/onnxruntime_backend/blob/r26.03/src/onnxruntime.cc#L835-L862
     """
     config.parameters["gpu_mem_limit"].string_value = str(gpu_bytes)
     config.parameters["arena_extend_strategy"].string_value = _SAME_AS_REQUESTED
@@ -119,7 +119,7 @@ def _bound_gpu_memory(config: model_config_pb2.ModelConfig, gpu_bytes: int) -> N
 def _forbid_tf32(config: model_config_pb2.ModelConfig) -> None:
     """Tell ONNX Runtime's CUDA provider, which the backend hands every parameter of the accelerator "cuda".
 
-    Source: https://github.com/triton-inference-server/onnxruntime_backend/blob/r24.10/src/onnxruntime.cc, line 716;
+    Source: https://github.com/triton-inference-server/onnxruntime_backend/blob/r26.03/src/onnxruntime.cc, line 749;
     https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#use_tf32
     """
     accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="cuda")

@@ -7,6 +7,7 @@ import json
 import platform
 from pathlib import Path
 
+from lychee_export.onnx.quantization import LEAST_RUNTIMES, Precision
 from lychee_export.verification.half_floats import HalfFloats
 from lychee_export.verification.validation import Parity
 
@@ -15,15 +16,20 @@ __all__ = ["VALIDATION_FILENAME", "describe_validation"]
 VALIDATION_FILENAME = "validation.json"
 
 
-def describe_validation(parity: Parity, golden_error: float, half: HalfFloats | None = None) -> str:
+def describe_validation(
+    parity: Parity, golden_error: float, precision: Precision, half: HalfFloats | None = None
+) -> str:
     """Write the JSON file.
 
     Args:
         parity: The measured differences from the reference, on ONNX Runtime's plain CPU provider.
         golden_error: The largest difference of a golden pair's score, as the client scores the exported files.
+        precision: The precision of the weights, which may need a newer ONNX Runtime where it is served.
         half: What half floats computed, if the weights are such.
     """
     record = {"cpu": _cpu(), **dataclasses.asdict(parity), "golden_error": golden_error}
+    if precision in LEAST_RUNTIMES:
+        record["least_onnxruntime"] = LEAST_RUNTIMES[precision]
     if half is not None:
         record |= {"half_float_score_error": half.score_error, "float32_parts": half.kept}
     return json.dumps(record, indent=1) + "\n"

@@ -15,7 +15,7 @@ from lychee_server.repository import check_repository, read_config
 
 Severity: TypeAlias = Literal["error", "warning"]
 # Those that our backend reads, and those that the C++ backend reads.
-# Source: https://github.com/triton-inference-server/onnxruntime_backend/blob/r24.10/src/onnxruntime.cc
+# Source: https://github.com/triton-inference-server/onnxruntime_backend/blob/r26.03/src/onnxruntime.cc
 PARAMETERS: Final = (
     "arena_extend_strategy",
     "cudnn_conv_algo_search",

@@ -161,3 +161,11 @@ def test_runtime_that_8_bits_need_is_said_and_an_older_one_refused(monkeypatch: 
     monkeypatch.setattr(onnxruntime, "__version__", "1.20.1")
     with pytest.raises(CheckpointError, match=r"1\.20\.1 is here: install a newer one, or choose --precision w4"):
         check_runtime("w8", lines.append)
+
+
+def test_runtime_that_8_bits_need_is_written_beside_the_models(
+    tmp_path: Path, weighted: Checkpoint, load: Load
+) -> None:
+    load(weighted)
+    export_checkpoint("toy", tmp_path, "w8")
+    assert json.loads((tmp_path / "validation.json").read_text())["least_onnxruntime"] == "1.22"
