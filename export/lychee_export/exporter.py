@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lychee_client.manifest import Manifest, write_manifest
-from lychee_client.repository import MANIFEST_FILENAME, MODEL_FILENAME
+from lychee_client.manifest import Manifest
+from lychee_client.repository import MODEL_FILENAME
 
 from lychee_export.checkpoint.range_data import RangeData, bundled_data, read_data
 from lychee_export.checkpoint.reading import Reading
@@ -31,7 +31,7 @@ from lychee_export.onnx.padded_keys import has_varying_length, padded_keys
 from lychee_export.onnx.quantization import QUANTIZED, Precision, check_runtime, quantize_weights
 from lychee_export.onnx.runtime import open_session
 from lychee_export.onnx.static_int8 import write_static_int8
-from lychee_export.repository.assets import CLIENT_ASSETS, build_client_assets
+from lychee_export.repository.assets import CLIENT_ASSETS, write_assets
 from lychee_export.repository.deployment import (
     OWN_VARIANTS,
     Target,
@@ -304,7 +304,8 @@ def _write(
         return build_manifest(card, seen, pairs, plan.precision, tolerance, artifacts, flash_attn=plan.flash_attn)
 
     def make_folders(manifest: Manifest) -> list[ModelFolder]:
-        written = _write_assets(assets, manifest, card.tokenizer_json)
+        written = write_assets(assets, manifest, card.tokenizer_json)
+        validate_contract(written[0], CLIENT_ASSETS)
         own = {**files, CLIENT_ASSETS.name: (*written, *files[CLIENT_ASSETS.name])}
         return [ModelFolder(name, *texts, files=own.get(name, ())) for name, texts in configs.items()]
 
@@ -342,12 +343,3 @@ def _write_reference_rows(
     path = assets / REFERENCE_ROWS_FILENAME
     write_reference_rows(path, ensembles, reference, expected)
     return (path,)
-
-
-def _write_assets(folder: Path, manifest: Manifest, tokenizer_json: str) -> tuple[Path, Path]:
-    manifest_json = write_manifest(manifest)
-    model, path = folder / MODEL_FILENAME, folder / MANIFEST_FILENAME
-    model.write_bytes(build_client_assets(manifest_json, tokenizer_json).SerializeToString(deterministic=True))
-    validate_contract(model, CLIENT_ASSETS)
-    path.write_text(manifest_json, encoding="utf-8")
-    return model, path

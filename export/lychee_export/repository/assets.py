@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import onnx
-from lychee_client.repository import ASSETS_MODEL
+from lychee_client.manifest import Manifest, write_manifest
+from lychee_client.repository import ASSETS_MODEL, MANIFEST_FILENAME, MODEL_FILENAME
 from onnx import TensorProto, helper
 
 from lychee_export.contract.signature import ModelSignature, TensorSpec
 from lychee_export.onnx.export import OPSET_VERSION
 
-__all__ = ["CLIENT_ASSETS", "build_client_assets"]
+__all__ = ["CLIENT_ASSETS", "build_client_assets", "write_assets"]
 
 CLIENT_ASSETS = ModelSignature(
     ASSETS_MODEL,
@@ -33,3 +36,12 @@ def build_client_assets(manifest_json: str, tokenizer_json: str) -> onnx.ModelPr
     return helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET_VERSION)], ir_version=_IR_VERSION, producer_name="lychee"
     )
+
+
+def write_assets(folder: Path, manifest: Manifest, tokenizer_json: str) -> tuple[Path, Path]:
+    """Write that model, and the manifest beside it for those who read files; return the paths of both."""
+    manifest_json = write_manifest(manifest)
+    model, path = folder / MODEL_FILENAME, folder / MANIFEST_FILENAME
+    model.write_bytes(build_client_assets(manifest_json, tokenizer_json).SerializeToString(deterministic=True))
+    path.write_text(manifest_json, encoding="utf-8")
+    return model, path
