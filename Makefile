@@ -70,7 +70,7 @@ $(INSTALLED): constraints.txt deploy/release/version.py $(addsuffix /pyproject.t
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) hatchling editables
-	$(PIP) --no-build-isolation --editable client[cli,heic] --editable evaluate[xlsx] --editable export[peft] \
+	$(PIP) --no-build-isolation --editable client[cli,heic] --editable evaluate[cli,xlsx] --editable export[peft] \
 		--editable server[triton,web,redis] --editable loadtest[locust]
 ifneq ($(GPU),)
 # Both builds of ONNX Runtime fill the folder onnxruntime/: the one for CPUs, which the exporter asks for, goes first.
