@@ -48,7 +48,7 @@ class Engine:
         """Whether it was started here."""
         return self._process is not None
 
-    def run(self, *arguments: str, check: bool = True, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, check: bool = True, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         """Run a command of `docker`; fail with what it printed."""
         finished = subprocess.run(
             ["docker", "--host", self.host, *arguments], capture_output=True, text=True, timeout=timeout_s
