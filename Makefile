@@ -2,6 +2,7 @@
 # make serve  leave the server running                         make check   ruff, mypy, committed files current
 # make bench  speed and memory against the targets       make loadtest two minutes of Locust, with limits
 # make docs   the documentation as a web site in site/     make chaos   what breaks for minutes, survived
+# make containers  docker-compose.yml in a Docker engine, with stand-ins for what cannot be pulled; as root
 # make clients the environment of the tests with the clients of others (`make test` makes and runs it too)
 PYTHON ?= python3.11
 VENV := .venv
@@ -21,7 +22,7 @@ GPU ?= $(wildcard /dev/nvidiactl)
 # torch's idle threads spin otherwise, and take the cores from Triton's.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: bench chaos check clean clients demo docs export loadtest serve setup test tools
+.PHONY: bench chaos check clean clients containers demo docs export loadtest serve setup test tools
 
 demo: $(EXPORTED)
 	$(BIN)/python examples/demo.py
@@ -35,6 +36,11 @@ test: $(EXPORTED) tools clients
 
 chaos: $(EXPORTED)
 	LYCHEE_CHAOS=1 $(BIN)/pytest -m "" --durations 0 tests/chaos
+
+# Starts an engine where none runs, and leaves nothing behind. LYCHEE_CONTAINERS_DATA=FOLDER keeps what was built.
+containers: $(INSTALLED) tools
+	deploy/containers/packages.sh
+	LYCHEE_CONTAINERS=1 $(BIN)/pytest -m "" --durations 10 tests/containers
 
 check: $(EXPORTED) tools docs
 	$(BIN)/ruff check .
@@ -70,7 +76,7 @@ $(INSTALLED): constraints.txt deploy/release/version.py $(addsuffix /pyproject.t
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) hatchling editables
-	$(PIP) --no-build-isolation --editable client[cli,heic] --editable evaluate[xlsx] --editable export[peft] \
+	$(PIP) --no-build-isolation --editable client[cli,heic] --editable evaluate[cli,xlsx] --editable export[peft] \
 		--editable server[triton,web,redis] --editable loadtest[locust]
 ifneq ($(GPU),)
 # Both builds of ONNX Runtime fill the folder onnxruntime/: the one for CPUs, which the exporter asks for, goes first.

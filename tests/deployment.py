@@ -15,7 +15,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 TOOLS = ROOT / ".tools"
 COMPOSE_FILE = ROOT / "docker-compose.yml"
-DOCKERFILES = sorted(ROOT.glob("deploy/*/Dockerfile"))
+DOCKERFILE = ROOT / "deploy" / "Dockerfile"
+TARGETS = ("export", "gateway", "locust")
 TIMEOUT_S = 60
 
 
@@ -56,24 +57,43 @@ def unescape(word: str) -> str:
     return word.replace("$$", "$")
 
 
-def read_dockerfile(path: Path) -> list[tuple[str, str]]:
-    """Return the instructions of a Dockerfile and their arguments; continued lines are joined."""
-    text = re.sub(r"\\\n\s*", " ", path.read_text(encoding="utf-8"))
+def read_dockerfile() -> list[tuple[str, str]]:
+    """Return the Dockerfile's instructions and their arguments; continued lines are joined."""
+    text = re.sub(r"\\\n\s*", " ", DOCKERFILE.read_text(encoding="utf-8"))
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     return [(line.split(" ", 1)[0], line.split(" ", 1)[1]) for line in lines]
 
 
-def last_instruction(path: Path, name: str) -> str:
+def read_target(target: str) -> list[tuple[str, str]]:
+    """Return the instructions that make an image: those of its own stage, after those of the stage that it rests on."""
+    stages: dict[str, list[tuple[str, str]]] = {}
+    stage: list[tuple[str, str]] = []
+    for name, arguments in read_dockerfile():
+        if name == "FROM":
+            origin, _, own = arguments.partition(" AS ")
+            stage = stages[own] = list(stages.get(origin, []))
+        stage.append((name, arguments))
+    return stages[target]
+
+
+def last_instruction(target: str, name: str) -> str:
     """Return the arguments of the last instruction of this name."""
-    return [arguments for instruction, arguments in read_dockerfile(path) if instruction == name][-1]
+    return [arguments for instruction, arguments in read_target(target) if instruction == name][-1]
 
 
-def dockerfile_command(path: Path) -> list[str]:
+def dockerfile_argument(name: str) -> str:
+    """Return the default of an argument of the build."""
+    defaults = dict(arguments.partition("=")[::2] for kind, arguments in read_dockerfile() if kind == "ARG")
+    return defaults[name]
+
+
+def dockerfile_command(target: str) -> list[str]:
     """Return the entry point of an image that is built here."""
-    entry_point: list[str] = json.loads(last_instruction(path, "ENTRYPOINT"))
+    entry_point: list[str] = json.loads(last_instruction(target, "ENTRYPOINT"))
     return entry_point
 
 
-def dockerfile_environment(path: Path) -> dict[str, str]:
-    """Return the variables of the image's last stage."""
-    return dict(re.findall(r"(\w+)=(\S+)", last_instruction(path, "ENV")))
+def dockerfile_environment(target: str) -> dict[str, str]:
+    """Return the variables of an image."""
+    environments = [arguments for instruction, arguments in read_target(target) if instruction == "ENV"]
+    return dict(re.findall(r"(\w+)=(\S+)", " ".join(environments)))

@@ -26,18 +26,16 @@ uv pip install --quiet --python "$work/venv/bin/python" --find-links "$work/whee
     --resolution $resolution --requirement client/pyproject.toml --requirement evaluate/pyproject.toml --extra cli \
     --extra heic
 uv pip install --quiet --python "$work/venv/bin/python" --find-links "$work/wheels" --only-binary :all: \
-    "lychee-rerank[evaluate]" hypothesis pytest trustme
+    "lychee-rerank[evaluate]" hypothesis pytest scikit-learn trustme
 "$work/venv/bin/lychee" --version
 uv pip list --python "$work/venv/bin/python"
 
-# The other tests of these folders want torch, the server or the fixtures of tests/conftest.py, which loads both; the
-# report's numbers are those of the scikit-learn in constraints.txt.
+# The other tests of these folders want torch, the server or the fixtures of tests/conftest.py, which loads both.
 for tests in client evaluate; do
     # shellcheck disable=SC2086
     "$work/venv/bin/python" -m pytest --quiet -p no:cacheprovider --confcutdir tests/unit/$tests tests/unit/$tests \
         --ignore tests/unit/client/test_cross_encoder_drop_in.py --ignore tests/unit/client/test_triton_key.py \
         --deselect tests/unit/client/test_gateway.py::test_inputs_travel_in_the_gateways_shapes \
-        --deselect tests/unit/evaluate/test_calibration_statistics.py::test_report_rests_on_the_pairs \
         --deselect tests/unit/evaluate/test_cli_calibrate.py::test_example_pairs_are_all_usable \
         --override-ini addopts="--import-mode=importlib --strict-markers" $old
 done

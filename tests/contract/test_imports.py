@@ -23,7 +23,7 @@ FOREIGN = {
     "client/lychee_client": "PIL aiohttp google grpc msgspec numpy pillow_heif platformdirs rich sentencex tokenizers "
     "tomli tritonclient typer typing_extensions",
     "client/lychee_client/integrations": "haystack langchain_core llama_index msgspec pydantic",
-    "evaluate/lychee_evaluate": "charset_normalizer matplotlib numpy openpyxl rich scipy sklearn typer",
+    "evaluate/lychee_evaluate": "charset_normalizer matplotlib numpy openpyxl rich scipy typer",
     "export/lychee_export": "PIL google huggingface_hub msgspec numpy onnx onnx_ir onnxruntime onnxscript packaging "
     "peft safetensors tokenizers torch transformers tritonclient typer",
     "server/lychee_server": "aiohttp fastapi fastapi_offline google numpy onnxruntime "
@@ -31,7 +31,7 @@ FOREIGN = {
     "uvicorn yarl",
     "server/backends": f"numpy onnxruntime triton_python_backend_utils {BACKEND}",
     "loadtest/lychee_loadtest": "PIL aiohttp gevent google grpc locust matplotlib numpy onnx onnxruntime psutil "
-    "pydantic pynvml rich scipy sklearn tokenizers torch transformers tritonclient typer",
+    "pydantic pynvml rich scipy tokenizers torch transformers tritonclient typer",
     "loadtest/lychee_loadtest/compare/alternatives": "PIL fastapi numpy pydantic pytriton torch transformers uvicorn",
     "examples": "rich",
 }

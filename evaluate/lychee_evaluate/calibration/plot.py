@@ -9,6 +9,8 @@ import numpy as np
 from lychee_client.calibration import Calibration
 from lychee_client.score_mapping import Array
 
+from lychee_evaluate.calibration.threshold_search import WeightedCurve
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -58,20 +60,19 @@ def draw_calibration(calibration: Calibration, scores: Array, labels: Array, ave
 
 
 def _draw_curve(axes: Axes, calibration: Calibration, scores: Array, labels: Array, average_precision: float) -> None:
-    from sklearn.metrics import precision_recall_curve
-
-    precisions, recalls, thresholds = precision_recall_curve(labels, scores)
+    curve = WeightedCurve(scores, labels)
+    precisions, recalls, thresholds = curve.precisions[0], curve.recalls[0], curve.candidates
     inside = (thresholds >= calibration.threshold_low) & (thresholds <= calibration.threshold_high)
     axes.plot(
-        recalls[:-1][inside],
-        precisions[:-1][inside],
+        recalls[inside],
+        precisions[inside],
         color=GREY,
         linewidth=14,
         solid_capstyle="round",
         drawstyle="steps-post",
         label=f"thresholds of the {calibration.confidence:.0%} interval",
     )
-    axes.plot(recalls, precisions, color=BLUE, drawstyle="steps-post")
+    axes.plot([*recalls, 0], [*precisions, 1], color=BLUE, drawstyle="steps-post")
     axes.axhline(labels.mean(), color=BLACK, linestyle=":", linewidth=1)
     axes.annotate("share of relevant pairs", (0.01, labels.mean()), va="bottom", fontsize=FONT_SIZE - 2)
     chosen = calibration.recall, calibration.precision
@@ -87,19 +88,15 @@ def _draw_curve(axes: Axes, calibration: Calibration, scores: Array, labels: Arr
 
 
 def _draw_measures(axes: Axes, calibration: Calibration, scores: Array, labels: Array) -> None:
-    from sklearn.metrics import precision_recall_curve
-
-    precisions, recalls, thresholds = precision_recall_curve(labels, scores)
-    precisions, recalls = precisions[:-1], recalls[:-1]
-    f1s = 2 * precisions * recalls / np.maximum(precisions + recalls, 1e-12)
+    curve = WeightedCurve(scores, labels)
     _mark_threshold(axes, calibration)
     for name, values, colour, style in (
-        ("precision", precisions, BLUE, "-"),
-        ("recall", recalls, ORANGE, "--"),
-        ("F1", f1s, GREEN, "-."),
+        ("precision", curve.precisions[0], BLUE, "-"),
+        ("recall", curve.recalls[0], ORANGE, "--"),
+        ("F1", curve.f1s[0], GREEN, "-."),
     ):
         # A threshold between two scores accepts what the upper one accepts.
-        axes.step(thresholds, values, where="pre", label=name, color=colour, linestyle=style)
+        axes.step(curve.candidates, values, where="pre", label=name, color=colour, linestyle=style)
     axes.set(title="Over thresholds", xlabel="threshold", xlim=(0, 1), ylim=(0, 1.03))
     axes.legend(loc="lower center", ncols=3, frameon=True)
 

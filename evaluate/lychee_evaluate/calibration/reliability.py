@@ -1,15 +1,16 @@
-"""How well probabilities keep what they promise, and the mapping that makes scores into such probabilities."""
+"""How well probabilities keep what they promise."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from lychee_client.score_mapping import Array, IsotonicMapping, PlattMapping, ScoreMapping
+from lychee_client.score_mapping import Array
 
-MappingKind: TypeAlias = Literal["platt", "isotonic"]
+from lychee_evaluate.calibration.mapping_fit import MappingKind, fit_mapping
+
 BINS: Final = 10
 FOLDS: Final = 5
 CHANCE_DRAWS: Final = 200
@@ -46,41 +47,6 @@ def expected_calibration_error(probabilities: Array, labels: Array) -> float:
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def fit_mapping(kind: MappingKind, logits: Array, labels: Array) -> ScoreMapping:
-    """Learn the mapping from logits to probabilities.
-
-    Args:
-        kind: The kind of mapping: "platt", a logistic curve with two coefficients; or "isotonic", any rising line, for
-            many pairs.
-        logits: The logits of the pairs, (pairs,).
-        labels: The labels, 0 or 1, with at least one of each, (pairs,).
-
-    Source: Platt, Probabilistic Outputs for Support Vector Machines, 1999: labels are pulled in a little, to
-        1 / (n0 + 2) and (n1 + 1) / (n1 + 2), so that the curve stays finite where a threshold separates them.
-    """
-    if kind == "isotonic":
-        from sklearn.isotonic import IsotonicRegression
-
-        isotonic = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(logits, labels)
-        return IsotonicMapping(
-            tuple(isotonic.X_thresholds_.tolist()), tuple(np.clip(isotonic.y_thresholds_, 0, 1).tolist())
-        )
-    from sklearn.linear_model import LogisticRegression
-
-    positives = labels.sum()
-    soft = np.where(labels > 0, (positives + 1) / (positives + 2), 1 / (len(labels) - positives + 2))
-    # A soft label is one pair of each class with weights that add up to one; standard scale, for the optimizer's sake.
-    centre, scale = logits.mean(), logits.std() or 1.0
-    standard = ((logits - centre) / scale)[:, None]
-    regression = LogisticRegression(C=np.inf).fit(
-        np.concatenate([standard, standard]),
-        np.concatenate([np.ones(len(labels)), np.zeros(len(labels))]),
-        sample_weight=np.concatenate([soft, 1 - soft]),
-    )
-    slope = float(regression.coef_[0, 0]) / scale
-    return PlattMapping(float(slope), float(regression.intercept_[0] - slope * centre))
-
-
 def measure_reliability(
     kind: MappingKind, scores: Array, logits: Array, labels: Array, queries: npt.NDArray[np.int64], seed: int
 ) -> Reliability:
@@ -110,16 +76,35 @@ def _cross_validate(
     kind: MappingKind, logits: Array, labels: Array, queries: npt.NDArray[Any], seed: int
 ) -> Array | None:
     """Map every pair by a fit to other queries; None if a fold would have one class only."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
     # Each class must come from at least as many queries as there are folds, or a fit may see only the other class.
     folds = min(FOLDS, *(len(np.unique(queries[labels == label])) for label in (0, 1)))
     if folds < 2:
         return None
     probabilities = np.empty(len(labels))
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for train, test in splitter.split(logits[:, None], labels, queries):
+    fold_of = _deal_out(labels, queries, folds, seed)
+    for fold in range(folds):
+        train, test = fold_of != fold, fold_of == fold
         if len(np.unique(labels[train])) < 2:
             return None
         probabilities[test] = fit_mapping(kind, logits[train], labels[train]).probability(logits[test])
     return probabilities
+
+
+def _deal_out(labels: Array, queries: npt.NDArray[Any], folds: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return each pair's fold: a query's pairs stay together, and every fold gets about as much of each class.
+
+    Queries with many pairs come first, those with equally many in random order; each goes where the squares of the
+    classes' shares grow least.
+    """
+    names, place = np.unique(queries, return_inverse=True)
+    counts = np.stack([np.bincount(place, labels == label, len(names)) for label in (0, 1)], axis=1)
+    shares = counts / counts.sum(axis=0)
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    filled = np.zeros((folds, 2))
+    fold_of = np.empty(len(names), np.int64)
+    for query in order:
+        growth = ((filled + shares[query]) ** 2 - filled**2).sum(axis=1)
+        fold_of[query] = growth.argmin()
+        filled[fold_of[query]] += shares[query]
+    return fold_of[place]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -13,16 +14,18 @@ from lychee_client.calibration import Calibration
 from lychee_client.score_mapping import Array, IsotonicMapping, PlattMapping
 
 from lychee_evaluate.calibration.evidence import ADVISED_PAIRS, ADVISED_QUERIES, Doubt, check_evidence
+from lychee_evaluate.calibration.mapping_fit import MappingKind, fit_mapping
 from lychee_evaluate.calibration.pair_scores import PairScores
 from lychee_evaluate.calibration.pairs import hash_pairs
 from lychee_evaluate.calibration.plot import draw_calibration
-from lychee_evaluate.calibration.reliability import MappingKind, Reliability, fit_mapping, measure_reliability
-from lychee_evaluate.calibration.threshold_search import Target, bootstrap_interval, choose_threshold
+from lychee_evaluate.calibration.reliability import Reliability, measure_reliability
+from lychee_evaluate.calibration.threshold_search import Target, average_precision, bootstrap_interval, choose_threshold
 
 CONFIDENCE: Final = 0.95
 DEFAULT_RESAMPLES: Final = 1000
 MIN_RESAMPLES: Final = 100
 MAX_RESAMPLES: Final = 100_000
+BISECTIONS: Final = 60
 ADVISED_ACCEPTED: Final = 30
 ADVISED_ISOTONIC_PAIRS: Final = 200
 TABLE_THRESHOLDS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7, 0.75, 0.8, 0.9)
@@ -157,7 +160,7 @@ def make_report(
     report = CalibrationReport(
         calibration,
         _tabulate(scores, labels, choice.threshold),
-        _average_precision(scores, labels),
+        average_precision(scores, labels),
         measure_reliability(mapping, scores, logits, labels, queries, seed),
         accepted,
         _lower_bound(round(choice.precision * accepted), accepted),
@@ -196,27 +199,33 @@ def _labels(scored: PairScores) -> Array:
 
 
 def _tabulate(scores: Array, labels: Array, chosen: float) -> tuple[ThresholdRow, ...]:
-    from sklearn.metrics import precision_recall_fscore_support
-
     rows = []
+    positives = int(labels.sum())
     for threshold in sorted({*TABLE_THRESHOLDS, chosen}):
         decisions = scores >= threshold
-        precision, recall, f1, _ = precision_recall_fscore_support(labels, decisions, average="binary", zero_division=0)
-        accepted = int(decisions.sum())
-        rows.append(ThresholdRow(threshold, accepted, float(precision) if accepted else None, float(recall), float(f1)))
+        accepted, relevant = int(decisions.sum()), int(labels[decisions].sum())
+        precision = relevant / accepted if accepted else None
+        f1 = 2 * relevant / (accepted + positives)
+        rows.append(ThresholdRow(threshold, accepted, precision, relevant / positives, f1))
     return tuple(rows)
 
 
-def _average_precision(scores: Array, labels: Array) -> float:
-    from sklearn.metrics import average_precision_score
-
-    return float(average_precision_score(labels, scores))
-
-
 def _lower_bound(relevant: int, accepted: int) -> float:
-    from scipy.stats import binomtest
+    """Return the lower end of a share's exact interval: were the share less, so many would be unlikely.
 
-    return float(binomtest(relevant, accepted).proportion_ci(CONFIDENCE, method="exact").low)
+    Source: Clopper and Pearson, The Use of Confidence or Fiducial Limits, 1934.
+    """
+    found = np.arange(relevant, accepted + 1)
+    ways = np.array([-math.lgamma(count + 1) - math.lgamma(accepted - count + 1) for count in found])
+    ways += math.lgamma(accepted + 1)
+    low, high = 0.0, relevant / accepted
+    for _ in range(BISECTIONS):
+        share = (low + high) / 2
+        if share in (low, high) or share == 0:
+            break
+        tail = np.exp(ways + found * np.log(share) + (accepted - found) * np.log1p(-share)).sum()
+        low, high = (low, share) if tail > (1 - CONFIDENCE) / 2 else (share, high)
+    return low
 
 
 def _find_doubts(report: CalibrationReport, truncated: int) -> tuple[Doubt, ...]:

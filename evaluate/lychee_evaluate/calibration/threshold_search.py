@@ -105,7 +105,7 @@ def choose_threshold(scores: Array, labels: Array, target: Target) -> Choice:
     Raises:
         InvalidInputError: No threshold reaches the target; the message says what can be reached.
     """
-    curve = _Curve(scores, labels, np.ones((1, len(scores))))
+    curve = WeightedCurve(scores, labels, np.ones((1, len(scores))))
     threshold = curve.choose(target)[0]
     if np.isinf(threshold):
         if not labels.any():
@@ -157,23 +157,28 @@ def bootstrap_interval(
     for start in range(0, resamples, chunk):
         draws = min(chunk, resamples - start)
         times_drawn = random.multinomial(count, np.full(count, 1 / count), size=draws)  # (draws, queries)
-        found.append(_Curve(scores, labels, times_drawn[:, queries]).choose(target))
+        found.append(WeightedCurve(scores, labels, times_drawn[:, queries]).choose(target))
     tail = (1 - confidence) / 2
     thresholds = np.concatenate(found)
     low, high = np.quantile(thresholds, [tail, 1 - tail], method="inverted_cdf")  # interpolating infinity gives NaN
     return Interval(float(min(low, 1.0)), float(min(high, 1.0)), float(np.isinf(thresholds).mean()))
 
 
-class _Curve:
+def average_precision(scores: Array, labels: Array) -> float:
+    """Return the area below the curve of precision over recall, as steps, in [0, 1]; at least one label is 1."""
+    curve = WeightedCurve(scores, labels)
+    return float((curve.precisions[0] * -np.diff(curve.recalls[0], append=0)).sum())
+
+
+class WeightedCurve:
     """Precision, recall and F1 over all thresholds, for many weightings of the same pairs at once.
 
-    scikit-learn's precision_recall_curve gives the same numbers for one weighting at a time (a test compares them),
-    but takes more than a millisecond for it, and an interval needs thousands.
+    scikit-learn's precision_recall_curve gives the same numbers for one weighting at a time; a test compares them.
 
     Args:
         scores: The relevance scores, (pairs,).
         labels: The labels, 0 or 1, (pairs,).
-        weights: How often each pair counts, (weightings, pairs).
+        weights: How often each pair counts, (weightings, pairs); by default one weighting in which each counts once.
 
     Attributes:
         candidates: The distinct scores, ascending, (candidates,).
@@ -183,7 +188,8 @@ class _Curve:
         f1s: The F1 of accepting the same, (weightings, candidates).
     """
 
-    def __init__(self, scores: Array, labels: Array, weights: npt.NDArray[Any]) -> None:
+    def __init__(self, scores: Array, labels: Array, weights: npt.NDArray[Any] | None = None) -> None:
+        weights = np.ones((1, len(labels))) if weights is None else weights
         order = np.argsort(scores, kind="stable")
         self.candidates, first = np.unique(scores[order], return_index=True)
         weights = weights[:, order].astype(float)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lychee_evaluate.cli.requirement import require
 from lychee_evaluate.experiments.ab_test import (
     DEFAULT_ALPHA,
     DEFAULT_EFFECT,
@@ -69,6 +70,7 @@ def _ab_report(
     Example: lychee ab-report logs/threshold-*.jsonl
     """
     with reported_errors():
+        require("scipy", "compares the variants")
         users = read_users(files, experiment)
         for line in users.damaged[:MAX_DAMAGED_LINES]:
             tell(f"skipped {line}")

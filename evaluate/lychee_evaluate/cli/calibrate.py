@@ -25,6 +25,7 @@ from lychee_evaluate.calibration.report import (
 )
 from lychee_evaluate.calibration.threshold_search import DEFAULT_TARGET, format_threshold, parse_target
 from lychee_evaluate.cli.pair_scoring import Encoding, report_notes, report_skipped, score_with_progress
+from lychee_evaluate.cli.requirement import require
 
 DEFAULT_OUTPUT: Final = Path("calibration.json")
 
@@ -78,6 +79,7 @@ def _calibrate(
     with reported_errors():
         wanted = parse_target(target)
         check_resamples(resamples)
+        require("matplotlib", "draws the picture")
         if plot.resolve() == output.resolve():
             raise ConfigurationError(f"calibration and picture cannot both be written to {output}; give another --plot")
         check_writable(output, replace=force)

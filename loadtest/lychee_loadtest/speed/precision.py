@@ -21,6 +21,7 @@ from lychee_client import LycheeClient
 from lychee_client.repository import ASSETS_MODEL, MODEL_FILENAME, newest_version
 from lychee_evaluate.calibration.pair_scores import score_pairs
 from lychee_evaluate.calibration.pairs import Pair, read_pairs
+from lychee_evaluate.calibration.threshold_search import average_precision
 from lychee_export.errors import ValidationError
 from lychee_export.exporter import export_checkpoint
 from lychee_export.onnx.quantization import Precision
@@ -29,7 +30,6 @@ from lychee_server.examples import find_example
 from lychee_server.execution.onnx_sessions import CUDA_PROVIDER
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
-from sklearn.metrics import average_precision_score
 
 from lychee_loadtest.execution import ENCODERS, EXECUTIONS, available_executions, open_session
 from lychee_loadtest.folders import RESULTS, write_record
@@ -209,14 +209,14 @@ def compare(
     numbers: dict[object, int] = {}
     queries = np.array([numbers.setdefault(pair.query_key, len(numbers)) for pair in pairs])
     low, high = bootstrap(labels, queries, logits, exact)
-    change = average_precision_score(labels, logits) - average_precision_score(labels, exact)
+    change = average_precision(logits, labels) - average_precision(exact, labels)
     groups = [queries == number for number in range(len(numbers)) if (queries == number).sum() >= 3]
     return Quality(
         max_score_error=float(np.abs(sigmoid(logits) - sigmoid(exact)).max()),
         min_cosine=min(float((embedded[name] * reference[name]).sum(-1).min()) for name in ENCODERS),
         batch_move=max(float(np.abs(embedded[name] - embedded[f"{name} alone"]).max()) for name in ENCODERS),
         kendall_tau=float(np.mean([kendalltau(logits[group], exact[group]).statistic for group in groups])),
-        average_precision=float(average_precision_score(labels, logits)),
+        average_precision=average_precision(logits, labels),
         change=float(100 * change),
         change_low=low,
         change_high=high,
@@ -233,7 +233,7 @@ def bootstrap(
     for _ in range(RESAMPLES):
         rows = np.concatenate([members[index] for index in rng.integers(0, len(members), len(members))])
         if labels[rows].any():
-            after, before = (average_precision_score(labels[rows], values[rows]) for values in (logits, exact))
+            after, before = (average_precision(values[rows], labels[rows]) for values in (logits, exact))
             changes.append(100 * (after - before))
     low, high = np.percentile(changes, [2.5, 97.5])
     return float(low), float(high)

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployment import ROOT, dockerfile_command, dockerfile_environment, read_services
+from deployment import dockerfile_command, dockerfile_environment, read_services
 from lychee_server import TritonServer
 from lychee_server.processes import pick_free_ports
 
 from .service_processes import ServiceProcesses
 
-GATEWAY_DOCKERFILE = ROOT / "deploy" / "gateway" / "Dockerfile"
 HOST = "127.0.0.1"
 
 
@@ -72,11 +71,11 @@ def translate_gateway(services: dict[str, Any], server: TritonServer) -> Gateway
         "7860": str(port),
     }
     environment = {
-        name: replaced.get(value, value) for name, value in (dockerfile_environment(GATEWAY_DOCKERFILE) | given).items()
+        name: replaced.get(value, value) for name, value in (dockerfile_environment("gateway") | given).items()
     }
     assert set(replaced.values()) <= set(environment.values())
     # On the loopback, other than in its container, it asks for its names.
     environment["LYCHEE_GATEWAY_ALLOWED_HOSTS"] = "rerank.example.org"
     environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    command = service["command"] or dockerfile_command(GATEWAY_DOCKERFILE)
+    command = service["command"] or dockerfile_command("gateway")
     return GatewayLine(command, environment, f"http://{HOST}:{port}")

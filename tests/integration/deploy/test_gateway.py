@@ -23,7 +23,7 @@ from deployment import ROOT, dockerfile_command, find_tool, last_instruction
 from lychee_server import TritonServer
 from lychee_server.processes import pick_free_ports
 
-from .conftest import GATEWAY_DOCKERFILE, HOST, GatewayLine
+from .conftest import HOST, GatewayLine
 from .service_processes import START_TIMEOUT_S, ServiceProcesses, health_command, request
 
 pytestmark = pytest.mark.triton
@@ -110,7 +110,7 @@ def test_gateway_needs_neither_privileges_nor_a_writable_disk(
     gateway_line: GatewayLine, processes: ServiceProcesses
 ) -> None:
     wrapper = ["unshare", "--mount", "--propagation", "private", "sh", "-c", READ_ONLY, "sh"]
-    wrapper += [sys.base_prefix, str(Path.home()), last_instruction(GATEWAY_DOCKERFILE, "USER"), str(ROOT)]
+    wrapper += [sys.base_prefix, str(Path.home()), last_instruction("gateway", "USER"), str(ROOT)]
     probe = [*wrapper, "sh", "-c", f"! touch {ROOT}/x /root/x /usr/x 2>/dev/null && touch /tmp/x"]
     if os.getuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("only root can make a read-only view of the disk")
@@ -133,7 +133,7 @@ def test_gateway_needs_neither_privileges_nor_a_writable_disk(
 
 
 def test_locust_finds_no_failure(gateway_url: str, services: dict[str, Any], tmp_path: Path) -> None:
-    command = [*dockerfile_command(ROOT / "deploy/locust/Dockerfile"), *services["locust"]["command"]]
+    command = [*dockerfile_command("locust"), *services["locust"]["command"]]
     assert "--host=http://gateway:7860" in command
     installed = str(Path(lychee_loadtest.__file__).parents[1])
     replaced = {"http://gateway:7860": gateway_url, "/opt/lychee/lib/python3.11/site-packages": installed}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployment import ROOT, dockerfile_command, dockerfile_environment, find_tool, unescape
+from deployment import dockerfile_command, dockerfile_environment, find_tool, unescape
 from lychee_server import defaults
 from lychee_server.installation import TritonInstallation, assemble_backends
 from lychee_server.processes import pick_free_ports
@@ -20,7 +20,6 @@ from lychee_server.processes import pick_free_ports
 from .service_processes import START_TIMEOUT_S, ServiceProcesses, health_command, request
 
 HOST = "127.0.0.1"
-EXPORT_DOCKERFILE = ROOT / "deploy" / "export" / "Dockerfile"
 
 
 @pytest.mark.triton
@@ -96,7 +95,7 @@ def test_redis_keeps_within_its_memory_and_writes_nothing(
 
 
 def test_export_writes_the_bundled_model_where_triton_reads(services: dict[str, Any], tmp_path: Path) -> None:
-    environment = dockerfile_environment(EXPORT_DOCKERFILE)
+    environment = dockerfile_environment("export")
     (mount,) = [mount for mount in services["triton"]["volumes"] if mount["target"] == "/models"]
     assert environment["LYCHEE_REPOSITORY"] == mount["target"]
     environment |= {
@@ -105,7 +104,7 @@ def test_export_writes_the_bundled_model_where_triton_reads(services: dict[str, 
         "LYCHEE_CACHE_DIR": str(tmp_path / "cache"),
         "HOME": str(tmp_path),
     }
-    command = [*dockerfile_command(EXPORT_DOCKERFILE), *services["export"]["command"]]
+    command = [*dockerfile_command("export"), *services["export"]["command"]]
     assert shutil.which(command[0], path=environment["PATH"])
     # The whole export takes a minute and has tests of its own.
     finished = subprocess.run(

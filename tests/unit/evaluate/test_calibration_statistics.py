@@ -16,18 +16,23 @@ from lychee_client import ConfigurationError, InvalidInputError
 from lychee_client.manifest import ModelIdentity
 from lychee_client.score_mapping import IsotonicMapping, PlattMapping
 from lychee_evaluate.calibration import report as calibration_report
+from lychee_evaluate.calibration.mapping_fit import fit_mapping
 from lychee_evaluate.calibration.pair_scores import PairScores
 from lychee_evaluate.calibration.pairs import Pair
-from lychee_evaluate.calibration.reliability import expected_calibration_error, fit_mapping, measure_reliability
+from lychee_evaluate.calibration.reliability import _deal_out, expected_calibration_error, measure_reliability
 from lychee_evaluate.calibration.report import draw_report, make_report
 from lychee_evaluate.calibration.threshold_search import (
     Target,
-    _Curve,
+    WeightedCurve,
+    average_precision,
     bootstrap_interval,
     choose_threshold,
     parse_target,
 )
-from sklearn.metrics import f1_score, precision_recall_curve, precision_score, recall_score
+from scipy.stats import binomtest
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve, precision_score, recall_score
 
 TRUE_THRESHOLDS = {"precision>=0.9": 0.8, "recall>=0.9": math.sqrt(0.1), "f1": (3 - math.sqrt(5)) / 2}
 
@@ -81,7 +86,7 @@ def test_curve_equals_scikit_learn_for_every_weighting() -> None:
     scores, labels = draw(200, 1)
     scores = scores.round(1)  # many ties
     weights = np.random.default_rng(2).integers(0, 3, size=(20, 200))
-    curve = _Curve(scores, labels, weights)
+    curve = WeightedCurve(scores, labels, weights)
     for row, weight in enumerate(weights):
         precisions, recalls, thresholds = precision_recall_curve(labels, scores, sample_weight=weight)
         drawn = curve.drawn[row]
@@ -159,7 +164,7 @@ def test_interval_counts_queries_and_not_pairs() -> None:
 def test_resample_gives_what_the_same_pairs_would_give_alone(target: str) -> None:
     scores, labels = draw(60, 4)
     weights = np.random.default_rng(4).integers(0, 3, size=(10, 60))
-    found = _Curve(scores, labels, weights).choose(parse_target(target))
+    found = WeightedCurve(scores, labels, weights).choose(parse_target(target))
     alone = [choose_threshold(np.repeat(scores, w), np.repeat(labels, w), parse_target(target)) for w in weights]
     assert found.tolist() == [choice.threshold for choice in alone]
 
@@ -228,6 +233,48 @@ def test_mappings_of_equal_logits_are_level() -> None:
     assert isotonic == IsotonicMapping((0.0,), (0.3,))
 
 
+def test_mappings_are_those_of_scikit_learn() -> None:
+    random = np.random.default_rng(5)
+    logits = random.normal(1, 3, 300).round(1)  # some of them equal
+    labels = (random.random(300) < 1 / (1 + np.exp(-logits))).astype(float)
+    rising = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(logits, labels)
+    grid = np.linspace(-9, 9, 100)
+    np.testing.assert_allclose(
+        fit_mapping("isotonic", logits, labels).probability(grid), rising.predict(grid), atol=1e-9
+    )
+    assert len(fit_mapping("isotonic", logits, labels).logits) == len(rising.X_thresholds_)
+    positives = labels.sum()
+    soft = np.where(labels > 0, (positives + 1) / (positives + 2), 1 / (300 - positives + 2))
+    logistic = LogisticRegression(C=np.inf, tol=1e-9).fit(
+        np.tile(logits, 2)[:, None], np.repeat([1.0, 0.0], 300), np.concatenate([soft, 1 - soft])
+    )
+    platt = fit_mapping("platt", logits, labels)
+    np.testing.assert_allclose(platt.probability(grid), logistic.predict_proba(grid[:, None])[:, 1], atol=1e-4)
+
+
+def test_average_precision_is_that_of_scikit_learn() -> None:
+    scores, labels = draw(200, 6)
+    for values in (scores, scores.round(1)):
+        assert average_precision(values, labels) == pytest.approx(average_precision_score(labels, values))
+
+
+@pytest.mark.parametrize(("relevant", "accepted"), [(0, 7), (7, 7), (18, 20), (1, 400), (950, 1000)])
+def test_lower_bound_is_that_of_scipys_exact_interval(relevant: int, accepted: int) -> None:
+    exact = binomtest(relevant, accepted).proportion_ci(0.95, method="exact").low
+    assert calibration_report._lower_bound(relevant, accepted) == pytest.approx(exact, abs=1e-9)
+
+
+def test_folds_keep_queries_whole_and_share_the_classes_out() -> None:
+    labels = (np.arange(120) % 3 == 0).astype(float)
+    queries = np.arange(120) // 4
+    fold_of = _deal_out(labels, queries, 5, 0)
+    assert all(len(set(fold_of[queries == query])) == 1 for query in range(30))
+    assert max(np.bincount(fold_of)) - min(np.bincount(fold_of)) <= 4
+    relevant = [labels[fold_of == fold].sum() for fold in range(5)]
+    assert max(relevant) - min(relevant) <= 2
+    assert not np.array_equal(fold_of, _deal_out(labels, queries, 5, 1))
+
+
 def test_calibration_error_is_not_measured_on_what_the_mapping_was_fitted_to() -> None:
     random = np.random.default_rng(1)
     logits, labels = random.normal(size=60), random.integers(0, 2, 60).astype(float)  # nothing to learn
@@ -245,7 +292,7 @@ def test_calibration_error_is_not_measured_where_one_query_has_all_of_a_class() 
 
 
 def test_report_rests_on_the_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores, labels = draw(200, 0)
+    scores, labels = draw(200, 4)
     report = make_report(make_scored(scores, labels), parse_target("precision>=0.8"), seed=3)
     calibration = report.calibration
     assert (calibration.pairs, calibration.positives, calibration.queries) == (200, int(labels.sum()), 100)

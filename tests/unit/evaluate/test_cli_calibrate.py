@@ -14,7 +14,7 @@ from lychee_client import Calibration, ConnectionFailedError, LycheeClient, Lych
 from lychee_client.transports.base import InferRequest
 from lychee_evaluate.calibration.pair_scores import MAX_DOCUMENTS, score_pairs
 from lychee_evaluate.calibration.pairs import Pair, read_pairs
-from lychee_evaluate.cli import pair_scoring
+from lychee_evaluate.cli import pair_scoring, requirement
 from typer.testing import CliRunner, Result
 
 Run = Callable[..., Result]
@@ -181,6 +181,17 @@ def test_bad_options_are_exit_code_2_before_anything_is_sent(
     assert message in " ".join(result.stderr.split())
     assert transport.requests == []
     assert path.read_bytes() == before
+
+
+def test_missing_package_for_the_picture_is_told_before_anything_is_sent(
+    run: Run, transport: FakeTransport, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(requirement, "find_spec", lambda name: None)
+    result = run(write(tmp_path / "pairs.csv", make_rows()), "--output", tmp_path / "c.json")
+    assert result.exit_code == 2
+    assert "matplotlib is not installed" in result.stderr
+    assert "pip install 'lychee-rerank-evaluate[cli]'" in result.stderr
+    assert not transport.requests
 
 
 def test_server_that_fails_is_exit_code_1_and_writes_nothing(

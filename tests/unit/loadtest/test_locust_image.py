@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import lychee_loadtest
-from deployment import ROOT, read_dockerfile, read_services
+from deployment import dockerfile_command, read_services
 
 
 def test_the_image_starts_the_installed_locustfile() -> None:
-    (entrypoint,) = (
-        json.loads(arguments)
-        for name, arguments in read_dockerfile(ROOT / "deploy" / "locust" / "Dockerfile")
-        if name == "ENTRYPOINT"
-    )
+    entrypoint = dockerfile_command("locust")
     path = Path(entrypoint[entrypoint.index("--locustfile") + 1])
     inside = path.relative_to("/opt/lychee/lib/python3.11/site-packages/lychee_loadtest")
     assert (Path(lychee_loadtest.__file__).parent / inside).is_file()
