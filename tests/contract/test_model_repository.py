@@ -73,7 +73,7 @@ def test_head_and_ensemble_give_the_score_and_then_the_logits(repository: Path, 
 def test_configuration_that_servers_take_by_default_asks_for_no_accelerator(repository: Path) -> None:
     """A build of NVIDIA's backend that lacks it refuses the model."""
     paths = sorted(repository.glob("*/config.pbtxt"))
-    assert len(paths) == 9
+    assert len(paths) == 10
     for path in paths:
         config = text_format.Parse(path.read_text(), ModelConfig())
         assert not config.optimization.HasField("execution_accelerators"), path

@@ -129,7 +129,7 @@ class ScoringHeads(nn.Module):
             for modality, own in _PARTS.items()
             for output in self.heads[modality](query_embedding, *(parts[part] for part in own))
         ]
-        return tuple(outputs)  # type: ignore[return-value]
+        return tuple(outputs)
 
 
 def at_least_float32(values: Tensor) -> Tensor:
