@@ -36,6 +36,7 @@ test: $(EXPORTED) tools clients
 
 chaos: $(EXPORTED)
 	LYCHEE_CHAOS=1 $(BIN)/pytest -m "" --durations 0 tests/chaos
+	$(MAKE) containers
 
 # Starts an engine where none runs, and leaves nothing behind. LYCHEE_CONTAINERS_DATA=FOLDER keeps what was built.
 containers: $(INSTALLED) tools

@@ -30,8 +30,8 @@ def describe(images: Stack, target: str) -> dict[str, Any]:
 
 
 def read_inside(images: Stack, target: str, *command: str) -> str:
-    """Return what a program prints in a new container, which is read-only and has no network."""
-    options = ["--rm", "--read-only", "--network=none", "--cap-drop=ALL", f"--entrypoint={command[0]}"]
+    """Return what a program prints in a new container, which is read-only but for /tmp and has no network."""
+    options = ["--rm", "--read-only", "--tmpfs=/tmp", "--network=none", "--cap-drop=ALL", f"--entrypoint={command[0]}"]
     return images.engine.run("run", *options, f"lychee-rerank-{target}", *command[1:]).stdout
 
 
