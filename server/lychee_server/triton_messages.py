@@ -13,15 +13,18 @@ _EIGHT_BITS = "MatMulNBits"
 """The operator of `lychee export --precision w8` and `w4`: older versions of ONNX Runtime have it for 4 bits alone."""
 
 
-# What Triton logs as errors where there is no driver of NVIDIA, and does without: no option leaves these out.
+# What Triton logs as errors where there is no driver of NVIDIA, and does without, and its warning when an ensemble is
+# asked for the first time: no option leaves these out.
 _NO_GPU = re.compile(
-    rb'^E(\d{4} [^\]\n]*\] )"(?:CudaDriverHelper has not been initialized\.|unable to create stream for [^"\n]*)"', re.M
+    rb'^[EW](\d{4} [^\]\n]*\] )"(?:CudaDriverHelper has not been initialized\.|unable to create stream for [^"\n]*'
+    rb'|failed to allocate pinned system memory: no pinned memory pool[^"\n]*)"',
+    re.M,
 )
 _NO_GPU_NOTE = b'I%b"no GPU here, and none is needed"'
 
 
 def calm_log(log_path: Path) -> None:
-    """Turn what Triton logs as errors because there is no GPU into notes, in place: Triton goes on writing the file."""
+    """Turn what Triton complains of because there is no GPU into notes, in place: Triton goes on writing the file."""
     with log_path.open("r+b") as file:
         for match in _NO_GPU.finditer(file.read()):
             file.seek(match.start())

@@ -106,7 +106,8 @@ def test_dead_model_is_told_and_costs_only_what_needs_it(service: Service, model
     answer = service.rank([*needs.get(model_name, [{"text": "new text", **new_document()}])])
     assert answer.status_code in (502, 503), answer.text
     assert "retry-after" in answer.headers
-    assert model_name in answer.json()["message"]
+    asked = "scoring_head_image_text" if model_name == "scoring_heads" else model_name  # a step onto it
+    assert asked in answer.json()["message"]
     if model_name == "vision_encoder":
         answer = service.rank([f"a text of {died_at_s}"])
         assert (answer.status_code, len(answer.json()["results"])) == (200, 1)

@@ -135,7 +135,8 @@ def test_wheel_from_the_sdist_holds_what_the_tree_holds(folder: str, tmp_path: P
         expected |= {
             name
             for name in listed
-            if (ROOT / name).is_file() and not name.startswith(("examples/demo", "examples/notebooks"))
+            if (ROOT / name).is_file()
+            and not name.startswith(("examples/demo", "examples/kserve", "examples/notebooks"))
         }
     found = set()
     for name, content in held.items():

@@ -263,7 +263,8 @@ def export_product(path: Path) -> onnx.ModelProto:
 
 def test_a_file_in_bfloat16_is_computed_in_float32_on_a_cpu(tmp_path: Path) -> None:
     model = export_product(tmp_path / "model.onnx")
-    assert [weight.data_type for weight in model.graph.initializer] == [TensorProto.BFLOAT16]
+    weights = {weight.name: weight.data_type for weight in model.graph.initializer if list(weight.dims) == [8, 8]}
+    assert list(weights.values()) == [TensorProto.BFLOAT16]
     hidden = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
     (product,) = open_session(tmp_path / "model.onnx").run(None, {"hidden": hidden})
     np.testing.assert_allclose(product, hidden, atol=2e-7)

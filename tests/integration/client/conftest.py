@@ -16,6 +16,7 @@ import pytest
 import trustme
 from google.protobuf import text_format
 from lychee_client import AsyncLycheeClient, LycheeClient, RerankResponse
+from lychee_client.repository import newest_version
 from lychee_server import TritonServer
 from lychee_server.local_http import fetch
 from tritonclient.grpc import model_config_pb2
@@ -137,8 +138,9 @@ class ControlledServer:
         )
         config.dynamic_batching.SetInParent()
         config.parameters["order"].string_value = str(self._orders / f"{name}.txt")
-        (self._folder / name / "1").mkdir(parents=True)
-        (self._folder / name / "1" / "model.py").symlink_to(Path(__file__).with_name("controlled_model.py"))
+        version = self._folder / name / newest_version(repository / name).name
+        version.mkdir(parents=True)
+        (version / "model.py").symlink_to(Path(__file__).with_name("controlled_model.py"))
         self.order(name, "work")
         self._write(config)
         return config

@@ -230,7 +230,7 @@ def test_server_timings_are_those_of_all_replicas(tritons: Tritons, protocol: Pr
     caller.score(*PAIR)
     timings = caller.rerank(PAIR[0], [PAIR[1]], server_timings=True).timings.server
     assert timings is not None
-    assert timings["scoring_head_text"].requests == 1
+    assert 1 <= timings["scoring_head_text"].requests <= 2  # a copy may measure a replica that was slow
 
 
 def test_name_of_the_host_is_verified_whichever_address_it_is(

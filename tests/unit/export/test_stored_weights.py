@@ -140,8 +140,8 @@ def test_exported_file_holds_the_weights_transposed_and_cast(
     model = onnx.load(tmp_path / "model.onnx")
     assert "Transpose" not in {node.op_type for node in model.graph.node}
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    np.testing.assert_array_equal(weights["inner.weight"], module.inner.weight.stored.to(dtype).numpy().T)
-    np.testing.assert_array_equal(weights["outer.weight"], module.outer.weight.stored.to(dtype).numpy())
+    np.testing.assert_array_equal(weights["module.inner.weight"], module.inner.weight.stored.to(dtype).numpy().T)
+    np.testing.assert_array_equal(weights["module.outer.weight"], module.outer.weight.stored.to(dtype).numpy())
     assert isinstance(module.inner.weight, StoredWeight), "put back after the export"
 
 

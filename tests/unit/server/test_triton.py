@@ -58,6 +58,8 @@ def test_errors_for_want_of_a_gpu_become_notes_in_place(tmp_path: Path) -> None:
         'E1127 21:11:24.499208 29560 server.cc:241] "CudaDriverHelper has not been initialized."\n'
         'E1127 21:11:27.549429 29560 ensemble_scheduler.cc:1468] "unable to create stream for rerank_image: CUDA '
         'driver version is insufficient for CUDA runtime version"\n'
+        'W1127 21:11:27.6 29560 pinned_memory_manager.cc:170] "failed to allocate pinned system memory: no pinned '
+        'memory pool, falling back to non-pinned system memory"\n'
     )
     real = 'E1127 21:11:28.1 29560 model.cc:1] "the file is damaged"\n'
     log.write_text(without_gpu + real, encoding="utf-8")
@@ -69,7 +71,7 @@ def test_errors_for_want_of_a_gpu_become_notes_in_place(tmp_path: Path) -> None:
     assert text.endswith(real + "more\n")
     assert "CUDA" not in text
     assert len(text) == len(without_gpu + real) + len("more\n")
-    notes = [line.rstrip() for line in text.splitlines()[:2]]
+    notes = [line.rstrip() for line in text.splitlines()[:3]]
     assert notes[0] == 'I1127 21:11:24.499208 29560 server.cc:241] "no GPU here, and none is needed"'
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +26,8 @@ class Caller:
         self.asked.append((query, list(documents)))
         await asyncio.sleep(0)
         self.running -= 1
-        return list(documents)
+        response = SimpleNamespace(model=None, model_version=None)
+        return SimpleNamespace(documents=list(documents), response=response)
 
 
 def ask(call: Any, query: object, documents: list[Any]) -> Any:
@@ -37,7 +39,7 @@ def test_equal_queries_share_a_call() -> None:
     image = {"image": "i", "text": "t"}
     queries = ["q", image, "q", {"text": "t", "image": "i"}, '{"image": "i"}']
     answered = ask(caller, queries, list(range(5)))
-    assert [(places, documents) for places, documents in answered] == [([0, 2], [0, 2]), ([1, 3], [1, 3]), ([4], [4])]
+    assert [places for places, _ in answered] == [answer.documents for _, answer in answered] == [[0, 2], [1, 3], [4]]
     assert [query for query, _ in caller.asked] == ["q", image, '{"image": "i"}']
 
 
