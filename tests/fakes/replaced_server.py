@@ -48,6 +48,11 @@ class ReplacedServer:
         """The place of the server and the model's name, of every request to a model since `arm`."""
         return [(place, request.model_name) for place, request in self.sent if isinstance(request, InferRequest)]
 
+    @property
+    def place(self) -> int:
+        """The place of the server that is there."""
+        return self._current
+
     def arm(self) -> None:
         """Begin to count."""
         self._armed = True

@@ -1,8 +1,10 @@
-"""One call, one model: two real Tritons with different exports of which one takes the place of the other."""
+"""One call, one model: two real Tritons with different exports behind one address that leads to one of them."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,23 @@ from lychee_client import AsyncLycheeClient, Image, ImageText, LycheeClient, Rer
 from lychee_client._config import load_config
 from lychee_client._connect import connect
 from lychee_client.transports.base import InferRequest, Request, Transport
+from lychee_client.triton_key import KEY_VARIABLE
 from lychee_server import TritonServer
+from lychee_server.gateway.service import Service
+from lychee_server.gateway.settings import GatewaySettings
 
 from .conftest import Protocol
 
 pytestmark = pytest.mark.triton
 
+KEY = "k" * 32
 PORTS = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 QUERIES = ("the yellow cat", "a dog")
 PHOTOS = [Image.from_pil(image) for image in make_images()]
 DOCUMENTS = [*TEXTS, *PHOTOS, *(ImageText(photo, text) for photo, text in zip(PHOTOS, TEXTS, strict=True))]
+CHANGES = 3
+REQUESTS_BETWEEN = 250  # a call takes about 20
+TIMEOUT_S = 60.0
 
 Scores = dict[int, float]
 
@@ -125,3 +134,117 @@ def versions(servers: tuple[TritonServer, TritonServer]) -> list[int | None]:
         with LycheeClient(server.grpc_url) as client:
             found.append(client.manifest().version)
     return found
+
+
+def ask_on_and_on(client: LycheeClient, query: str, over: threading.Event, outcomes: list[tuple[str, Any]]) -> None:
+    while not over.is_set():
+        try:
+            outcomes.append((query, client.rerank(query, DOCUMENTS)))
+        except Exception as error:
+            outcomes.append((query, error))
+
+
+def check(
+    outcomes: list[tuple[str, Any]], expected: dict[str, tuple[Scores, Scores]], numbers: list[int | None]
+) -> None:
+    """See that no call failed, and that each answer is all of the model that it names."""
+    failed = [repr(outcome) for _, outcome in outcomes if isinstance(outcome, Exception)]
+    assert failed[:3] == []
+    for query, seen in outcomes:
+        place = numbers.index(seen.model_version)
+        assert scores(seen) == pytest.approx(expected[query][place], abs=1e-5)
+    assert {seen.model_version for _, seen in outcomes} == set(numbers)
+
+
+def test_no_call_fails_and_none_is_mixed_while_models_change_all_the_time(
+    servers: tuple[TritonServer, TritonServer], expected: dict[str, tuple[Scores, Scores]], protocol: Protocol
+) -> None:
+    both = connections(servers, protocol)
+    transport = ReplacedServer(*both * CHANGES, after=REQUESTS_BETWEEN)
+    over, outcomes = threading.Event(), []  # type: ignore[var-annotated]
+    with LycheeClient(transport=transport, timeout_s=TIMEOUT_S, embedding_cache=None) as client:
+        client.manifest()
+        transport.arm()
+        threads = [threading.Thread(target=ask_on_and_on, args=(client, query, over, outcomes)) for query in QUERIES]
+        for thread in threads:
+            thread.start()
+        ends_at_s = time.monotonic() + TIMEOUT_S
+        while transport.place < 2 * CHANGES - 1 and time.monotonic() < ends_at_s:
+            time.sleep(0.05)
+        over.set()
+        for thread in threads:
+            thread.join(TIMEOUT_S)
+    assert transport.place == 2 * CHANGES - 1
+    check(outcomes, expected, versions(servers))
+
+
+def test_a_gateway_answers_with_the_new_model_once_its_golden_pairs_were_replayed(
+    servers: tuple[TritonServer, TritonServer],
+    expected: dict[str, tuple[Scores, Scores]],
+    protocol: Protocol,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LYCHEE_STATE_DIR", str(tmp_path))
+    transport = ReplacedServer(*connections(servers, protocol), after=5)
+    numbers = versions(servers)
+
+    async def main() -> None:
+        service = Service(GatewaySettings(), transport=transport)
+        await service.start()
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                while service.health.state != "ready":
+                    await asyncio.sleep(0.05)
+            transport.arm()
+            seen = []
+            while not seen or seen[-1] != numbers[1]:
+                answer = await service.rerank(QUERIES[0], DOCUMENTS, {})
+                seen.append(answer.response.model_version)
+                place = numbers.index(seen[-1])
+                assert scores(answer.response) == pytest.approx(expected[QUERIES[0]][place], abs=1e-5)
+                assert seen[-1] in service.health.verified
+                assert (await service.manifest()).version == seen[-1]
+            assert service.health.state == "ready"
+            assert service.health.golden is not None
+            assert service.health.golden.passed
+        finally:
+            await service.aclose()
+
+    asyncio.run(main())
+    for connection in transport.servers:
+        connection.close()
+
+
+@pytest.mark.parametrize("shared_memory", [False, True], ids=["", "shared memory"])
+def test_another_server_on_the_same_port_is_another_model(
+    repositories: tuple[Path, Path],
+    expected: dict[str, tuple[Scores, Scores]],
+    protocol: Protocol,
+    shared_memory: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    query = QUERIES[0]
+    first = TritonServer(repositories[0], config_name="cpu", **PORTS, log_path=tmp_path / "first.log", key=KEY)
+    first.start()
+    try:
+        first.wait_until_ready()
+        with LycheeClient(
+            url(first, protocol),
+            timeout_s=TIMEOUT_S,
+            shared_memory=shared_memory,
+        ) as client:
+            assert scores(client.rerank(query, DOCUMENTS)) == pytest.approx(expected[query][0], abs=1e-5)
+            first.stop()
+            ports = {"http_port": first.http_port, "grpc_port": first.grpc_port, "metrics_port": first.metrics_port}
+            with TritonServer(repositories[1], config_name="cpu", **ports, log_path=tmp_path / "second.log", key=KEY):
+                client.wait_until_ready(TIMEOUT_S)
+                for _ in range(2):
+                    assert scores(client.rerank(query, DOCUMENTS)) == pytest.approx(expected[query][1], abs=1e-5)
+                if shared_memory:
+                    assert client._shared_memory is not None
+                    assert client._shared_memory.active
+    finally:
+        first.stop()
