@@ -43,7 +43,7 @@ LOG_LEVELS = {
 }
 POLL_INTERVAL_S = 0.1
 MODEL_LOAD_THREADS = 8  # all models of a repository at once; more than the CPUs, because stubs wait for their imports
-# More than `stop` waits before it kills: a Triton that ended while it computed gave a call the answer of another once.
+# More than `stop` waits before it kills: once, while a Triton ended, a call got an answer of the shape of another.
 TRITON_EXIT_TIMEOUT_S = 30
 # What each model's process begins with, where /dev/shm has at least so much; containers have 64 MiB. Triton takes 1 MiB
 # and grows it with the first larger tensors, such as the tokenizer (32 photos of lychee-mini take 5 MiB). Servers crash
