@@ -252,8 +252,7 @@ class TritonServer:
         assert self.log_path is not None
         deadline = time.monotonic() + timeout_s
         while not self.is_up():
-            code = self._process.poll()
-            if code is not None:
+            if (code := self._process.poll()) is not None:
                 ended = f"by signal {-code}" if code < 0 else f"with exit code {code}"
                 raise ServerStartError(
                     f"Triton ended {ended} while loading {self.repository}. Last errors:",
@@ -268,8 +267,7 @@ class TritonServer:
                     log_lines=read_error_lines(self.log_path),
                 )
             time.sleep(POLL_INTERVAL_S)
-        reasons = self.find_failed_models()
-        if reasons:
+        if reasons := self.find_failed_models():
             raise ServerStartError(
                 f"{len(reasons)} of {len(self._models)} models could not be loaded:",
                 log_path=self.log_path,
@@ -285,11 +283,15 @@ class TritonServer:
             return False
         return True
 
+    def calm_log(self) -> None:
+        """Turn what Triton has complained of for want of a GPU into notes."""
+        if self.log_path is not None and not has_gpu():
+            calm_log(self.log_path)
+
     def find_failed_models(self) -> dict[str, str]:
         """Return why each model of the repository that is not ready is not."""
         assert self.log_path is not None, "call start() first"
-        if not has_gpu():
-            calm_log(self.log_path)
+        self.calm_log()
         index = read_repository_index(self.host, self.http_port, self.key)
         ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
         reasons = {entry["name"]: clean_reason(entry.get("reason", "")) for entry in index}

@@ -51,8 +51,7 @@ class Flight(Future[Any]):
         self.request = request
         self.ends_at_s = ends_at_s
         self.kind = kind_of(request)
-        is_inference = isinstance(request, InferRequest)
-        self.model = (self.kind[0], getattr(request, "model_version", "")) if is_inference else None
+        self.model = (request.model_name, request.model_version) if isinstance(request, InferRequest) else None
         self.tried: set[Replica] = set()
         self.attempts: dict[Attempt, Future[Any] | None] = {}
         self.failure: object = None

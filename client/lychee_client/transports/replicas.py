@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -216,9 +215,7 @@ class Replicas:
         model = attempt.flight.model
         assert model is not None
         name, version = model
-        question = ControlRequest("model_ready", name)
-        if version:
-            question = replace(question, **{"model_version": version})  # type: ignore[arg-type]
+        question = ControlRequest("model_ready", name, model_version=version)
 
         def take(future: Future[Any]) -> None:
             answer = outcome_of(future)

@@ -19,7 +19,7 @@ from lychee_server.cli import load_report
 from lychee_server.cli.quickstart import quickstart as quickstart_command
 from lychee_server.cli.status_text import describe_server
 from lychee_server.errors import LycheeServerError
-from lychee_server.execution import Device, format_budget, has_gpu, parse_budget
+from lychee_server.execution import Device, format_budget, parse_budget
 from lychee_server.gateway.cli import gateway as gateway_command
 from lychee_server.gateway.cli import setting
 from lychee_server.gateway.process import DEFAULT_LOG_LEVEL, GatewayChoice, GatewayProcess
@@ -36,7 +36,6 @@ from lychee_server.supervision import (
 )
 from lychee_server.termination import raise_on_sigterm
 from lychee_server.triton import TritonServer
-from lychee_server.triton_messages import calm_log
 
 
 def register(app: typer.Typer) -> None:
@@ -162,9 +161,10 @@ def load(
 
 
 def _has_page() -> bool:
-    if not web_room.is_installed():
+    installed = web_room.is_installed()
+    if not installed:
         tell(f"the page needs {web_room.NEEDED}, which is not installed; run: {web_room.INSTALL}")
-    return web_room.is_installed()
+    return installed
 
 
 def _clean_up_after_the_last(marker: str) -> None:
@@ -251,8 +251,7 @@ def _check_golden_pairs(server: TritonServer) -> Manifest:
             f"{report.tolerance:g}. The model files are not those that were exported, or this machine computes "
             "something else: run `lychee export` again, or try --error-budget exact."
         )
-    if server.log_path is not None and not has_gpu():
-        calm_log(server.log_path)
+    server.calm_log()
     typer.echo(f"  golden pairs: off by {report.max_abs_error:.2g}, at most {report.tolerance:g} allowed")
     return manifest
 

@@ -106,8 +106,16 @@ def test_the_query_is_encoded_again() -> None:
     assert "scoring_head_image" in answered
 
 
-def test_a_replaced_server_is_no_documents_error_where_its_status_says_less() -> None:
-    """Some servers call an unknown version a bad argument, which a document may be to blame for, too."""
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        # Some servers call an unknown version a bad argument, which a document may be to blame for, too.
+        (Ambiguity.REJECTED_OR_NOT_READY, "400"),
+        # Triton has UNAVAILABLE for a version that it had and has unloaded.
+        (Ambiguity.OVERLOADED_OR_GONE, "503"),
+    ],
+)
+def test_a_version_that_is_not_there_is_no_documents_error_and_no_overload(kind: Ambiguity, status: str) -> None:
     new = make_server(NEW, weights=5)
     server = ReplacedServer(make_server(OLD), new, after=5)
     real = new.send
@@ -116,25 +124,7 @@ def test_a_replaced_server_is_no_documents_error_where_its_status_says_less() ->
         answer = real(request, timeout_s)
         failure = answer.exception()
         if isinstance(failure, TransportError):
-            failure.status = "400"
-        return answer
-
-    new.send = send  # type: ignore[method-assign]
-    response = rank(server, server.arm)
-    assert len(scores(response)) == len(DOCUMENTS)
-
-
-def test_a_version_that_was_unloaded_is_no_overload() -> None:
-    """Triton has UNAVAILABLE for a version that it had."""
-    new = make_server(NEW, weights=5)
-    server = ReplacedServer(make_server(OLD), new, after=5)
-    real = new.send
-
-    def send(request: Request, timeout_s: float | None) -> Any:
-        answer = real(request, timeout_s)
-        failure = answer.exception()
-        if isinstance(failure, TransportError):
-            failure.kind, failure.status = Ambiguity.OVERLOADED_OR_GONE, "503"
+            failure.kind, failure.status = kind, status
         return answer
 
     new.send = send  # type: ignore[method-assign]

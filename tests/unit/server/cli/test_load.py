@@ -40,6 +40,9 @@ class FakeServer:
     def wait_until_ready(self, timeout_s: float) -> None:
         pass
 
+    def calm_log(self) -> None:
+        pass
+
     def stop(self) -> None:
         type(self).stopped = True
 
