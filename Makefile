@@ -35,13 +35,13 @@ test: $(EXPORTED) tools clients
 	$(CLIENTS)/bin/pytest --config-file tests/clients/pytest.ini --durations 10 tests/clients
 
 chaos: $(EXPORTED)
-	LYCHEE_CHAOS=1 $(BIN)/pytest -m "" --durations 0 tests/chaos
+	LYCHEE_CHAOS=1 $(BIN)/pytest -m "" --durations 0 --timeout 3600 tests/chaos
 	$(MAKE) containers
 
 # Starts an engine where none runs, and leaves nothing behind. LYCHEE_CONTAINERS_DATA=FOLDER keeps what was built.
 containers: $(INSTALLED) tools
 	deploy/containers/packages.sh
-	LYCHEE_CONTAINERS=1 $(BIN)/pytest -m "" --durations 10 tests/containers
+	LYCHEE_CONTAINERS=1 $(BIN)/pytest -m "" --durations 10 --timeout 3600 tests/containers
 
 check: $(EXPORTED) tools docs
 	$(BIN)/ruff check .
