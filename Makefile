@@ -78,7 +78,7 @@ $(INSTALLED): constraints.txt deploy/release/version.py $(addsuffix /pyproject.t
 	$(PIP) torch
 	$(PIP) hatchling editables
 	$(PIP) --no-build-isolation --editable client[cli,heic] --editable evaluate[cli,xlsx] --editable export[peft] \
-		--editable server[triton,web,redis] --editable loadtest[locust]
+		--editable server[triton,web,redis,otel] --editable loadtest[locust]
 ifneq ($(GPU),)
 # Both builds of ONNX Runtime fill the folder onnxruntime/: the one for CPUs, which the exporter asks for, goes first.
 	$(BIN)/pip uninstall -qq --yes onnxruntime-openvino

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from lychee_client import POLICIES, CacheStatistics, LycheeError, RerankResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -22,8 +22,10 @@ from lychee_server.gateway.errors import find_fault
 from lychee_server.gateway.limits import ConcurrencyLimit
 from lychee_server.gateway.recent_calls import RecentCalls
 from lychee_server.gateway.replica_metrics import ReplicaCollector, Spreading
+from lychee_server.gateway.tracing.current import exemplar
 
 PREFIX: Final = "lychee_gateway"
+OPENMETRICS: Final = "application/openmetrics-text"
 LATENCY_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 DOCUMENT_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 SCORE_BUCKETS: Final = tuple(step / 20 for step in range(1, 21))
@@ -118,7 +120,7 @@ class Metrics:
         method = method if method in METHODS else OTHER
         kind = NONE if modality is None else modality if modality in MODALITIES else OTHER
         self._requests.labels(route, method, str(status), kind).inc()
-        self._latency.labels(route).observe(seconds)
+        self._latency.labels(route).observe(seconds, exemplar())
         if modality is not None:
             self.recent.add(seconds)
 
@@ -211,8 +213,15 @@ class Metrics:
         """Calls that run or wait."""
         return self._limit.running + self._limit.waiting if self._limit else 0
 
-    def render(self) -> tuple[bytes, str]:
-        """Return the metrics in Prometheus' text format, and its content type."""
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """Return the metrics and their content type: as OpenMetrics, with exemplars, to those who accept it.
+
+        Args:
+            accept: The header of the request; to all others, Prometheus' text format.
+        """
+        if OPENMETRICS in accept:
+            encode, content_type = choose_encoder(accept)
+            return encode(self.registry), content_type
         return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def snapshot(self) -> dict[str, Any]:

@@ -303,9 +303,9 @@ def _make_operation_routes(service: Service) -> APIRouter:
         return JSONResponse({"status": status, "reason": f"{state}: {reason}"}, 503)
 
     @router.get("/metrics", response_class=Response, summary="Metrics for Prometheus")
-    async def metrics() -> Response:
-        """Render what the gateway counts, in Prometheus' text format."""
-        content, content_type = service.metrics.render()
+    async def metrics(request: Request) -> Response:
+        """Render what the gateway counts: in Prometheus' text format, or as OpenMetrics where it is accepted."""
+        content, content_type = service.metrics.render(request.headers.get("accept", ""))
         return Response(content, headers={"content-type": content_type})
 
     return router

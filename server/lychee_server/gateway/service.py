@@ -52,6 +52,7 @@ from lychee_server.gateway.own_calibration import OwnCalibration
 from lychee_server.gateway.request_ids import make_request_id
 from lychee_server.gateway.service_answer import ServiceAnswer, Usage
 from lychee_server.gateway.settings import GatewaySettings
+from lychee_server.gateway.tracing.current import REQUEST_TRACER
 
 DISTRIBUTION: Final = "lychee-rerank-server"
 INTERNAL_ROUTE: Final = "internal"  # of calls that are no request of their own, as those of a calibration
@@ -242,6 +243,7 @@ class Service:
             max_img_size=settings.max_img_size,
             transport=self._transport,
             embedding_cache=cache,
+            tracer=REQUEST_TRACER,
         )
 
     async def _take_model(self, manifest: Manifest) -> None:
