@@ -99,4 +99,4 @@ $(EXPORTED): $(INSTALLED) $(shell find export/lychee_export -name '*.py' -o -nam
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(EXPORTED) model_repository/*/[0-9]* site
+	rm -rf $(VENV) $(CLIENTS) $(EXPORTED) model_repository/*/[0-9]* model_repository/client_assets/previous site

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ASSETS_MODEL",
+    "BUILD_SCRIPT",
     "EXTERNAL_DATA_SUFFIX",
     "MANIFEST_FILENAME",
     "MODEL_FILENAME",
     "TRITON_BYTES",
+    "VALIDATION_FILENAME",
     "newest_version",
     "process_bytes",
     "read_config",
@@ -30,6 +32,10 @@ MANIFEST_FILENAME: Final = "manifest.json"
 MODEL_FILENAME: Final = "model.onnx"
 EXTERNAL_DATA_SUFFIX: Final = ".data"
 """Ends the name of the file beside a model's that holds its weights, where they are too large for one file."""
+VALIDATION_FILENAME: Final = "validation.json"
+"""What an export has measured, for people; beside the models."""
+BUILD_SCRIPT: Final = "build-tensorrt.sh"
+"""Builds TensorRT's engines, where the export is for it; beside the models, where Triton reads no files."""
 
 TRITON_BYTES: Final = 61_000_000
 """Triton itself after some hundred requests, without its models' processes; measured, see docs/how-to/memory.md."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -93,6 +94,12 @@ def _export(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an unfinished export, even of another version of lychee.")
     ] = False,
+    keep: Annotated[
+        int, typer.Option(min=1, help="Exports that the repository holds from now on, this one counted.")
+    ] = 3,
+    replace_model: Annotated[
+        bool, typer.Option("--replace", help="Put it in the place of another model without asking.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print sizes, files and memory; load no weights, write nothing.")
     ] = False,
@@ -143,6 +150,8 @@ def _export(
             range_data=calibration_data,
             gpu_memory_gb=gpu_memory,
             resume=resume,
+            keep=keep,
+            replace=_ask if not replace_model else lambda _: True,
         )
 
     try:
@@ -154,6 +163,11 @@ def _export(
     if report is not None:
         _print_report(report, progress)
         typer.echo(f"{repository} is ready; load it with: {_load_command(repository)}")
+
+
+def _ask(problem: str) -> bool:
+    """Ask the user whether another model may be replaced; nobody can be asked where there is no terminal."""
+    return sys.stdin.isatty() and typer.confirm(f"{problem}. Go on?")
 
 
 def _load_command(repository: Path) -> str:

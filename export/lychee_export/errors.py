@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "ExportError", "ValidationError", "WriteError"]
+__all__ = ["CheckpointError", "ExportError", "OtherModelError", "ValidationError", "WriteError"]
 
 
 class ExportError(Exception):
@@ -13,6 +13,12 @@ class ExportError(Exception):
 
 class CheckpointError(ExportError):
     """The checkpoint is missing, incomplete, or of an unknown family."""
+
+
+class OtherModelError(ExportError):
+    """The repository holds another model, and nobody said that it may be replaced."""
+
+    exit_code = 2
 
 
 class ValidationError(ExportError):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lychee_client.manifest import Manifest
-from lychee_client.repository import MODEL_FILENAME
+from lychee_client.repository import MODEL_FILENAME, VALIDATION_FILENAME
 
 from lychee_export.checkpoint.range_data import RangeData, bundled_data, read_data
 from lychee_export.checkpoint.reading import Reading
@@ -31,6 +31,7 @@ from lychee_export.onnx.padded_keys import has_varying_length, padded_keys
 from lychee_export.onnx.quantization import QUANTIZED, Precision, check_runtime, quantize_weights
 from lychee_export.onnx.runtime import open_session
 from lychee_export.onnx.static_int8 import write_static_int8
+from lychee_export.replacement import check_replacement
 from lychee_export.repository.assets import CLIENT_ASSETS, write_assets
 from lychee_export.repository.deployment import (
     OWN_VARIANTS,
@@ -40,19 +41,20 @@ from lychee_export.repository.deployment import (
     config_files,
     root_files,
 )
-from lychee_export.repository.manifest import build_manifest, created_by, find_version, golden_tolerance
+from lychee_export.repository.manifest import build_manifest, find_version, golden_tolerance
 from lychee_export.repository.workspace import Workspace
-from lychee_export.repository.writing import ModelFolder, exported_models, linked_repository, write_models
+from lychee_export.repository.writing import ModelFolder, linked_repository, write_models
 from lychee_export.verification.expected import ExpectedValues, compute_expected
 from lychee_export.verification.half_floats import HalfFloats, check_half_floats
 from lychee_export.verification.in_process import measure_golden_error
 from lychee_export.verification.reference_rows import REFERENCE_ROWS_FILENAME, write_reference_rows
 from lychee_export.verification.validation import TOLERANCES, Parity, validate_contract, validate_values
-from lychee_export.verification.validation_record import VALIDATION_FILENAME, describe_validation
+from lychee_export.verification.validation_record import describe_validation
+from lychee_export.work_keys import describe_maker, digest
 
 __all__ = ["ExportReport", "export_checkpoint"]
 
-_KEY_DIGITS = 16
+DEFAULT_KEEP = 3
 _FLOAT32_SUFFIX = ".fp32"
 """Of a model's folder in the workspace while its weights wait to be quantized."""
 
@@ -84,6 +86,7 @@ class _Plan:
     flash_attn: bool
     progress: Callable[[str], None]
     gpu_shares: Mapping[str, int]
+    keep: int
 
     def precision_of(self, signature: ModelSignature) -> Precision:
         """Only encoders are large enough to be worth fewer bits."""
@@ -103,6 +106,8 @@ def export_checkpoint(
     range_data: Path | None = None,
     gpu_memory_gb: float = DEFAULT_GPU_MEMORY_GB,
     resume: bool = False,
+    keep: int = DEFAULT_KEEP,
+    replace: Callable[[str], bool] = lambda _: False,
 ) -> ExportReport:
     """Turn a checkpoint into models of a Triton repository.
 
@@ -121,9 +126,12 @@ def export_checkpoint(
         range_data: The folder of texts and images for s8. None takes bundled ones.
         gpu_memory_gb: The memory of the GPU in gigabytes, which batches are limited to; for targets with a GPU.
         resume: Whether models that another version of the exporter finished are taken over instead of made again.
+        keep: How many exports the repository holds from then on, this one counted.
+        replace: Asked where the repository holds another model, with a sentence that says so: whether to go on.
 
     Raises:
         CheckpointError: The checkpoint or the range data cannot be read, or the precision is not for it.
+        OtherModelError: The repository holds another model, and that one is to stay.
         ValidationError: An exported model breaks the contract or differs from the reference.
         WriteError: The repository cannot be written.
     """
@@ -138,15 +146,16 @@ def export_checkpoint(
     if target != "cpu":
         empty = load_checkpoint(checkpoint, limits, reading, weights=False)
         limits, shares = fit_gpu(empty, limits, precision, gpu_memory_gb, progress, fused=flash_attn)
-    plan = _Plan(repository, precision, target, flash_attn, progress, shares)
+    plan = _Plan(repository, precision, target, flash_attn, progress, shares, keep)
     progress(f"loading {checkpoint}")
     loaded = load_checkpoint(checkpoint, limits, reading)
     card = loaded.card
+    check_replacement(repository, card.spec, replace)
     samples = _make_samples(loaded, data) if precision == "s8" else {}
     sizes = estimate_pieces(loaded.pieces, precision)
     try:
         check_disk_space(repository, sizes)
-        workspace = Workspace(repository, _key(loaded, plan, samples), _maker(), resume=resume)
+        workspace = Workspace(repository, _key(loaded, plan, samples), describe_maker(), resume=resume)
     except OSError as error:
         raise WriteError(f"cannot write the model repository {repository}: {error}") from error
     with workspace.kept_if_useful():
@@ -184,16 +193,7 @@ def _key(checkpoint: Checkpoint, plan: _Plan, samples: Mapping[str, tuple[Tensor
     signatures = [piece.signature for piece in checkpoint.pieces]
     card = checkpoint.card
     choice = (plan.precision, plan.target, plan.flash_attn, card.spec.prompt, hash_tensors(samples))
-    return _digest(card.spec.family, card.spec.model_id, card.spec.revision, choice, signatures)
-
-
-def _maker() -> str:
-    """Name what makes the exported files: this code and the packages that it uses."""
-    return _digest(created_by(), hash_files(sorted(Path(__file__).parent.rglob("*.py"))))
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:_KEY_DIGITS]
+    return digest(card.spec.family, card.spec.model_id, card.spec.revision, choice, signatures)
 
 
 def _export_pieces(pieces: tuple[Piece, ...], workspace: Workspace, plan: _Plan, half: HalfFloats | None) -> None:
@@ -315,17 +315,22 @@ def _write(
     with linked_repository(make_folders(trial), version, workspace.folder) as linked:
         golden_error = measure_golden_error(linked, accepted)
     manifest = describe(golden_tolerance(golden_error))
-    write_models(
+    left = write_models(
         plan.repository,
         make_folders(manifest),
         version,
-        stale=exported_models(plan.repository) - configs.keys(),
         own_variants=OWN_VARIANTS,
+        keep=plan.keep,
         root_files={
             **root_files(signatures, plan.precision, plan.target),
             VALIDATION_FILENAME: describe_validation(parity, golden_error, plan.precision, half),
         },
     )
+    for name, models_left in left.items():
+        plan.progress(
+            f"left behind: configs/{name}.pbtxt of {', '.join(models_left)}, whose own configuration has changed; if "
+            "it came from `lychee tune`, tune again"
+        )
     return ExportReport(sizes, parity, golden_error, manifest)
 
 

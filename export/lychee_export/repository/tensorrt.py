@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf import text_format
+from lychee_client.repository import BUILD_SCRIPT
 from tritonclient.grpc import model_config_pb2
 
 from lychee_export.contract.signature import Axis, ModelSignature, TensorSpec
@@ -35,9 +36,6 @@ __all__ = [
 
 VARIANT = "tensorrt"
 """Its name in ``configs/``, for ``--model-config-name``."""
-
-BUILD_SCRIPT = "build-tensorrt.sh"
-"""Name of the builder's script in the repository's root; Triton reads folders there and no files."""
 
 PLAN_FILENAME = "model.plan"
 

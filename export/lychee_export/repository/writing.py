@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lychee_client.repository import newest_version, read_manifest
+from lychee_client.exports import replace_export
+from lychee_client.repository import newest_version
 
 from lychee_export.checkpoint.weight_files import hash_files
 from lychee_export.errors import WriteError
 
-__all__ = ["ModelFolder", "exported_models", "linked_repository", "write_models"]
+__all__ = ["ModelFolder", "linked_repository", "write_models"]
 
 
 _STAGING_PREFIX = ".staging-"
@@ -45,26 +46,31 @@ def write_models(
     models: Sequence[ModelFolder],
     version: int,
     *,
-    stale: Iterable[str] = (),
     own_variants: Iterable[str] = (),
     root_files: Mapping[str, str | None] | None = None,
-) -> None:
-    """Put models into the repository in place of those with the same names.
+    keep: int = 1,
+) -> Mapping[str, Sequence[str]]:
+    """Put an export into the repository in place of the one that is there, which is kept among the earlier ones.
 
-    All of them get the one version of the export, and no other: clients name it, so that nothing that was asked of one
-    export is answered by another. Other models in the repository and other files in ``configs/`` stay.
+    All models get the one version of the export, and no other: clients name it, so that nothing that was asked of one
+    export is answered by another. Other models in the repository stay, and so do other files in ``configs/`` where the
+    model's own configuration is the same as before: a variant is a whole configuration, and may fit no other one.
 
     Args:
         repository: The folder of the model repository; it is made if it is absent.
         models: The models.
         version: The number of their version folders.
-        stale: The names of models that go, if they are there.
         own_variants: The names of files in ``configs/`` that go if a model does not have them any more.
         root_files: The texts of files beside the models, by name, scripts executable; None for one that goes.
+        keep: How many exports the repository holds from now on, this one counted.
+
+    Returns:
+        The variants that stay behind with the earlier export: their names, with those of the models.
 
     Raises:
         WriteError: Something could not be written; the repository is as it was.
     """
+    left: dict[str, list[str]] = {}
     try:
         repository.mkdir(parents=True, exist_ok=True)
         for leftover in repository.glob(f"{_STAGING_PREFIX}*"):
@@ -74,16 +80,17 @@ def write_models(
             new.mkdir()
             old.mkdir()
             for model in models:
-                _stage(new / model.name, model, version, repository / model.name, frozenset(own_variants))
+                for name in _stage(new / model.name, model, version, repository / model.name, frozenset(own_variants)):
+                    left.setdefault(name, []).append(model.name)
             for name, text in (root_files or {}).items():
                 if text is not None:
                     (new / name).write_text(text, encoding="utf-8")
                     if name.endswith(_SCRIPT_SUFFIX):
                         (new / name).chmod(_EXECUTABLE)
-            names = dict.fromkeys([*(model.name for model in models), *stale, *(root_files or {})])
-            _swap(repository, new, old, list(names))
+            replace_export(repository, new, old, [*(model.name for model in models), *(root_files or {})], keep)
     except OSError as error:
         raise WriteError(f"cannot write the model repository {repository}: {error}; it is as it was") from error
+    return left
 
 
 @contextmanager
@@ -107,15 +114,10 @@ def linked_repository(models: Sequence[ModelFolder], number: int, parent: Path) 
         yield Path(folder)
 
 
-def exported_models(repository: Path) -> frozenset[str]:
-    """Name the models that the repository's manifest lists, also as files: the last export's, and nobody else's."""
-    manifest = read_manifest(repository)
-    files = () if manifest is None else (name.partition("/")[0] for name in manifest.artifacts if "/" in name)
-    names = () if manifest is None else {*manifest.max_batch_size, *files}
-    return frozenset(name for name in names if name not in ("", ".", "..") and Path(name).name == name)
-
-
-def _stage(folder: Path, model: ModelFolder, version: int, previous: Path, own_variants: frozenset[str]) -> None:
+def _stage(
+    folder: Path, model: ModelFolder, version: int, previous: Path, own_variants: frozenset[str]
+) -> Sequence[str]:
+    """Write a model's folder; return the names of the variants that stay behind."""
     files, latest = folder / str(version), newest_version(previous)
     files.mkdir(parents=True)
     unchanged = all(_same_content(path, latest / path.name) for path in model.files)
@@ -124,12 +126,20 @@ def _stage(folder: Path, model: ModelFolder, version: int, previous: Path, own_v
     if model.files and unchanged:
         _keep_built_files(latest, files)
     (folder / "config.pbtxt").write_text(model.config, encoding="utf-8")
-    if (previous / "configs").is_dir():
-        ignore = shutil.ignore_patterns(*(f"{name}.pbtxt" for name in own_variants))
-        shutil.copytree(previous / "configs", folder / "configs", ignore=ignore)
+    others = [path for path in sorted(previous.glob("configs/*")) if path.stem not in own_variants]
+    fits = _has_config(previous, model.config)
+    if model.variants or (others and fits):
+        (folder / "configs").mkdir()
+    for path in others if fits else ():
+        shutil.copy2(path, folder / "configs" / path.name)
     for name, text in model.variants.items():
-        (folder / "configs").mkdir(exist_ok=True)
         (folder / "configs" / f"{name}.pbtxt").write_text(text, encoding="utf-8")
+    return () if fits else [path.stem for path in others]
+
+
+def _has_config(folder: Path, text: str) -> bool:
+    path = folder / "config.pbtxt"
+    return path.is_file() and path.read_text(encoding="utf-8") == text
 
 
 def _same_content(first: Path, second: Path) -> bool:
@@ -151,23 +161,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # not every file system has links
         shutil.copy2(source, target)
-
-
-def _swap(repository: Path, new: Path, old: Path, names: Sequence[str]) -> None:
-    """Move the new folders in and the old ones out; undo everything if one move fails."""
-    moved: list[tuple[Path, Path]] = []
-    try:
-        for name in names:
-            if (repository / name).exists():
-                _move(repository / name, old / name, moved)
-            if (new / name).exists():
-                _move(new / name, repository / name, moved)
-    except OSError:
-        for source, target in reversed(moved):
-            os.rename(target, source)
-        raise
-
-
-def _move(source: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:
-    os.rename(source, target)
-    moved.append((source, target))

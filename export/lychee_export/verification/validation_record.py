@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+from datetime import UTC, datetime
 from pathlib import Path
+
+from lychee_client.exports import EXPORTED_AT
 
 from lychee_export.onnx.quantization import LEAST_RUNTIMES, Precision
 from lychee_export.verification.half_floats import HalfFloats
 from lychee_export.verification.validation import Parity
 
-__all__ = ["VALIDATION_FILENAME", "describe_validation"]
-
-VALIDATION_FILENAME = "validation.json"
+__all__ = ["describe_validation"]
 
 
 def describe_validation(
@@ -27,7 +28,8 @@ def describe_validation(
         precision: The precision of the weights, which may need a newer ONNX Runtime where it is served.
         half: What half floats computed, if the weights are such.
     """
-    record = {"cpu": _cpu(), **dataclasses.asdict(parity), "golden_error": golden_error}
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    record = {EXPORTED_AT: at, "cpu": _cpu(), **dataclasses.asdict(parity), "golden_error": golden_error}
     if precision in LEAST_RUNTIMES:
         record["least_onnxruntime"] = LEAST_RUNTIMES[precision]
     if half is not None:

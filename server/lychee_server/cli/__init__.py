@@ -1,4 +1,4 @@
-"""The commands `lychee load`, `lychee stop`, `lychee status`, `lychee gateway` and `lychee quickstart`."""
+"""The commands `lychee load`, `stop`, `status`, `gateway`, `models` and `quickstart`."""
 
 import json
 import time
@@ -16,6 +16,7 @@ from lychee_server import defaults, log_files, presence, processes, state
 from lychee_server import web as web_room
 from lychee_server.addresses import Endpoint, check_endpoints
 from lychee_server.cli import load_report
+from lychee_server.cli.models import models as models_command
 from lychee_server.cli.quickstart import quickstart as quickstart_command
 from lychee_server.cli.status_text import describe_server
 from lychee_server.errors import LycheeServerError
@@ -44,6 +45,7 @@ def register(app: typer.Typer) -> None:
     app.command()(stop)
     app.command()(status)
     app.command("gateway")(gateway_command)
+    app.command("models")(models_command)
     app.command("quickstart")(quickstart_command)
 
 

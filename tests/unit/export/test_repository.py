@@ -96,6 +96,19 @@ def test_failure_at_any_move_leaves_the_repository_untouched(
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize(("config", "left"), [("same", {}), ("other", {"tuned": ["encoder"]})])
+def test_a_variant_goes_on_with_a_model_of_the_same_configuration_alone(
+    tmp_path: Path, config: str, left: dict[str, list[str]]
+) -> None:
+    repository = tmp_path / "repository"
+    write_models(repository, [ModelFolder("encoder", "same", {"cpu": "old"})], VERSION)
+    (repository / "encoder/configs/tuned.pbtxt").write_text("mine")
+    told = write_models(repository, [ModelFolder("encoder", config, {"cpu": "new"})], 3, own_variants=["cpu"])
+    assert told == left
+    assert (repository / "encoder/configs/tuned.pbtxt").exists() != bool(left)
+    assert (repository / "encoder/configs/cpu.pbtxt").read_text() == "new"
+
+
 def test_leftover_of_a_killed_export_is_removed(tmp_path: Path) -> None:
     leftover = tmp_path / ".staging-killed/new"
     leftover.mkdir(parents=True)
