@@ -29,8 +29,8 @@ def main() -> int:
             console.print(
                 f"ready after {time.monotonic() - started:.1f} s on {server.grpc_url} (log: {server.log_path})"
             )
-            if server.choice_note:
-                console.print(f"  what executes the encoders: {server.choice_note}")
+            if server.export.choice_note:
+                console.print(f"  what executes the encoders: {server.export.choice_note}")
             for name, choice in server.choices.items():
                 console.print(f"  {name}: {choice.execution} ({choice.reason})")
             return rank_catalogue(console, server.grpc_url)

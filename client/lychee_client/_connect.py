@@ -10,6 +10,7 @@ from lychee_client._config import ClientConfig
 from lychee_client.transports.addresses import Address, is_name
 from lychee_client.transports.base import ControlRequest, JsonRequest, Request, Transport
 from lychee_client.transports.connection import Connection
+from lychee_client.transports.renewal import RenewedTransport
 from lychee_client.transports.replicas import Replicas
 from lychee_client.transports.shared_memory import SharedMemoryPool
 from lychee_client.transports.traced import TracedTransport
@@ -40,8 +41,13 @@ def connect(config: ClientConfig, pool: SharedMemoryPool | None = None, *, trace
     addresses = config.addresses
 
     def open_one(address: Address, pool: SharedMemoryPool | None = None) -> Transport:
-        transport = protocol(replace(config.make_connection(pool, address.target), ip=address.ip))
-        return TracedTransport(transport, address, is_grpc=config.is_grpc) if traced else transport
+        connection = replace(config.make_connection(pool, address.target), ip=address.ip)
+
+        def make() -> Transport:
+            transport = protocol(connection)
+            return TracedTransport(transport, address, is_grpc=config.is_grpc) if traced else transport
+
+        return RenewedTransport(make)
 
     if pool is not None or not (len(addresses) > 1 or is_name(addresses[0])):
         return open_one(Address(addresses[0]), pool)

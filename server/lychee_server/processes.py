@@ -157,7 +157,7 @@ def make_marker(folder: Path | None = None) -> str:
 
 def find_gateways(marker: str) -> list[psutil.Process]:
     """Return the running gateways of a server."""
-    return _find(lambda process: MARKER_OPTION + marker in process.cmdline())
+    return _find(lambda process: any(part.startswith(MARKER_OPTION + marker) for part in process.cmdline()))
 
 
 def find_processes(marker: str) -> list[psutil.Process]:
@@ -245,14 +245,14 @@ def check_port(host: str, port: int, *, option: str, host_option: str = "--host"
             ) from error
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; port 0 picks a free one.
+def listen(host: str, port: int, *, option: str = "--port", host_option: str = "--host") -> socket.socket:
+    """Return a socket that listens; port 0 picks a free one. The options are those that choose it.
 
     Raises:
         PortInUseError: Another process holds the port.
         SettingsError: This machine does not have the address, or this user not the right.
     """
-    check_port(host, port, option="--port")
+    check_port(host, port, option=option, host_option=host_option)
     listener = socket.socket(family_of(host), socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -260,7 +260,9 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:  # taken since the check
         listener.close()
-        raise PortInUseError(f"Port {port} on {host} is not free ({error.strerror}); see --port.", port=port) from error
+        raise PortInUseError(
+            f"Port {port} on {host} is not free ({error.strerror}); see {option}.", port=port
+        ) from error
     return listener
 
 

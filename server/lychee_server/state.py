@@ -6,6 +6,7 @@ A server that runs says so itself (`presence`). The state file holds the same fo
 import json
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from lychee_server.errors import AlreadyRunningError
 from lychee_server.gateway.process import GatewayProcess
 from lychee_server.presence import Presence
 from lychee_server.processes import ProcessId, make_marker
-from lychee_server.triton import TritonServer
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,44 @@ class Restarts:
 
 
 @dataclass(frozen=True)
+class TritonState:
+    """One Triton that was started.
+
+    Attributes:
+        name: What its model is called among those of the server.
+        pid: It changes when Triton is started again. So does `start_ticks`.
+        marker: What finds its processes, and no others.
+        metrics_port: Where its metrics are for others.
+        version: The version of the export that it serves; 0: it has none.
+        config_name: The variant of the models' configurations.
+    """
+
+    name: str
+    pid: int
+    start_ticks: int
+    marker: str
+    host: str
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    repository: str
+    log_path: str
+    version: int = 0
+    config_name: str | None = None
+
+    @property
+    def process(self) -> ProcessId:
+        """Its process, which may have ended."""
+        return ProcessId(self.pid, self.start_ticks)
+
+
+@dataclass(frozen=True)
 class ServerState:
-    """A server that was started: enough to find its processes, and only those.
+    """A server that was started: enough to find its processes, and only those. What it says of one is of the first.
 
     Attributes:
         pid: Triton's; it changes when Triton is started again. So does `start_ticks`.
+        marker: What finds the processes of all.
         supervisor: The process that starts them again.
         restarts: For each process that had to be started again.
         gave_up: Why the supervisor ended by itself; None if it did not.
@@ -79,32 +112,35 @@ class ServerState:
     restarts: dict[str, Restarts] = field(default_factory=dict)
     gave_up: str | None = None
     triton_key: str = field(default="", repr=False)
+    tritons: tuple[TritonState, ...] = ()
 
     @classmethod
     def of(
         cls,
-        server: TritonServer,
+        tritons: Sequence[TritonState],
+        key: str,
         gateway: GatewayProcess | None = None,
-        restarts: dict[str, Restarts] | None = None,
+        restarts: Mapping[str, Restarts] | None = None,
         gave_up: str | None = None,
     ) -> "ServerState":
-        """Describe a started server, and the gateway if that was started too, from within their supervisor."""
-        process = server.process_id
+        """Describe started Tritons, and the gateway if that was started too, from within their supervisor."""
+        first = tritons[0]
         return cls(
-            pid=process.pid,
-            start_ticks=process.start_ticks,
-            marker=server.marker,
-            host=server.host,
-            http_port=server.http_port,
-            grpc_port=server.grpc_port,
-            metrics_port=server.metrics_port,
-            repository=str(server.repository),
-            log_path=str(server.log_path),
+            pid=first.pid,
+            start_ticks=first.start_ticks,
+            marker=own_marker(),
+            host=first.host,
+            http_port=first.http_port,
+            grpc_port=first.grpc_port,
+            metrics_port=first.metrics_port,
+            repository=first.repository,
+            log_path=first.log_path,
             gateway=None if gateway is None or gateway.pid is None else GatewayState.of(gateway),
             supervisor=ProcessId.of(os.getpid()),
             restarts=dict(restarts or {}),
             gave_up=gave_up,
-            triton_key=server.key,
+            triton_key=key,
+            tritons=tuple(tritons),
         )
 
     @classmethod
@@ -114,6 +150,7 @@ class ServerState:
             data = json.loads(text)
             for name, kind in (("gateway", GatewayState), ("supervisor", ProcessId)):
                 data[name] = None if data.get(name) is None else kind(**data[name])
+            data["tritons"] = tuple(TritonState(**each) for each in data.get("tritons", ()))
             data["restarts"] = {name: Restarts(**each) for name, each in data.get("restarts", {}).items()}
             return cls(**data)
         except (AttributeError, ValueError, TypeError):

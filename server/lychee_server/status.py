@@ -11,7 +11,7 @@ from lychee_server.gateway.process import read_problem
 from lychee_server.local_http import fetch, reachable_host
 from lychee_server.processes import describe_process, find_processes
 from lychee_server.state import GatewayState, Restarts, ServerState
-from lychee_server.triton import read_repository_index
+from lychee_server.triton_admin import read_repository_index
 from lychee_server.triton_messages import clean_reason
 
 EXECUTION_METRIC = "lychee_model_execution"
@@ -66,6 +66,8 @@ class LocalServer:
     processes: tuple[ProcessMemory, ...]
     rss_bytes: int
     pss_bytes: int
+    version: int = 0
+    config_name: str | None = None
     gateway: GatewayStatus | None = None
     restarts: dict[str, Restarts] = field(default_factory=dict)
 
@@ -93,6 +95,8 @@ def read_status(state: ServerState) -> LocalServer:
         processes=processes,
         rss_bytes=sum(process.rss_bytes for process in processes),
         pss_bytes=sum(process.pss_bytes for process in processes),
+        version=state.tritons[0].version if state.tritons else 0,
+        config_name=state.tritons[0].config_name if state.tritons else None,
         gateway=gateway,
         restarts=state.restarts,
     )

@@ -1,28 +1,25 @@
 """A Triton process with a model repository, from start to stop."""
 
-import contextlib
 import http.client
-import json
 import os
 import secrets
-import shutil
+import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from lychee_client.manifest import DEFAULT_ERROR_BUDGET
 
 from lychee_server import defaults
 from lychee_server.errors import LycheeServerError, ServerStartError
-from lychee_server.execution import Choice, Device, Served, has_gpu, serve
+from lychee_server.execution import Device, has_gpu
 from lychee_server.installation import TritonInstallation, assemble_backends
 from lychee_server.local_http import fetch, reachable_host
 from lychee_server.processes import (
-    SHARED_MEMORY,
     ProcessId,
     StopReport,
     check_port,
@@ -31,25 +28,13 @@ from lychee_server.processes import (
     start_process,
     stop_processes,
 )
-from lychee_server.repository import check_repository, describe_variant
-from lychee_server.restrictions import restrict
+from lychee_server.served_export import ServedExport
+from lychee_server.steering import reserve
+from lychee_server.triton_admin import read_repository_index
+from lychee_server.triton_command import TritonOptions, build_command
 from lychee_server.triton_messages import calm_log, clean_reason, find_reason, read_error_lines
-from lychee_server.triton_tracing import trace_options
 
-LOG_LEVELS = {
-    "ERROR": ["--log-info=false", "--log-warning=false"],
-    "WARNING": ["--log-info=false"],
-    "INFO": [],
-    "DEBUG": ["--log-verbose=1"],
-}
 POLL_INTERVAL_S = 0.1
-MODEL_LOAD_THREADS = 8  # all models of a repository at once; more than the CPUs, because stubs wait for their imports
-# More than `stop` waits before it kills: once, while a Triton ended, a call got an answer of the shape of another.
-TRITON_EXIT_TIMEOUT_S = 30
-# What each model's process begins with, where /dev/shm has at least so much; containers have 64 MiB. Triton takes 1 MiB
-# and grows it with the first larger tensors, such as the tokenizer (32 photos of lychee-mini take 5 MiB). Servers crash
-# after that now and then: https://github.com/triton-inference-server/server/issues/8882
-SHARED_MEMORY_BYTES = {1024 * defaults.MIB: 16 * defaults.MIB, 64 * defaults.MIB: 4 * defaults.MIB}
 
 
 class TritonServer:
@@ -66,6 +51,7 @@ class TritonServer:
         marker: What finds the server's processes and shared memory; see `lychee_server.processes`.
         key: What opens the restricted part of Triton, in the header KEY_HEADER.
         process_id: Names the process for good; from the start on.
+        export: What it serves.
     """
 
     process_id: ProcessId
@@ -86,6 +72,7 @@ class TritonServer:
         detached: bool = False,
         key: str | None = None,
         marker: str | None = None,
+        replaceable: bool = False,
     ) -> None:
         """Choose how Triton will run; nothing starts yet.
 
@@ -106,6 +93,7 @@ class TritonServer:
                 `start` is called in the main thread.
             key: See TritonServer; None makes one up.
             marker: None makes a new one.
+            replaceable: Another one may be started beside it on its ports, and take its place; see `make_successor`.
         """
         self.repository = Path(repository).absolute()
         self.host = host
@@ -116,15 +104,13 @@ class TritonServer:
         self.log_path = Path(log_path).absolute() if log_path is not None else None
         self.marker = make_marker() if marker is None else marker
         self.key = key or secrets.token_hex(16)
-        self._config_name = config_name
-        self._error_budget = error_budget
-        self._device = device
-        self._served: Served | None = None
+        self.export = ServedExport(self.repository, config_name, error_budget, device)
         self._detached = detached
+        self._replaceable = replaceable
+        self._keepers: list[socket.socket] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._command_line: list[str] = []
         self._environment: dict[str, str] = {}
-        self._models: list[str] = []
 
     @property
     def pid(self) -> int | None:
@@ -147,24 +133,9 @@ class TritonServer:
         return f"http://{reachable_host(self.host)}:{self.metrics_port}/metrics"
 
     @property
-    def choices(self) -> Mapping[str, Choice]:
-        """What executes the models that left it open, and why; empty before the start."""
-        return {} if self._served is None else self._served.choices
-
-    @property
-    def choice_note(self) -> str:
-        """How it was chosen what executes the models; empty before the start, and if nothing was open."""
-        return "" if self._served is None else self._served.note
-
-    @property
-    def variant_note(self) -> str:
-        """What became of the variant that was asked for, if no model has it; else empty."""
-        return describe_variant(self.repository, self._config_name)
-
-    @property
     def models(self) -> list[str]:
         """Names of the repository's models; empty before the start."""
-        return list(self._models)
+        return list(self.export.models)
 
     def start(self) -> None:
         """Check what Triton needs, and start it. It loads its models when this returns.
@@ -178,24 +149,69 @@ class TritonServer:
         """
         if self._process is not None:
             raise LycheeServerError("This TritonServer was started before; make a new one.")
-        self._models = check_repository(self.repository, self._config_name)
-        installation = TritonInstallation.find()
-        cache_dir = defaults.usable_cache_dir()
-        self._environment = installation.environment(os.environ, cache_dir)
-        backends = assemble_backends(installation, cache_dir)
-        self._served = serve(self.repository, self._config_name, self._error_budget, cache_dir, self._device)
-        self._choose_ports()
+        self.export.prepare()
+        self.launch()
+
+    def launch(self) -> None:
+        """Start what `export.prepare` has prepared. It loads its models when this returns.
+
+        Raises:
+            InstallationError: Triton is not installed completely.
+            PortInUseError: Another process holds one of the ports.
+        """
+        succeeds = bool(self._keepers)
+        if succeeds:
+            (self.metrics_port,) = pick_free_ports(self.host, 1)
+        else:
+            self._choose_ports()
         if self.log_path is None:
             handle, name = tempfile.mkstemp(prefix="lychee-triton-", suffix=".log")
             os.close(handle)
             self.log_path = Path(name)
-        self._command_line = self._command(installation, backends)
-        self._launch(append=False)
+        self._make_command()
+        self._launch(append=succeeds)
 
     def start_again(self) -> None:
-        """Kill what is left of it, and start the same once more: same ports, same options, same choice of execution."""
+        """Kill what is left of it, and start the same once more: same export, ports, options and choice of execution.
+
+        An export whose place another one took is served from where it is now.
+
+        Raises:
+            LycheeServerError: It cannot be served any more.
+        """
         self.stop(timeout_s=0)
+        if self.export.has_moved():
+            self.export.prepare()
+            self._make_command()
         self._launch(append=True)
+
+    def make_successor(self, repository: Path, config_name: str | None, marker: str) -> "TritonServer":
+        """Return another one for the same ports, to be started beside this one.
+
+        It shares key, log and options. Its metrics are on a port of its own.
+
+        Args:
+            repository: See TritonServer.
+            config_name: See TritonServer.
+            marker: Another one than this one's.
+        """
+        successor = TritonServer(
+            repository,
+            host=self.host,
+            http_port=self.http_port,
+            grpc_port=self.grpc_port,
+            config_name=config_name,
+            error_budget=self.export.error_budget,
+            device=self.export.device,
+            log_path=self.log_path,
+            log_level=self.log_level,
+            detached=self._detached,
+            key=self.key,
+            marker=marker,
+            replaceable=True,
+        )
+        successor._keepers = self._keepers
+        return successor
 
     def _launch(self, *, append: bool) -> None:
         assert self.log_path is not None
@@ -216,33 +232,19 @@ class TritonServer:
         free = [name for name in names if getattr(self, name) == 0]
         for name, port in zip(free, pick_free_ports(self.host, len(free)), strict=True):
             setattr(self, name, port)
+        if self._replaceable:  # who shares a port shares it with whoever asks
+            self._keepers = [reserve(self.host, port) for port in (self.http_port, self.grpc_port)]
 
-    def _command(self, installation: TritonInstallation, backends: Path) -> list[str]:
-        assert self._served is not None
-        command = [
-            str(installation.binary),
-            f"--model-repository={self._served.path}",
-            f"--backend-directory={backends}",
-            f"--backend-config=python,shm-region-prefix-name={self.marker}",
-            *_set_memory(),
-            "--disable-auto-complete-config",
-            "--exit-on-error=false",  # so that the repository index can tell why a model failed
-            f"--exit-timeout-secs={TRITON_EXIT_TIMEOUT_S}",
-            f"--model-load-thread-count={MODEL_LOAD_THREADS}",
-            f"--http-address={self.host}",
-            f"--http-port={self.http_port}",
-            f"--grpc-address={self.host}",
-            f"--grpc-port={self.grpc_port}",
-            f"--metrics-address={self.host}",
-            f"--metrics-port={self.metrics_port}",
-            "--allow-gpu-metrics=false",
-            *restrict(self.key),
-            *trace_options(os.environ),
-            *LOG_LEVELS[self.log_level],
-        ]
-        if self._config_name is not None:
-            command.append(f"--model-config-name={self._config_name}")
-        return command
+    def _make_command(self) -> None:
+        installation = TritonInstallation.find()
+        cache_dir = defaults.usable_cache_dir()
+        self._environment = installation.environment(os.environ, cache_dir)
+        ports = self.http_port, self.grpc_port, self.metrics_port
+        options = TritonOptions(
+            self.host, *ports, self.marker, self.key, self.log_level, self.export.config_name, self._replaceable
+        )
+        backends = assemble_backends(installation, cache_dir)
+        self._command_line = build_command(installation, backends, self.export.path, options)
 
     def wait_until_ready(self, timeout_s: float = defaults.DEFAULT_LOAD_TIMEOUT_S) -> None:
         """Wait until every model is loaded. Triton is left running if one is not; call `stop`.
@@ -250,28 +252,43 @@ class TritonServer:
         Raises:
             ServerStartError: Triton ended, a model failed to load, or the time is up.
         """
+        for _ in self.waiting(timeout_s):
+            time.sleep(POLL_INTERVAL_S)
+        self.check_models()
+
+    def waiting(self, timeout_s: float) -> Iterator[None]:
+        """Yield until Triton has tried to load every model; raise ServerStartError as `wait_until_ready` does."""
         assert self._process is not None, "call start() first"
         assert self.log_path is not None
         deadline = time.monotonic() + timeout_s
         while not self.is_up():
             if (code := self._process.poll()) is not None:
                 ended = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-                raise ServerStartError(
-                    f"Triton ended {ended} while loading {self.repository}. Last errors:",
-                    log_path=self.log_path,
-                    log_lines=read_error_lines(self.log_path),
-                )
-            if time.monotonic() > deadline:
-                raise ServerStartError(
+                problem = f"Triton ended {ended} while loading {self.repository}."
+            elif time.monotonic() > deadline:
+                problem = (
                     f"Triton was not ready after {timeout_s:g} s; expected all models loaded by then. "
-                    "Give it more time with --timeout-s. Last errors:",
-                    log_path=self.log_path,
-                    log_lines=read_error_lines(self.log_path),
+                    "Give it more time with --timeout-s."
                 )
-            time.sleep(POLL_INTERVAL_S)
-        if reasons := self.find_failed_models():
+            else:
+                yield
+                continue
+            lines = read_error_lines(self.log_path)
+            raise ServerStartError(f"{problem} Last errors:", log_path=self.log_path, log_lines=lines)
+
+    def check_models(self, http_port: int | None = None) -> None:
+        """Check that every model is loaded.
+
+        Args:
+            http_port: Where to ask; None asks at the server's own port.
+
+        Raises:
+            ServerStartError: A model failed to load.
+        """
+        assert self.log_path is not None
+        if reasons := self.find_failed_models(http_port):
             raise ServerStartError(
-                f"{len(reasons)} of {len(self._models)} models could not be loaded:",
+                f"{len(reasons)} of {len(self.models)} models could not be loaded:",
                 log_path=self.log_path,
                 model_reasons=reasons,
             )
@@ -279,7 +296,6 @@ class TritonServer:
     def is_up(self, timeout_s: float = 5.0) -> bool:
         """Triton opens its endpoints, metrics last, after it has tried to load every model."""
         try:
-            fetch(self.host, self.http_port, "GET", "/v2/health/live", timeout_s=timeout_s)
             fetch(self.host, self.metrics_port, "GET", "/metrics", timeout_s=timeout_s)
         except (OSError, http.client.HTTPException):
             return False
@@ -290,14 +306,14 @@ class TritonServer:
         if self.log_path is not None and not has_gpu():
             calm_log(self.log_path)
 
-    def find_failed_models(self) -> dict[str, str]:
-        """Return why each model of the repository that is not ready is not."""
+    def find_failed_models(self, http_port: int | None = None) -> dict[str, str]:
+        """Return why each model of the repository that is not ready is not; see `check_models`."""
         assert self.log_path is not None, "call start() first"
         self.calm_log()
-        index = read_repository_index(self.host, self.http_port, self.key)
+        index = read_repository_index(self.host, http_port or self.http_port, self.key)
         ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
         reasons = {entry["name"]: clean_reason(entry.get("reason", "")) for entry in index}
-        failed = [name for name in self._models if name not in ready]
+        failed = [name for name in self.models if name not in ready]
         return {name: reasons.get(name) or find_reason(self.log_path, name) for name in failed}
 
     def stop(self, timeout_s: float = defaults.DEFAULT_STOP_TIMEOUT_S) -> StopReport:
@@ -333,20 +349,3 @@ class TritonServer:
     ) -> None:
         """Stop Triton."""
         self.stop()
-
-
-def _set_memory() -> list[str]:
-    """Return the options that say with how much shared memory each model begins, and without a GPU no pinned one."""
-    pinned = [] if has_gpu() else ["--pinned-memory-pool-byte-size=0"]
-    with contextlib.suppress(OSError):
-        total = shutil.disk_usage(SHARED_MEMORY).total
-        for least, size_bytes in SHARED_MEMORY_BYTES.items():
-            if total >= least:
-                return [f"--backend-config=python,shm-default-byte-size={size_bytes}", *pinned]
-    return pinned
-
-
-def read_repository_index(host: str, http_port: int, key: str) -> list[dict[str, Any]]:
-    """Return Triton's list of models: `name`, and where it tried to load one, `version`, `state` and `reason`."""
-    index: list[dict[str, Any]] = json.loads(fetch(host, http_port, "POST", "/v2/repository/index", key=key))
-    return index

@@ -47,6 +47,11 @@ def change_weights(repository: Path, target: Path, seed: int = 0) -> Path:
     return target
 
 
+def damage_weights(repository: Path, seed: int) -> None:
+    """Change the weights of an export's text encoder, and nothing that it says about itself."""
+    _change_file(newest_version(repository / "text_encoder") / MODEL_FILENAME, seed)
+
+
 def _change_file(path: Path, seed: int) -> None:
     model = onnx.load(path)
     rng = np.random.default_rng(seed)

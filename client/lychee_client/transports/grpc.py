@@ -45,6 +45,8 @@ _CHANNEL_OPTIONS: Final[list[tuple[str, int | str]]] = [
     # A server that restarts is found again at once, not after gRPC's default of up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # Else a new channel gets the connection of the old one, and with it the server that is to be left.
+    ("grpc.use_local_subchannel_pool", 1),
 ]
 # The translation table. What is not in it is a ServerError.
 _ERRORS: Final[dict[str, type[LycheeError] | Ambiguity]] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from lychee_client.repository import ASSETS_MODEL
-from lychee_server.doctor.machine import available_memory_bytes
+from lychee_server.memory import available_memory_bytes
 
 from .contestants import Place
 from .environments import PreparationError

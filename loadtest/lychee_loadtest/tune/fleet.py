@@ -13,8 +13,8 @@ from typing import Any, Final, Self
 from google.protobuf import text_format
 from lychee_client.repository import process_bytes
 from lychee_server import defaults
-from lychee_server.doctor.machine import available_memory_bytes
 from lychee_server.errors import ServerStartError
+from lychee_server.memory import available_memory_bytes
 from lychee_server.status import read_memory
 from lychee_server.triton import TritonServer
 from tritonclient.grpc import InferenceServerClient

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
-from lychee_client import ConfigurationError, LycheeClient, LycheeError, Manifest
+from lychee_client import ConfigurationError
 from lychee_client.cli.outcome import EXIT_FAILED, EXIT_NOT_RUNNING, reported_errors, tell
 from lychee_client.manifest import DEFAULT_ERROR_BUDGET, describe_reading
 from lychee_client.repository import ASSETS_MODEL
@@ -19,17 +19,20 @@ from lychee_server.cli import load_report
 from lychee_server.cli.models import models as models_command
 from lychee_server.cli.quickstart import quickstart as quickstart_command
 from lychee_server.cli.status_text import describe_server
+from lychee_server.cli.upgrade import rollback, upgrade
 from lychee_server.errors import LycheeServerError
 from lychee_server.execution import Device, format_budget, parse_budget
 from lychee_server.gateway.cli import gateway as gateway_command
 from lychee_server.gateway.cli import setting
 from lychee_server.gateway.process import DEFAULT_LOG_LEVEL, GatewayChoice, GatewayProcess
 from lychee_server.gateway.settings import DEFAULT_PORT, GatewaySettings
+from lychee_server.golden_pairs import check_golden_pairs
 from lychee_server.status import read_models, read_status
 from lychee_server.supervision import (
     MOST_RESTARTS,
     Guard,
     Notifier,
+    ServedRepository,
     SupervisedServer,
     clean_up,
     configure_log,
@@ -44,6 +47,8 @@ def register(app: typer.Typer) -> None:
     app.command()(load)
     app.command()(stop)
     app.command()(status)
+    app.command()(upgrade)
+    app.command()(rollback)
     app.command("gateway")(gateway_command)
     app.command("models")(models_command)
     app.command("quickstart")(quickstart_command)
@@ -124,29 +129,30 @@ def load(
         host=triton_host,
         http_port=http_port,
         grpc_port=grpc_port,
-        metrics_port=metrics_port,
+        metrics_port=0,
         config_name=config_name,
         error_budget=budget,
         device=device,
         log_path=defaults.state_dir() / "triton.log",
         log_level=level or DEFAULT_LOG_LEVEL,
-        marker=state.own_marker(),
+        marker=f"{state.own_marker()}1_",
+        replaceable=True,
     )
     beside = None
     if gateway:
         beside = GatewayProcess(GatewayChoice(host, port, web and _has_page(), max_img_size, level))
     log_path = None if foreground else defaults.state_dir() / "supervisor.log"
-    supervised = SupervisedServer(server, beside, log_path)
+    supervised = SupervisedServer([ServedRepository("", server, metrics_port)], beside, log_path)
     configure_log()
     with reported_errors():
         place = state.claim()
-        _clean_up_after_the_last(server.marker)
-        guard = Guard(server.marker, log_path)
+        _clean_up_after_the_last(state.own_marker())
+        guard = Guard(state.own_marker(), log_path)
         guard.split()
     notifier = Notifier()
     with reported_errors(), raise_on_sigterm():
         try:
-            place.answer(supervised.describe)
+            place.answer(supervised.describe, supervised.take)
             _start(supervised, timeout_s, max_img_size, flash_attn=flash_attn)
             if foreground:
                 typer.echo("Ctrl-C stops it.")
@@ -186,9 +192,11 @@ def _start(supervised: SupervisedServer, timeout_s: float, max_img_size: int | N
         LycheeServerError: One of them does not start, or the scores are wrong.
     """
     start = time.monotonic()
-    server, gateway = supervised.server, supervised.gateway
+    served, gateway = supervised.served[0], supervised.gateway
+    server = served.server
     if gateway is not None:
         gateway.listen()
+    served.open_metrics()
     server.start()
     supervised.publish()
     typer.echo(f"Loading {server.repository} (pid {server.pid}, log {server.log_path})")
@@ -205,7 +213,7 @@ def _start(supervised: SupervisedServer, timeout_s: float, max_img_size: int | N
     typer.echo(f"Ready after {time.monotonic() - start:.1f} s")
     typer.echo(f"  gRPC     {server.grpc_url}")
     typer.echo(f"  HTTP     http://{server.http_url}")
-    typer.echo(f"  metrics  {server.metrics_url}")
+    typer.echo(f"  metrics  {served.metrics_url}")
     if gateway is not None:
         typer.echo(f"  REST     {gateway.url}/v1/rerank")
         typer.echo(f"  {'page' if gateway.has_page else 'docs'}     {gateway.url}{'' if gateway.has_page else '/docs'}")
@@ -213,17 +221,19 @@ def _start(supervised: SupervisedServer, timeout_s: float, max_img_size: int | N
 
 def _report_models(server: TritonServer, max_img_size: int | None, *, flash_attn: bool) -> None:
     models = read_models(server.host, server.http_port, server.metrics_port, server.key)
-    if server.variant_note:
-        typer.echo(f"  {server.variant_note}")
-    if server.choice_note:
-        typer.echo(f"  what executes the encoders: {server.choice_note}")
+    if server.export.variant_note:
+        typer.echo(f"  {server.export.variant_note}")
+    if server.export.choice_note:
+        typer.echo(f"  what executes the encoders: {server.export.choice_note}")
     for model in models:
         if model.provider is not None and model.name.endswith("_encoder"):
             why = f" ({model.precision_reason})" if model.precision_reason else ""
             typer.echo(f"  {model.name}: {model.provider}, {model.precision}{why}")
     if ASSETS_MODEL not in server.models:
         return
-    manifest = _check_golden_pairs(server)
+    manifest, found = check_golden_pairs(server.grpc_url)
+    server.calm_log()
+    typer.echo(f"  {found}")
     for line in describe_reading(manifest):
         typer.echo(f"  {line}")
     if max_img_size is not None:
@@ -233,29 +243,6 @@ def _report_models(server: TritonServer, max_img_size: int | None, *, flash_attn
             raise LycheeServerError(str(error)) from error
     if flash_attn:
         typer.echo(f"  {load_report.describe_flash_attn(manifest, models)}")
-
-
-def _check_golden_pairs(server: TritonServer) -> Manifest:
-    """Replay the pairs whose scores the exporter knew. Return what the server says about its model.
-
-    Raises:
-        LycheeServerError: The server's scores differ from them, or cannot be had.
-    """
-    try:
-        with LycheeClient(server.grpc_url) as client:
-            report = client.check_golden_pairs()
-            manifest = client.manifest()
-    except LycheeError as error:
-        raise LycheeServerError(f"The golden pairs could not be scored: {error}") from error
-    if not report.passed:
-        raise LycheeServerError(
-            f"The server's scores are off by {report.max_abs_error:.4g} on the golden pairs; expected at most "
-            f"{report.tolerance:g}. The model files are not those that were exported, or this machine computes "
-            "something else: run `lychee export` again, or try --error-budget exact."
-        )
-    server.calm_log()
-    typer.echo(f"  golden pairs: off by {report.max_abs_error:.2g}, at most {report.tolerance:g} allowed")
-    return manifest
 
 
 def stop() -> None:

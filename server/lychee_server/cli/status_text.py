@@ -21,7 +21,7 @@ def describe_server(current: LocalServer) -> Iterator[str]:
         ("gRPC", current.grpc_url),
         ("HTTP", f"http://{current.http_url}"),
         ("metrics", current.metrics_url),
-        ("models", current.repository),
+        ("models", f"{current.repository}{_describe_export(current)}"),
         ("log", current.log_path),
     ):
         yield f"  {label:8} {value}"
@@ -41,3 +41,9 @@ def describe_server(current: LocalServer) -> Iterator[str]:
             f"    {process.name:28} pid {process.pid:<8} {process.rss_bytes // MIB:5} MiB resident, "
             f"{process.pss_bytes // MIB:5} MiB without sharing"
         )
+
+
+def _describe_export(current: LocalServer) -> str:
+    parts = [f"export {current.version}"] if current.version else []
+    parts += [f"variant {current.config_name}"] if current.config_name else []
+    return f"  ({', '.join(parts)})" if parts else ""

@@ -4,10 +4,8 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Final
 
-import psutil
 from lychee_client.checks import Check, CheckContext, CheckResult, Verdict, existing_folder, run_checks
 from lychee_client.repository import process_bytes
 
@@ -18,9 +16,9 @@ from lychee_server.doctor.gateway import check_gateway
 from lychee_server.doctor.gpu import check_gpu
 from lychee_server.listeners import find_listeners
 from lychee_server.local_http import reachable_host
+from lychee_server.memory import available_memory_bytes
 from lychee_server.status import read_memory
 
-CGROUP: Final = Path("/sys/fs/cgroup")
 SPARE_MEMORY_BYTES: Final = 256 * MIB
 SPARE_DISK_BYTES: Final = 64 * MIB
 SPARE_SHARED_MEMORY_BYTES: Final = 32 * MIB
@@ -46,7 +44,7 @@ def check_ports(context: CheckContext) -> Iterator[CheckResult]:
     for kind, port in ports.items():
         name = f"port {port}"
         pid, program = listeners.get(port, (None, ""))
-        if program and known is not None and pid == known.pid:
+        if program and known is not None and pid in _own_pids(known):
             yield CheckResult(name, "ok", f"{kind}: our server, pid {pid}")
         elif program == "tritonserver" and context.status.live:
             yield CheckResult(name, "ok", f"{kind}: a Triton that `lychee load` did not start here, pid {pid}")
@@ -60,6 +58,11 @@ def check_ports(context: CheckContext) -> Iterator[CheckResult]:
             yield CheckResult(name, "failed", seen, f"wait if it is still loading, else see {known.log_path}")
         else:
             yield CheckResult(name, "ok", f"{kind}: free")
+
+
+def _own_pids(known: state.ServerState) -> set[int]:
+    """Return the processes that listen for a server: Triton, and its supervisor for the metrics."""
+    return {known.pid} | (set() if known.supervisor is None else {known.supervisor.pid})
 
 
 def check_state(context: CheckContext) -> Iterator[CheckResult]:
@@ -141,19 +144,6 @@ def model_sizes(context: CheckContext) -> list[int]:
         CheckSkipped: There is no repository.
     """
     return [path.stat().st_size for path in sorted(find_repository(context).glob("*/*/*.onnx"))]
-
-
-def available_memory_bytes() -> int:
-    """Return what programs can still have: of this machine, or of this container if its limit is nearer."""
-    available = int(psutil.virtual_memory().available)
-    try:
-        limit = int((CGROUP / "memory.max").read_text(encoding="ascii"))
-        current = int((CGROUP / "memory.current").read_text(encoding="ascii"))
-        statistics = (CGROUP / "memory.stat").read_text(encoding="ascii")
-    except (OSError, ValueError):  # no container, or "max": one without a limit
-        return available
-    reclaimable = re.search(r"^inactive_file (\d+)$", statistics, re.MULTILINE)  # file contents, dropped at need
-    return min(available, max(0, limit - current + (int(reclaimable[1]) if reclaimable else 0)))
 
 
 CHECKS: Final[Mapping[str, Check]] = {

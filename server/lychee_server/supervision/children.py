@@ -13,14 +13,13 @@ import psutil
 from lychee_server.errors import LycheeServerError
 from lychee_server.gateway.process import GatewayProcess
 from lychee_server.processes import ProcessId, describe_process, find_processes, is_server
-from lychee_server.supervision.questions import ask_gateway, ask_grpc, fetch_config, make_inference
+from lychee_server.supervision.questions import ENSEMBLE, ask_gateway, ask_grpc, fetch_config, make_inference
 from lychee_server.supervision.watch import Watch
 from lychee_server.triton import TritonServer
 
 __all__ = ["Child", "GatewayChild", "TritonChild"]
 
 LOOK_TIMEOUT_S: Final = 1.0
-ENSEMBLE: Final = "ensemble"
 
 
 class Child(Protocol):
@@ -50,22 +49,25 @@ class TritonChild:
 
     Args:
         server: A TritonServer that was started.
+        name: What it is called.
+
+    Attributes:
+        server: The TritonServer, until another one takes its place.
     """
 
-    name = "triton"
-
-    def __init__(self, server: TritonServer) -> None:
-        self._server = server
+    def __init__(self, server: TritonServer, name: str = "triton") -> None:
+        self.name = name
+        self.server = server
         self._stubs: dict[ProcessId, str] = {}
         self._watches: list[Watch] = []
 
     def start_again(self) -> None:
         """See Child."""
-        self._server.start_again()
+        self.server.start_again()
 
     def check_ready(self) -> bool:
         """See Child."""
-        server = self._server
+        server = self.server
         try:
             if not server.is_up(LOOK_TIMEOUT_S):
                 return False
@@ -84,13 +86,18 @@ class TritonChild:
             watch.start()
         return True
 
+    def take(self, server: TritonServer) -> None:
+        """Watch another one in the place of this one; it has to be checked as after a start."""
+        self.stop_watching()
+        self.server = server
+
     def _measure_cpu(self, model: str) -> Callable[[], float]:
         """Return a function that measures the CPU time of a model's stubs; Triton's own, where it has none."""
         pids = [stub.pid for stub, name in self._stubs.items() if name.startswith(f"{model}_")]
 
         def measure() -> float:
             used = 0.0
-            for pid in pids or [self._server.process_id.pid]:
+            for pid in pids or [self.server.process_id.pid]:
                 with contextlib.suppress(psutil.Error):
                     times = psutil.Process(pid).cpu_times()
                     used += times.user + times.system
@@ -100,7 +107,7 @@ class TritonChild:
 
     def find_problem(self, now_s: float) -> str | None:
         """See Child."""
-        if (code := self._server.poll()) is not None:
+        if (code := self.server.poll()) is not None:
             return _describe_end(code)
         for stub, name in self._stubs.items():
             if not stub.is_running():

@@ -16,8 +16,9 @@ from tritonclient.utils import triton_to_np_dtype
 from lychee_server.local_http import exchange, fetch, reachable_host
 from lychee_server.supervision.watch import MOST_BUSY_S
 
-__all__ = ["ask_gateway", "ask_grpc", "fetch_config", "make_inference"]
+__all__ = ["ENSEMBLE", "ask_gateway", "ask_grpc", "fetch_config", "make_inference"]
 
+ENSEMBLE: Final = "ensemble"  # the platform of a model that is made of others
 SHORT_TIMEOUT_S: Final = 5.0
 LENGTH: Final = 4  # of an axis whose size is free; patches of images come in fours
 LARGEST_ID: Final = 100

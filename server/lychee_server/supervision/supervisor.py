@@ -72,6 +72,17 @@ class Supervisor:
             beat()
             time.sleep(LOOK_INTERVAL_S)
 
+    def is_running(self, child: Child) -> bool:
+        """Tell whether a child is up, and not about to be started again."""
+        return any(watched.child is child and watched.phase == "running" for watched in self._watched)
+
+    def renew(self, child: Child) -> None:
+        """Take note that another process has taken the place of a child's: it has to be seen to be ready."""
+        for watched in self._watched:
+            if watched.child is child:
+                watched.phase, watched.since_s = "starting", time.monotonic()
+        self._publish()
+
     def look(self, watched: _Watched, now_s: float) -> None:
         """Do what is to be done for one child now."""
         child = watched.child

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from lychee_server import LycheeServerError, PortInUseError, ServerStartError, TritonServer
 from lychee_server.processes import SHARED_MEMORY, find_processes, is_server
-from lychee_server.triton import SHARED_MEMORY_BYTES
+from lychee_server.triton_command import SHARED_MEMORY_BYTES
 
 pytestmark = pytest.mark.triton
 WAIT_S = 20.0

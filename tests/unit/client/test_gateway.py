@@ -494,7 +494,7 @@ def test_a_cancelled_call_hangs_up(gateway: FakeGateway) -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            left = client._transport._flights.count  # type: ignore[attr-defined]
+            left = client._transport._current._flights.count  # type: ignore[attr-defined]
             gone.set()
             return int(left)
 

@@ -118,7 +118,7 @@ def test_only_resume_takes_over_the_models_of_another_version(
     load(two_pieces)
     with pytest.raises(KeyboardInterrupt):
         export_checkpoint("toy", tmp_path, progress=interrupt_at("exporting spare"))
-    monkeypatch.setattr(exporter, "created_by", lambda: {"lychee-rerank-export": "99"})
+    monkeypatch.setattr(work_keys, "created_by", lambda: {"lychee-rerank-export": "99"})
     lines: list[str] = []
     export_checkpoint("toy", tmp_path, progress=lines.append, resume=resume)
     assert ("encoder is finished already" in lines) is resume
@@ -244,7 +244,7 @@ def test_manifest_of_a_stranger_removes_nothing_outside(tmp_path: Path, toy: Che
     assets.mkdir(parents=True)
     (assets / "manifest.json").write_text(manifest_json(max_batch_size={"../outside": 1, "..": 1, "": 1}))
     load(toy)
-    export_checkpoint("toy", repository)
+    export_checkpoint("toy", repository, replace=lambda problem: True)
     assert outside.is_dir()
 
 

@@ -215,7 +215,7 @@ def app() -> typer.Typer:
 
 
 def test_command_hands_its_options_on(app: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[object] = []
+    calls: list[tuple[object, dict[str, object]]] = []
 
     def export(*arguments: object, **options: object) -> None:
         calls.append(({str(argument) for argument in arguments[:3]}, options))
@@ -224,10 +224,10 @@ def test_command_hands_its_options_on(app: typer.Typer, tmp_path: Path, monkeypa
     monkeypatch.setattr(exporter, "export_checkpoint", export)
     options = "--precision fp16 --target cuda --profile small --max-img-size 300 --max-tokens 700 --revision v1"
     options += " --flash-attn --instruction Judge. --base bases/qwen --template monoqwen2_vl"
-    options += " --calibration-data photos --gpu-memory 40 --max-images 5 --resume"
+    options += " --calibration-data photos --gpu-memory 40 --max-images 5 --resume --keep 7"
     result = CliRunner().invoke(app, ["export", "owner/name", "--repository", str(tmp_path), *options.split()])
     assert result.exit_code == 1
-    assert calls == [
+    assert [(arguments, options | {"replace": None}) for arguments, options in calls] == [
         (
             {"owner/name", str(tmp_path), "fp16"},
             {
@@ -238,6 +238,8 @@ def test_command_hands_its_options_on(app: typer.Typer, tmp_path: Path, monkeypa
                 "range_data": Path("photos"),
                 "gpu_memory_gb": 40.0,
                 "resume": True,
+                "keep": 7,
+                "replace": None,
             },
         )
     ]
