@@ -35,13 +35,13 @@ test: $(EXPORTED) tools clients
 	$(CLIENTS)/bin/pytest --config-file tests/clients/pytest.ini --durations 10 tests/clients
 
 chaos: $(EXPORTED)
-	LYCHEE_CHAOS=1 $(BIN)/pytest -m "" --durations 0 tests/chaos
+	LYCHEE_CHAOS=1 $(BIN)/pytest -m "" --durations 0 --timeout 3600 tests/chaos
 	$(MAKE) containers
 
 # Starts an engine where none runs, and leaves nothing behind. LYCHEE_CONTAINERS_DATA=FOLDER keeps what was built.
 containers: $(INSTALLED) tools
 	deploy/containers/packages.sh
-	LYCHEE_CONTAINERS=1 $(BIN)/pytest -m "" --durations 10 tests/containers
+	LYCHEE_CONTAINERS=1 $(BIN)/pytest -m "" --durations 10 --timeout 3600 tests/containers
 
 check: $(EXPORTED) tools docs
 	$(BIN)/ruff check .
@@ -78,7 +78,7 @@ $(INSTALLED): constraints.txt deploy/release/version.py $(addsuffix /pyproject.t
 	$(PIP) torch
 	$(PIP) hatchling editables
 	$(PIP) --no-build-isolation --editable client[cli,heic] --editable evaluate[cli,xlsx] --editable export[peft] \
-		--editable server[triton,web,redis] --editable loadtest[locust]
+		--editable server[triton,web,redis,otel] --editable loadtest[locust]
 ifneq ($(GPU),)
 # Both builds of ONNX Runtime fill the folder onnxruntime/: the one for CPUs, which the exporter asks for, goes first.
 	$(BIN)/pip uninstall -qq --yes onnxruntime-openvino

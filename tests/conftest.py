@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from tokenizers import Tokenizer
 
 ROOT = Path(__file__).parent.parent
 collect_ignore = ["clients"]  # they run in an environment of their own; see CONTRIBUTING.md
+
+# A shell without job control has what it puts into the background ignore SIGINT, and every process inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

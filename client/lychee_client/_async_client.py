@@ -149,7 +149,8 @@ class AsyncLycheeClient(BaseClient):
 
     async def _rank(self, call: Coroutine[Any, Any, T], options: ScoreOptions) -> T:
         timeout_s, priority = self._calls.timeout_s(options), options.get("priority", "interactive")
-        return await await_steps(self._drive(call, timeout_s, options.get("request_id"), priority=priority))
+        request_id, tracer = options.get("request_id"), self._tracer
+        return await await_steps(self._drive(call, timeout_s, request_id, priority=priority, tracer=tracer))
 
     async def _carry_out(self, call: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
         return await await_steps(self._drive(call, timeout_s))

@@ -20,6 +20,7 @@ from lychee_client._workers import Workers
 from lychee_client.calibration import Calibration
 from lychee_client.memory_cache import MemoryEmbeddingCache
 from lychee_client.thresholds import Policy
+from lychee_client.tracing.spans import Tracer
 from lychee_client.transports.base import ControlRequest, Transport
 from lychee_client.transports.connection import TlsConfig
 from lychee_client.transports.replica import ReplicaStatus
@@ -54,6 +55,7 @@ class BaseClient:
         max_retries: int = DEFAULT_MAX_RETRIES,
         shared_memory: bool = False,
         api_key: str | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._config = load_config(
             url, timeout_s, policy, max_img_size, tls, headers, keepalive_s, max_retries, shared_memory, api_key
@@ -75,7 +77,9 @@ class BaseClient:
         self._calls = Calls(self._config, self._shared_memory, embedding_cache, self._answered_at, discovery)
         self._readiness = Readiness(self._calls)
         self._retry = RetryPolicy(self._config.max_retries)
-        self._transport = connect(self._config, self._shared_memory) if transport is None else transport
+        self._tracer = tracer
+        traced = tracer is not None
+        self._transport = connect(self._config, self._shared_memory, traced=traced) if transport is None else transport
         self._workers = Workers(executor)
 
     @property
@@ -101,8 +105,9 @@ class BaseClient:
         request_id: str | None = None,
         retry: RetryPolicy | None = None,
         priority: Priority = "interactive",
+        tracer: Tracer | None = None,
     ) -> Steps[T]:
-        """Return the steps of one call; its deadline begins now.
+        """Return the steps of one call; its deadline begins now, and the span of what is traced with its first step.
 
         Raises:
             ConfigurationError: The call's own id cannot be used.
@@ -118,7 +123,7 @@ class BaseClient:
             raise
         jobs = self._workers.open_call(bulk=priority == "bulk")
         retry, answered_at = retry or self._retry, self._answered_at
-        driver = Driver(self._transport, self._config.url, jobs, deadline, retry, request_id, answered_at)
+        driver = Driver(self._transport, self._config.url, jobs, deadline, retry, request_id, answered_at, tracer)
         return driver.drive(call)
 
     def _release(self) -> None:

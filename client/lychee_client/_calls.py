@@ -26,7 +26,7 @@ from lychee_client._gateway.discovery import Discovery
 from lychee_client._gateway.gateway import Gateway
 from lychee_client._long_texts import LongTexts, TextLimits
 from lychee_client._model import Model
-from lychee_client._operations import ask
+from lychee_client._operations import RANK, Note, Stage, ask
 from lychee_client._options import RerankOptions, ScoreOptions, check_options
 from lychee_client._pipelines.lanes import LANES
 from lychee_client._pipelines.scoring import check_input, find_image_texts
@@ -37,7 +37,7 @@ from lychee_client.experiments.events import FeedbackEvent
 from lychee_client.instructions.templates import text_problem
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.model_timings import model_timings
-from lychee_client.ranking import check_selection, rank, select
+from lychee_client.ranking import check_selection, describe_ranking, rank, select
 from lychee_client.spans import check_spans
 from lychee_client.thresholds import Policy
 from lychee_client.transports.base import ControlRequest
@@ -124,6 +124,7 @@ class Calls:
         if not documents:
             return RerankResponse((), (), Timings())
 
+        await Note({"lychee.documents": len(documents)})
         gateway = await self.discovery.find()
         if gateway is not None:
             response = await self._rerank_at(gateway, query, documents, options, policy, began_at_s)
@@ -175,6 +176,7 @@ class Calls:
         model: Model,
     ) -> RerankResponse:
         manifest = model.manifest
+        await Note({"lychee.model.id": manifest.model_id, "lychee.model.version": manifest.model_version})
         default = None if manifest.instruction is None else manifest.instruction.default
         instruction, settled = settle(options.get("instruction"), default, policy, manifest.identity)
         warned = [*([] if model.warning is None else [model.warning]), *settled, *find_image_texts(query, documents)]
@@ -192,15 +194,18 @@ class Calls:
                 if isinstance(error, InvalidOutputError):
                     error.index = None
                     raise error  # rather the model's fault than all the documents': an empty ranking would hide it
-        ranking, errors = rank(
-            outcome, thresholds_of(policy), documents=documents if options.get("return_documents", False) else None
-        )
-        results = select(
-            ranking,
-            top_n=options.get("top_n"),
-            score_threshold=options.get("score_threshold"),
-            min_results=options.get("min_results", 0),
-        )
+        with await Stage(RANK) as stage:
+            ranking, errors = rank(
+                outcome, thresholds_of(policy), documents=documents if options.get("return_documents", False) else None
+            )
+            results = select(
+                ranking,
+                top_n=options.get("top_n"),
+                score_threshold=options.get("score_threshold"),
+                min_results=options.get("min_results", 0),
+            )
+            if stage.is_sampled:
+                stage.add(describe_ranking(results, errors))
         unselected = ranking[len(results) :] if options.get("keep_unselected", False) else ()
         spans = check_spans(options.get("relevant_spans"))
         if spans is not None:

@@ -6,7 +6,9 @@ import time
 from collections import deque
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -60,6 +62,8 @@ class LycheeClient(BaseClient):
         shared_memory: Whether larger tensors travel through shared memory, to a server on this host.
         api_key: The key that opens a gateway. It is sent to gateways alone, as the header x-api-key, and stands in no
             message. The default is LYCHEE_API_KEY, then none.
+        tracer: Makes spans of calls, and tells gateway and Triton of them: OpenTelemetryTracer() of
+            `lychee_client.tracing.opentelemetry`. None makes none.
 
     Raises:
         ConfigurationError: An argument, or the environment variable in its place, cannot be used.
@@ -139,7 +143,8 @@ class LycheeClient(BaseClient):
                 for index, (query, documents) in enumerate(calls):
                     if len(running) >= concurrency:
                         yield running.popleft().result()
-                    running.append(pool.submit(self._rerank_one, index, query, documents, options))
+                    one = partial(self._rerank_one, index, query, documents, options)
+                    running.append(pool.submit(copy_context().run, one))  # for the span that is current here
                 while running:
                     yield running.popleft().result()
             finally:
@@ -258,7 +263,8 @@ class LycheeClient(BaseClient):
 
     def _rank(self, call: Coroutine[Any, Any, T], options: ScoreOptions) -> T:
         timeout_s, priority = self._calls.timeout_s(options), options.get("priority", "interactive")
-        return wait_for_steps(self._drive(call, timeout_s, options.get("request_id"), priority=priority))
+        request_id, tracer = options.get("request_id"), self._tracer
+        return wait_for_steps(self._drive(call, timeout_s, request_id, priority=priority, tracer=tracer))
 
     def _carry_out(self, call: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
         return wait_for_steps(self._drive(call, timeout_s))

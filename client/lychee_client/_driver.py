@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
@@ -24,10 +24,11 @@ from lychee_client._errors import (
     ModelNotReadyError,
 )
 from lychee_client._gateway.refusals import read_refusal
-from lychee_client._operations import Ask, Begin, Handle, Operation, Send, Sleep, Wait
+from lychee_client._operations import Ask, Begin, Handle, Note, Operation, Send, Sleep, Stage, Wait
 from lychee_client._retry import RetryPolicy
 from lychee_client._workers import CallJobs
-from lychee_client.transports.base import InferRequest, JsonRequest, Request, Transport, TransportError
+from lychee_client.tracing.spans import SILENT, RequestTrace, Span, Tracer
+from lychee_client.transports.base import ControlRequest, InferRequest, JsonRequest, Request, Transport, TransportError
 from lychee_client.transports.verdicts import may_repeat
 
 PROBE_TIMEOUT_S: Final = 2.0
@@ -69,6 +70,7 @@ class Driver:
         request_id: The caller's own id. Requests to Triton get it with a number of theirs; those to a gateway, and
             errors without an id, get it alone. With None each request has an id that its transport makes up.
         answered_at: Gets the time of each model's last answer, by `time.monotonic`.
+        tracer: Begins the call's span, which has the coroutine's name; None: it has none.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Driver:
         retry: RetryPolicy,
         request_id: str | None = None,
         answered_at: dict[str, float] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._transport = transport
         self._url = url
@@ -88,6 +91,8 @@ class Driver:
         self._retry = retry
         self._request_id = request_id
         self._answered_at = {} if answered_at is None else answered_at
+        self._tracer = tracer
+        self._span: Span = SILENT
         self._request_number = itertools.count(1)
         self._in_flight: deque[Handle[Any]] = deque()
         self._jobs: set[Future[Any]] = set()
@@ -98,6 +103,12 @@ class Driver:
         Raises:
             LycheeError: The call's own error, or one of an operation that the call did not handle.
         """
+        if self._tracer is not None:
+            self._span = self._tracer.begin(getattr(call, "__name__", "call"))
+        with self._span:
+            return (yield from self._drive(call))
+
+    def _drive(self, call: Coroutine[Operation[Any], Any, T]) -> Steps[T]:
         try:
             operation = call.send(None)
             while True:
@@ -131,6 +142,11 @@ class Driver:
             self._deadline.remaining_s(operation.waiting_for)
             yield Pause(self._deadline.at_most(operation.duration_s))
             return None
+        if isinstance(operation, Stage):
+            return self._span.begin(operation.name) if self._span.is_sampled else SILENT
+        if isinstance(operation, Note):
+            self._span.add(operation.attributes)
+            return None
         assert isinstance(operation, Wait)
         handle = operation.handle
         if handle.request is not None:
@@ -139,6 +155,8 @@ class Driver:
         return (yield from self._wait_for(handle.future, "preprocessing"))
 
     def _send(self, request: Request, limit: int | None) -> Steps[Handle[Any]]:
+        if self._span is not SILENT and not isinstance(request, ControlRequest):
+            request = replace(request, trace=RequestTrace(self._span))
         while limit is not None and self._is_full(limit - _rows(request)):
             try:
                 yield from self._wait_for(self._in_flight[0].future, _name(request))
@@ -174,11 +192,22 @@ class Driver:
 
     def _begin(self, operation: Begin[Any]) -> Handle[Any]:
         try:
-            job = self._call_jobs.begin(operation.job, operation.weigh)
+            job = self._call_jobs.begin(self._trace_job(operation), operation.weigh)
         except RuntimeError as error:  # the pool was shut down
             raise ConnectionFailedError(CLOSED) from error
         self._jobs.add(job)
         return Handle(job)
+
+    def _trace_job(self, operation: Begin[T]) -> Callable[[], T]:
+        """Return the job, which has a span of its own where it shall and anybody will see it."""
+        if not operation.name or not self._span.is_sampled:
+            return operation.job
+
+        def run() -> T:
+            with self._span.begin(operation.name):
+                return operation.job()
+
+        return run
 
     def _answer(self, handle: Handle[Any], request: Request) -> Steps[object]:
         """Wait for the answer; send the request again where that may help."""

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Final
 
 from lychee_client._errors import ConfigurationError, InvalidInputError
-from lychee_client._operations import in_thread
+from lychee_client._operations import TOKENIZE, in_thread
 from lychee_client._options import RerankOptions
 from lychee_client._pieces import Piece, Pieces
 from lychee_client._pipelines.lanes import Lane
@@ -104,9 +104,9 @@ class LongTexts:
         query = await self._cut_query(query)
         room = None
         if self.limits.needs_room:
-            room = await in_thread(partial(self._find_room, query, instruction))
+            room = await in_thread(partial(self._find_room, query, instruction), name=TOKENIZE)
         work = self._take_apart(documents, room)
-        while await in_thread(partial(_advance, work)):
+        while await in_thread(partial(_advance, work), name=TOKENIZE):
             pass
         return self.pieces.fold(await self.pipeline.rerank(query, self.pieces.documents, instruction, lane))
 
@@ -114,7 +114,7 @@ class LongTexts:
         text, most = text_of(query), self.limits.max_tokens_per_query
         if text is None or most is None:
             return query
-        kept = await in_thread(partial(self._cut, "query", text, most, MAX_CHARACTERS))
+        kept = await in_thread(partial(self._cut, "query", text, most, MAX_CHARACTERS), name=TOKENIZE)
         if len(kept) < len(text):
             self.cut_query = combine(kept, *images_of(query))
         return self.read_query(query)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
+from lychee_client.tracing.spans import Attributes, Span
 from lychee_client.transports.base import (
     ControlRequest,
     InferRequest,
@@ -19,6 +20,11 @@ from lychee_client.transports.base import (
     JsonResponse,
     Request,
 )
+
+# The names of spans.
+DECODE: Final = "decode"
+TOKENIZE: Final = "tokenize"
+RANK: Final = "rank"
 
 T = TypeVar("T")
 
@@ -78,10 +84,12 @@ class Begin(Operation[Handle[T]]):
         job: The work.
         weigh: Returns how many bytes the job takes, where it decodes an image and so waits for its turn. None: the job
             is a short one.
+        name: The name of its span, where the call is traced; empty: it has none.
     """
 
     job: Callable[[], T]
     weigh: Callable[[], int] | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,28 @@ class Sleep(Operation[None]):
     waiting_for: str
 
 
+@dataclass(frozen=True)
+class Stage(Operation[Span]):
+    """Begin the span of a part of the call that computes at once. Whoever gets it ends it, by `with`.
+
+    Attributes:
+        name: The name of the span.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Note(Operation[None]):
+    """Tell more of the call in its span.
+
+    Attributes:
+        attributes: See Span.
+    """
+
+    attributes: Attributes
+
+
 async def ask(request: ControlRequest) -> dict[str, Any]:
     """Send a question about the server itself, and return the JSON object that answers."""
     answer: dict[str, Any] = await Wait(await Ask(request))
@@ -116,6 +146,6 @@ async def exchange(request: JsonRequest) -> JsonResponse:
     return answer
 
 
-async def in_thread(job: Callable[[], T], weigh: Callable[[], int] | None = None) -> T:
+async def in_thread(job: Callable[[], T], weigh: Callable[[], int] | None = None, name: str = "") -> T:
     """Run a job in a thread, and return its result; see Begin."""
-    return await Wait(await Begin(job, weigh))
+    return await Wait(await Begin(job, weigh, name))

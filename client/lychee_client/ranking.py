@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -70,6 +71,12 @@ def select(
             break
         results.append(replace(result, below_threshold=True) if below else result)
     return tuple(results)
+
+
+def describe_ranking(results: Sequence[RerankResult], errors: Sequence[DocumentError]) -> dict[str, int]:
+    """Return how many results there are, by decision too, and errors: what a span may tell of a ranking."""
+    decisions = Counter(f"lychee.decisions.{result.decision}" for result in results)
+    return {"lychee.results": len(results), "lychee.errors": len(errors), **decisions}
 
 
 def _result(index: int, score: Score, policy: Policy, document: Input | None) -> RerankResult:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lychee_server.errors import InstallationError
+from lychee_server.triton_tracing import trace_environment
 
 WHEEL = "nvidia-pytriton"
 STUB = "triton_python_backend_stub"
@@ -110,6 +111,7 @@ class TritonInstallation:
             "PATH": os.pathsep.join([str(interpreter.parent), base.get("PATH", os.defpath)]),
             "LD_LIBRARY_PATH": os.pathsep.join(part for part in library_path if part),
             "LYCHEE_CACHE_DIR": str(cache_dir),
+            **trace_environment(base),
         }
 
 

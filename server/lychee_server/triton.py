@@ -34,6 +34,7 @@ from lychee_server.processes import (
 from lychee_server.repository import check_repository, describe_variant
 from lychee_server.restrictions import restrict
 from lychee_server.triton_messages import calm_log, clean_reason, find_reason, read_error_lines
+from lychee_server.triton_tracing import trace_options
 
 LOG_LEVELS = {
     "ERROR": ["--log-info=false", "--log-warning=false"],
@@ -236,6 +237,7 @@ class TritonServer:
             f"--metrics-port={self.metrics_port}",
             "--allow-gpu-metrics=false",
             *restrict(self.key),
+            *trace_options(os.environ),
             *LOG_LEVELS[self.log_level],
         ]
         if self._config_name is not None:

@@ -22,11 +22,12 @@ BACKEND = "onnx_sessions"  # execution/onnx_sessions.py of lychee_server, of whi
 FOREIGN = {
     "client/lychee_client": "PIL aiohttp google grpc msgspec numpy pillow_heif platformdirs rich sentencex tokenizers "
     "tomli tritonclient typer typing_extensions",
+    "client/lychee_client/tracing": "opentelemetry",
     "client/lychee_client/integrations": "haystack langchain_core llama_index msgspec pydantic",
     "evaluate/lychee_evaluate": "charset_normalizer matplotlib numpy openpyxl rich scipy typer",
     "export/lychee_export": "PIL google huggingface_hub msgspec numpy onnx onnx_ir onnxruntime onnxscript packaging "
     "peft safetensors tokenizers torch transformers tritonclient typer",
-    "server/lychee_server": "aiohttp fastapi fastapi_offline google numpy onnxruntime "
+    "server/lychee_server": "aiohttp fastapi fastapi_offline google numpy onnxruntime opentelemetry "
     "platformdirs prometheus_client psutil pybase64 pydantic pydantic_settings redis starlette tritonclient typer "
     "uvicorn yarl",
     "server/backends": f"numpy onnxruntime triton_python_backend_utils {BACKEND}",

@@ -13,7 +13,7 @@ import numpy as np
 
 from lychee_client._embedding_cache import EmbeddingCache
 from lychee_client._errors import InvalidInputError
-from lychee_client._operations import Begin, Handle, Wait, in_thread
+from lychee_client._operations import DECODE, TOKENIZE, Begin, Handle, Wait, in_thread
 from lychee_client._pipelines.lanes import LANES, Lane
 from lychee_client._pipelines.pair_scores import PairScores, can_cache_scores
 from lychee_client._pipelines.scoring import PROBE_TEXT, Outcome, Preparation, Scoring, make_probe_image
@@ -103,12 +103,12 @@ class CrossEncoder:
             return scoring.outcome
         query_images = await self._prepare_query(query)
         part = Part(text_of(query), _count_tokens(query_images))
-        frame = await in_thread(partial(self._prompts.make_frame, part, instruction))
+        frame = await in_thread(partial(self._prompts.make_frame, part, instruction), name=TOKENIZE)
 
         pictured = [index for index in valid if query_images or images_of(documents[index])]
         plain = sorted(set(valid) - set(pictured))
         parts = [Part(text_of(documents[index])) for index in plain]
-        tokenizing = await Begin(partial(self._prompts.tokenize, frame, parts))
+        tokenizing = await Begin(partial(self._prompts.tokenize, frame, parts), name=TOKENIZE)
         preparation = Preparation(pictured, partial(self._prepare_pair, frame, documents), scoring.outcome.fail)
         await preparation.begin()
         tokenized = await Wait(tokenizing)
@@ -203,7 +203,7 @@ class CrossEncoder:
         if not images:
             return []
         spec = self._image_spec
-        prepared = await in_thread(partial(_prepare, images, spec), partial(_weigh, images, spec))
+        prepared = await in_thread(partial(_prepare, images, spec), partial(_weigh, images, spec), DECODE)
         if isinstance(spec, PatchSpec):
             _find_patch_bucket(prepared, spec)  # images that are too large concern the whole call
         return prepared
@@ -213,7 +213,7 @@ class CrossEncoder:
     ) -> Handle[tuple[TokenizedText, list[PreparedImage]]] | tuple[TokenizedText, list[PreparedImage]]:
         images = images_of(documents[index])
         weigh = partial(_weigh, images, self._image_spec) if images else None
-        return await Begin(partial(self._read_document, frame, documents[index]), weigh)
+        return await Begin(partial(self._read_document, frame, documents[index]), weigh, DECODE if images else TOKENIZE)
 
     def _read_document(self, frame: Frame, document: Input) -> tuple[TokenizedText, list[PreparedImage]]:
         """Prepare a document's images, then the prompt, which has as many tokens for them as they need.

@@ -6,13 +6,13 @@ import copy
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
 from lychee_client._embedding_cache import EmbeddingCache, encoder_artifacts
 from lychee_client._errors import InvalidInputError
-from lychee_client._operations import Begin, Handle, Send, Wait, in_thread
+from lychee_client._operations import TOKENIZE, Begin, Handle, Send, Stage, Wait, in_thread
 from lychee_client._pipelines.encoder import EMBEDDINGS, TEXT_ENCODER, VISION_ENCODER, Encoder, Key
 from lychee_client._pipelines.encoding import Encoding
 from lychee_client._pipelines.lanes import LANES, Lane
@@ -44,6 +44,8 @@ HEADS: Final[dict[Modality, str]] = {
 MAX_INLINE_CHARACTERS: Final = 400
 _TEXT: Final = EMBEDDINGS[TEXT_ENCODER]
 _IMAGE: Final = EMBEDDINGS[VISION_ENCODER]
+
+Tokenized: TypeAlias = tuple[TokenizedText | None, list[TokenizedText]]  # of the query, if it has a text; of documents
 
 
 def can_cache(manifest: Manifest) -> bool:
@@ -206,7 +208,12 @@ class DualEncoder:
 
         tokenize = partial(self._tokenize, query, instruction, list(texts.values()))
         characters = sum(map(len, texts.values())) + (0 if query is None else len(text_of(query) or ""))
-        tokenizing = tokenize() if characters <= MAX_INLINE_CHARACTERS else (await Begin(tokenize))
+        tokenizing: Handle[Tokenized] | Tokenized
+        if characters > MAX_INLINE_CHARACTERS:
+            tokenizing = await Begin(tokenize, name=TOKENIZE)
+        else:
+            with await Stage(TOKENIZE):
+                tokenizing = tokenize()
         query_image = None if query is None else _image_of(query)
         if query_image is not None:
             await encoding.add_query_image(query_image)
@@ -232,9 +239,7 @@ class DualEncoder:
                 keys[index][_TEXT] = encoding.add_text(scoring.tokens[index])
         return keys
 
-    def _tokenize(
-        self, query: Input | None, instruction: str | None, texts: Sequence[str]
-    ) -> tuple[TokenizedText | None, list[TokenizedText]]:
+    def _tokenize(self, query: Input | None, instruction: str | None, texts: Sequence[str]) -> Tokenized:
         """Return the query's text, if it has one, and the documents'."""
         text = None if query is None else text_of(query)
         tokens = self._text_processor.tokenize_documents(texts) if texts else []

@@ -11,7 +11,7 @@ import numpy as np
 
 from lychee_client._embedding_cache import CachedEmbedding, EmbeddingCache, Vector, look_up, store
 from lychee_client._errors import InvalidInputError, InvalidOutputError, LycheeError
-from lychee_client._operations import Begin, Handle, Wait, in_thread
+from lychee_client._operations import DECODE, Begin, Handle, Wait, in_thread
 from lychee_client._pipelines.batches import Batches
 from lychee_client._pipelines.encoder import EMBEDDINGS, TEXT_ENCODER, VISION_ENCODER, Encoder, Key, find_shared_length
 from lychee_client._pipelines.lanes import Lane
@@ -72,7 +72,7 @@ class Encoding:
             await self._send_image(image, prepared)
         else:
             spec = self._encoder.image_spec
-            self._query_image = await Begin(partial(image.prepare, spec), partial(image.weigh, spec))
+            self._query_image = await Begin(partial(image.prepare, spec), partial(image.weigh, spec), DECODE)
 
     def add_query_embedding(self, embedding: Vector) -> None:
         """Take the embedding of a query that has been encoded before, in place of its parts; float32, (1, D)."""
@@ -177,7 +177,7 @@ class Encoding:
     async def _begin_image(self, key: Key) -> Handle[PreparedImage] | PreparedImage:
         prepared = self._images[key].cached(self._encoder.image_spec) if self._encoder.cache is None else None
         weigh = partial(self._images[key].weigh, self._encoder.image_spec)
-        return prepared or (await Begin(partial(self._prepare, key), weigh))
+        return prepared or (await Begin(partial(self._prepare, key), weigh, DECODE))
 
     def _prepare(self, key: Key) -> PreparedImage:
         image = self._images[key]

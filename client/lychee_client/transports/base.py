@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy.typing as npt
 
 from lychee_client._errors import LycheeError
+from lychee_client.tracing.spans import RequestTrace
 
 Tensor: TypeAlias = npt.NDArray[Any]
 Action: TypeAlias = Literal[
@@ -29,6 +30,8 @@ class InferRequest:
         inline: Whether the tensors travel in the request itself, even where there is shared memory.
         request_id: The id under which the server shall know the request. With None the transport makes one up.
         model_version: The version of the model; a server that has another one refuses. Empty takes the newest.
+        headers: The headers of this request alone, or its metadata in gRPC.
+        trace: What it belongs to, where the call is traced.
     """
 
     model_name: str
@@ -37,6 +40,8 @@ class InferRequest:
     inline: bool = False
     request_id: str | None = None
     model_version: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    trace: RequestTrace | None = field(default=None, repr=False)
 
     @property
     def rows(self) -> int:
@@ -84,6 +89,7 @@ class JsonRequest:
         any_status: Whether an error of HTTP is an answer as well.
         request_id: The id under which the server shall know the request. With None the transport makes one up.
         once: Whether it has an effect, and must not be sent again once it may have arrived.
+        trace: What it belongs to, where the call is traced.
     """
 
     method: Literal["GET", "POST"]
@@ -93,6 +99,7 @@ class JsonRequest:
     any_status: bool = False
     request_id: str | None = None
     once: bool = False
+    trace: RequestTrace | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,9 @@ class GrpcTransport:
     def _begin(self, request: Request, request_id: str, timeout_s: float | None, answer: Answer) -> None:
         read: Callable[[Any], Any]
         slots: dict[str, Slot] = {}
+        metadata = self._metadata
         if isinstance(request, InferRequest):
+            metadata = [*metadata, *request.headers.items()] if request.headers else metadata
             slots = place_tensors(self._pool, request)
             method, read = self._stub.ModelInfer, from_message
             message = to_message(request, request_id, timeout_s, slots)
@@ -150,7 +152,7 @@ class GrpcTransport:
             assert isinstance(request, ControlRequest), "a gateway speaks HTTP"
             name, message = to_control_message(request)
             method, read = getattr(self._stub, name), to_json
-        call = method.future(message, timeout=timeout_s if self._survives_cuts else None, metadata=self._metadata)
+        call = method.future(message, timeout=timeout_s if self._survives_cuts else None, metadata=metadata)
         answer.cut = call.cancel
 
         def end(call: Any) -> None:

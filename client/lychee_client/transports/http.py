@@ -231,7 +231,7 @@ def _to_http(
     """Return method, path, headers and body."""
     if isinstance(request, InferRequest):
         body, length = to_body(request, request_id, timeout_s, slots)
-        headers = {HEADER_LENGTH: str(length), "Content-Type": "application/octet-stream"}
+        headers = {**request.headers, HEADER_LENGTH: str(length), "Content-Type": "application/octet-stream"}
         return "POST", f"/v2/models/{request.model_name}{_version_path(request)}/infer", headers, body
     if isinstance(request, JsonRequest):
         headers = {**request.headers, REQUEST_ID: request_id, "Content-Type": "application/json"}

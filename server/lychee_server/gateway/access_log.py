@@ -12,9 +12,9 @@ from lychee_server.gateway.call_notes import CallNotes, open_notes
 from lychee_server.gateway.metrics import Metrics
 from lychee_server.gateway.refusals import header, refuse
 from lychee_server.gateway.request_ids import REQUEST_ID_HEADER, accept_request_id, use_request_id
+from lychee_server.gateway.tracing.requests import NO_ROUTE, describe_request
 
 PAGE_FILES_ROUTE: Final = "page"
-NO_ROUTE: Final = "none"
 WARNINGS_HEADER: Final = "x-lychee-warnings"
 IGNORED_HEADER: Final = "x-lychee-ignored"
 RANKING_HEADER: Final = "x-lychee-ranking-id"
@@ -89,6 +89,7 @@ class AccessLog:
             self._metrics.observe_request(
                 route, status, notes.modality, answer.seconds, method=scope["method"], model=notes.label
             )
+            describe_request(route, scope, status, notes, answer.error)
             fields = {
                 "route": route,
                 "method": scope["method"],

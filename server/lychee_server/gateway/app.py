@@ -29,12 +29,16 @@ from lychee_server.gateway.settings import GatewaySettings
 from lychee_server.gateway.status.recent_errors import RecentErrors
 from lychee_server.gateway.status.routes import make_status_routes, watching
 from lychee_server.gateway.support_route import install_support_route
+from lychee_server.gateway.tracing.export import open_export
 
 DESCRIPTION: Final = (
     "Score pairs of a query and a document (text, image, or both) from 0 to 1, rank documents, and decide. "
     "Status 422 means that the JSON has another shape than shown here, 400 that a value cannot be used. "
     "Where the gateway has API keys, every request sends `Authorization: Bearer KEY` or `x-api-key: KEY`."
 )
+
+# FastAPI's own spans hold the query of the URL, and its records of errors what was sent. Ours do not; see tracing/.
+NO_TELEMETRY: Final = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 
 
 def create_app(settings: GatewaySettings, *, service: Service | ModelServices | None = None) -> FastAPI:
@@ -64,6 +68,8 @@ def create_app(settings: GatewaySettings, *, service: Service | ModelServices | 
     metrics.registry.register(RestartsCollector())
     experiment = None if settings.experiment is None else RunningExperiment.load(settings.experiment, metrics)
     fetcher = ImageFetcher(settings.image_hosts, metrics=metrics) if settings.image_hosts else None
+
+    spans = open_export()
     log_errors = RecentErrors()
 
     @asynccontextmanager
@@ -80,6 +86,8 @@ def create_app(settings: GatewaySettings, *, service: Service | ModelServices | 
                 await asyncio.to_thread(experiment.close)
             if cache is not None:
                 await asyncio.to_thread(cache.close)
+            if spans is not None:
+                await asyncio.to_thread(spans.close)
 
     app = FastAPIOffline(  # with the page's scripts, which FastAPI would have browsers load from another host
         title="lychee-rerank",
@@ -91,6 +99,7 @@ def create_app(settings: GatewaySettings, *, service: Service | ModelServices | 
         # Only for the page's button "Authorize": KeyCheck stands before all routes.
         dependencies=[Security(APIKeyHeader(name="x-api-key", auto_error=False))] if keys.required else [],
         lifespan=lifespan,
+        telemetry=NO_TELEMETRY,
     )
     app.state.services, app.state.service = services, services.default
     install_routes(app, settings, services, fetcher, experiment)
@@ -103,7 +112,7 @@ def create_app(settings: GatewaySettings, *, service: Service | ModelServices | 
         calibration_routes.install(app, services)
         page.install(app, settings.root_path)
     install_error_handlers(app)
-    install_middleware(app, settings, metrics, keys)
+    install_middleware(app, settings, metrics, keys, None if spans is None else spans.tracer)
     refuse_other_methods(app)
 
     if settings.web:

@@ -117,7 +117,7 @@ def make_call_routes(
         began_at_s = time.monotonic()
         body.strict |= strict
         participant = None if experiment is None else experiment.assign(body)  # first: an arm may name the model
-        service = await services.choose(body.model)
+        service = await services.choose(body.model or _model_of_path(request))
         check_count(service, body)
         if body.top_n and body.min_results > body.top_n:
             raise RequestValueError("min_results is above top_n; expected at most as many", "min_results")
@@ -137,7 +137,7 @@ def make_call_routes(
     async def score(request: Request, body: Annotated[ScoreBody, Body(openapi_examples=SCORE_EXAMPLES)]) -> Response:
         """Score one document for a query, or as vLLM does. What cannot be scored is an error of status 400."""
         began_at_s = time.monotonic()
-        service = await services.choose(body.model)
+        service = await services.choose(body.model or _model_of_path(request))
         if isinstance(body, RerankRequest):
             check_count(service, body)
             ask = partial(call, request, service, body, began_at_s)
@@ -179,6 +179,11 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T 
 async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def _model_of_path(request: Request) -> str | None:
+    """Return the model that NVIDIA's paths name, /v1/retrieval/OWNER/MODEL/reranking."""
+    return "/".join(request.path_params[part] for part in ("owner", "model") if part in request.path_params) or None
 
 
 def _gone() -> Response:

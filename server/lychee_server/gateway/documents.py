@@ -13,6 +13,7 @@ import pybase64
 from lychee_client import Image, InvalidInputError
 from lychee_client.types import Input, combine
 
+from lychee_server.gateway.tracing.current import stage
 from lychee_server.gateway.unknown_names import UnknownNames
 
 INLINE_CHARACTERS: Final = 2**16  # base64 up to this length is decoded on the event loop
@@ -156,7 +157,10 @@ class DocumentReader:
             values: What JSON holds.
             names: Are told of keys that are not known.
         """
-        names = names or UnknownNames()
+        with stage("read"):
+            return await self._read(values, names or UnknownNames())
+
+    async def _read(self, values: Sequence[object], names: UnknownNames) -> list[Input | InvalidInputError]:
         if sum(_count_characters(value) for value in values) <= INLINE_CHARACTERS:
             read = [_read_one(value, names) for value in values]
         else:

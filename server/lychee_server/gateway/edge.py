@@ -1,7 +1,7 @@
 """The edge of the gateway: everything that happens to a request before a route and after it.
 
-From the outside in: pieces of large answers, form of the path, request id, log and counts, honesty, drain, API key,
-size of the body. All of it is plain ASGI, so answers stream and a cancelled request is cancelled all the way down.
+From the outside in: pieces of large answers, form of the path, request id, span, log and counts, honesty, drain, API
+key, size of the body. All of it is plain ASGI, so answers stream and a cancelled request is cancelled all the way down.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ from lychee_server.gateway.path_forms import PathForms, is_for_programs
 from lychee_server.gateway.refusals import local_path, refuse
 from lychee_server.gateway.request_check import RequestCheck
 from lychee_server.gateway.settings import GatewaySettings
+from lychee_server.gateway.tracing.requests import RequestSpans, ServerTracer
 
 OPEN_PATHS: Final = frozenset({"/", "/health", "/health/live", "/health/ready"})
 OPEN_PREFIX: Final = "/page/"  # the files of the page, which hold no data: the page asks for a key itself
 REALM: Final = "lychee-rerank"
 
 
-def install_middleware(app: FastAPI, settings: GatewaySettings, metrics: Metrics, keys: ApiKeys) -> None:
+def install_middleware(
+    app: FastAPI, settings: GatewaySettings, metrics: Metrics, keys: ApiKeys, tracer: ServerTracer | None = None
+) -> None:
     """Put the edge around an app; `app.state.drain` is then its Drain."""
     drain = Drain(metrics)
     app.state.drain = drain
@@ -45,6 +48,8 @@ def install_middleware(app: FastAPI, settings: GatewaySettings, metrics: Metrics
         metrics=metrics,
     )
     app.add_middleware(AccessLog, metrics=metrics, content=settings.log_content)
+    if tracer is not None:
+        app.add_middleware(RequestSpans, tracer=tracer)
     app.add_middleware(RequestIds)
     app.add_middleware(PathForms)
     app.add_middleware(AnswerPieces)

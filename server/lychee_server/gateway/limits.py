@@ -14,6 +14,8 @@ from typing import Final
 
 from lychee_client import LycheeError
 
+from lychee_server.gateway.tracing.current import stage
+
 MIN_RETRY_AFTER_S: Final = 1
 MAX_RETRY_AFTER_S: Final = 60
 FIRST_DURATION_S: Final = 0.5  # a guess that the first calls correct
@@ -82,7 +84,8 @@ class ConcurrencyLimit:
         Raises:
             TooBusyError: Too many wait already, or no slot got free in time.
         """
-        await self._acquire(timeout_s, bulk)
+        with stage("queue"):
+            await self._acquire(timeout_s, bulk)
         began_at_s = time.monotonic()
         try:
             yield

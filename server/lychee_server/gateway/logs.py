@@ -20,6 +20,7 @@ from lychee_client import ConfigurationError, InvalidInputError, LycheeError, Ly
 from lychee_server.errors import LycheeServerError, SettingsError
 from lychee_server.gateway.request_ids import current_request_id
 from lychee_server.gateway.settings import GatewaySettings
+from lychee_server.gateway.tracing.current import current_span
 from lychee_server.log_files import ErrorLog, most_bytes, rotate_own
 
 OWN_LOGGERS: Final = ("lychee_server", "lychee_client", "uvicorn")
@@ -53,6 +54,9 @@ class JsonFormatter(logging.Formatter):
         request_id = current_request_id()
         if request_id is not None:
             line["request_id"] = request_id
+        ids = current_span().ids
+        if ids is not None:
+            line["trace_id"], line["span_id"] = ids
         line |= getattr(record, "fields", {})
         if record.exc_info and record.exc_info[1] is not None:
             line["exception"] = describe_exception(record.exc_info[1], content=self._content)

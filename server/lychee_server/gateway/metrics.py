@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
 
 from lychee_server.gateway.cache_metrics import CacheCollector, CountingCache
 from lychee_server.gateway.metric_families import (
@@ -25,8 +25,11 @@ from lychee_server.gateway.metric_families import (
 )
 from lychee_server.gateway.model_metrics import ModelMetrics
 from lychee_server.gateway.replica_metrics import ReplicaCollector
+from lychee_server.gateway.tracing.current import exemplar
 
 __all__ = ["CUSTOM_POLICY", "NO_MODEL", "ONLY_MODEL", "PREFIX", "Metrics"]
+
+OPENMETRICS: Final = "application/openmetrics-text"
 
 
 class Metrics:
@@ -81,7 +84,7 @@ class Metrics:
         method = method if method in METHODS else OTHER
         kind = NONE if modality is None else modality if modality in MODALITIES else OTHER
         self._families.requests.labels(route, method, str(status), kind, model).inc()
-        self._families.latency.labels(route, model).observe(seconds)
+        self._families.latency.labels(route, model).observe(seconds, exemplar())
         if modality is not None and model in self._models:
             self._models[model].recent.add(seconds)
 
@@ -115,8 +118,15 @@ class Metrics:
         """Calls of all models that run or wait."""
         return sum(model.calls_in_flight for model in self._models.values())
 
-    def render(self) -> tuple[bytes, str]:
-        """Return the metrics in Prometheus' text format, and its content type."""
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """Return the metrics and their content type: as OpenMetrics, with exemplars, to those who accept it.
+
+        Args:
+            accept: The header of the request; to all others, Prometheus' text format.
+        """
+        if OPENMETRICS in accept:
+            encode, content_type = choose_encoder(accept)
+            return encode(self.registry), content_type
         return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def snapshot(self, model: str = ONLY_MODEL) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def make_model_routes(services: ModelServices) -> APIRouter:
         return ModelList(data=[entry for service in known for entry in await describe(service)])
 
     @router.get("/v1/models/{name:path}", responses={404: ERRORS[404]}, summary="A served model, by its name")
-    async def model(name: str) -> ModelEntry:
+    async def model(name: str) -> OneOfSeveral | ModelEntry:
         """Describe the model that answers calls for this name: where there is one, for every name."""
         service = await services.choose(name)
         await services.check_name(service, name, UnknownNames(strict=False))

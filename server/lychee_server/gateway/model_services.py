@@ -15,6 +15,7 @@ from lychee_server.gateway.excerpts import quote
 from lychee_server.gateway.health import START_WAIT_S
 from lychee_server.gateway.metrics import ONLY_MODEL, Metrics
 from lychee_server.gateway.models_file import read_models
+from lychee_server.gateway.own_calibration import warn_of_others_calibration
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
 from lychee_server.gateway.unknown_names import UnknownNames
@@ -63,6 +64,8 @@ class ModelServices:
             SettingsError: The file of the models, or a setting of one of them, cannot be used.
         """
         choice = read_models(settings)
+        if choice.is_several:
+            warn_of_others_calibration()
         services = {}
         for name, own in choice.settings.items():
             try:

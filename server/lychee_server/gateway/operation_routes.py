@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from lychee_server.gateway.answer_schemas import HealthAnswer
@@ -49,9 +49,9 @@ def make_operation_routes(services: ModelServices) -> APIRouter:
         return JSONResponse(told, 200 if is_ready else 503)
 
     @router.get("/metrics", response_class=Response, summary="Metrics for Prometheus")
-    async def metrics() -> Response:
-        """Render what the gateway counts, in Prometheus' text format."""
-        content, content_type = services.metrics.render()
+    async def metrics(request: Request) -> Response:
+        """Render what the gateway counts: in Prometheus' text format, or as OpenMetrics where it is accepted."""
+        content, content_type = services.metrics.render(request.headers.get("accept", ""))
         return Response(content, headers={"content-type": content_type})
 
     return router

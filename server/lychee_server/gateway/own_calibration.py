@@ -152,6 +152,17 @@ class OwnCalibration:
         self.source, self.since = "put", datetime.fromtimestamp(kept_at, UTC)
 
 
+def warn_of_others_calibration() -> None:
+    """Tell in the log where a gateway of one model has kept a calibration, which decides nothing for several."""
+    path = defaults.state_dir() / FILE
+    if path.exists():
+        _logger.warning(
+            "the calibration that was kept for a single model (%s) decides for none of several: send it with PUT "
+            "/v1/calibration?model=NAME, and remove the file",
+            path.name,
+        )
+
+
 def name_of(policy: str | Policy | Calibration) -> str:
     """Return the name of what decides."""
     if isinstance(policy, Calibration):

@@ -20,7 +20,6 @@ from lychee_client import (
     ConfigurationError,
     ConnectionFailedError,
     ContractError,
-    DocumentError,
     EmbeddingCache,
     InferenceError,
     InvalidInputError,
@@ -43,15 +42,16 @@ from lychee_client.types import Input
 
 from lychee_server.errors import SettingsError
 from lychee_server.gateway.call_notes import CallNotes, current_notes
-from lychee_server.gateway.errors import find_fault
 from lychee_server.gateway.health import Health
 from lychee_server.gateway.limits import ConcurrencyLimit, TooBusyError
 from lychee_server.gateway.metrics import ONLY_MODEL, Metrics
 from lychee_server.gateway.model_client import LentTransport, SharedClient
 from lychee_server.gateway.own_calibration import OwnCalibration, name_of
 from lychee_server.gateway.request_ids import make_request_id
+from lychee_server.gateway.response_places import place_response
 from lychee_server.gateway.service_answer import ServiceAnswer, Usage
 from lychee_server.gateway.settings import GatewaySettings
+from lychee_server.gateway.tracing.current import REQUEST_TRACER
 
 DISTRIBUTION: Final = "lychee-rerank-server"
 INTERNAL_ROUTE: Final = "internal"  # of calls that are no request of their own, as those of a calibration
@@ -251,6 +251,7 @@ class Service:
             max_img_size=settings.max_img_size,
             transport=self._transport,
             embedding_cache=cache,
+            tracer=REQUEST_TRACER,
         )
 
     async def _take_model(self, manifest: Manifest) -> None:
@@ -315,22 +316,8 @@ class Service:
                 response = await client.rerank(query, [documents[index] for index in accepted], **own)  # type: ignore[misc]
                 if response.model is not None:
                     await self._follow(client, response.model_version, deadline_s)
-        refused = tuple(
-            DocumentError(index, str(document), document)
-            for index, document in enumerate(documents)
-            if isinstance(document, InvalidInputError)
-        )
-        failed = tuple(_place(error, accepted[error.index]) for error in response.errors)
-        doubts = response.warnings
-        if self.health.mismatch is not None:
-            doubts = (*doubts, self.health.mismatch)
-        return replace(
-            response,
-            results=tuple(replace(result, index=accepted[result.index]) for result in response.results),
-            unselected=tuple(replace(result, index=accepted[result.index]) for result in response.unselected),
-            errors=tuple(sorted((*refused, *failed), key=lambda error: error.index)),
-            warnings=doubts,
-        )
+        doubts = () if self.health.mismatch is None else (self.health.mismatch,)
+        return place_response(response, documents, doubts)
 
     def _timeout_s(self, options: RerankOptions) -> float:
         timeout_s = options.get("timeout_s", UNSET)
@@ -340,10 +327,3 @@ class Service:
 
     def _policy_name(self, options: RerankOptions) -> str:
         return name_of(options.get("policy") or self.own.policy)
-
-
-def _place(failed: DocumentError, index: int) -> DocumentError:
-    """Return a failure under the caller's index. What the server said is told as an error of the call would tell it."""
-    if isinstance(failed.error, InvalidOutputError):
-        failed.error.index = index
-    return replace(failed, index=index, message=find_fault(failed.error).message or failed.message)
