@@ -189,14 +189,12 @@ class GatewayProcess:
 
 
 def read_problem(host: str, port: int) -> str | None:
-    """Ask a gateway on this machine whether it is ready. Return why not, or None if it is."""
+    """Ask a gateway on this machine whether it is ready, with all its models. Return why not, or None if it is."""
     try:
         status, body = exchange(host, port, "GET", "/health/ready", timeout_s=REQUEST_TIMEOUT_S)
     except (OSError, http.client.HTTPException) as error:
         return f"it does not answer ({error})"
-    if status == http.client.OK:
-        return None
     try:
-        return str(json.loads(body)["reason"])
+        return str(json.loads(body)["reason"])  # also with status 200, where one of several models is not ready
     except (ValueError, KeyError, TypeError):
-        return f"it answers with status {status}"
+        return None if status == http.client.OK else f"it answers with status {status}"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import typer
 from fakes.dual_encoder import manifest_json
-from lychee_export import estimate, exporter
+from lychee_export import estimate, exporter, work_keys
 from lychee_export.cli import register
 from lychee_export.errors import ValidationError, WriteError
 from lychee_export.exporter import export_checkpoint

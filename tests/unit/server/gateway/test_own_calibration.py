@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.dual_encoder import MANIFEST
-from fakes.gateway import serve
+from fakes.dual_encoder import MANIFEST, FakeTransport
+from fakes.gateway import serve, serve_several
 from fastapi.testclient import TestClient
 from lychee_client import Calibration
 from lychee_client.manifest.manifest import ModelIdentity
 from lychee_client.score_mapping import PlattMapping
-from lychee_server.gateway.own_calibration import FILE
+from lychee_server.gateway.own_calibration import FILE, warn_of_others_calibration
 
 PATH = "/v1/calibration"
 CALL = {"query": "aaaa", "documents": ["aaaa", "bbbb"]}
@@ -78,8 +78,8 @@ def test_calibration_decides_at_once_and_the_settings_again_when_it_is_gone(clie
     settings = client.get("/v1/settings").json()
     assert settings["default_policy"] == "calibration"
     assert {"name": "calibration", "accept": 1.0, "review": 1.0} in settings["policies"]
-    counted = 'lychee_gateway_requests_total{method="PUT",modality="none",route="/v1/calibration",status="200"} 1.0'
-    assert counted in client.get("/metrics").text
+    labels = 'method="PUT",modality="none",model="default",route="/v1/calibration",status="200"'
+    assert f"lychee_gateway_requests_total{{{labels}}} 1.0" in client.get("/metrics").text
     assert client.delete(PATH).json()["default_policy"] == "balanced"
     assert "accept" in decide(client)
     assert not (folder / FILE).exists()
@@ -152,3 +152,35 @@ def test_folder_that_cannot_be_written_leaves_everything_as_it_was(client: TestC
     answer = client.put(PATH, content=make().to_bytes())
     assert (answer.status_code, answer.json()["type"]) == (507, "not_kept")
     assert client.get(PATH).json()["source"] == "settings"
+
+
+def test_each_of_several_models_has_its_own_also_after_a_restart(folder: Path) -> None:
+    def transports() -> dict[str, FakeTransport]:
+        return {name: FakeTransport(manifest={"model_id": name}) for name in ("a", "b")}
+
+    def thresholds(client: TestClient) -> list[tuple[str, float]]:
+        told = [client.get(PATH, params={"model": name}).json() for name in ("a", "b")]
+        return [(each["source"], each["accept"]) for each in told]
+
+    with serve_several(transports()) as client:
+        refused = client.put(PATH, content=make(0.8, model_id="b").to_bytes())
+        assert refused.status_code == 409
+        assert client.put(PATH, params={"model": "b"}, content=make(0.8, model_id="b").to_bytes()).status_code == 200
+        assert thresholds(client) == [("settings", 0.55), ("put", 0.8)]
+    assert [path.name for path in folder.iterdir()] == ["gateway-calibration.b.json"]
+    with serve_several(transports()) as client:
+        assert thresholds(client) == [("settings", 0.55), ("put", 0.8)]
+        assert client.put(PATH, content=make(0.7, model_id="a").to_bytes()).status_code == 200
+        assert client.delete(PATH, params={"model": "b"}).status_code == 200
+        assert thresholds(client) == [("put", 0.7), ("settings", 0.55)]
+
+
+def test_calibration_of_a_single_model_is_told_where_it_decides_no_more(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_others_calibration()
+    assert not caplog.records
+    folder.mkdir()
+    (folder / FILE).write_bytes(make().to_bytes())
+    warn_of_others_calibration()
+    assert f"({FILE}) decides for none of several" in caplog.text

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes.dual_encoder import FakeTransport
+from fakes.gateway import serve_several
 from fastapi.testclient import TestClient
 from lychee_server.gateway import support_route
 from lychee_server.gateway.app import create_app
@@ -56,3 +57,16 @@ def test_others_are_answered_while_it_is_written(monkeypatch: pytest.MonkeyPatch
         assert not asked.done()
         go_on.set()
         assert asked.result(WAIT_S).content == b"bundle"
+
+
+def test_it_tells_of_every_model_and_of_its_settings() -> None:
+    transports = {name: FakeTransport(manifest={"model_id": name}) for name in ("a", "b")}
+    with serve_several(transports, {"b": {"policy": "strict"}}) as client:
+        content = client.get(BUNDLE_PATH).content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        served = json.loads(archive.read("served.json"))
+    assert list(served) == ["a", "b"]
+    for name, policy in (("a", "balanced"), ("b", "strict")):
+        assert served[name]["status"]["live"] is True
+        settings = {entry["name"]: entry["value"] for entry in served[name]["settings"]}
+        assert settings["policy"] == policy
