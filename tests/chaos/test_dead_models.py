@@ -99,8 +99,8 @@ def test_dead_model_is_told_and_costs_only_what_needs_it(service: Service, model
     assert status == 503
     assert model_name in json.loads(body)["reason"]
     metrics = service.gateway.get("/metrics")[1]
-    assert "lychee_gateway_ready 0.0" in metrics
-    assert "lychee_gateway_triton_up 0.0" in metrics
+    assert 'lychee_gateway_ready{model="default"} 0.0' in metrics
+    assert 'lychee_gateway_triton_up{model="default"} 0.0' in metrics
 
     needs = {"vision_encoder": [new_document()], "text_encoder": ["new text"]}
     answer = service.rank([*needs.get(model_name, [{"text": "new text", **new_document()}])])

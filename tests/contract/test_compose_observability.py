@@ -40,6 +40,7 @@ def panels(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
 def series() -> set[str]:
     """Return the name of every series that a gateway with a cache has."""
     metrics = Metrics()
+    metrics.of()
     metrics.watch_cache(MemoryEmbeddingCache(2**20))
     families = text_string_to_metric_families(metrics.render()[0].decode())
     return {family.name + suffix for family in families for suffix in SERIES_SUFFIXES[family.type]}

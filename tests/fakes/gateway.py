@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from fastapi.testclient import TestClient
 from lychee_server.gateway.app import create_app
+from lychee_server.gateway.metrics import Metrics
+from lychee_server.gateway.model_services import ModelServices
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
 
@@ -26,5 +28,33 @@ def serve(transport: FakeTransport | None = None, **settings: Any) -> Iterator[T
     """
     values = GatewaySettings(**{"web": False, **settings})
     app = create_app(values, service=Service(values, transport=transport or FakeTransport()))
+    with TestClient(app, HOST, raise_server_exceptions=False) as client:
+        yield client
+
+
+@contextmanager
+def serve_several(
+    transports: Mapping[str, FakeTransport], own: Mapping[str, Mapping[str, Any]] | None = None, **settings: Any
+) -> Iterator[TestClient]:
+    """Serve REST of several models without the page; the first is the default.
+
+    Args:
+        transports: Play the Triton of each model, by its name.
+        own: What a model has of its own of the settings, by its name.
+        settings: Of the gateway.
+    """
+    values = {"web": False, **settings}
+    metrics = Metrics()
+    services = {
+        name: Service(
+            GatewaySettings(**values, **(own or {}).get(name, {})),
+            name=name,
+            is_one_of_several=True,
+            transport=transport,
+            metrics=metrics,
+        )
+        for name, transport in transports.items()
+    }
+    app = create_app(GatewaySettings(**values), service=ModelServices(services, next(iter(services))))
     with TestClient(app, HOST, raise_server_exceptions=False) as client:
         yield client

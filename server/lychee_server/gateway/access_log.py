@@ -86,7 +86,9 @@ class AccessLog:
             self._metrics.in_flight.dec()
             route = _route(scope, own_app)
             status = CLIENT_GONE if answer.status is None else answer.status
-            self._metrics.observe_request(route, status, notes.modality, answer.seconds, method=scope["method"])
+            self._metrics.observe_request(
+                route, status, notes.modality, answer.seconds, method=scope["method"], model=notes.label
+            )
             fields = {
                 "route": route,
                 "method": scope["method"],

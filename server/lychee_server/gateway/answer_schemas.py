@@ -207,9 +207,9 @@ class ExecutionEntry(_Answer):
 
 
 class ModelEntry(_Answer):
-    """The served model."""
+    """A served model."""
 
-    id: str = Field(description="A name of the model; the first entry has its own.")
+    id: str = Field(description="A name of the model; its first entry has its own, unless another model has the same.")
     root: str = Field(description="The model's own name, which answers have.")
     object: Literal["model"] = "model"
     model_type: Literal["rerank"] = "rerank"
@@ -227,11 +227,19 @@ class ModelEntry(_Answer):
     max_img_size: int | None = Field(description="Most pixels of an image as the side of a square; null: one size.")
 
 
+class OneOfSeveral(ModelEntry):
+    """One of several served models."""
+
+    name: str = Field(description="Under which the gateway's file has it; the same for all its entries.")
+    default: bool = Field(description="Whether it answers calls that name none.")
+    ready: bool = Field(description="Whether it takes calls now.")
+
+
 class ModelList(_Answer):
-    """The served model, under each of its names."""
+    """The served models, each under each of its names."""
 
     object: Literal["list"] = "list"
-    data: list[ModelEntry]
+    data: list[OneOfSeveral | ModelEntry]
 
 
 class PolicyEntry(_Answer):
@@ -273,9 +281,19 @@ class InstructionList(_Answer):
     data: list[InstructionEntry]
 
 
-class HealthAnswer(_Answer):
-    """Whether the gateway can be trusted."""
+class ModelHealth(_Answer):
+    """Whether a model can be trusted."""
 
     status: Literal["ok", "degraded", "unavailable"]
     latency_ms: float | None = Field(None, description="Of a pair that was just scored.")
     reason: str | None = Field(None, description="Why it is not ok.")
+
+
+class HealthAnswer(ModelHealth):
+    """Whether the gateway can be trusted."""
+
+
+class HealthOfSeveral(HealthAnswer):
+    """Whether the gateway can be trusted, and each of its models."""
+
+    models: dict[str, ModelHealth] = Field(description="By their names.")

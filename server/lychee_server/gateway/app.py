@@ -21,6 +21,7 @@ from lychee_server.gateway.experiments.running import RunningExperiment
 from lychee_server.gateway.image_urls import ImageFetcher
 from lychee_server.gateway.keys import ApiKeys
 from lychee_server.gateway.metrics import Metrics
+from lychee_server.gateway.model_services import ModelServices
 from lychee_server.gateway.restarts import RestartsCollector
 from lychee_server.gateway.routes import install_routes, refuse_other_methods
 from lychee_server.gateway.service import DISTRIBUTION, Service
@@ -36,12 +37,12 @@ DESCRIPTION: Final = (
 )
 
 
-def create_app(settings: GatewaySettings, *, service: Service | None = None) -> FastAPI:
-    """Make the application; `app.state.service` is its service.
+def create_app(settings: GatewaySettings, *, service: Service | ModelServices | None = None) -> FastAPI:
+    """Make the application; `app.state.services` are its services, and `app.state.service` is the default one.
 
     Args:
         settings: The settings of the gateway.
-        service: A service in place of one that connects to `settings.triton_url`; the app starts and closes it.
+        service: A service in place of those that the settings ask for, or several; the app starts and closes them.
 
     Raises:
         SettingsError: A setting cannot be used, or the page is asked for and a package that it needs is missing.
@@ -54,23 +55,25 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
     cache = None
     if service is None:
         cache, metrics = make_cache(settings), Metrics()
-        service = Service(settings, cache=cache, metrics=metrics)
+        services = ModelServices.load(settings, cache, metrics)
         if cache is not None:
             metrics.watch_cache(cache)
-    service.metrics.registry.register(RestartsCollector())
-    experiment = None if settings.experiment is None else RunningExperiment.load(settings.experiment, service.metrics)
-    fetcher = ImageFetcher(settings.image_hosts, metrics=service.metrics) if settings.image_hosts else None
-
+    else:
+        services = service if isinstance(service, ModelServices) else ModelServices.of(service)
+        metrics = services.metrics
+    metrics.registry.register(RestartsCollector())
+    experiment = None if settings.experiment is None else RunningExperiment.load(settings.experiment, metrics)
+    fetcher = ImageFetcher(settings.image_hosts, metrics=metrics) if settings.image_hosts else None
     log_errors = RecentErrors()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await service.start()
+        await services.start()
         try:
-            async with watching(service.metrics, log_errors):
+            async with watching(metrics, log_errors):
                 yield
         finally:
-            await service.aclose()
+            await services.aclose()
             if fetcher is not None:
                 await fetcher.aclose()
             if experiment is not None:
@@ -89,18 +92,18 @@ def create_app(settings: GatewaySettings, *, service: Service | None = None) -> 
         dependencies=[Security(APIKeyHeader(name="x-api-key", auto_error=False))] if keys.required else [],
         lifespan=lifespan,
     )
-    app.state.service = service
-    install_routes(app, service, fetcher, experiment)
-    app.include_router(make_status_routes(service, log_errors))
-    install_support_route(app, service)
+    app.state.services, app.state.service = services, services.default
+    install_routes(app, settings, services, fetcher, experiment)
+    app.include_router(make_status_routes(services, log_errors))
+    install_support_route(app, settings, services)
     if settings.web:
         from lychee_server.web import calibration_routes, page, table_routes  # what they need is an extra
 
         table_routes.install(app)
-        calibration_routes.install(app, service)
+        calibration_routes.install(app, services)
         page.install(app, settings.root_path)
     install_error_handlers(app)
-    install_middleware(app, settings, service.metrics, keys)
+    install_middleware(app, settings, metrics, keys)
     refuse_other_methods(app)
 
     if settings.web:

@@ -12,7 +12,9 @@ from pydantic import BaseModel, Field
 
 from lychee_server.gateway.answer_schemas import ErrorAnswer
 from lychee_server.gateway.errors import RequestValueError
+from lychee_server.gateway.model_services import ModelServices
 from lychee_server.gateway.own_calibration import Source
+from lychee_server.gateway.request_schemas import ModelQuery
 from lychee_server.gateway.service import Service
 
 _FORBIDDEN: Final[dict[int | str, dict[str, Any]]] = {
@@ -41,12 +43,12 @@ class CalibrationAnswer(BaseModel):
     warnings: list[str]
 
 
-def make_calibration_routes(service: Service) -> APIRouter:
+def make_calibration_routes(services: ModelServices) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["calibration"])
-    own = service.own
 
-    async def describe() -> CalibrationAnswer:
+    async def describe(service: Service) -> CalibrationAnswer:
+        own = service.own
         policy = own.policy
         decides = policy.policy if isinstance(policy, Calibration) else get_policy(policy)
         warnings = own.warnings(await service.manifest()) if isinstance(policy, Calibration) else ()
@@ -67,23 +69,26 @@ def make_calibration_routes(service: Service) -> APIRouter:
         )
 
     @router.get("/v1/calibration", summary="What decides where a call names no policy")
-    async def read() -> CalibrationAnswer:
+    async def read(model: ModelQuery = None) -> CalibrationAnswer:
         """Say which thresholds decide, since when, and where they come from."""
-        return await describe()
+        return await describe(await services.choose(model))
 
     @router.put("/v1/calibration", responses=_PUT, openapi_extra=_BODY, summary="Have a calibration decide")
-    async def replace(request: Request) -> CalibrationAnswer:
+    async def replace(request: Request, model: ModelQuery = None) -> CalibrationAnswer:
         """Take a calibration's file: it decides at once, and after a restart.
 
-        It must be one of the served model. Each gateway has its own: send it to every replica.
+        It must be one of the served model. Each gateway has its own: send it to every replica. Each of several models
+        has its own too.
         """
-        await own.take(await request.body(), await service.manifest())
-        return await describe()
+        service = await services.choose(model)
+        await service.own.take(await request.body(), await service.manifest())
+        return await describe(service)
 
     @router.delete("/v1/calibration", responses=_FORBIDDEN, summary="Have the settings decide again")
-    async def remove() -> CalibrationAnswer:
+    async def remove(model: ModelQuery = None) -> CalibrationAnswer:
         """Forget the calibration that was put here; the gateway's settings decide again, at once."""
-        await own.drop()
-        return await describe()
+        service = await services.choose(model)
+        await service.own.drop()
+        return await describe(service)
 
     return router

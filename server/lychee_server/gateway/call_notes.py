@@ -25,6 +25,8 @@ class CallNotes:
         documents: How many the caller sent.
         modality: What the documents are: "text", "image", "image_text" or "mixed"; None: the request is no call.
         model: The id of the model that scored.
+        label: The name of the model that was chosen, for the metrics; empty: the request is about none.
+        served: The same for the log, where there are several models.
         dialect: Whose clients' shapes the request and its answer have; None: the gateway's own.
         errors: How many documents could not be ranked.
         error_type: The class of the error that the caller got.
@@ -38,6 +40,8 @@ class CallNotes:
     documents: int | None = None
     modality: str | None = None
     model: str | None = None
+    label: str = ""
+    served: str | None = None
     dialect: str | None = None
     errors: int | None = None
     error_type: str | None = None
@@ -46,6 +50,16 @@ class CallNotes:
     ranking_id: str | None = None
     ignored: str = ""
     texts: dict[str, Any] = field(default_factory=dict)
+
+    def choose(self, name: str, *, is_told: bool) -> None:
+        """Note which model the request is about.
+
+        Args:
+            name: Of the model.
+            is_told: Whether the log says it: not where there is no other one.
+        """
+        self.label = name
+        self.served = name if is_told else None
 
     def note_call(self, query: Input, documents: Sequence[Input | InvalidInputError], *, content: bool) -> None:
         """Note what a call asks.
@@ -72,6 +86,7 @@ class CallNotes:
             "documents": self.documents,
             "modality": self.modality,
             "model": self.model,
+            "served": self.served,
             "dialect": self.dialect,
             "errors": self.errors,
             "warnings": self.warnings or None,

@@ -10,33 +10,12 @@ from lychee_client.instructions import all_instructions
 from lychee_client.instructions.templates import text_problem
 
 from lychee_server.gateway.errors import RequestValueError
-from lychee_server.gateway.excerpts import quote
 from lychee_server.gateway.metrics import CUSTOM_POLICY
 from lychee_server.gateway.request_schemas import CallOptions, ChunkingFields, NamedInstruction, RerankRequest
 from lychee_server.gateway.service import Service
-from lychee_server.gateway.unknown_names import UnknownNames
 
 # Of one document, whatever a caller asks for: vendors' examples have up to so many.
 MAX_CHUNKS: Final = 1024
-
-
-async def list_names(service: Service) -> tuple[str, ...]:
-    """Return the names of the served model: its id, the last part of it, and those that the settings give it."""
-    served = (await service.manifest()).model_id
-    return tuple(dict.fromkeys((served, served.rsplit("/", 1)[-1], *service.settings.served_model_names)))
-
-
-async def check_model(service: Service, model: str | None, names: UnknownNames) -> None:
-    """Note that a model has another name than the served one, or refuse it, as the settings say."""
-    if model is None or not model.strip():
-        return
-    served = await list_names(service)
-    if model in served:
-        return
-    if service.settings.refuse_other_models:
-        message = f"the model {quote(model)} is not served; expected one of {', '.join(served)}, or leave model out"
-        raise RequestValueError(message, "model", status=404, kind="model_not_found")
-    names.note_model(model, served[0])
 
 
 async def make_options(service: Service, body: CallOptions) -> RerankOptions:

@@ -45,7 +45,7 @@ class Drain:
     def begin(self) -> None:
         """Refuse everything new from now on."""
         self.stopping = True
-        self._metrics.set_ready(False)
+        self._metrics.stop()
 
     async def finish(self) -> None:
         """Wait until nothing is in flight, and has not been for a moment.

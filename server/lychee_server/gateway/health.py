@@ -26,8 +26,8 @@ from lychee_client import (
 )
 
 from lychee_server.gateway.health_report import HealthReport
-from lychee_server.gateway.metrics import Metrics
 from lychee_server.gateway.model_client import SharedClient
+from lychee_server.gateway.model_metrics import ModelMetrics
 from lychee_server.gateway.model_watch import SILENCE_S, ModelWatch
 
 State: TypeAlias = Literal["starting", "ready", "degraded", "unavailable", "stopping"]
@@ -62,6 +62,7 @@ class Health:
         latency_limit_ms: A scored pair that takes longer makes the status "degraded".
         on_model: Awaited with the manifest before a server counts as ready.
         answered_at: Returns when each model last answered a call, by `time.monotonic`.
+        model: The name of the served model among several, for the log; None where there is one.
 
     Attributes:
         state: "starting" before the first check ended, "degraded" while the golden pairs do not match or a model does
@@ -78,12 +79,14 @@ class Health:
         self,
         connect: Callable[[], AsyncLycheeClient],
         url: str,
-        metrics: Metrics,
+        metrics: ModelMetrics,
         *,
         latency_limit_ms: float,
         on_model: Callable[[Manifest], Awaitable[None]],
         answered_at: Callable[[], Mapping[str, float]],
+        model: str | None = None,
     ) -> None:
+        self._what = "the gateway" if model is None else f"the model {model}"
         self.state: State = "starting"
         self.reason: str | None = f"waiting for Triton at {url}"
         self.golden: GoldenReport | None = None
@@ -330,7 +333,7 @@ class Health:
             return
         if state != self.state:
             level = logging.INFO if state in ("ready", "stopping") else logging.WARNING
-            _logger.log(level, "the gateway is %s%s", state, f": {reason}" if reason else "")
+            _logger.log(level, "%s is %s%s", self._what, state, f": {reason}" if reason else "")
         self.state, self.reason = state, reason
         self._metrics.set_ready(state == "ready")
         self._probed = None

@@ -46,6 +46,11 @@ def is_renderable(content: Any) -> bool:
     return False
 
 
+def send_json(content: Any, status: int = 200) -> Response:
+    """Return an answer of JSON."""
+    return Response(render_json(content), status, media_type="application/json")
+
+
 class JsonRequest(Request):
     """A request whose body is read by parse_json."""
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from lychee_client import Calibration, ConfigurationError, Manifest
+from lychee_client import Calibration, ConfigurationError, Manifest, Policy
 from lychee_client.files import write_atomically
 from lychee_client.json_object import parse_object
 
@@ -20,6 +20,7 @@ from lychee_server.gateway.request_check import is_loopback
 from lychee_server.gateway.settings import GatewaySettings
 
 FILE: Final = "gateway-calibration.json"
+CALIBRATION_POLICY: Final = "calibration"
 _IDENTITY: Final = ("model_id", "revision", "precision")
 
 Source: TypeAlias = Literal["settings", "put"]
@@ -33,6 +34,7 @@ class OwnCalibration:
     Args:
         settings: The settings of the gateway. A policy or calibration that they name goes before a kept one.
         chosen: What the settings choose.
+        model: The name of the model among several, each of which keeps its own; None where there is one.
 
     Attributes:
         policy: What decides now.
@@ -40,7 +42,9 @@ class OwnCalibration:
         since: Since when it decides: UTC.
     """
 
-    def __init__(self, settings: GatewaySettings, chosen: str | Calibration) -> None:
+    def __init__(self, settings: GatewaySettings, chosen: str | Calibration, *, model: str | None = None) -> None:
+        self._file = FILE if model is None else f"gateway-calibration.{model}.json"
+        self._of = "" if model is None else f" for the model {model}"
         self._settings = settings
         self._chosen = chosen
         self._lock = asyncio.Lock()
@@ -52,9 +56,14 @@ class OwnCalibration:
             self._recall()
 
     @property
+    def name(self) -> str:
+        """The name of what decides now."""
+        return name_of(self.policy)
+
+    @property
     def path(self) -> Path:
         """The file that keeps it."""
-        return defaults.state_dir() / FILE
+        return defaults.state_dir() / self._file
 
     def check_allowed(self) -> None:
         """See that not everyone who reaches the gateway may change what it decides.
@@ -92,7 +101,9 @@ class OwnCalibration:
             except (ConfigurationError, FolderError) as error:
                 raise RequestValueError(str(error), "calibration", status=507, kind="not_kept") from error
             self._decide(calibration, "put")
-        _logger.warning("the calibration for %s decides now, from %g on", calibration.target, calibration.threshold)
+        _logger.warning(
+            "the calibration for %s decides now%s, from %g on", calibration.target, self._of, calibration.threshold
+        )
 
     async def drop(self) -> None:
         """Go back to what the settings choose.
@@ -109,7 +120,7 @@ class OwnCalibration:
                 raise RequestValueError(message, "calibration", status=507, kind="not_kept") from error
             if self.source != "settings":
                 self._decide(self._chosen, "settings")
-                _logger.warning("the settings' policy decides again")
+                _logger.warning("the settings' policy decides again%s", self._of)
 
     def warnings(self, manifest: Manifest) -> tuple[str, ...]:
         """Say what to know about what decides now: what does not fit the model, and what will end it."""
@@ -136,9 +147,16 @@ class OwnCalibration:
         except FileNotFoundError:
             return
         except (OSError, ConfigurationError) as error:
-            _logger.warning("the kept calibration cannot be used (%s); the settings' policy decides", error)
+            _logger.warning("the kept calibration%s cannot be used (%s); the settings' policy decides", self._of, error)
             return
         self.source, self.since = "put", datetime.fromtimestamp(kept_at, UTC)
+
+
+def name_of(policy: str | Policy | Calibration) -> str:
+    """Return the name of what decides."""
+    if isinstance(policy, Calibration):
+        return CALIBRATION_POLICY
+    return policy.name if isinstance(policy, Policy) else policy
 
 
 def _parse(content: bytes) -> Calibration:

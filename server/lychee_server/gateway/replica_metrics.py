@@ -27,24 +27,28 @@ class Spreading(Protocol):
 
 
 class ReplicaCollector(Collector):
-    """Asks when Prometheus asks us. With a single address of Triton there is nothing to tell."""
+    """Asks when Prometheus asks us. Of a model with a single address of Triton there is nothing to tell.
 
-    def __init__(self, spreading: Spreading) -> None:
-        self._spreading = spreading
+    Attributes:
+        watched: What spreads the requests of each model, by its name.
+    """
+
+    def __init__(self) -> None:
+        self.watched: dict[str, Spreading] = {}
 
     def collect(self) -> Iterator[Metric]:
         """See Collector."""
-        replicas = self._spreading.replicas()
-        if not replicas:
-            return
-        counted = Counter(replica.state for replica in replicas)
-        gauge = GaugeMetricFamily(f"{PREFIX}_replicas", "Addresses of Triton by state", labels=("state",))
-        for state in get_args(ReplicaState):
-            gauge.add_metric((state,), counted[state])
-        yield gauge
+        gauge = GaugeMetricFamily(f"{PREFIX}_replicas", "Addresses of Triton by state", labels=("state", "model"))
         again = CounterMetricFamily(
-            f"{PREFIX}_requests_sent_again", "Requests that a second replica got, by reason", labels=("reason",)
+            f"{PREFIX}_requests_sent_again", "Requests that a second replica got, by reason", labels=("reason", "model")
         )
-        for reason, count in self._spreading.sent_again().items():
-            again.add_metric((reason,), count)
-        yield again
+        for model, spreading in self.watched.items():
+            replicas = spreading.replicas()
+            if not replicas:
+                continue
+            counted = Counter(replica.state for replica in replicas)
+            for state in get_args(ReplicaState):
+                gauge.add_metric((state, model), counted[state])
+            for reason, count in spreading.sent_again().items():
+                again.add_metric((reason, model), count)
+        yield from (family for family in (gauge, again) if family.samples)

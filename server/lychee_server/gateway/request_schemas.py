@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
+from fastapi import Query
 from lychee_client.spans import DEFAULT_THRESHOLD, SpansMode
 from pydantic import Field, WithJsonSchema
 
@@ -66,6 +67,11 @@ _CONTENT_SCHEMA: Final[dict[str, Any]] = {
 Content = Annotated[Any, WithJsonSchema(_CONTENT_SCHEMA)]
 
 
+ModelQuery = Annotated[
+    str | None, Query(alias="model", description="A name of the model that is meant; without it, the default one.")
+]
+
+
 class NamedInstruction(LaxModel):
     """One of GET /v1/instructions."""
 
@@ -101,7 +107,9 @@ class CallOptions(LaxModel):
     """What reranking and scoring have in common."""
 
     model: str | None = Field(
-        None, description="One of /v1/models, or empty. Another name gets a warning, or 404 where the gateway says so."
+        None,
+        description="One of /v1/models, or empty for the default. Another name gets 404 where there are several "
+        "models or the gateway says so, else a warning.",
     )
     instruction: str | NamedInstruction | None = Field(
         None, description="What makes a document relevant, for models that read one: a text, or a named one."

@@ -19,9 +19,9 @@ from lychee_server.gateway.app import create_app
 from lychee_server.gateway.connections import GuardedProtocol, cut_off_slow
 from lychee_server.gateway.draining import Drain
 from lychee_server.gateway.logs import configure_logging
+from lychee_server.gateway.model_services import ModelServices
 from lychee_server.gateway.process import LISTENER_VARIABLE, LOG_VARIABLE
 from lychee_server.gateway.process_limits import give_back_large_blocks, raise_file_limit, yield_to_model_server
-from lychee_server.gateway.service import Service
 from lychee_server.gateway.settings import GatewaySettings
 from lychee_server.processes import BACKLOG, listen
 
@@ -82,7 +82,7 @@ class _Server(uvicorn.Server):
         give_back_large_blocks()
         yield_to_model_server()
         self._drain: Drain = app.state.drain
-        self._service: Service = app.state.service
+        self._services: ModelServices = app.state.services
         self._listener = listener
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -97,7 +97,7 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """See uvicorn."""
         if counter % TICKS_PER_LOOK == 0 and self._loop is not None:
-            cut_off_slow(self.server_state.connections, self._loop.time(), self._service.metrics.reject)
+            cut_off_slow(self.server_state.connections, self._loop.time(), self._services.metrics.reject)
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -111,7 +111,7 @@ class _Server(uvicorn.Server):
     def _begin_stopping(self) -> None:
         _logger.info("stopping", extra={"fields": {"in_flight": self._drain.in_flight}})
         self._drain.begin()
-        self._service.begin_stopping()
+        self._services.begin_stopping()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what comes while calls are in flight, with a refusal; uvicorn alone would first close what is idle."""

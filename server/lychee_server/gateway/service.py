@@ -39,23 +39,22 @@ from lychee_client import (
 )
 from lychee_client.ranking import check_selection
 from lychee_client.transports.base import Transport
-from lychee_client.types import Input, images_of
+from lychee_client.types import Input
 
 from lychee_server.errors import SettingsError
 from lychee_server.gateway.call_notes import CallNotes, current_notes
 from lychee_server.gateway.errors import find_fault
 from lychee_server.gateway.health import Health
 from lychee_server.gateway.limits import ConcurrencyLimit, TooBusyError
-from lychee_server.gateway.metrics import Metrics
+from lychee_server.gateway.metrics import ONLY_MODEL, Metrics
 from lychee_server.gateway.model_client import LentTransport, SharedClient
-from lychee_server.gateway.own_calibration import OwnCalibration
+from lychee_server.gateway.own_calibration import OwnCalibration, name_of
 from lychee_server.gateway.request_ids import make_request_id
 from lychee_server.gateway.service_answer import ServiceAnswer, Usage
 from lychee_server.gateway.settings import GatewaySettings
 
 DISTRIBUTION: Final = "lychee-rerank-server"
 INTERNAL_ROUTE: Final = "internal"  # of calls that are no request of their own, as those of a calibration
-CALIBRATION_POLICY: Final = "calibration"
 # What a call fails with where the server or one of its models is lost, or another one is served than before.
 _DOUBTFUL: Final = (ConnectionFailedError, ModelNotReadyError, ContractError, RequestRejectedError, InferenceError)
 
@@ -66,14 +65,18 @@ class Service:
     """The model behind the gateway, shared by all routes and the page; to be used on one event loop.
 
     Args:
-        settings: The settings of the gateway.
+        settings: The settings of the gateway, or this model's own.
+        name: Of the model: the one of the file of models.
+        is_one_of_several: Whether the gateway has other models besides.
         transport: A transport in place of a connection to `settings.triton_url`; stays open when the service is closed.
         cache: Keeps the documents' embeddings, or the scores of pairs; None: nothing does.
-        metrics: Are told of every call; None: the service makes its own.
+        metrics: Of the gateway, are told of every call; None: the service makes its own.
 
     Attributes:
         settings: The settings that were given.
+        name: The name that was given.
         metrics: The metrics that were given, or the service's own.
+        counts: The part of the metrics that is about this model.
         cache: The cache that was given.
         health: Whether the model can be trusted.
         limit: Limits how many calls are computed at the same time, and how many wait.
@@ -87,15 +90,19 @@ class Service:
         self,
         settings: GatewaySettings,
         *,
+        name: str = ONLY_MODEL,
+        is_one_of_several: bool = False,
         transport: Transport | None = None,
         cache: EmbeddingCache | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         self.settings = settings
+        self.name = name
         self.metrics = metrics or Metrics()
+        self.counts = self.metrics.of(name)
         self.cache = cache
         self.limit = ConcurrencyLimit(settings.max_concurrency, settings.max_waiting)
-        self.metrics.watch_limit(self.limit)
+        self.counts.watch_limit(self.limit)
         self._transport = None if transport is None else LentTransport(transport)
         self._running = 0
         self._idle = asyncio.Event()
@@ -103,16 +110,18 @@ class Service:
         self._manifest: Manifest | None = None
         try:
             path = settings.calibration
-            self.own = OwnCalibration(settings, settings.policy if path is None else Calibration.load(path))
+            chosen = settings.policy if path is None else Calibration.load(path)
+            self.own = OwnCalibration(settings, chosen, model=name if is_one_of_several else None)
             self._clients = SharedClient(self._connect(cache))
-            self.metrics.watch_replicas(self._clients)
+            self.counts.watch_replicas(self._clients)
             self.health = Health(
                 lambda: self._connect(None),
                 settings.triton_url,
-                self.metrics,
+                self.counts,
                 latency_limit_ms=settings.health_latency_ms,
                 on_model=self._take_model,
                 answered_at=self._clients.answered_at,
+                model=name if is_one_of_several else None,
             )
         except ConfigurationError as error:
             raise SettingsError(f"the gateway cannot be set up: {error}") from error
@@ -147,15 +156,20 @@ class Service:
         async with self._clients.use() as client:
             return await client.manifest()
 
+    @property
+    def known_manifest(self) -> Manifest | None:
+        """What the served model was when it was checked last; None before the first check."""
+        return self._manifest
+
     def policies(self) -> dict[str, Policy]:
         """Return the policies to choose from by name, the gateway's own calibration among them."""
         own = self.own.policy
-        return {**POLICIES, **({CALIBRATION_POLICY: own.policy} if isinstance(own, Calibration) else {})}
+        return {**POLICIES, **({self.own.name: own.policy} if isinstance(own, Calibration) else {})}
 
     @property
     def default_policy(self) -> str:
         """The name of the policy that decides where nobody chooses one."""
-        return self.own.policy if isinstance(self.own.policy, str) else CALIBRATION_POLICY
+        return self.own.name
 
     async def rerank(
         self,
@@ -192,9 +206,9 @@ class Service:
             response = await self._rerank(query, documents, options, request_id)
         except LycheeError as error:
             if isinstance(error, TooBusyError):
-                self.metrics.reject("busy")
+                self.counts.reject("busy")
             elif isinstance(error, InvalidOutputError):
-                self.metrics.fail_documents(error, len(documents))
+                self.counts.fail_documents(error, len(documents))
                 self.health.distrust()
             elif isinstance(error, _DOUBTFUL):
                 self.health.suspect()
@@ -211,13 +225,8 @@ class Service:
         notes.errors = len(response.errors)
         notes.model = None if response.model is None else response.model.model_id
         everything = replace(response, results=(*response.results, *response.unselected), unselected=())
-        self.metrics.observe_rerank(route, everything, self._policy_name(options), documents=len(documents))
-        inputs = [query, *(documents[result.index] for result in everything.results)] if response.query else []
-        usage = Usage(
-            tokens=response.tokens_read,
-            images=sum(len(images_of(each)) for each in inputs if not isinstance(each, InvalidInputError)),
-            documents=len(everything.results),
-        )
+        self.counts.observe_rerank(route, everything, self._policy_name(options), documents=len(documents))
+        usage = Usage.of(query, documents, everything)
         return ServiceAnswer(replace(response, unselected=()), request_id, usage)
 
     async def server_status(self) -> ServerStatus:
@@ -253,7 +262,7 @@ class Service:
 
     def _tell_of(self, manifest: Manifest) -> None:
         self._manifest = manifest
-        self.metrics.set_model(metadata.version(DISTRIBUTION), manifest.model_id, manifest.revision)
+        self.counts.set_model(metadata.version(DISTRIBUTION), manifest.model_id, manifest.revision)
 
     async def _follow(self, client: AsyncLycheeClient, version: int | None, deadline_s: float) -> None:
         """See that the golden pairs of the model that has answered a call were replayed, and tell of it from now on.
@@ -299,7 +308,7 @@ class Service:
         own: RerankOptions = {"policy": self.own.policy, **options, "request_id": request_id}
         own["keep_unselected"] = True  # so that all are counted
         async with self.limit.slot(timeout_s, bulk=options.get("priority") == "bulk"):
-            self.metrics.note_queue()
+            self.counts.note_queue()
             await self.health.require(deadline_s - time.monotonic())
             own["timeout_s"] = max(1e-3, deadline_s - time.monotonic())
             async with self._clients.use() as client:
@@ -330,10 +339,7 @@ class Service:
         return min(timeout_s, self.settings.timeout_s)
 
     def _policy_name(self, options: RerankOptions) -> str:
-        policy = options.get("policy") or self.own.policy
-        if isinstance(policy, Calibration):
-            return CALIBRATION_POLICY
-        return policy.name if isinstance(policy, Policy) else policy
+        return name_of(options.get("policy") or self.own.policy)
 
 
 def _place(failed: DocumentError, index: int) -> DocumentError:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lychee_client import RerankResponse
+from lychee_client import InvalidInputError, RerankResponse
+from lychee_client.types import Input, images_of
 
 __all__ = ["ServiceAnswer", "Usage"]
 
@@ -22,6 +24,19 @@ class Usage:
     tokens: int = 0
     images: int = 0
     documents: int = 0
+
+    @classmethod
+    def of(cls, query: Input, documents: Sequence[Input | InvalidInputError], response: RerankResponse) -> Usage:
+        """Return what a call cost.
+
+        Args:
+            query: The query of the call.
+            documents: The documents of the call; one that was refused is the error that says why.
+            response: What it was answered, with all results.
+        """
+        read = [query, *(documents[result.index] for result in response.results)] if response.query else []
+        images = sum(len(images_of(each)) for each in read if not isinstance(each, InvalidInputError))
+        return cls(response.tokens_read, images, len(response.results))
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,12 @@ class GatewaySettings(BaseSettings):
         "localhost:8001",
         description="Triton: HOST:PORT for gRPC, http://HOST:PORT for HTTP; replicas: their name, or A:8001,B:8001.",
     )
+    models: Path | None = Field(
+        None,
+        repr=False,
+        description="File of several models: the Triton of each, and what is its own of these settings. The field "
+        "`model` of a call chooses.",
+    )
     host: str = Field(DEFAULT_HOST, description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(DEFAULT_PORT, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     web: bool = Field(True, description="Serve the web page beside the REST API.")
@@ -150,7 +156,9 @@ class GatewaySettings(BaseSettings):
         (), description="Further name under which callers know the model; /v1/models lists it. Repeat."
     )
     refuse_other_models: bool = Field(
-        False, description="Answer 404 to calls for a model of another name; else they get a warning."
+        False,
+        description="Answer 404 to calls for a model of another name; else they get a warning. With several models "
+        "they always get 404.",
     )
     strict_fields: bool = Field(
         False, description="Refuse fields and keys that are not known; else they are ignored with a warning."
@@ -180,7 +188,8 @@ class GatewaySettings(BaseSettings):
         try:
             super().__init__(**arguments)
         except ValidationError as error:
-            raise SettingsError("; ".join(_describe(problem, arguments) for problem in error.errors())) from error
+            named = {name: option_of(name) for name in arguments}
+            raise SettingsError("; ".join(describe_problem(each, named) for each in error.errors())) from error
 
 
 def variable_of(name: str) -> str:
@@ -193,12 +202,17 @@ def option_of(name: str) -> str:
     return REPEATED.get(name, f"--{name.replace('_', '-')}")
 
 
-def _describe(problem: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
-    """Say what is wrong with one setting, by the name under which it was given."""
+def describe_problem(problem: Mapping[str, Any], named: Mapping[str, str]) -> str:
+    """Say what is wrong with one setting.
+
+    Args:
+        problem: One of pydantic's errors.
+        named: What the settings are called where they were given; the others come from their variables.
+    """
     name = str(problem["loc"][0])
     field = GatewaySettings.model_fields.get(name)
     if field is None:
         return f"{name} is no setting; expected one of {', '.join(GatewaySettings.model_fields)}"
     expected = _EXPECTED.get(problem["type"], problem["msg"]).format(**problem.get("ctx", {}))
     seen = f"is {problem['input']!r}" if field.repr else "cannot be used"
-    return f"{option_of(name) if name in arguments else variable_of(name)} {seen}; expected {expected}"
+    return f"{named.get(name, variable_of(name))} {seen}; expected {expected}"

@@ -18,6 +18,8 @@ from lychee_server.gateway.answer_schemas import ErrorAnswer
 from lychee_server.gateway.errors import RequestValueError, find_fault
 from lychee_server.gateway.json_body import parse_json, render_json
 from lychee_server.gateway.limits import TooBusyError
+from lychee_server.gateway.model_services import ModelServices
+from lychee_server.gateway.request_schemas import ModelQuery
 from lychee_server.gateway.service import Service
 from lychee_server.web.calibration_job import CalibrationOutcome, Job, JobError, Progress, Upload, run_job
 from lychee_server.web.problems import PageError
@@ -46,9 +48,9 @@ _BODY: Final = {
 }
 
 
-def install(app: FastAPI, service: Service) -> None:
+def install(app: FastAPI, services: ModelServices) -> None:
     """Add the route to an app."""
-    jobs = _Jobs(service)
+    jobs = _Jobs()
 
     @app.post(
         "/v1/calibrations",
@@ -65,22 +67,23 @@ def install(app: FastAPI, service: Service) -> None:
         use_scores: Annotated[bool, Query(description="Take the column relevance_score for scores.")] = False,
         name: Annotated[str, Query(description="Of the file; its suffix says what the body is.")] = "pairs.csv",
         example: Annotated[bool, Query(description="Take the example pairs; without a body.")] = False,
+        model: ModelQuery = None,
     ) -> StreamingResponse:
         """Score labelled pairs, and find the threshold for a target with its interval and curve.
 
         The body is a table (as `lychee calibrate` reads it), a zip with a table and its images, or JSON. Whoever hangs
         up ends the calculation.
         """
+        service = await services.choose(model)
         jobs.check()
         upload = None if example else _read_upload(name, request.headers.get("content-type"), await request.body())
-        return StreamingResponse(jobs.run(Job(upload, target, instruction, use_scores)), media_type=LINES)
+        return StreamingResponse(jobs.run(service, Job(upload, target, instruction, use_scores)), media_type=LINES)
 
 
 class _Jobs:
     """The calibrations that run; more than MAX_JOBS at the same time would leave nothing for ranking."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self) -> None:
         self._running = 0
 
     def check(self) -> None:
@@ -89,11 +92,11 @@ class _Jobs:
                 f"{MAX_JOBS} calibrations run already; try again in {RETRY_AFTER_S} s", retry_after_s=RETRY_AFTER_S
             )
 
-    async def run(self, job: Job) -> AsyncIterator[bytes]:
+    async def run(self, service: Service, job: Job) -> AsyncIterator[bytes]:
         """Yield lines; closing the iterator ends the job."""
         self._running += 1
         try:
-            async with aclosing(_tell(self._service, job)) as lines:
+            async with aclosing(_tell(service, job)) as lines:
                 async for line in lines:
                     yield json.dumps(line, ensure_ascii=False).encode() + b"\n"
         finally:

@@ -98,6 +98,16 @@ MATRIX: dict[str, dict[str, Any]] = {
         "triton": {"enabled": False, "url": "http://mini-predictor.search.svc:80"},
         "networkPolicy": {"gatewayEgress": [{"to": [{"namespaceSelector": {}}], "ports": [{"port": 8080}]}]},
     },
+    "several": {
+        "gateway": {
+            "models": {
+                "zh": {"triton_url": "dns:///lychee-zh-triton.search.svc:8001", "served_model_names": ["rerank-v3.5"]},
+                "mini": {"policy": "strict", "max_concurrency": 4},
+            },
+            "defaultModel": "zh",
+        },
+        "networkPolicy": {"gatewayEgress": [{"to": [{"podSelector": {}}], "ports": [{"port": 8001}]}]},
+    },
     "own-cluster": {
         "fullnameOverride": "lychee-next",
         "imageRegistry": "registry.example.org/lychee",

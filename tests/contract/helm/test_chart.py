@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import re
 import runpy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from chart import CHART, NAMESPACE, RefusedError, container, environment, of_kind, one, pods, render, run_helm
 from deployment import ROOT, read_services
+from lychee_server.gateway.models_file import PER_MODEL, read_models
 from lychee_server.gateway.settings import ENVIRONMENT_PREFIX, GatewaySettings, variable_of
 
 from .conftest import CLAIM, MATRIX
 
-SET_BY_THE_CHART = {"api_keys", "api_keys_file", "host", "port", "redis_url", "triton_url"}
+SET_BY_THE_CHART = {"api_keys", "api_keys_file", "host", "models", "port", "redis_url", "triton_url"}
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 KSERVE = ROOT / "examples" / "kserve"
+
+
+MODELS_FILE = "/etc/lychee/models/models.json"
 
 
 def lines_of(manifests: list[dict[str, Any]]) -> list[str]:
@@ -67,6 +72,31 @@ def test_settings_of_the_gateway_are_those_that_it_has() -> None:
         assert default is None or kinds[type(default)] in schema["type"], name
 
 
+def test_models_reach_the_gateway_as_it_reads_them(tmp_path: Path) -> None:
+    schema = SCHEMA["properties"]["gateway"]["properties"]["models"]["additionalProperties"]
+    assert set(schema["properties"]) == set(PER_MODEL)
+    manifests = render(MATRIX["several"])
+    gateway = container(manifests, "Deployment gateway", "gateway")
+    assert environment(gateway)[variable_of("models")] == MODELS_FILE
+    assert {"name": "models", "mountPath": "/etc/lychee/models", "readOnly": True} in gateway["volumeMounts"]
+    file = tmp_path / "models.json"
+    file.write_text(one(manifests, "ConfigMap", "gateway-models")["data"]["models.json"])
+    own = "dns:///lychee-triton.search.svc:8001"
+    read = read_models(GatewaySettings(triton_url=own, models=file))
+    assert read.default == "zh"
+    assert read.settings["zh"].served_model_names == ("rerank-v3.5",)
+    assert (read.settings["mini"].triton_url, read.settings["mini"].policy) == (own, "strict")
+
+
+def test_changed_models_start_the_gateways_again() -> None:
+    def checksum(values: dict[str, Any]) -> str:
+        template = one(render(values), "Deployment", "gateway")["spec"]["template"]
+        return str(template["metadata"]["annotations"]["checksum/models"])
+
+    several = MATRIX["several"]["gateway"]
+    assert checksum(MATRIX["several"]) != checksum({"gateway": {**several, "defaultModel": "mini"}})
+
+
 def test_settings_reach_the_gateway_as_it_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
     manifests = render(MATRIX["public"])
     variables = environment(container(manifests, "Deployment gateway", "gateway"))
@@ -104,6 +134,8 @@ def test_every_value_has_a_default_and_a_type() -> None:
         ({"gateway": {"settings": {"max_concurency": 8}}}, "max_concurency"),
         ({"gateway": {"settings": {"api_keys": ["secret"]}}}, "api_keys"),
         ({"gateway": {"settings": {"max_documents": 0}}}, "max_documents"),
+        ({"gateway": {"models": {"a": {"port": 1}}, "defaultModel": "a"}}, "port"),
+        ({"gateway": {"models": {"a": {}}}}, "defaultModel is empty"),
         ({"tritn": {}}, "tritn"),
         ({"autoscaling": {"kind": "both"}}, "/autoscaling/kind"),
         ({"autoscaling": {"kind": "hpa", "minReplicas": 21}}, "minReplicas"),

@@ -81,9 +81,11 @@ def test_a_burst_meets_scores_and_429_and_nothing_else(server: TritonServer, tmp
     assert seen.problems == []
     assert set(seen.statuses) == {200, 429}
     assert 1 <= seen.peak <= RUNNING
-    rerank = 'lychee_gateway_requests_total{method="POST",modality="text",route="/v1/rerank",status="200"}'
+    rerank = (
+        'lychee_gateway_requests_total{method="POST",modality="text",model="default",route="/v1/rerank",status="200"}'
+    )
     assert sample(metrics, re.escape(rerank)) == seen.statuses[200]
-    assert sample(metrics, r'lychee_gateway_rejected_total{reason="busy"}') == seen.statuses[429]
+    assert sample(metrics, r'lychee_gateway_rejected_total{model="default",reason="busy"}') == seen.statuses[429]
     assert sample(metrics, "lychee_gateway_documents_sum") == 3 * seen.statuses[200]
     assert sample(metrics, "lychee_gateway_calls_running") == 0
     assert sample(metrics, "lychee_gateway_calls_waiting") == 0

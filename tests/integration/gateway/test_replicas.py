@@ -101,6 +101,6 @@ def test_status_and_metrics_name_the_tritons(gateways: list[RunningGateway]) -> 
     assert status == 200
     assert '"state":"lost"' in body.replace(" ", "")
     metrics = gateways[0].get("/metrics")[1]
-    assert 'lychee_gateway_triton_replicas{state="live"} 2.0' in metrics
-    assert 'lychee_gateway_triton_replicas{state="lost"} 1.0' in metrics
-    assert 'lychee_gateway_triton_requests_sent_again_total{reason="slow"}' in metrics
+    assert 'lychee_gateway_triton_replicas{model="default",state="live"} 2.0' in metrics
+    assert 'lychee_gateway_triton_replicas{model="default",state="lost"} 1.0' in metrics
+    assert 'lychee_gateway_triton_requests_sent_again_total{model="default",reason="slow"}' in metrics

@@ -40,7 +40,7 @@ def send_large_call(gateway: RunningGateway, documents: int) -> http.client.HTTP
 
 def wait_until_running(gateway: RunningGateway, calls: int = 1) -> None:
     """Return when the gateway computes so many calls."""
-    while f"lychee_gateway_calls_running {calls}.0" not in gateway.get("/metrics")[1]:
+    while f'lychee_gateway_calls_running{{model="default"}} {calls}.0' not in gateway.get("/metrics")[1]:
         assert gateway.process.poll() is None
         time.sleep(0.05)
 

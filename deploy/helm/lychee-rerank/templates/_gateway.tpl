@@ -20,6 +20,10 @@ env:
     value: "7860"
   - name: LYCHEE_GATEWAY_TRITON_URL
     value: {{ include "lychee.tritonUrl" . | quote }}
+  {{- if $values.models }}
+  - name: LYCHEE_GATEWAY_MODELS
+    value: /etc/lychee/models/models.json
+  {{- end }}
   {{- if .Values.triton.enabled }}
   - name: LYCHEE_TRITON_KEY
     valueFrom:
@@ -99,9 +103,20 @@ volumeMounts:
     mountPath: /etc/lychee/keys
     readOnly: true
   {{- end }}
+  {{- if $values.models }}
+  - name: models
+    mountPath: /etc/lychee/models
+    readOnly: true
+  {{- end }}
   {{- with $values.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
+{{- end }}
+
+{{- /* JSON's keys are sorted, so the first is no default. */ -}}
+{{- define "lychee.gatewayModels" -}}
+{{- $default := required "gateway.defaultModel is empty; expected one of gateway.models" .Values.gateway.defaultModel -}}
+{{- dict "default" $default "models" .Values.gateway.models | toJson -}}
 {{- end }}
 
 {{- define "lychee.gatewayVolumes" -}}
@@ -116,6 +131,11 @@ volumeMounts:
     items:
       - key: {{ $.Values.gateway.apiKeys.item }}
         path: {{ $.Values.gateway.apiKeys.item }}
+{{- end }}
+{{- if .Values.gateway.models }}
+- name: models
+  configMap:
+    name: {{ include "lychee.fullname" . }}-gateway-models
 {{- end }}
 {{- with .Values.gateway.extraVolumes }}
 {{ toYaml . }}

@@ -61,7 +61,7 @@ async def collect_status(service: Service, errors: RecentErrors) -> StatusAnswer
         asyncio.to_thread(_measure_memory, local),
         asyncio.to_thread(_read_triton_errors, local),
     )
-    health, snapshot = service.health, service.metrics.snapshot()
+    health, snapshot = service.health, service.metrics.snapshot(service.name)
     current, reason = health.state, health.reason
     if not triton.live and current in ("ready", "degraded"):  # the health has not noticed yet
         health.suspect()
@@ -77,7 +77,7 @@ async def collect_status(service: Service, errors: RecentErrors) -> StatusAnswer
         models=_describe_models(triton, timings, manifest, running) if triton.live else [],
         replicas=[ReplicaEntry.model_validate(replica) for replica in triton.replicas],
         traffic=Traffic.model_validate(snapshot),
-        series=Series.model_validate(service.metrics.recent.series()),
+        series=Series.model_validate(service.counts.recent.series()),
         golden=describe_golden(health, triton_live=triton.live),
         errors=Errors(gateway=errors.latest(), triton=triton_errors),
         memory=memory,

@@ -110,7 +110,7 @@ def counts(metrics: Metrics) -> dict[tuple[str, str, str], float]:
     """Return requests by route, status and modality."""
     return {
         (sample.labels["route"], sample.labels["status"], sample.labels["modality"]): sample.value
-        for metric in metrics._requests.collect()
+        for metric in metrics._families.requests.collect()
         for sample in metric.samples
         if sample.name.endswith("_total")
     }
@@ -497,7 +497,7 @@ def test_finish_waits_for_requests_and_for_calls_that_the_gateway_makes_itself(
 ) -> None:
     async def test() -> None:
         app, limit = make_app(metrics), ConcurrencyLimit(1, 0)
-        metrics.watch_limit(limit)
+        metrics.of().watch_limit(limit)
         go_on, arrived = asyncio.Event(), asyncio.Event()
 
         async def held() -> AsyncIterator[bytes]:

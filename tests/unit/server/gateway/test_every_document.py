@@ -121,7 +121,9 @@ def test_a_call_of_which_nothing_can_be_ranked_is_an_error_and_no_empty_answer(
     assert len(answer.json()["message"]) < 3000
     assert [failed["index"] for failed in answer.json()["errors"]] == list(range(len(documents)))
     metrics = client.get("/metrics").text
-    assert f'lychee_gateway_document_errors_total{{reason="invalid_input"}} {len(documents)}.0' in metrics
+    assert (
+        f'lychee_gateway_document_errors_total{{model="default",reason="invalid_input"}} {len(documents)}.0' in metrics
+    )
 
 
 def test_an_error_of_the_server_is_no_error_of_a_strict_caller() -> None:

@@ -192,14 +192,14 @@ def test_a_dead_model_degrades_until_it_is_back(model_name: str, monkeypatch: py
         report = await service.health.check()
         assert (report.status, report.reason) == ("degraded", service.health.reason)
         metrics = service.metrics.render()[0].decode()
-        assert "lychee_gateway_ready 0.0" in metrics
-        assert "lychee_gateway_triton_up 0.0" in metrics
+        assert 'lychee_gateway_ready{model="default"} 0.0' in metrics
+        assert 'lychee_gateway_triton_up{model="default"} 0.0' in metrics
         if model_name != "text_encoder":
             answer = await service.rerank("a", ["b"], {})  # needs other models
             assert (len(answer.response.results), answer.response.warnings) == (1, ())
         failing.active = False
         await reach(service, "ready")
-        assert "lychee_gateway_triton_up 1.0" in service.metrics.render()[0].decode()
+        assert 'lychee_gateway_triton_up{model="default"} 1.0' in service.metrics.render()[0].decode()
 
     run(look, FakeTransport(failing))
 
@@ -365,8 +365,8 @@ def test_document_without_a_number_has_the_golden_pairs_replayed_at_once_but_not
         ]
         assert response.errors[1].message.startswith("text_encoder of fake in fp32 gave NaN")
         assert str(response.errors[1].error).startswith("document 1: ")
-        assert counted(service, 'lychee_gateway_document_errors_total{reason="invalid_output"} 1.0')
-        assert counted(service, 'lychee_gateway_document_errors_total{reason="invalid_input"} 1.0')
+        assert counted(service, 'lychee_gateway_document_errors_total{model="default",reason="invalid_output"} 1.0')
+        assert counted(service, 'lychee_gateway_document_errors_total{model="default",reason="invalid_input"} 1.0')
         async with asyncio.timeout(10):
             while service.health.golden_checked_at == before:
                 await asyncio.sleep(0.005)

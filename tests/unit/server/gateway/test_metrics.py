@@ -45,42 +45,42 @@ def make_response() -> RerankResponse:
 
 def test_a_request_is_counted_by_route_method_status_and_modality() -> None:
     metrics = Metrics()
-    metrics.observe_request("/v1/rerank", 200, "mixed", 0.03)
-    metrics.observe_request("/v1/rerank", 200, "mixed", 0.3)
+    metrics.observe_request("/v1/rerank", 200, "mixed", 0.03, model="default")
+    metrics.observe_request("/v1/rerank", 200, "mixed", 0.3, model="default")
     metrics.observe_request("/health", 503, None, 0.001, method="GET")
     samples = read(metrics)
-    assert samples["requests_total{method=POST,modality=mixed,route=/v1/rerank,status=200}"] == 2
-    assert samples["requests_total{method=GET,modality=none,route=/health,status=503}"] == 1
-    assert samples["request_duration_seconds_bucket{le=0.05,route=/v1/rerank}"] == 1
-    assert samples["request_duration_seconds_sum{route=/v1/rerank}"] == pytest.approx(0.33)
+    assert samples["requests_total{method=POST,modality=mixed,model=default,route=/v1/rerank,status=200}"] == 2
+    assert samples["requests_total{method=GET,modality=none,model=,route=/health,status=503}"] == 1
+    assert samples["request_duration_seconds_bucket{le=0.05,model=default,route=/v1/rerank}"] == 1
+    assert samples["request_duration_seconds_sum{model=default,route=/v1/rerank}"] == pytest.approx(0.33)
 
 
 def test_a_call_is_counted_by_documents_decisions_scores_and_stages() -> None:
     metrics = Metrics()
-    metrics.observe_rerank("/v1/rerank", make_response(), "exploratory")
-    metrics.observe_rerank("/v1/rerank", make_response(), "strict ' policy of a caller", documents=100)
+    metrics.of().observe_rerank("/v1/rerank", make_response(), "exploratory")
+    metrics.of().observe_rerank("/v1/rerank", make_response(), "strict ' policy of a caller", documents=100)
     samples = read(metrics)
-    assert samples["documents_sum{route=/v1/rerank}"] == 104
-    assert samples["documents_bucket{le=5.0,route=/v1/rerank}"] == 1
-    assert samples["document_errors_total{reason=invalid_input}"] == 2
-    assert samples["document_errors_total{reason=invalid_output}"] == 0
-    assert samples["decisions_total{decision=accept,policy=exploratory}"] == 1
-    assert samples["decisions_total{decision=review,policy=custom}"] == 1
-    assert samples["relevance_score_count{}"] == 6
-    assert samples["relevance_score_bucket{le=0.45}"] == 4
-    assert samples["rerank_stage_seconds_sum{stage=score_documents}"] == pytest.approx(0.24)
-    assert samples["rerank_stage_seconds_sum{stage=encode_query}"] == pytest.approx(0.06)
+    assert samples["documents_sum{model=default,route=/v1/rerank}"] == 104
+    assert samples["documents_bucket{le=5.0,model=default,route=/v1/rerank}"] == 1
+    assert samples["document_errors_total{model=default,reason=invalid_input}"] == 2
+    assert samples["document_errors_total{model=default,reason=invalid_output}"] == 0
+    assert samples["decisions_total{decision=accept,model=default,policy=exploratory}"] == 1
+    assert samples["decisions_total{decision=review,model=default,policy=custom}"] == 1
+    assert samples["relevance_score_count{model=default}"] == 6
+    assert samples["relevance_score_bucket{le=0.45,model=default}"] == 4
+    assert samples["rerank_stage_seconds_sum{model=default,stage=score_documents}"] == pytest.approx(0.24)
+    assert samples["rerank_stage_seconds_sum{model=default,stage=encode_query}"] == pytest.approx(0.06)
 
 
 def test_what_callers_invent_adds_no_labels() -> None:
     metrics = Metrics()
     metrics.observe_request("/v1/rerank", 200, "text", 0.1)
     metrics.observe_request("/v1/rerank", 200, "invented", 0.1, method="INVENTED")
-    metrics.observe_rerank("/v1/rerank", make_response(), "custom")
+    metrics.of().observe_rerank("/v1/rerank", make_response(), "custom")
     before = len(read(metrics))
     for number in range(50):
         metrics.observe_request("/v1/rerank", 200, f"kind-{number}", 0.1, method=f"METHOD-{number}")
-        metrics.observe_rerank("/v1/rerank", make_response(), f"policy-{number}")
+        metrics.of().observe_rerank("/v1/rerank", make_response(), f"policy-{number}")
     assert len(read(metrics)) == before
 
 
@@ -88,8 +88,8 @@ def test_rejections_are_counted_from_zero_by_known_reasons() -> None:
     metrics = Metrics()
     metrics.reject("busy")
     samples = read(metrics)
-    assert samples["rejected_total{reason=busy}"] == 1
-    assert samples["rejected_total{reason=url_refused}"] == 0
+    assert samples["rejected_total{model=,reason=busy}"] == 1
+    assert samples["rejected_total{model=,reason=url_refused}"] == 0
     with pytest.raises(AssertionError):
         metrics.reject("invented")
 
@@ -97,14 +97,14 @@ def test_rejections_are_counted_from_zero_by_known_reasons() -> None:
 def test_gauges_show_the_limit_of_now() -> None:
     async def test() -> None:
         metrics, limit = Metrics(), ConcurrencyLimit(3, 5)
-        metrics.watch_limit(limit)
+        metrics.of().watch_limit(limit)
         async with limit.slot(None):
             samples = read(metrics)
-            assert samples["calls_running{}"] == 1
-            assert samples["calls_running_limit{}"] == 3
+            assert samples["calls_running{model=default}"] == 1
+            assert samples["calls_running_limit{model=default}"] == 3
             assert metrics.snapshot()["calls"] == {"running": 1, "waiting": 0, "max_running": 3, "max_waiting": 5}
             assert metrics.calls_in_flight == 1
-        assert read(metrics)["calls_running{}"] == 0
+        assert read(metrics)["calls_running{model=default}"] == 0
 
     asyncio.run(test())
 
@@ -122,16 +122,21 @@ def test_the_cache_is_read_when_the_metrics_are() -> None:
 
 def test_state_shows_health_and_one_model() -> None:
     metrics = Metrics()
-    metrics.set_golden(True, 0.004)
-    metrics.set_triton_up(True)
-    metrics.set_ready(True)
-    metrics.set_model("0.1.0", "first", "1")
-    metrics.set_model("0.1.0", "lychee-mini", "abc")
+    metrics.of().set_golden(True, 0.004)
+    metrics.of().set_triton_up(True)
+    metrics.of().set_ready(True)
+    metrics.of().set_model("0.1.0", "first", "1")
+    metrics.of().set_model("0.1.0", "lychee-mini", "abc")
     samples = read(metrics)
-    assert samples["golden_passed{}"] == samples["triton_up{}"] == samples["ready{}"] == 1
-    assert samples["golden_max_abs_error{}"] == 0.004
+    assert (
+        samples["golden_passed{model=default}"]
+        == samples["triton_up{model=default}"]
+        == samples["ready{model=default}"]
+        == 1
+    )
+    assert samples["golden_max_abs_error{model=default}"] == 0.004
     assert [name for name in samples if name.startswith("build_info")] == [
-        "build_info{model_id=lychee-mini,revision=abc,version=0.1.0}"
+        "build_info{model=default,model_id=lychee-mini,revision=abc,version=0.1.0}"
     ]
     assert samples["process_resident_memory_bytes{}"] > 1e6
     assert samples["process_open_fds{}"] > 0
@@ -140,14 +145,15 @@ def test_state_shows_health_and_one_model() -> None:
 def test_two_gateways_of_one_process_count_for_themselves() -> None:
     first, second = Metrics(), Metrics()
     first.reject("busy")
-    assert read(second)["rejected_total{reason=busy}"] == 0
+    assert read(second)["rejected_total{model=,reason=busy}"] == 0
 
 
 def test_the_snapshot_tells_totals_rates_and_percentiles() -> None:
     metrics = Metrics()
+    metrics.of()
     for milliseconds in range(1, 101):
-        metrics.observe_request("/v1/rerank", 200, "text", milliseconds / 1e3)
-        metrics.observe_rerank("/v1/rerank", make_response(), "balanced")
+        metrics.observe_request("/v1/rerank", 200, "text", milliseconds / 1e3, model="default")
+        metrics.of().observe_rerank("/v1/rerank", make_response(), "balanced")
     metrics.observe_request("/health", 200, None, 60.0)  # no call
     metrics.reject("busy")
     snapshot = metrics.snapshot()
@@ -174,16 +180,16 @@ class Spreading:
 
 def test_replicas_are_counted_by_state_and_a_single_triton_is_none() -> None:
     metrics = Metrics()
-    metrics.watch_replicas(
+    metrics.of().watch_replicas(
         Spreading(ReplicaStatus("a", "live"), ReplicaStatus("b", "live"), ReplicaStatus("c", "lost"))
     )
     samples = {name: value for name, value in read(metrics).items() if name.startswith("triton_re") and value}
     assert samples == {
-        "triton_replicas{state=live}": 2,
-        "triton_replicas{state=lost}": 1,
-        "triton_requests_sent_again_total{reason=slow}": 3,
-        "triton_requests_sent_again_total{reason=failed}": 2,
+        "triton_replicas{model=default,state=live}": 2,
+        "triton_replicas{model=default,state=lost}": 1,
+        "triton_requests_sent_again_total{model=default,reason=slow}": 3,
+        "triton_requests_sent_again_total{model=default,reason=failed}": 2,
     }
     single = Metrics()
-    single.watch_replicas(Spreading())
+    single.of().watch_replicas(Spreading())
     assert not [name for name in read(single) if name.startswith("triton_re")]

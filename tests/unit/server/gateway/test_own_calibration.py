@@ -78,8 +78,8 @@ def test_calibration_decides_at_once_and_the_settings_again_when_it_is_gone(clie
     settings = client.get("/v1/settings").json()
     assert settings["default_policy"] == "calibration"
     assert {"name": "calibration", "accept": 1.0, "review": 1.0} in settings["policies"]
-    counted = 'lychee_gateway_requests_total{method="PUT",modality="none",route="/v1/calibration",status="200"} 1.0'
-    assert counted in client.get("/metrics").text
+    labels = 'method="PUT",modality="none",model="default",route="/v1/calibration",status="200"'
+    assert f"lychee_gateway_requests_total{{{labels}}} 1.0" in client.get("/metrics").text
     assert client.delete(PATH).json()["default_policy"] == "balanced"
     assert "accept" in decide(client)
     assert not (folder / FILE).exists()

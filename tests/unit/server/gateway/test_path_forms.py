@@ -40,7 +40,7 @@ def test_every_form_is_the_call_and_counts_as_it(path: str, root: str) -> None:
         answer = post(client, root, path)
         assert answer.status_code == 200, answer.text
         metrics = client.get("/metrics").text
-    assert 'method="POST",modality="text",route="/v1/rerank",status="200"' in metrics
+    assert 'method="POST",modality="text",model="default",route="/v1/rerank",status="200"' in metrics
 
 
 def post(client: Any, root: str, path: str, **options: Any) -> Any:

@@ -333,9 +333,9 @@ def test_keys_are_wanted_and_metrics_count(client: TestClient) -> None:
         assert locked.post("/v1/rerank", json=CALL, headers={"x-api-key": "a-long-enough-key"}).status_code == 200
     client.post("/v1/rerank", json=CALL)
     text = client.get("/metrics").text
-    labels = 'method="POST",modality="text",route="/v1/rerank",status="200"'
+    labels = 'method="POST",modality="text",model="default",route="/v1/rerank",status="200"'
     assert f"lychee_gateway_requests_total{{{labels}}} 1.0" in text
-    assert 'lychee_gateway_documents_sum{route="/v1/rerank"} 2.0' in text
+    assert 'lychee_gateway_documents_sum{model="default",route="/v1/rerank"} 2.0' in text
 
 
 def test_a_caller_who_hangs_up_cancels_the_call() -> None:
@@ -491,5 +491,5 @@ def test_model_that_gives_no_number_is_told_per_document_or_for_the_whole_call()
             answer = client.post(path, json=call)
             assert (answer.status_code, answer.json()["type"]) == (502, "invalid_output")
         metrics = client.get("/metrics").text
-    assert 'lychee_gateway_document_errors_total{reason="invalid_output"} 3.0' in metrics
-    assert 'lychee_gateway_document_errors_total{reason="invalid_input"} 1.0' in metrics
+    assert 'lychee_gateway_document_errors_total{model="default",reason="invalid_output"} 3.0' in metrics
+    assert 'lychee_gateway_document_errors_total{model="default",reason="invalid_input"} 1.0' in metrics

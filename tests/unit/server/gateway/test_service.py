@@ -106,7 +106,7 @@ def test_spans_are_looked_for_in_what_is_selected_while_all_is_counted() -> None
     heads = [request.rows for request in sent if request.model_name == "scoring_head_text"]
     assert heads[-2:] == [len(DOCUMENTS), 1]
     metrics = service.metrics.render()[0].decode()
-    assert f"lychee_gateway_relevance_score_count {len(DOCUMENTS)}.0" in metrics, metrics
+    assert f'lychee_gateway_relevance_score_count{{model="default"}} {len(DOCUMENTS)}.0' in metrics, metrics
 
 
 def test_refused_documents_are_errors_at_the_callers_indexes() -> None:
@@ -164,7 +164,7 @@ def test_too_many_calls_are_refused_and_counted() -> None:
         assert len((await first).response.results) == 1
 
     service = run(overload, transport, max_concurrency=1, max_waiting=0)
-    assert counted(service, 'lychee_gateway_rejected_total{reason="busy"} 1.0')
+    assert counted(service, 'lychee_gateway_rejected_total{model="default",reason="busy"} 1.0')
 
 
 def test_closing_lets_calls_finish() -> None:
@@ -231,7 +231,7 @@ def test_calls_that_are_no_request_of_their_own_count_documents_and_no_requests(
         await service.rerank("a", ["b"], {})
 
     service = run(rank)
-    assert counted(service, f'lychee_gateway_documents_count{{route="{INTERNAL_ROUTE}"}} 1.0')
+    assert counted(service, f'lychee_gateway_documents_count{{model="default",route="{INTERNAL_ROUTE}"}} 1.0')
     assert b"\nlychee_gateway_requests_total{" not in service.metrics.render()[0]
 
 

@@ -49,6 +49,7 @@ def test_without_options_the_command_has_the_settings_defaults(command: Command)
     ("field", "option", "variable", "text", "value"),
     [
         ("triton_url", "--triton-url", "TRITON_URL", "triton:8001", "triton:8001"),
+        ("models", "--models", "MODELS", "m.toml", Path("m.toml")),
         ("host", "--host", "HOST", "0.0.0.0", "0.0.0.0"),
         ("port", "--port", "PORT", "0", 0),
         ("web", "--no-web", "WEB", "false", False),
@@ -167,5 +168,5 @@ def test_no_message_and_no_representation_holds_a_secret() -> None:
 
 
 def test_a_setting_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(SettingsError, match="triton_metrics_url is no setting; expected one of triton_url, host"):
+    with pytest.raises(SettingsError, match="triton_metrics_url is no setting; expected one of triton_url, models"):
         GatewaySettings(triton_metrics_url="http://127.0.0.1:8002/metrics")

@@ -145,8 +145,8 @@ def test_secrets_and_paths_among_the_settings_are_never_shown(tmp_path: Path) ->
     assert list(shown) == list(GatewaySettings.model_fields)
     assert secret not in str(shown)
     hidden = {name for name, entry in shown.items() if entry.is_hidden}
-    assert hidden == {"api_keys", "api_keys_file", "calibration", "experiment", "redis_url", "error_log"}
-    assert all(shown[name].value is (name != "experiment") for name in hidden)
+    assert hidden == {"api_keys", "api_keys_file", "calibration", "experiment", "models", "redis_url", "error_log"}
+    assert all(shown[name].value is (name not in ("experiment", "models")) for name in hidden)
     assert shown["image_hosts"].value == "images.example.org, *.example.net"
     assert shown["max_documents"].value == 1000
 
