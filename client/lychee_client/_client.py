@@ -18,6 +18,7 @@ from lychee_client._errors import LycheeError
 from lychee_client._options import RerankOptions, ScoreOptions
 from lychee_client.experiments.events import FeedbackEvent
 from lychee_client.manifest.manifest import Manifest
+from lychee_client.served_models import ServedModel
 from lychee_client.types import Input, ManyResult, ModelTimings, RerankResponse, ServerStatus
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ class LycheeClient(BaseClient):
         shared_memory: Whether larger tensors travel through shared memory, to a server on this host.
         api_key: The key that opens a gateway. It is sent to gateways alone, as the header x-api-key, and stands in no
             message. The default is LYCHEE_API_KEY, then none.
+        model: The name of the model that is meant, of a gateway's several; of another server's only model it must be
+            the name, so that none is taken for another. None leaves the choice to the server. The default is
+            LYCHEE_MODEL, then None.
 
     Raises:
         ConfigurationError: An argument, or the environment variable in its place, cannot be used.
@@ -85,6 +89,15 @@ class LycheeClient(BaseClient):
             LycheeError: The server cannot serve the request.
         """
         return self._carry_out(self._calls.manifest(), self._config.timeout_s)
+
+    def models(self) -> tuple[ServedModel, ...]:
+        """Return the models that are served, those of a gateway as far as they have been ready, its default first.
+
+        Raises:
+            ConfigurationError: A Triton serves another model than the client's.
+            LycheeError: The server cannot serve the request.
+        """
+        return self._carry_out(self._calls.models(), self._config.timeout_s)
 
     def rerank(self, query: Input, documents: Sequence[Input], **options: Unpack[RerankOptions]) -> RerankResponse:
         """Score every document against the query and rank them.

@@ -240,7 +240,7 @@ def _check_golden_pairs(server: TritonServer) -> Manifest:
         LycheeServerError: The server's scores differ from them, or cannot be had.
     """
     try:
-        with LycheeClient(server.grpc_url) as client:
+        with LycheeClient(server.grpc_url, model=None) as client:
             report = client.check_golden_pairs()
             manifest = client.manifest()
     except LycheeError as error:

@@ -251,6 +251,7 @@ class Service:
             max_img_size=settings.max_img_size,
             transport=self._transport,
             embedding_cache=cache,
+            model=None,  # whatever that Triton serves: LYCHEE_MODEL is for those who call the gateway
         )
 
     async def _take_model(self, manifest: Manifest) -> None:
