@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,6 +188,19 @@ def test_status_has_all_in_short_and_the_chosen_one_in_full(page: Page) -> None:
     expect(page.locator(".served")).to_contain_text("Everything below is about changed.")
     with page.expect_response(re.compile(r"/v1/golden-pairs\?model=changed$")):
         page.locator("#status-check-again").click()
+
+
+def test_status_names_the_replicas_of_triton(make_page: MakePage, server: TritonServer) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: refuses every connection
+        lost = f"127.0.0.1:{unused.getsockname()[1]}"
+        with Gateway(GatewaySettings(triton_url=f"{server.grpc_url},{lost}")) as gateway:
+            page = make_page()
+            open_page(page, gateway.url, "status")
+            rows = page.locator(".replicas tbody tr")
+            expect(rows).to_have_count(2)
+            expect(rows.filter(has_text=server.grpc_url)).to_contain_text("takes requests")
+            expect(rows.filter(has_text=lost)).to_contain_text("away")
 
 
 def test_batch_keeps_to_the_model_that_it_began_with(page: Page) -> None:
