@@ -28,6 +28,7 @@ from lychee_client.golden import GoldenPairResult, GoldenReport
 from lychee_client.manifest.manifest import Manifest, ModelIdentity
 from lychee_client.memory_cache import CacheStatistics, MemoryEmbeddingCache
 from lychee_client.preprocessing.image import Image
+from lychee_client.served_models import ServedModel
 from lychee_client.spans import RelevantSpan, RelevantSpans
 from lychee_client.thresholds import POLICIES, Decision, Policy, decide
 from lychee_client.transports.connection import TlsConfig
@@ -105,6 +106,7 @@ __all__ = [
     "RerankResponse",
     "RerankResult",
     "ScoreOptions",
+    "ServedModel",
     "ServerError",
     "ServerOverloadedError",
     "ServerStatus",

@@ -18,6 +18,7 @@ from lychee_client._errors import LycheeError
 from lychee_client._options import RerankOptions, ScoreOptions
 from lychee_client.experiments.events import FeedbackEvent
 from lychee_client.manifest.manifest import Manifest
+from lychee_client.served_models import ServedModel
 from lychee_client.types import Input, ManyResult, ModelTimings, RerankResponse, ServerStatus
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class AsyncLycheeClient(BaseClient):
         max_retries: See LycheeClient.
         shared_memory: See LycheeClient.
         api_key: See LycheeClient.
+        model: See LycheeClient.
 
     Raises:
         ConfigurationError: An argument, or the environment variable in its place, cannot be used.
@@ -66,6 +68,10 @@ class AsyncLycheeClient(BaseClient):
     async def manifest(self) -> Manifest:
         """See LycheeClient.manifest."""
         return await self._carry_out(self._calls.manifest(), self._config.timeout_s)
+
+    async def models(self) -> tuple[ServedModel, ...]:
+        """See LycheeClient.models."""
+        return await self._carry_out(self._calls.models(), self._config.timeout_s)
 
     async def rerank(
         self, query: Input, documents: Sequence[Input], **options: Unpack[RerankOptions]

@@ -56,9 +56,10 @@ class BaseClient:
         shared_memory: bool = False,
         api_key: str | None = None,
         tracer: Tracer | None = None,
+        model: str | Unset | None = UNSET,
     ) -> None:
         self._config = load_config(
-            url, timeout_s, policy, max_img_size, tls, headers, keepalive_s, max_retries, shared_memory, api_key
+            url, timeout_s, policy, max_img_size, tls, headers, keepalive_s, max_retries, shared_memory, api_key, model
         )
         for_triton = {
             "max_img_size": self._config.max_img_size is not None,

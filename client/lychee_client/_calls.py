@@ -38,6 +38,7 @@ from lychee_client.instructions.templates import text_problem
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.model_timings import model_timings
 from lychee_client.ranking import check_selection, describe_ranking, rank, select
+from lychee_client.served_models import ServedModel, describe_manifest
 from lychee_client.spans import check_spans
 from lychee_client.thresholds import Policy
 from lychee_client.transports.base import ControlRequest
@@ -262,6 +263,11 @@ class Calls:
     async def manifest(self) -> Manifest:
         """See LycheeClient.manifest."""
         return (await self.load("manifest()")).manifest
+
+    async def models(self) -> tuple[ServedModel, ...]:
+        """See LycheeClient.models."""
+        gateway = await self.discovery.find()
+        return (describe_manifest((await self.load()).manifest),) if gateway is None else await gateway.models()
 
     async def check_golden_pairs(self) -> golden.GoldenReport:
         """See LycheeClient.check_golden_pairs."""

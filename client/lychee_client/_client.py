@@ -20,6 +20,7 @@ from lychee_client._errors import LycheeError
 from lychee_client._options import RerankOptions, ScoreOptions
 from lychee_client.experiments.events import FeedbackEvent
 from lychee_client.manifest.manifest import Manifest
+from lychee_client.served_models import ServedModel
 from lychee_client.types import Input, ManyResult, ModelTimings, RerankResponse, ServerStatus
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ class LycheeClient(BaseClient):
             message. The default is LYCHEE_API_KEY, then none.
         tracer: Makes spans of calls, and tells gateway and Triton of them: OpenTelemetryTracer() of
             `lychee_client.tracing.opentelemetry`. None makes none.
+        model: The name of the model that is meant, of a gateway's several; of another server's only model it must be
+            the name, so that none is taken for another. None leaves the choice to the server. The default is
+            LYCHEE_MODEL, then None.
 
     Raises:
         ConfigurationError: An argument, or the environment variable in its place, cannot be used.
@@ -89,6 +93,15 @@ class LycheeClient(BaseClient):
             LycheeError: The server cannot serve the request.
         """
         return self._carry_out(self._calls.manifest(), self._config.timeout_s)
+
+    def models(self) -> tuple[ServedModel, ...]:
+        """Return the models that are served, those of a gateway as far as they have been ready, its default first.
+
+        Raises:
+            ConfigurationError: A Triton serves another model than the client's.
+            LycheeError: The server cannot serve the request.
+        """
+        return self._carry_out(self._calls.models(), self._config.timeout_s)
 
     def rerank(self, query: Input, documents: Sequence[Input], **options: Unpack[RerankOptions]) -> RerankResponse:
         """Score every document against the query and rank them.

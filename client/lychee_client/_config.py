@@ -39,6 +39,7 @@ _VERSIONS = ("/v1", "/v2")  # base URLs of other clients end with one
 _HEADER_NAME = re.compile("[A-Za-z0-9_-]+")
 _REQUEST_ID = re.compile("[!-~]{1,128}")
 _API_KEY = re.compile("[!-~]+")
+_MODEL = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]{0,254}[^\s\x00-\x1f\x7f])?")
 
 
 class Unset(enum.Enum):
@@ -70,6 +71,7 @@ class ClientConfig:
         max_retries: See RetryPolicy.
         shared_memory: Whether larger tensors travel through shared memory; the server must then be on this host.
         api_key: The key that opens a gateway; sent to nothing else, and never shown.
+        model: The name of the model that is meant. None means the one that answers calls without a name.
 
     Raises:
         ConfigurationError: One of them cannot be used.
@@ -85,6 +87,7 @@ class ClientConfig:
     max_retries: int = DEFAULT_MAX_RETRIES
     shared_memory: bool = False
     api_key: str | None = field(default=None, repr=False)
+    model: str | None = None
 
     def __post_init__(self) -> None:
         match = _match(self.url)
@@ -114,6 +117,11 @@ class ClientConfig:
         if key is not None and not (isinstance(key, str) and _API_KEY.fullmatch(key)):
             raise ConfigurationError(
                 "api_key (or LYCHEE_API_KEY) cannot be sent in a header; expected printable ASCII without spaces"
+            )
+        if self.model is not None and not (isinstance(self.model, str) and _MODEL.fullmatch(self.model)):
+            raise ConfigurationError(
+                f"model (or LYCHEE_MODEL) is {self.model!r:.200}; expected the name of a model that is served, of 1 to "
+                "256 printable characters, or None for the server's own choice"
             )
         check_timeout(self.timeout_s)
         size = self.max_img_size
@@ -212,8 +220,9 @@ def load_config(
     max_retries: int = DEFAULT_MAX_RETRIES,
     shared_memory: bool = False,
     api_key: str | None = None,
+    model: str | Unset | None = UNSET,
 ) -> ClientConfig:
-    """Combine arguments; LYCHEE_URL, LYCHEE_TIMEOUT_S, LYCHEE_MAX_IMG_SIZE and LYCHEE_API_KEY; and the defaults.
+    """Combine arguments; the variables LYCHEE_URL, _TIMEOUT_S, _MAX_IMG_SIZE, _API_KEY and _MODEL; and the defaults.
 
     Raises:
         ConfigurationError: A value cannot be used; the message says where it came from.
@@ -224,6 +233,8 @@ def load_config(
         timeout_s = _environment_timeout_s()
     if isinstance(max_img_size, Unset):
         max_img_size = _environment_max_img_size()
+    if isinstance(model, Unset):
+        model = os.environ.get("LYCHEE_MODEL") or None
     thresholds = policy if isinstance(policy, Calibration) else get_policy(policy)
     return ClientConfig(
         url,
@@ -236,6 +247,7 @@ def load_config(
         max_retries,
         shared_memory,
         api_key or os.environ.get("LYCHEE_API_KEY") or None,
+        model,
     )
 
 

@@ -23,6 +23,7 @@ from lychee_client._execution import fetch_executions
 from lychee_client._model import Model, load_model
 from lychee_client._operations import ask, in_thread
 from lychee_client.manifest.manifest import Manifest
+from lychee_client.served_models import choose_model, describe_manifest
 from lychee_client.transports.base import ControlRequest
 from lychee_client.transports.shared_memory import SharedMemoryPool
 from lychee_client.triton_key import KEY_VARIABLE
@@ -136,8 +137,10 @@ class CurrentModel:
         """Fetch what else there is to know of a model.
 
         Raises:
+            ConfigurationError: It is not the one that the client asks for.
             ModelNotReadyError: The server has another one by now, or has not loaded it.
         """
+        choose_model([describe_manifest(manifest)], self._config.model, self._config.url)
         tokenizer_json = await fetch_tokenizer(manifest, cache_dir())
         executions = await fetch_executions(manifest)
         # In a thread: reading a tokenizer of 150,000 tokens takes a second.

@@ -16,7 +16,7 @@ def check_golden_pairs(grpc_url: str) -> tuple[Manifest, str]:
         LycheeServerError: The server's scores differ from them, or cannot be had.
     """
     try:
-        with LycheeClient(grpc_url) as client:
+        with LycheeClient(grpc_url, model=None) as client:
             report = client.check_golden_pairs()
             manifest = client.manifest()
     except LycheeError as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields, replace
 from typing import Any, Final
 
 from lychee_client._errors import ContractError
 from lychee_client._gateway.body import Body
 from lychee_client._gateway.refusals import read_document_errors
 from lychee_client.manifest.manifest import ModelIdentity
+from lychee_client.served_models import ServedModel
 from lychee_client.spans import RelevantSpan
 from lychee_client.types import (
     CacheUse,
@@ -39,50 +40,47 @@ _NAMES: Final = tuple(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """What a gateway says about its model.
-
-    Attributes:
-        identity: What scores and thresholds belong to.
-        reads_instruction: Whether it reads an instruction.
-        default_instruction: The instruction that it reads where none is given.
-        max_timeout_s: The most seconds that a call may name; None where the gateway does not say.
-        version: The version of the export; None where it has none, or the gateway does not say.
-    """
-
-    identity: ModelIdentity
-    reads_instruction: bool
-    default_instruction: str | None
-    max_timeout_s: float | None
-    version: int | None = None
-
-
-def read_model(content: Any, url: str) -> ServedModel:
-    """Return the model of `GET /v1/models`.
+def read_models(content: Any, url: str) -> tuple[ServedModel, ...]:
+    """Return the models of `GET /v1/models`, at least one: each once, whatever the number of its names.
 
     Raises:
         ContractError: It is not what a gateway answers.
     """
     try:
-        model = content["data"][0]  # under its own name; the others are aliases
-        executions = {name: each["precision"] for name, each in model["execution"].items()}
-        told = {name: precision for name, precision in executions.items() if precision is not None}
-        artifacts = dict(model.get("artifacts") or {})
-        most_ms = model.get("max_timeout_ms")
-        return ServedModel(
-            ModelIdentity(model["id"], model["revision"], model["precision"], artifacts, told),
-            bool(model["reads_instruction"]),
-            model["default_instruction"],
-            None if most_ms is None else most_ms / 1e3,
-            model.get("version"),
-        )
+        found: dict[str | None, ServedModel] = {}
+        for entry in content["data"]:
+            own_name = entry.get("name")  # none where there is only one model
+            if own_name in found:
+                found[own_name] = replace(found[own_name], names=(*found[own_name].names, entry["id"]))
+            else:
+                found[own_name] = _read_model(entry, is_first=not found)
+        if not found:
+            raise LookupError("no model")
+        return tuple(found.values())
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ContractError(
             f"{url} answered GET /v1/models with something else than a gateway's model ({type(error).__name__}); "
             "expected a gateway of lychee-rerank (http://HOST:7860), or Triton itself (HOST:8001, or http://HOST:8000, "
             "its HTTP port): other servers' APIs are not spoken here"
         ) from error
+
+
+def _read_model(entry: Mapping[str, Any], *, is_first: bool) -> ServedModel:
+    executions = {name: each["precision"] for name, each in entry["execution"].items()}
+    told = {name: precision for name, precision in executions.items() if precision is not None}
+    artifacts = dict(entry.get("artifacts") or {})
+    most_ms = entry.get("max_timeout_ms")
+    model_id = entry.get("root") or entry["id"]  # the first entry is under the model's own name where none shares it
+    return ServedModel(
+        ModelIdentity(model_id, entry["revision"], entry["precision"], artifacts, told),
+        (entry["id"],),
+        bool(entry["reads_instruction"]),
+        entry["default_instruction"],
+        None if most_ms is None else most_ms / 1e3,
+        entry.get("version"),
+        bool(entry.get("default", is_first)),
+        bool(entry.get("ready", True)),
+    )
 
 
 def read_response(content: Any, url: str, body: Body, documents: Sequence[Input] | None) -> RerankResponse:

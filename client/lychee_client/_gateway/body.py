@@ -59,6 +59,7 @@ def make_body(
     policy: Policy,
     instruction: str | None,
     timeout_s: float | None,
+    model: str | None = None,
 ) -> Body:
     """Read and encode what a call is about. To be run in a thread.
 
@@ -69,6 +70,7 @@ def make_body(
         policy: The policy that decides: the call's own, so that the gateway's does not.
         instruction: The instruction; None for a model that reads none, and for the model's default.
         timeout_s: Seconds that the gateway may take. None leaves them to the gateway.
+        model: The name of the model that is meant. None leaves the choice to the gateway.
 
     Raises:
         InvalidInputError: The query's image cannot be read.
@@ -92,6 +94,8 @@ def make_body(
     content["policy"] = {"accept": policy.accept, "review": policy.review}
     if instruction is not None:
         content["instruction"] = instruction
+    if model is not None:
+        content["model"] = model
     if timeout_s is not None:
         content["timeout_ms"] = max(1.0, 1e3 * timeout_s)
     if (chunking := options.get("chunking")) is not None:

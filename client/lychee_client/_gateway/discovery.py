@@ -41,9 +41,9 @@ class Discovery:
             if server == "triton":
                 self._may_be_gateway = False
                 return None
-            gateway = Gateway(self._config.url, self._config.api_key)
+            gateway = Gateway(self._config.url, self._config.api_key, self._config.model)
             if server == "unknown":
-                await gateway.model()  # or raise what is there instead
+                await gateway.models()  # or raise what is there instead
             for option in self._triton_options:
                 self.refuse(option)
             self._gateway = gateway

@@ -27,6 +27,7 @@ MAX_CHARACTERS: Final = 500
 _TYPES: Final[Mapping[str, type[LycheeError]]] = {
     "invalid_input": InvalidInputError,
     "invalid_request": ConfigurationError,
+    "model_not_found": ConfigurationError,
     "invalid_output": InvalidOutputError,
     "model_failed": InferenceError,
     "bad_answer": ContractError,

@@ -37,9 +37,13 @@ def check_server(context: CheckContext) -> Iterator[CheckResult]:
     seen = f"{context.url}: {who} answers in {took_s * 1000:.1f} ms"
     if not status.ready:
         advice = "wait until its models are loaded; if that takes long, look into its log"
-        if status.models and status.models[0].reason and status.gateway:
-            advice = f"{status.models[0].reason}; {advice}"
+        reasons = "; ".join(dict.fromkeys(model.reason for model in status.models if model.reason))
+        if reasons and status.gateway:
+            advice = f"{reasons}; {advice}"
         yield CheckResult("server", "failed", f"{seen}, but is not ready", advice)
+    elif status.gateway and (away := [model for model in status.models if not model.ready]):
+        told = "; ".join(f"{model.name} is not ready: {model.reason or 'it gives no reason'}" for model in away)
+        yield CheckResult("server", "warning", f"{seen}; {told}", "look at the server of that model, and into its log")
     elif took_s > SLOW_ANSWER_S:
         advice = "see what else uses the server's CPUs or the network"
         yield CheckResult("server", "warning", f"{seen}, expected at most {SLOW_ANSWER_S * 1000:.0f} ms", advice)

@@ -32,6 +32,7 @@ SHARED: Final[Mapping[str, Mapping[str, str]]] = {
     "client": {
         "url": "LYCHEE_URL",
         "api-key": "LYCHEE_API_KEY",
+        "model": "LYCHEE_MODEL",
         "timeout": "LYCHEE_TIMEOUT_S",
         "max-img-size": "LYCHEE_MAX_IMG_SIZE",
     },

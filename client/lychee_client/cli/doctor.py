@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lychee_client._client import LycheeClient
-from lychee_client._config import load_config
+from lychee_client._config import UNSET, load_config
 from lychee_client._errors import ConfigurationError
 from lychee_client.checks.cache import CACHE_CHECKS
 from lychee_client.checks.check import (
@@ -31,7 +31,7 @@ from lychee_client.checks.check import (
     run_checks,
 )
 from lychee_client.checks.server import SERVER_CHECKS
-from lychee_client.cli.options import Url
+from lychee_client.cli.options import ModelName, Url
 from lychee_client.cli.outcome import EXIT_FAILED, reported_errors
 
 _WORDS: Final[dict[Verdict, tuple[str, str]]] = {
@@ -50,6 +50,7 @@ def register(app: typer.Typer) -> None:
 
 def _doctor(
     url: Url = None,
+    model: ModelName = None,
     repository: Annotated[
         Path | None,
         typer.Option(
@@ -71,7 +72,7 @@ def _doctor(
     With --bundle it is 0 as soon as the bundle is written.
     """
     write = _find_writer(path, wanted=bundle)
-    with _context(url, repository) as context:
+    with _context(url, model, repository) as context:
         results = run_checks({**SERVER_CHECKS, **CACHE_CHECKS, **contributed_checks()}, context)
         found = list(results) if as_json else list(_printed(results))
     passed = all(result.verdict != "failed" for result in found)
@@ -131,7 +132,7 @@ def _describe_bundle(path: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _context(url: str | None, repository: Path | None) -> Iterator[CheckContext]:
+def _context(url: str | None, model: str | None, repository: Path | None) -> Iterator[CheckContext]:
     """Connect a client; a bad option ends the command."""
     with reported_errors():
         if repository is not None and not repository.is_dir():
@@ -140,7 +141,7 @@ def _context(url: str | None, repository: Path | None) -> Iterator[CheckContext]
                 "`lychee export` wrote"
             )
         address = load_config(url).url
-        with LycheeClient(url) as client:
+        with LycheeClient(url, model=model or UNSET) as client:
             yield CheckContext(client, address, repository)
 
 

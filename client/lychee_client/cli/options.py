@@ -28,6 +28,15 @@ Url: TypeAlias = Annotated[
         "TLS (localhost:8001, if not given). Replicas: their name, or A:8001,B:8001. LYCHEE_API_KEY opens a gateway.",
     ),
 ]
+ModelName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        envvar="LYCHEE_MODEL",
+        help="Which of a gateway's models is meant (its default, if not given); of another server, what it must serve.",
+    ),
+]
 QueryText: TypeAlias = Annotated[str | None, typer.Option("--query", metavar="TEXT", help="Text to compare with.")]
 QueryImage: TypeAlias = Annotated[
     Path | None, typer.Option("--query-image", metavar="PATH", help="Image to compare with, alone or with --query.")
@@ -112,13 +121,13 @@ MaxChunks: TypeAlias = Annotated[
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-def make_client(url: str | None, max_img_size: int | None) -> LycheeClient:
-    """Return the client that --url and --max-img-size ask for.
+def make_client(url: str | None, max_img_size: int | None, model: str | None) -> LycheeClient:
+    """Return the client that --url, --max-img-size and --model ask for.
 
     Raises:
         ConfigurationError: One of them cannot be used.
     """
-    return LycheeClient(url, max_img_size=UNSET if max_img_size is None else max_img_size)
+    return LycheeClient(url, max_img_size=UNSET if max_img_size is None else max_img_size, model=model or UNSET)
 
 
 def make_input(text: str | None, image_path: Path | None, options: str) -> Input:

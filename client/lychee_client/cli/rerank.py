@@ -29,6 +29,7 @@ from lychee_client.cli.options import (
     MaxImgSize,
     MaxTokensPerDoc,
     MaxTokensPerQuery,
+    ModelName,
     NoTruncation,
     OverlapTokens,
     PolicyOption,
@@ -70,6 +71,7 @@ def _rerank(
         ),
     ] = None,
     url: Url = None,
+    model: ModelName = None,
     top_n: Annotated[int | None, typer.Option("--top-n", min=1, help="Show at most so many results.")] = None,
     policy: PolicyOption = "balanced",
     calibration: CalibrationOption = None,
@@ -135,7 +137,7 @@ def _rerank(
         }
         if timeout is not None:
             options["timeout_s"] = timeout
-        with make_client(url, max_img_size) as client:
+        with make_client(url, max_img_size, model) as client:
             if calls is not None:
                 failed = _rank_calls(client, calls, options)
             else:

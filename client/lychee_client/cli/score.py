@@ -16,6 +16,7 @@ from lychee_client.cli.options import (
     InstructionText,
     Language,
     MaxImgSize,
+    ModelName,
     PolicyOption,
     QueryImage,
     QueryText,
@@ -44,6 +45,7 @@ def _score(
         Path | None, typer.Option("--image", metavar="PATH", help="The document's image, alone or with --text.")
     ] = None,
     url: Url = None,
+    model: ModelName = None,
     policy: PolicyOption = "balanced",
     calibration: CalibrationOption = None,
     instruction: InstructionText = None,
@@ -56,7 +58,7 @@ def _score(
 
     Example: lychee score --query "a cat" --text "The cat sleeps." --image cat.jpg
     """
-    with reported_errors(), make_client(url, max_img_size) as client:
+    with reported_errors(), make_client(url, max_img_size, model) as client:
         response = client.rerank(
             make_input(query, query_image, "--query, --query-image"),
             [make_input(text, image, "--text, --image")],

@@ -45,6 +45,7 @@ class LycheeRanker:
         meta_fields_to_embed: Sequence[str] = (),
         embedding_separator: str = "\n",
         on_error: OnError = "drop",
+        model: str | None = None,
     ) -> None:
         """Make a ranker; it does no network.
 
@@ -53,8 +54,8 @@ class LycheeRanker:
             api_key: The key of a gateway that wants one; it travels as "Authorization: Bearer KEY".
             headers: The headers that every request carries. They are written to files with the pipeline: a key belongs
                 into `api_key`.
-            client: A ready client in the place of the three; it stays open, and such a ranker cannot be written to a
-                file.
+            client: A ready client in the place of these and of `model`; it stays open, and such a ranker cannot be
+                written to a file.
             timeout_s: Seconds for one call. None takes the client's.
             policy: What makes the decisions: a name, a Policy or a Calibration. None takes the client's.
             top_k: How many documents to return at most. None returns all.
@@ -64,6 +65,7 @@ class LycheeRanker:
             embedding_separator: What stands between them.
             on_error: What happens to documents that cannot be ranked (an empty text, a broken image): "drop" leaves
                 them out, with a LycheeWarning that names them, and "raise" raises InvalidInputError.
+            model: Which of a gateway's models ranks, as LycheeClient takes it. None is LYCHEE_MODEL, then its default.
 
         Raises:
             ConfigurationError: Arguments do not fit together.
@@ -79,9 +81,10 @@ class LycheeRanker:
         self.meta_fields_to_embed = list(meta_fields_to_embed)
         self.embedding_separator = embedding_separator
         self.on_error = on_error
+        self.model = model
         key = None if api_key is None else api_key.resolve_value()
         sent = {**({} if key is None else {"Authorization": f"Bearer {key}"}), **(headers or {})}
-        self._reranker: Reranker[Document] = Reranker(self._to_input, _name_of, url, sent, client, on_error)
+        self._reranker: Reranker[Document] = Reranker(self._to_input, _name_of, url, sent, client, on_error, model)
 
     @component.output_types(documents=list[Document])
     def run(
@@ -152,6 +155,7 @@ class LycheeRanker:
             meta_fields_to_embed=self.meta_fields_to_embed,
             embedding_separator=self.embedding_separator,
             on_error=self.on_error,
+            model=self.model,
         )
 
     @classmethod

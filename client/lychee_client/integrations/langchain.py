@@ -27,8 +27,9 @@ class LycheeRerank(BaseDocumentCompressor):
 
     Args:
         url: The server, as LycheeClient takes it. The default is LYCHEE_URL, then "localhost:8001".
-        client: A ready client in the place of `url` and `headers`; it stays open.
+        client: A ready client in the place of `url`, `headers` and `model`; it stays open.
         headers: The headers that every request carries, such as {"Authorization": "Bearer KEY"}.
+        model: Which of a gateway's models ranks, as LycheeClient takes it. None is LYCHEE_MODEL, then its default.
         timeout_s: Seconds for one call. None takes the client's.
         policy: What makes the decisions: a name, a Policy or a Calibration. None takes the client's.
         top_n: How many documents to return at most. None returns all.
@@ -46,6 +47,7 @@ class LycheeRerank(BaseDocumentCompressor):
     url: str | None = None
     client: AnyClient | None = Field(default=None, exclude=True)
     headers: dict[str, str] | None = Field(default=None, repr=False)
+    model: str | None = None
     timeout_s: float | None = None
     policy: AnyPolicy | None = None
     top_n: int | None = None
@@ -60,7 +62,9 @@ class LycheeRerank(BaseDocumentCompressor):
 
     def model_post_init(self, context: Any) -> None:
         """Check the arguments that belong together."""
-        self._reranker = Reranker(self._to_input, _name_of, self.url, self.headers, self.client, self.on_error)
+        self._reranker = Reranker(
+            self._to_input, _name_of, self.url, self.headers, self.client, self.on_error, self.model
+        )
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None

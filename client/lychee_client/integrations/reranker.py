@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from lychee_client import (
+    UNSET,
     AsyncLycheeClient,
     Calibration,
     ConfigurationError,
@@ -42,10 +43,11 @@ class Reranker(Generic[D]):
         name_of: What to call a document in a message: its id, or where it comes from.
         url: See LycheeClient.
         headers: See LycheeClient.
-        client: A client to use, which stays open, in the place of `url` and `headers`. A LycheeClient serves
+        client: A client to use, which stays open, in the place of `url`, `headers` and `model`. A LycheeClient serves
             asynchronous calls in a thread; an AsyncLycheeClient serves only those.
         on_error: What happens to documents that cannot be ranked: "drop" leaves them out, with a LycheeWarning that
             names them, and "raise" ends the call.
+        model: See LycheeClient; None is LYCHEE_MODEL, then the server's own choice.
 
     Raises:
         ConfigurationError: An argument cannot be used.
@@ -57,10 +59,11 @@ class Reranker(Generic[D]):
     headers: Mapping[str, str] | None = field(default=None, repr=False)
     client: LycheeClient | AsyncLycheeClient | None = None
     on_error: OnError = "drop"
+    model: str | None = None
 
     def __post_init__(self) -> None:
-        if self.client is not None and (self.url is not None or self.headers):
-            raise ConfigurationError("client is given together with url or headers; expected one or the other")
+        if self.client is not None and (self.url is not None or self.headers or self.model is not None):
+            raise ConfigurationError("client is given together with url, headers or model; expected one or the other")
         if self.on_error not in ("drop", "raise"):
             raise ConfigurationError(f"on_error is {self.on_error!r}; expected 'drop' or 'raise'")
 
@@ -71,14 +74,14 @@ class Reranker(Generic[D]):
     @cached_property
     def own_client(self) -> LycheeClient:
         """The client for calls that block."""
-        client = LycheeClient(self.url, headers=self.headers or {})
+        client = LycheeClient(self.url, headers=self.headers or {}, model=self.model or UNSET)
         weakref.finalize(self, client.close)  # users of frameworks rarely close what they put in
         return client
 
     @cached_property
     def own_async_client(self) -> AsyncLycheeClient:
         """The client for calls that are awaited."""
-        client = AsyncLycheeClient(self.url, headers=self.headers or {})
+        client = AsyncLycheeClient(self.url, headers=self.headers or {}, model=self.model or UNSET)
         weakref.finalize(self, client._release)
         return client
 

@@ -252,6 +252,7 @@ class Service:
             transport=self._transport,
             embedding_cache=cache,
             tracer=REQUEST_TRACER,
+            model=None,  # whatever that Triton serves: LYCHEE_MODEL is for those who call the gateway
         )
 
     async def _take_model(self, manifest: Manifest) -> None:

@@ -412,7 +412,7 @@ def test_a_file_from_the_future_makes_the_clock_suspect(context: CheckContext, c
 def run(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Run the command on the fake server, with one result of another distribution that is hard to print."""
     odd = CheckResult("odd", "warning", "two\nlines [red]and[/red] 荔枝 " + "x" * 200, "leave it")
-    monkeypatch.setattr(doctor, "LycheeClient", lambda url: server)
+    monkeypatch.setattr(doctor, "LycheeClient", lambda url, **_: server)
     monkeypatch.setattr(check, "entry_points", lambda group: [EntryPoint("odd", lambda context: [odd])])
     monkeypatch.delenv("LYCHEE_REPOSITORY", raising=False)
     return lambda *arguments: CliRunner().invoke(app, ["doctor", *arguments])
@@ -487,7 +487,7 @@ def test_the_command_writes_a_bundle_and_prints_what_is_in_it(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     server.status = ServerStatus(False)
-    monkeypatch.setattr(doctor, "LycheeClient", lambda url: server)
+    monkeypatch.setattr(doctor, "LycheeClient", lambda url, **_: server)
     monkeypatch.setattr(doctor, "find_bundle_writer", lambda: write_bundle)
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["doctor", "--bundle", "--url", "127.0.0.1:1"])
@@ -506,7 +506,7 @@ def test_the_command_writes_a_bundle_and_prints_what_is_in_it(
 def test_a_bundle_that_cannot_be_written_says_why(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(doctor, "LycheeClient", lambda url: server)
+    monkeypatch.setattr(doctor, "LycheeClient", lambda url, **_: server)
     monkeypatch.setattr(doctor, "find_bundle_writer", lambda: write_bundle)
     result = CliRunner().invoke(app, ["doctor", "--bundle", str(tmp_path / "nowhere" / "x.zip")])
     assert result.exit_code == 2

@@ -11,7 +11,7 @@ const TRANSIENT = new Set([0, 408, 429, 502, 503, 504]);
 /**
  * Score what has no score yet.
  *
- * @param {Object} job `pairs` is a list of { query, text }, `instruction` a text or ""; `outcomes[row]` becomes
+ * @param {Object} job `pairs` is a list of { query, text }, `instruction` a text or "", `model` a name or undefined; `outcomes[row]` becomes
  *     { score, logit } or { error }, where it is not set.
  * @param {{ signal: AbortSignal, onProgress: () => void }} options The signal pauses: calls in flight are given up.
  * @throws {ApiError} The gateway is lost, or takes nothing of this kind.
@@ -34,8 +34,9 @@ export async function scoreRows(job, { signal, onProgress }) {
   }
 }
 
-async function scoreUnit({ pairs, instruction, outcomes }, rows, signal) {
+async function scoreUnit({ pairs, instruction, model, outcomes }, rows, signal) {
   const json = { query: pairs[rows[0]].query, documents: rows.map((row) => pairs[row].text), priority: "bulk" };
+  if (model) json.model = model;
   if (instruction) json.instruction = instruction;
   for (let attempt = 1; ; attempt += 1) {
     try {

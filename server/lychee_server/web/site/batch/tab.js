@@ -6,6 +6,7 @@ import { fill, h, reveal } from "../shell/dom.js";
 import { instructionField, policyField } from "../shell/fields.js";
 import { fileField } from "../shell/file_field.js";
 import { forget, recall, remember } from "../shell/memory.js";
+import { modelOption } from "../shell/models.js";
 import { alertOf, alertText } from "../shell/notices.js";
 import { decide } from "../shell/scores.js";
 import { number, say, sayMessage } from "../shell/words.js";
@@ -22,7 +23,7 @@ const ACCEPTED = ".csv,.tsv,.txt,.xlsx,.jsonl,.ndjson";
 
 export default function makeTab(panel, { settings }) {
   let table = null; // { name, columns, rows, notes }
-  let job = null; // { pairs, outcomes, instruction }
+  let job = null; // { pairs, outcomes, instruction, model }: one model scores all rows, whatever is chosen meanwhile
   let running = null;
   let keptAt = 0;
   let shownAt = 0;
@@ -130,7 +131,7 @@ export default function makeTab(panel, { settings }) {
       if (!pairs) return;
       const outcomes = pairs.map(({ query: asked, text }, row) =>
         (table.problems[row] ? { problem: table.problems[row] } : !asked ? { missing: "query" } : !text ? { missing: "document" } : null));
-      job = { pairs, outcomes, instruction: instruction.read(), done: false };
+      job = { pairs, outcomes, instruction: instruction.read(), ...modelOption(), done: false };
     }
     const control = new AbortController();
     running = control;

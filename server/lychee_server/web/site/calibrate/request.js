@@ -1,6 +1,7 @@
 /** POST /v1/calibrations: what is sent, and the lines that come back. */
 
 import { send } from "../shell/api.js";
+import { withModel } from "../shell/models.js";
 
 /** The gateway says what has to be changed: a line of the event "problem". */
 export class Problem extends Error {
@@ -25,7 +26,7 @@ export class Problem extends Error {
  */
 export async function findThreshold(query, sent, { signal, onProgress }) {
   const given = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== false);
-  const response = await send(`v1/calibrations?${new URLSearchParams(given)}`, { method: "POST", ...sent, signal });
+  const response = await send(withModel(`v1/calibrations?${new URLSearchParams(given)}`), { method: "POST", ...sent, signal });
   for await (const line of readLines(response.body)) {
     if (line.event === "progress") onProgress(line.done, line.total);
     else if (line.event === "problem") throw new Problem(line);

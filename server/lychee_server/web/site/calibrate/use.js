@@ -2,6 +2,7 @@
 
 import { call } from "../shell/api.js";
 import { fill, h } from "../shell/dom.js";
+import { withModel } from "../shell/models.js";
 import { alertOf } from "../shell/notices.js";
 import { policyName } from "../shell/scores.js";
 import { keepOwnPolicy, settingsChanged } from "../shell/settings.js";
@@ -34,7 +35,7 @@ export function useCard() {
   async function change(method) {
     for (const button of [everywhere, back]) button.disabled = true;
     try {
-      const answer = await call(PATH, { method, json: method === "PUT" ? calibration : undefined });
+      const answer = await call(withModel(PATH), { method, json: method === "PUT" ? calibration : undefined });
       show(answer);
       fill(said, h("p.done", {}, say(method === "PUT" ? texts.used_gateway : texts.used_undo)));
       settingsChanged();
@@ -56,9 +57,14 @@ export function useCard() {
     everywhere.hidden = !answer.changeable;
   }
 
+  document.addEventListener("model", () => {
+    fill(said);
+    refresh();
+  });
+
   async function refresh() {
     try {
-      show(await call(PATH));
+      show(await call(withModel(PATH)));
     } catch {
       fill(now); // the Status tab says what is wrong
     }

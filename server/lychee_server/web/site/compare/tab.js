@@ -67,33 +67,35 @@ export default function makeTab(panel, { settings }) {
     }
   }
 
-  /** Return both rankings: [{ model, entries, policy, failed, warnings }]; the same instruction is ranked once. */
+  /** Return both rankings: [{ model, entries, policy, failed, warnings }]; the same model with the same instruction is ranked once. */
   async function rankBoth(signal, onProgress) {
     const { query, documents } = fields.read();
     const wanted = variants.map((each) => ({ name: each.name, ...each.read() }));
     const ranking = wanted.filter(({ source }) => source === "now");
     if (ranking.length && ((!query.text && !query.image) || documents.length < 2)) throw new Missing(say(texts.problem_nothing));
-    const instructions = [...new Set(ranking.map(({ instruction }) => instruction))];
-    const done = instructions.map(() => 0);
+    const keyOf = ({ model, instruction }) => JSON.stringify([model, instruction]);
+    const calls = [...new Map(ranking.map((each) => [keyOf(each), each])).values()];
+    const done = calls.map(() => 0);
     const rankings = await Promise.all(wanted.filter(({ source }) => source !== "now").map(readSaved));
-    for (const [turn, instruction] of instructions.entries()) {
-      const whole = await rank({ query, documents, instruction: instruction || undefined }, {
+    for (const [turn, each] of calls.entries()) {
+      const { instruction, model } = each;
+      const whole = await rank({ query, documents, instruction: instruction || undefined, model: model || undefined }, {
         signal,
         onProgress: (count) => {
           done[turn] = count;
-          onProgress(done.reduce((sum, each) => sum + each, 0), instructions.length * documents.length);
+          onProgress(done.reduce((sum, each) => sum + each, 0), calls.length * documents.length);
         },
       });
       rankings.push({
-        instruction, model: whole.model, entries: entriesOf(whole, documents), warnings: whole.warnings,
+        key: keyOf(each), model: model || whole.model, entries: entriesOf(whole, documents), warnings: whole.warnings,
         failed: whole.errors.map(({ index }) => documents[index].text || documents[index].image?.name),
       });
     }
-    const pair = wanted.map(({ source, name, instruction }) =>
-      rankings.find((each) => (source === "now" ? each.instruction === instruction && !each.name : each.name === name)));
+    const pair = wanted.map((variant) =>
+      rankings.find((each) => (variant.source === "now" ? each.key === keyOf(variant) : each.name === variant.name)));
     const ids = new Set(pair[0].entries.map(({ id }) => id));
     if (!pair[1].entries.some(({ id }) => ids.has(id))) throw new Missing(say(texts.problem_apart));
-    return { pair, same: ranking.length === 2 && instructions.length === 1 };
+    return { pair, same: ranking.length === 2 && calls.length === 1 };
   }
 
   async function readSaved({ name, source, file, past }) {

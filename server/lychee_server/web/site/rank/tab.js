@@ -6,6 +6,7 @@ import { shareButton } from "../shell/copying.js";
 import { fill, h, reveal } from "../shell/dom.js";
 import { imageField, instructionField, textField } from "../shell/fields.js";
 import { addToHistory } from "../shell/memory.js";
+import { modelOption } from "../shell/models.js";
 import { alertOf, alertText } from "../shell/notices.js";
 import { rank } from "../shell/ranking.js";
 import { policyOption } from "../shell/scores.js";
@@ -40,6 +41,7 @@ export default function makeTab(panel, { openTab, settings }) {
       h("details", {}, h("summary", {}, say(texts.options)), h("div.field", {}, options.chunking.element, options.spans.element)),
       h("div.actions", {}, shareButton("rank", () => toState(false))), api.element),
     results.element));
+  document.addEventListener("model", touch);
   setMore([]);
 
   function option(name) {
@@ -60,7 +62,7 @@ export default function makeTab(panel, { openTab, settings }) {
     return {
       problem,
       request: {
-        query: readQuery(), documents: [...(all ?? []), ...more],
+        query: readQuery(), documents: [...(all ?? []), ...more], ...modelOption(),
         ...(instruction.read() ? { instruction: instruction.read() } : {}),
         policy: policyOption(results.policy.read()),
         ...(options.chunking.box.checked ? { chunking: true } : {}),
@@ -123,7 +125,7 @@ export default function makeTab(panel, { openTab, settings }) {
     const { accept, review, reject } = results.counts();
     addToHistory({
       tab: "rank", title: asked.text || asked.image?.name, note: `${all.length}: ✓ ${accept} · ? ${review} · ✕ ${reject}`,
-      state: { ...toState(true), results: results.read() },
+      state: { ...toState(true), ...modelOption(), results: results.read() },
     });
   }
 

@@ -56,6 +56,7 @@ export async function send(path, { json, body, method, signal, headers = {} } = 
     }
     if (response.ok) return response;
     const problem = (await response.json().catch(() => null)) ?? {};
+    if (problem.type === "model_not_found") document.dispatchEvent(new CustomEvent("model-not-found"));
     if (response.status !== 401) {
       throw new ApiError(response.status, problem, Number.parseFloat(response.headers.get("retry-after")) || null);
     }

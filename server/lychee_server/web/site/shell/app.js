@@ -5,6 +5,8 @@ import { historyButton } from "./history.js";
 import { keyDialog } from "./key_dialog.js";
 import { readLink } from "./link.js";
 import { keepChoice, readChoice, recall, remember } from "./memory.js";
+import { modelChoice } from "./model_choice.js";
+import { chooseModel, readModels } from "./models.js";
 import { alertText } from "./notices.js";
 import { settings } from "./settings.js";
 import texts from "./texts.js";
@@ -20,6 +22,7 @@ import { LANGUAGES, LANGUAGE_NAMES, findLanguage, language, say, setLanguage } f
 const TABS = ["try", "rank", "compare", "batch", "calibrate", "status"];
 const THEMES = ["system", "light", "dark"];
 const SAVE_AFTER_MS = 300;
+const WAIT_FOR_MODELS_MS = 1500; // a gateway that has lost its Triton takes longer to say so
 
 const panels = new Map(); // name -> { button, panel, tab }
 let open = null;
@@ -28,9 +31,11 @@ async function start() {
   setLanguage(findLanguage());
   setTheme(readChoice("theme") ?? "system");
   keyDialog();
-  document.body.append(header(), h("nav#tabs", {}, tabList()), h("main", {}, TABS.map(makePanel)));
+  const model = modelChoice();
+  document.body.append(header(model.choice), h("nav#tabs", {}, tabList()), h("main", {}, model.note, TABS.map(makePanel)));
   document.addEventListener("keydown", pressSubmit, true);
   window.addEventListener("hashchange", follow);
+  await Promise.race([readModels().catch(() => {}), new Promise((resolve) => setTimeout(resolve, WAIT_FOR_MODELS_MS))]);
   await follow();
 }
 
@@ -46,6 +51,7 @@ async function follow() {
 
 /** Open a tab, and have it show a state: of a link, of another tab, or of before the reload. */
 export async function openTab(name, state = null) {
+  if (typeof state?.model === "string") chooseModel(state.model);
   open = name;
   if (location.hash !== `#${name}`) history.pushState(null, "", address(name));
   for (const [each, { button, panel }] of panels) {
@@ -134,7 +140,7 @@ function moveInTabs(event) {
   panels.get(TABS[next]).button.focus();
 }
 
-function header() {
+function header(modelField) {
   const languages = h("select#language", {
     aria: { label: "Language · 语言" },
     on: {
@@ -152,7 +158,7 @@ function header() {
   return h("header#page-header", {},
     h("img", { src: "page/shell/lychee.svg", alt: "", width: 36, height: 36 }),
     h("div", {}, h("h1", {}, "lychee-rerank"), h("p", {}, say(texts.subtitle))),
-    h("div.choices", {}, historyButton(openTab), themes, languages));
+    h("div.choices", {}, modelField, historyButton(openTab), themes, languages));
 }
 
 function setTheme(name) {

@@ -2,6 +2,7 @@
 
 import { h } from "./dom.js";
 import { makeLink } from "./link.js";
+import { modelOption } from "./models.js";
 import texts from "./texts.js";
 import { say } from "./words.js";
 
@@ -20,7 +21,7 @@ export function copyButton(label, read) {
 
 /** A button that copies a link to a tab; `read` returns its state without images, as JSON takes it. */
 export function shareButton(tab, read) {
-  const element = copyButton(say(texts.share), () => makeLink(tab, read()));
+  const element = copyButton(say(texts.share), () => makeLink(tab, { ...read(), ...modelOption() }));
   element.firstChild.setAttribute("aria-describedby", `share-${tab}`);
   element.append(h("span.hint.share-why", { id: `share-${tab}` }, say(texts.share_why)));
   return element;

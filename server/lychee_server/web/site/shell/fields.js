@@ -2,6 +2,7 @@
 
 import { call } from "./api.js";
 import { fill, h } from "./dom.js";
+import { currentModel, models, readModels } from "./models.js";
 import { policyName } from "./scores.js";
 import texts from "./texts.js";
 import { language, say } from "./words.js";
@@ -96,20 +97,25 @@ export function instructionField(id) {
 
   area.addEventListener("input", recognise);
   document.addEventListener("language", choose);
+  document.addEventListener("models", describe);
   load();
 
   async function load() {
-    const [list, models] = await Promise.all([call("v1/instructions"), call("v1/models")]).catch(() => [null, null]);
+    const [list] = await Promise.all([call("v1/instructions"), models().length ? null : readModels()]).catch(() => [null]);
     if (!list) return;
     presets = list.data;
-    const model = models.data[0];
     fill(preset, presets.map(({ name }) =>
       h("option", { value: name }, texts[`preset_${name}`] ? say(texts[`preset_${name}`]) : name)),
     h("option", { value: "" }, say(texts.instruction_own)));
-    fill(note, model.reads_instruction
+    describe();
+    recognise();
+  }
+
+  function describe() {
+    const model = currentModel()?.entry;
+    fill(note, !model ? null : model.reads_instruction
       ? say(texts.instruction_default, { default: model.default_instruction })
       : say(texts.instruction_none, { model: model.root }));
-    recognise();
   }
 
   function textOf({ texts: each }) {

@@ -10,6 +10,7 @@ const PROBLEMS = {
   too_busy: texts.problem_too_busy,
   unavailable: texts.problem_unavailable,
   timeout: texts.problem_timeout,
+  model_not_found: texts.problem_model_gone,
   invalid_input: texts.problem_input,
   invalid_request: texts.problem_input,
   model_failed: texts.problem_model,

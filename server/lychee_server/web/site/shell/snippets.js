@@ -50,7 +50,7 @@ function python({ url, request, hasKey }) {
 
 documents = [
 ${documentsOf(request).map((each) => `    ${pythonInput(each)},\n`).join("")}]
-with LycheeClient(${[quote(url), ...(hasKey ? [`headers={"x-api-key": os.environ["${KEY}"]}`] : [])].join(", ")}) as client:
+with LycheeClient(${[quote(url), ...named(request), ...(hasKey ? [`headers={"x-api-key": os.environ["${KEY}"]}`] : [])].join(", ")}) as client:
     response = client.rerank(
         ${[pythonInput(request.query), "documents", ...pythonOptions(request)].join(",\n        ")},
     )
@@ -80,7 +80,7 @@ function pythonPolicy(policy) {
 }
 
 function cohere({ url, request, model, hasKey }) {
-  const { query, document, documents, ...options } = request;
+  const { query, document, documents, model: chosen, ...options } = request;
   const all = documentsOf(request);
   const hasImages = query.image || all.some(({ image }) => image);
   const list = (indent, write) => `[\n${all.map((each) => `${indent}    ${write(each)},\n`).join("")}${indent}]`;
@@ -99,7 +99,7 @@ def encode(name: str) -> str:
 
 ` : ""}client = cohere.ClientV2(api_key=${hasKey ? `os.environ["${KEY}"]` : '"none"'}, base_url=${quote(url)})
 response = client.rerank(
-    model=${quote(model)},
+    model=${quote(chosen ?? model)},
     query=${quote(query.text || "image")},
     documents=${hasImages ? "[],  # below: the client's own are texts alone" : `${list("    ", ({ text }) => quote(text))},`}
 ${more.length ? `    request_options={"additional_body_parameters": {
@@ -116,6 +116,7 @@ function langchain({ url, request, hasKey }) {
   if (query.image) return null;
   const options = [
     `url=${quote(url)}`,
+    ...named(request),
     ...(hasKey ? [`headers={"x-api-key": os.environ["${KEY}"]}`] : []),
     ...(instruction ? [`instruction=${quote(instruction)}`] : []),
     ...pythonPolicy(policy),
@@ -134,6 +135,9 @@ for document in compressor.compress_documents(documents, ${quote(query.text)}):
     print(f"{document.metadata['relevance_score']:.4f}", document.metadata["decision"], document.page_content)
 `;
 }
+
+/** The argument of a client that chooses one of several models. */
+const named = ({ model }) => (model ? [`model=${quote(model)}`] : []);
 
 const documentsOf = ({ documents, document }) => documents ?? [document];
 

@@ -2,6 +2,7 @@
 
 import { call } from "../shell/api.js";
 import { fill, h } from "../shell/dom.js";
+import { withModel } from "../shell/models.js";
 import { alertOf, alertText } from "../shell/notices.js";
 import { say } from "../shell/words.js";
 import { figure, t, table, time } from "./facts.js";
@@ -25,7 +26,7 @@ export function goldenCard(refresh) {
     again.setAttribute("aria-disabled", "true");
     fill(notice, say(texts.golden_running));
     try {
-      await call("v1/golden-pairs", { method: "POST" });
+      await call(withModel("v1/golden-pairs"), { method: "POST" });
       fill(notice);
     } catch (error) {
       fill(notice, error.status === 429 ? alertText(say(texts.golden_too_soon)) : alertOf(error));

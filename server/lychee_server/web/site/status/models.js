@@ -29,6 +29,26 @@ export function modelsCard() {
   });
 }
 
+/** All models of the gateway in short, where it has several; the cards below are about the chosen one. */
+export function servedCard() {
+  return card("served", say(texts.served), (served, chosen) => [
+    table("served-models", ["col_model", "col_state", "col_id", "col_version"].map((name) => t(name)), served.map((each) => [
+      [each.name === chosen ? h("strong", {}, each.name) : each.name, each.isDefault && h("small", {}, ` (${t("policy_default")})`)],
+      state({ ready: each.isReady, reason: null }), each.root, each.version === null ? "–" : String(each.version),
+    ])),
+    h("p.hint", {}, t("served_note", { name: chosen })),
+  ]);
+}
+
+/** The Tritons among which the gateway spreads its requests. */
+export function replicasCard() {
+  return card("replicas", say(texts.replicas), (replicas) => table("replicas", ["col_address", "col_state"].map((name) => t(name)),
+    replicas.map(({ address, state: how, reason }) => [address, [
+      h("span", { aria: { hidden: "true" } }, how === "live" ? "✓ " : "✕ "), texts[`replica_${how}`] ? t(`replica_${how}`) : t("state_not_ready"),
+      reason && h("small.reason", { lang: "en" }, reason),
+    ]])));
+}
+
 function state({ ready, reason }) {
   return [
     h("span", { aria: { hidden: "true" } }, ready ? "✓ " : "✕ "), t(ready ? "state_ready" : "state_not_ready"),

@@ -2,6 +2,7 @@
 
 import { call } from "../shell/api.js";
 import { fill, h } from "../shell/dom.js";
+import { chosenModel, models, readModels, withModel } from "../shell/models.js";
 import { alertOf } from "../shell/notices.js";
 import { say } from "../shell/words.js";
 import { bundleButton } from "./bundle.js";
@@ -9,7 +10,7 @@ import { errorsCard } from "./errors.js";
 import { t, time } from "./facts.js";
 import { goldenCard } from "./golden.js";
 import { historyCard } from "./history.js";
-import { modelsCard } from "./models.js";
+import { modelsCard, replicasCard, servedCard } from "./models.js";
 import { cacheCard, memoryCard, policiesCard, settingsCard, trafficCard, versionsCard } from "./operation.js";
 import texts from "./texts.js";
 
@@ -22,14 +23,15 @@ export default function makeTab(panel) {
   const takenAt = h("p.hint.taken-at", {});
   const notice = h("div", {});
   const cards = {
-    history: historyCard(), golden: goldenCard(refresh), errors: errorsCard(), models: modelsCard(), traffic: trafficCard(),
+    history: historyCard(), golden: goldenCard(refresh), errors: errorsCard(), models: modelsCard(), replicas: replicasCard(), served: servedCard(), traffic: trafficCard(),
     cache: cacheCard(), memory: memoryCard(), policies: policiesCard(), settings: settingsCard(), versions: versionsCard(),
   };
   const element = (name) => cards[name].element;
   const report = h("div.report", { hidden: true },
+    element("served"),
     element("history"),
     h("div.two", {}, element("golden"), element("errors")),
-    element("models"),
+    element("models"), element("replicas"),
     h("div.three", {}, element("traffic"), h("div.stack", {}, element("cache"), element("memory")),
       h("div.stack", {}, element("policies"), element("versions"))),
     element("settings"));
@@ -54,7 +56,8 @@ export default function makeTab(panel) {
 
   async function ask() {
     try {
-      latest = await call("v1/status");
+      if (chosenModel() !== null) await readModels();
+      latest = await call(withModel("v1/status"));
       draw();
     } catch (error) {
       report.hidden = true; // what was true before may not be any more
@@ -76,6 +79,10 @@ export default function makeTab(panel) {
     cards.golden.update(latest.golden);
     cards.errors.update(latest.errors);
     cards.models.update(latest.model, latest.models);
+    cards.served.element.hidden = chosenModel() === null;
+    cards.served.update(models().map(({ name, isReady, isDefault, version, entry }) => ({ name, isReady, isDefault, version, root: entry.root })), chosenModel());
+    cards.replicas.element.hidden = !latest.replicas.length;
+    cards.replicas.update(latest.replicas);
     cards.traffic.update(traffic);
     cards.cache.update(traffic.cache);
     cards.memory.update(latest.memory);
@@ -96,6 +103,7 @@ export default function makeTab(panel) {
       latest.reason && h("p.reason", { lang: "en" }, latest.reason));
   }
 
+  document.addEventListener("model", () => isWatched() && refresh());
   document.addEventListener("language", () => latest && !report.hidden && draw());
   document.addEventListener("visibilitychange", () => (isWatched() ? refresh() : clearTimeout(timer)));
 

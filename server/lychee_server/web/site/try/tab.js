@@ -5,6 +5,7 @@ import { shareButton } from "../shell/copying.js";
 import { fill, h, reveal } from "../shell/dom.js";
 import { imageField, instructionField, textField } from "../shell/fields.js";
 import { addToHistory } from "../shell/memory.js";
+import { modelOption } from "../shell/models.js";
 import { alertOf, alertText } from "../shell/notices.js";
 import { policyBar } from "../shell/policy_bar.js";
 import { toContent } from "../shell/ranking.js";
@@ -41,6 +42,7 @@ export default function makeTab(panel, { settings }) {
         h("div.actions", {}, submit, share), alerts),
       result = h("div.card#try-result", { aria: { labelledby: "try-result-title" }, role: "region" },
         h("h2#try-result-title", {}, say(texts.result)), status, stale, shown, policy.element, api.element)));
+  document.addEventListener("model", touch);
   show();
 
   function contentFields(name) {
@@ -131,7 +133,7 @@ export default function makeTab(panel, { settings }) {
   function toRequest() {
     const [query, document] = [fields.query.read(), fields.document.read()];
     return {
-      query, document,
+      query, document, ...modelOption(),
       ...(instruction.read() ? { instruction: instruction.read() } : {}),
       policy: policyOption(policy.read()),
     };
@@ -169,7 +171,7 @@ export default function makeTab(panel, { settings }) {
     const name = ({ text, image }) => text || image?.name;
     addToHistory({
       tab: "try", title: `${name(query)} · ${name(document)}`, note: scored.answer.relevance_score.toFixed(3),
-      state: { ...toState(), scored },
+      state: { ...toState(), ...modelOption(), scored },
     });
   }
 
