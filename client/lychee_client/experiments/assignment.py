@@ -80,6 +80,14 @@ class Assignment:
             side -= self.shares[variant]
         return control
 
+    def is_drawn(self, call_id: str, share: float) -> bool:
+        """Say whether a call is one of this share of all calls, whatever its variant.
+
+        Raises:
+            InvalidInputError: The id is empty or not a string.
+        """
+        return int.from_bytes(self._digest("shadow", call_id)[:8], "big") / 2**64 < share
+
     def pseudonym(self, user_key: str) -> str:
         """Return what stands for the user in the records, 64 hex digits; without the salt, nobody can guess the key.
 

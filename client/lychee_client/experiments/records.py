@@ -17,6 +17,32 @@ LOG_FORMAT_VERSION: Final = 1
 MAX_RESULTS: Final = 100
 
 
+def describe_side(name: str, ranking: RerankResponse | None, seconds: float, error: str | None) -> dict[str, Any]:
+    """Return what one of two models made of a call, which both were asked; no texts.
+
+    Args:
+        name: By which the gateway serves the model.
+        ranking: All results, and the errors of documents; None where the call failed.
+        seconds: How long the model took for it, waiting included.
+        error: What the call failed with, as the name of a class; None where it did not.
+    """
+    side: dict[str, Any] = {"name": name, "latency_ms": round(1e3 * seconds, 3), "error": error}
+    if ranking is None:
+        return side
+    model = ranking.model
+    results = sorted(ranking.results, key=lambda result: -result.relevance_score)
+    return side | {
+        "model": None if model is None else f"{model.model_id} {model.revision} {model.precision}",
+        "model_version": ranking.model_version,
+        "documents": len(results),
+        "errors": len(ranking.errors),
+        "results": [
+            {"index": result.index, "relevance_score": result.relevance_score, "decision": result.decision}
+            for result in results[:MAX_RESULTS]
+        ],
+    }
+
+
 def make_record(assignment: Assignment, **fields: Any) -> dict[str, Any]:
     """Return a record of this moment."""
     seconds = time.time()

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lychee_evaluate.cli.model_report import print_models, report_models
 from lychee_evaluate.cli.requirement import require
 from lychee_evaluate.experiments.ab_test import (
     DEFAULT_ALPHA,
@@ -67,6 +68,8 @@ def _ab_report(
     The unit is the user, because what one user sees and does hangs together. Decide on the number of users before the
     start and look once, at the end: whoever looks every day and stops at the first finding finds what is not there.
 
+    Where a gateway had a canary or a shadow, it also compares the models: rankings, decisions, times and failures.
+
     Example: lychee ab-report logs/threshold-*.jsonl
     """
     with reported_errors():
@@ -76,11 +79,18 @@ def _ab_report(
             tell(f"skipped {line}")
         if len(users.damaged) > MAX_DAMAGED_LINES:
             tell(f"skipped {len(users.damaged) - MAX_DAMAGED_LINES} more lines")
-        comparison = compare(users, control=control, treatment=treatment, alpha=alpha, effect=effect)
+        comparison = None
+        if len(users.variants) > 1 or not users.pairs:
+            comparison = compare(users, control=control, treatment=treatment, alpha=alpha, effect=effect)
+        models = report_models(users, alpha)
     if as_json:
-        typer.echo(json.dumps(to_json(comparison, users), ensure_ascii=False, indent=2))
-    else:
+        data = {"experiment": users.experiment} if comparison is None else to_json(comparison, users)
+        data |= {"unit": users.unit, "damaged_lines": list(users.damaged), **dataclasses.asdict(models)}
+        typer.echo(json.dumps(data, ensure_ascii=False, indent=2))
+        return
+    if comparison is not None:
         _print(comparison, users)
+    print_models(models)
 
 
 def to_json(comparison: Comparison, users: ExperimentUsers) -> dict[str, Any]:
@@ -163,12 +173,15 @@ def _signed(value: float, metric: MetricComparison) -> str:
 
 def _print(comparison: Comparison, users: ExperimentUsers) -> None:
     console = Console()
+    units = f"{users.unit}s"
     console.print(
         Text(
-            f"experiment {comparison.experiment!r}: {comparison.control!r} {comparison.control_users:,} users, "
-            f"{comparison.treatment!r} {comparison.treatment_users:,} users"
+            f"experiment {comparison.experiment!r}: {comparison.control!r} {comparison.control_users:,} {units}, "
+            f"{comparison.treatment!r} {comparison.treatment_users:,} {units}"
         )
     )
+    if users.unit == "call":
+        console.print(Text("calls were assigned, not users: each call counts as a user of its own"))
     table = Table(box=None, pad_edge=False)
     table.add_column("metric", no_wrap=True)
     for heading in (comparison.control, comparison.treatment):

@@ -16,6 +16,9 @@ from lychee_client import ConfigurationError, InvalidInputError
 from lychee_client.experiments.events import EVENT_KINDS, MAX_EVENT_VALUE
 from lychee_client.experiments.records import LOG_FORMAT_VERSION
 
+from lychee_evaluate.experiments.arm_calls import ArmCalls
+from lychee_evaluate.experiments.shadow import Pair, read_pair
+
 Metric: TypeAlias = Literal[
     "impressions", "clicks", "dwell_s", "conversions", "click_through", "click_mrr", "conversion_value"
 ]
@@ -57,12 +60,18 @@ class ExperimentUsers:
         variants: The users of each variant, by its name.
         damaged: The lines that were skipped: "FILE:LINE: reason".
         notes: What makes the comparison doubtful, for people.
+        unit: What was assigned: "user", or "call", each of which then counts as a user of its own.
+        calls: The calls of each variant.
+        pairs: The calls that a shadow's model was asked as well.
     """
 
     experiment: str
     variants: Mapping[str, VariantUsers]
     damaged: tuple[str, ...]
     notes: tuple[str, ...]
+    unit: str = "user"
+    calls: Mapping[str, ArmCalls] = field(default_factory=dict)
+    pairs: tuple[Pair, ...] = ()
 
 
 Totals: TypeAlias = defaultdict[Metric, float]
@@ -95,7 +104,11 @@ class _Experiment:
     served: dict[str, set[str]] = field(default_factory=dict)  # variant -> users with a decision
     shares: dict[str, set[float]] = field(default_factory=dict)
     settings: dict[str, set[str]] = field(default_factory=dict)  # variant -> thresholds
-    models: set[str] = field(default_factory=set)
+    models: dict[str, set[str]] = field(default_factory=dict)  # variant -> models, those of fallbacks left out
+    chooses_models: bool = False  # whether the variants have models of their own
+    units: set[str] = field(default_factory=set)
+    calls: dict[str, ArmCalls] = field(default_factory=dict)
+    pairs: list[Pair] = field(default_factory=list)
     rankings: dict[str, _Ranking] = field(default_factory=dict)  # by id
     feedback: dict[str, dict[str, _Event]] = field(default_factory=dict)  # ranking -> event, each once
 
@@ -167,7 +180,15 @@ def _add(record: object, experiments: dict[str, _Experiment]) -> None:
         events = experiments.setdefault(name, _Experiment()).feedback.setdefault(ranking_id, {})
         events.setdefault(str(record.get("event_id") or f"#{len(events)}"), event)
         return
+    if kind == "shadow":
+        pair = read_pair(record)
+        experiments.setdefault(name, _Experiment()).pairs.append(pair)
+        return
     variant, user = _text(record, "variant"), _text(record, "user")
+    if kind == "failure":
+        error = _text(record, "error")
+        experiments.setdefault(name, _Experiment()).calls.setdefault(variant, ArmCalls()).failures[error] += 1
+        return
     share = _number(record, "share")
     metric: Metric = "impressions"
     if kind == "decision":
@@ -184,9 +205,15 @@ def _add(record: object, experiments: dict[str, _Experiment]) -> None:
     found.shares.setdefault(variant, set()).add(share)
     if kind == "decision":
         found.served.setdefault(variant, set()).add(user)
+        found.units.add(str(record.get("unit", "user")))
+        found.chooses_models |= "served" in record
+        if ranking is not None:
+            found.calls.setdefault(variant, ArmCalls()).add(record)
+        if "fallback" in record:
+            return  # it has the settings and the model of the control
         settings = [record.get(key) for key in ("policy", "settings_sha256", "instruction_sha256")]
         found.settings.setdefault(variant, set()).add(json.dumps(settings, sort_keys=True))
-        found.models.add(json.dumps(record.get("model")))
+        found.models.setdefault(variant, set()).add(json.dumps(record.get("model")))
 
 
 def _read_value(record: Mapping[str, Any], expected: str) -> tuple[Metric, float]:
@@ -269,10 +296,10 @@ def _summarize(name: str, found: _Experiment, damaged: tuple[str, ...]) -> Exper
                 f"variant {variant!r} ran with {len(settings)} different policies or instructions; compare one change "
                 "at a time"
             )
-    if len(found.models) > 1:
-        notes.append(
-            f"the experiment ran with {len(found.models)} models; thresholds do not carry over from one to another"
-        )
+    models = [set().union(*found.models.values())] if not found.chooses_models else list(found.models.values())
+    if (most := max(map(len, models), default=0)) > 1:
+        where = "a variant" if found.chooses_models else "the experiment"
+        notes.append(f"{where} ran with {most} models; thresholds do not carry over from one to another")
     metrics = METRICS
     if found.rankings:
         metrics = ALL_METRICS if any(each["conversion_value"] for each in _all_totals(found)) else ALL_METRICS[:-1]
@@ -289,7 +316,8 @@ def _summarize(name: str, found: _Experiment, damaged: tuple[str, ...]) -> Exper
             if metric in PER_RANKING:
                 values[metric] = values[metric] / rankings
         variants[variant] = VariantUsers(max(found.shares[variant]), values)
-    return ExperimentUsers(name, variants, damaged, tuple(notes))
+    unit = "call" if found.units == {"call"} else "user"
+    return ExperimentUsers(name, variants, damaged, tuple(notes), unit, found.calls, tuple(found.pairs))
 
 
 def _all_totals(found: _Experiment) -> Iterator[Totals]:

@@ -208,7 +208,7 @@ def _check_machine(folder: Path) -> None:
         LycheeServerError: One of them failed.
     """
     checks = {name: CHECKS[name] for name in MACHINE_CHECKS}
-    with LycheeClient() as client:
+    with LycheeClient(model=None) as client:
         context = CheckContext(client, "localhost:8001", folder)
         found = [each for each in run_checks(checks, context) if each.verdict in ("failed", "warning")]
     for each in found:

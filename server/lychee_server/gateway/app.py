@@ -67,6 +67,8 @@ def create_app(settings: GatewaySettings, *, service: Service | ModelServices | 
         metrics = services.metrics
     metrics.registry.register(RestartsCollector())
     experiment = None if settings.experiment is None else RunningExperiment.load(settings.experiment, metrics)
+    if experiment is not None:
+        experiment.bind(services)
     fetcher = ImageFetcher(settings.image_hosts, metrics=metrics) if settings.image_hosts else None
 
     spans = open_export()
@@ -79,6 +81,8 @@ def create_app(settings: GatewaySettings, *, service: Service | ModelServices | 
             async with watching(metrics, log_errors):
                 yield
         finally:
+            if experiment is not None:
+                await experiment.stop_shadow()
             await services.aclose()
             if fetcher is not None:
                 await fetcher.aclose()

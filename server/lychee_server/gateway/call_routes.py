@@ -26,11 +26,12 @@ from lychee_server.gateway.dialects.route import ONE, PAIRS, DialectRoute, speak
 from lychee_server.gateway.dialects.vllm import PairsBody
 from lychee_server.gateway.documents import DocumentReader, Fetcher
 from lychee_server.gateway.errors import RequestValueError
+from lychee_server.gateway.experiments.canary import TIME_SHARE, ask_canary
 from lychee_server.gateway.experiments.running import RunningExperiment
 from lychee_server.gateway.json_body import send_json
 from lychee_server.gateway.model_services import ModelServices
 from lychee_server.gateway.pairs import merge_scores, score_pairs
-from lychee_server.gateway.request_ids import current_request_id
+from lychee_server.gateway.request_ids import current_request_id, make_request_id
 from lychee_server.gateway.request_schemas import (
     RERANK_EXAMPLES,
     SCORE_EXAMPLES,
@@ -77,12 +78,13 @@ def make_call_routes(
         query: object,
         documents: Sequence[object],
         *,
-        takes_user: bool = False,
+        in_experiment: bool = False,
+        time_share: float = 1.0,
     ) -> ServiceAnswer:
-        """Rank what a body holds, as long as the caller listens."""
+        """Rank what a body holds, in this share of the time that is left."""
         names = UnknownNames(strict=settings.strict_fields)
         names.check_fields(body)
-        if isinstance(body, RerankRequest) and body.user and not takes_user:
+        if isinstance(body, RerankRequest) and body.user and not in_experiment:
             names.note_ignored("user")
         await services.check_name(service, body.model, names)
         options = await make_options(service, body)
@@ -93,9 +95,15 @@ def make_call_routes(
             if isinstance(document, InvalidInputError):
                 service.counts.reject("invalid")
         allowed_s = service.settings.timeout_s if body.timeout_ms is None else body.timeout_ms / 1e3
-        options["timeout_s"] = max(1e-3, allowed_s - (time.monotonic() - began_at_s))
+        sent_at_s = time.monotonic()
+        options["timeout_s"] = max(1e-3, time_share * (allowed_s - (sent_at_s - began_at_s)))
         route = request.scope["route"].path
         answer = await service.rerank(parsed_query, parsed, options, request_id=current_request_id(), route=route)
+        shadow = experiment.shadow if experiment is not None and in_experiment else None
+        if experiment is not None and shadow is not None and experiment.takes_shadow(current_request_id() or "-"):
+            taken_s = time.monotonic() - sent_at_s
+            chosen = body.policy is not None
+            shadow.offer(service, answer, taken_s, parsed_query, parsed, options, keeps_policy=chosen)
         return names.tell(answer, services.metrics)
 
     def check_count(service: Service, body: RerankRequest) -> None:
@@ -103,6 +111,24 @@ def make_call_routes(
         if not 1 <= len(body.documents) <= most:
             message = f"documents has {len(body.documents)} entries; expected 1 to {most}"
             raise RequestValueError(message, "documents")
+
+    async def ask(
+        request: Request, service: Service, body: RerankRequest, began_at_s: float, time_share: float = 1.0
+    ) -> ServiceAnswer:
+        """Answer a rerank's body by this model."""
+        check_count(service, body)
+        if body.top_n and body.min_results > body.top_n:
+            raise RequestValueError("min_results is above top_n; expected at most as many", "min_results")
+        return await call(
+            request,
+            service,
+            body,
+            began_at_s,
+            body.query,
+            body.documents,
+            in_experiment=experiment is not None,
+            time_share=time_share,
+        )
 
     async def rerank(
         request: Request,
@@ -116,20 +142,45 @@ def make_call_routes(
         """
         began_at_s = time.monotonic()
         body.strict |= strict
-        participant = None if experiment is None else experiment.assign(body)  # first: an arm may name the model
-        service = await services.choose(body.model or _model_of_path(request))
-        check_count(service, body)
-        if body.top_n and body.min_results > body.top_n:
-            raise RequestValueError("min_results is above top_n; expected at most as many", "min_results")
-        takes_user = experiment is not None
-        work = call(request, service, body, began_at_s, body.query, body.documents, takes_user=takes_user)
-        answer = await _while_connected(request, work)
+        named = body.model or _model_of_path(request)
+        service = await services.choose(named)
+        participant = None
+        if experiment is not None:
+            asked = service if named and named.strip() else None
+            participant = experiment.assign(body, current_request_id() or make_request_id(), asked)
+            arm_model = experiment.model_of(participant)
+            if arm_model is not None and (participant is not None or asked is None):
+                service = await services.choose(arm_model.name)
+        control = None if participant is None else participant.control
+        fallback = None
+        try:
+            if control is None or control.model is None:
+                answer = await _while_connected(request, ask(request, service, body, began_at_s))
+            else:
+                first = partial(ask, request, service, body, began_at_s, TIME_SHARE)
+                second = partial(ask, request, services.services[control.model], control, began_at_s)
+                found = await _while_connected(request, ask_canary(service, first, second))
+                answer, fallback = (None, None) if found is None else found
+                if fallback is not None:
+                    body, service = control, await services.choose(control.model)
+        except LycheeError as error:
+            if experiment is not None and participant is not None and not _is_callers(error):
+                taken_s = time.monotonic() - began_at_s
+                experiment.record_failure(participant, error, served=service.name, seconds=taken_s)
+            raise
         if answer is None:
             return _gone()
         made = make_rerank_answer(body, answer, await _model_id(service, answer))
         if experiment is not None and participant is not None:
             policy = thresholds_of(find_policy(service, body))
-            made.ranking_id = experiment.record_ranking(participant, answer.response, policy)
+            made.ranking_id = experiment.record_ranking(
+                participant,
+                answer.response,
+                policy,
+                served=service.name,
+                seconds=time.monotonic() - began_at_s,
+                fallback=fallback,
+            )
             made.experiment = ExperimentReport(name=experiment.name, arm=participant.arm)
             current_notes().ranking_id = made.ranking_id
         return send_json(speak(request, made))
@@ -140,8 +191,8 @@ def make_call_routes(
         service = await services.choose(body.model or _model_of_path(request))
         if isinstance(body, RerankRequest):
             check_count(service, body)
-            ask = partial(call, request, service, body, began_at_s)
-            answers = await _while_connected(request, score_pairs(ask, body.query, body.documents))
+            score_one = partial(call, request, service, body, began_at_s)
+            answers = await _while_connected(request, score_pairs(score_one, body.query, body.documents))
             if answers is None:
                 return _gone()
             return send_json(speak(request, merge_scores(answers, await _model_id(service, answers[0][1]))))
@@ -184,6 +235,11 @@ async def _wait_for_disconnect(request: Request) -> None:
 def _model_of_path(request: Request) -> str | None:
     """Return the model that NVIDIA's paths name, /v1/retrieval/OWNER/MODEL/reranking."""
     return "/".join(request.path_params[part] for part in ("owner", "model") if part in request.path_params) or None
+
+
+def _is_callers(error: LycheeError) -> bool:
+    """Say whether an error is the caller's mistake."""
+    return isinstance(error, (InvalidInputError, RequestValueError))
 
 
 def _gone() -> Response:

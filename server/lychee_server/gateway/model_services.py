@@ -88,6 +88,13 @@ class ModelServices:
         yield self.default
         yield from (service for name, service in self.services.items() if name != self._default)
 
+    def named(self, name: str) -> Service | None:
+        """Return the service of the model that the file of models calls so, or None."""
+        for service in self.services.values():
+            if name == service.name or name in service.settings.served_model_names:
+                return service
+        return None
+
     async def choose(self, name: str | None) -> Service:
         """Return the service of the model that a call names, and note it for the log and the metrics.
 
@@ -153,9 +160,8 @@ class ModelServices:
 
     def _owner(self, name: str) -> Service | None:
         """Return the service of a model by its name; what the file says goes before what manifests tell."""
-        for service in self.services.values():
-            if name == service.name or name in service.settings.served_model_names:
-                return service
+        if (named := self.named(name)) is not None:
+            return named
         owners = [
             service
             for service in self.services.values()

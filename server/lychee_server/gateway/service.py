@@ -227,7 +227,7 @@ class Service:
         everything = replace(response, results=(*response.results, *response.unselected), unselected=())
         self.counts.observe_rerank(route, everything, self._policy_name(options), documents=len(documents))
         usage = Usage.of(query, documents, everything)
-        return ServiceAnswer(replace(response, unselected=()), request_id, usage)
+        return ServiceAnswer(replace(response, unselected=()), request_id, usage, everything)
 
     async def server_status(self) -> ServerStatus:
         """Return what Triton says about itself and its models."""

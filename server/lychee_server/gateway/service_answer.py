@@ -47,8 +47,10 @@ class ServiceAnswer:
         response: The client's response; its errors include the documents that were refused before they reached it.
         request_id: The id under which the logs of the gateway and of Triton know the call.
         usage: What it cost.
+        everything: The same with all results, whichever were asked for.
     """
 
     response: RerankResponse
     request_id: str
     usage: Usage = Usage()
+    everything: RerankResponse | None = None

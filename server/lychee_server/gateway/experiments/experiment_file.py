@@ -6,7 +6,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from lychee_client import ConfigurationError, Policy
 from lychee_client.experiments import Assignment
@@ -31,6 +31,7 @@ ARM_FIELDS: Final = frozenset(
         "max_tokens_per_doc",
         "max_tokens_per_query",
         "min_results",
+        "model",
         "policy",
         "relevant_spans",
         "score_threshold",
@@ -54,18 +55,43 @@ class Arm(RerankRequest):
         return frozenset(self.model_fields_set - {"share"})
 
 
+class ShadowSettings(LaxModel):
+    """What a file says of a shadow: the model that is asked as well, and for how much.
+
+    Attributes:
+        model: The name by which the gateway serves it.
+        share: Of the calls.
+        timeout_s: How long one may take.
+        max_running: How many may run at the same time; what comes then is dropped.
+        max_mb: How many MiB of queries and documents they may hold together; likewise.
+    """
+
+    model: str
+    share: Unit
+    timeout_s: Positive = 10.0
+    max_running: Count = 4
+    max_mb: Count = 64
+
+
 class ExperimentFile(LaxModel):
-    """An experiment as its file describes it."""
+    """An experiment as its file describes it; with a shadow it may have no arms."""
 
     name: str
     salt: str = Field(repr=False)
-    arms: dict[str, Arm]
+    arms: dict[str, Arm] = Field(default_factory=dict)
+    unit: Literal["user", "call"] = "user"
+    shadow: ShadowSettings | None = None
     traffic_share: Unit = 1.0
     log_dir: Path | None = None
     max_log_mb: Count = 2048
 
     def assignment(self) -> Assignment:
-        """Return who gets which arm; the order of the arms in the file does not matter."""
+        """Return who gets which arm; the order of the arms in the file does not matter.
+
+        Without arms it says of nobody which one is theirs: `RunningExperiment` does not ask.
+        """
+        if not self.arms:
+            return Assignment(self.name, {CONTROL: 0.5, "shadow": 0.5}, self.salt)
         others = sorted(self.arms.keys() - {CONTROL})
         return Assignment(
             self.name, {name: self.arms[name].share for name in (CONTROL, *others)}, self.salt, self.traffic_share
@@ -117,7 +143,7 @@ def _check(experiment: ExperimentFile) -> None:
             f"salt has {len(experiment.salt)} characters; expected at least {MIN_SALT_CHARACTERS}, made at random: "
             "whoever can guess it can tell who the users are"
         )
-    if CONTROL not in experiment.arms:
+    if CONTROL not in experiment.arms and (experiment.arms or experiment.shadow is None):
         raise ConfigurationError(
             f"the arms are {', '.join(experiment.arms) or 'none'}; expected one called {CONTROL!r}, which others are "
             "compared with"
@@ -125,6 +151,8 @@ def _check(experiment: ExperimentFile) -> None:
     experiment.assignment()
     names = UnknownNames(strict=True)
     names.check_fields(experiment)
+    if experiment.shadow is not None:
+        names.check_fields(experiment.shadow)
     for name, arm in experiment.arms.items():
         try:
             names.check_fields(arm)

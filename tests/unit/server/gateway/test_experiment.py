@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes.dual_encoder import FakeTransport
-from fakes.gateway import serve
+from fakes.gateway import serve, serve_several
 from fastapi.testclient import TestClient
 from lychee_client.thresholds import POLICIES
 from lychee_server.errors import SettingsError
@@ -280,7 +281,10 @@ def test_toml_says_the_same(write: Callable[..., Path], tmp_path: Path) -> None:
         ({"arms": {"control": {"share": 0.5}, "b": {}}}, "share is missing"),
         ({"arms": {"control": {"share": 0.5}, "b": {"share": 0.5, "top_n": -1}}}, "top_n is -1; expected at least 0"),
         ({"arms": {"control": {"share": 0.5}, "b": {"share": 0.5, "tpo_n": 1}}}, "arm 'b': the field 'tpo_n' is not"),
-        ({"arms": {"control": {"share": 0.5}, "b": {"share": 0.5, "model": "m"}}}, "arm 'b': model is nothing that an"),
+        (
+            {"arms": {"control": {"share": 0.5}, "b": {"share": 0.5, "model": "m"}}},
+            "arm 'b' has the model 'm', and the ga",
+        ),
         (
             {"arms": {"control": {"share": 0.5}, "b": {"share": 0.5, "policy": {"accept": 0.5, "review": 0.6}}}},
             "review",
@@ -321,3 +325,83 @@ def test_a_folder_that_cannot_be_made_is_refused_at_the_start(write: Callable[..
         serve(FakeTransport(), experiment=write(log_dir="logs/inner")),
     ):
         pass
+
+
+TWO = {"control": {"share": 0.5}, "new": {"share": 0.5, "model": "b"}}
+
+
+def by_model(weights: int = 1) -> dict[str, FakeTransport]:
+    return {
+        name: FakeTransport(manifest={"model_id": name, "revision": "1"}, weights=place * weights)
+        for place, name in enumerate(("a", "b", "c"))
+    }
+
+
+def wait_until_ready(client: TestClient) -> None:
+    for name in ("a", "b", "c"):
+        ends_at_s = time.monotonic() + 30
+        while client.post("/v1/rerank", json={**CALL, "model": name}).status_code != 200:
+            assert time.monotonic() < ends_at_s
+            time.sleep(0.02)
+
+
+def test_calls_are_assigned_by_their_id_and_the_arm_names_the_model(write: Callable[..., Path]) -> None:
+    with serve_several(by_model(), experiment=write(arms=TWO, unit="call")) as client:
+        wait_until_ready(client)
+        arms = []
+        for number in range(60):
+            for dialect in ("/v1/rerank", "/v2/rerank"):
+                answer = client.post(dialect, json=CALL, headers={"x-request-id": f"id-{number}"}).json()
+                arms.append(answer["experiment"]["arm"])
+                if dialect == "/v1/rerank":
+                    assert answer["model"] == {"control": "a", "new": "b"}[arms[-1]]
+            assert arms[-1] == arms[-2]
+        assert 30 < arms.count("new") < 90
+
+
+def test_a_call_that_names_another_model_than_the_controls_takes_no_part(write: Callable[..., Path]) -> None:
+    with serve_several(by_model(), experiment=write(arms=TWO, unit="call")) as client:
+        wait_until_ready(client)
+        for name in ("b", "c"):
+            answers = [client.post("/v1/rerank", json={**CALL, "model": name}).json() for _ in range(8)]
+            assert {answer["model"] for answer in answers} == {name}
+            assert not any("experiment" in answer for answer in answers)
+        answers = [client.post("/v1/rerank", json={**CALL, "model": "a"}).json() for _ in range(30)]
+        assert {answer["model"] for answer in answers} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": {**TWO, "new": {"share": 0.5, "model": "x"}}}, "arm 'new' has the model 'x', and the gateway serves"),
+        ({"shadow": {"model": "x", "share": 1}}, "the shadow has the model 'x', and the gateway serves a, b, c"),
+        ({"shadow": {"model": "b", "share": 2}}, "shadow.share"),
+        ({"unit": "cal"}, "unit"),
+    ],
+)
+def test_a_model_that_is_not_served_is_refused_at_the_start(
+    write: Callable[..., Path], changes: dict[str, Any], message: str
+) -> None:
+    with (
+        pytest.raises(SettingsError, match=message),
+        serve_several(by_model(), experiment=write(**changes)),
+    ):
+        pass
+
+
+def test_a_shadow_alone_needs_no_arms_and_is_bounded(write: Callable[..., Path], tmp_path: Path) -> None:
+    shadow = {"model": "b", "share": 1.0, "max_mb": 1}
+    with serve_several(by_model(), experiment=write(arms={}, shadow=shadow)) as client:
+        wait_until_ready(client)
+        first = client.post("/v1/rerank", json={**CALL, "top_n": 1}).json()
+        assert (first["model"], len(first["results"]), first.get("experiment")) == ("a", 1, None)
+        large = {"query": "aaaa", "documents": ["a" * 2**20, "b"]}
+        before = count(client, 'shadow_dropped_total{reason="memory"')
+        assert client.post("/v1/rerank", json=large).status_code == 200
+        assert count(client, 'shadow_dropped_total{reason="memory"') == before + 1
+        event = {"ranking_id": "x", "events": [{"type": "click"}]}
+        assert not client.post("/v1/feedback", json=event).json()["known"]
+    pairs = [each for each in records(tmp_path / "state" / "experiments") if each["record"] == "shadow"]
+    assert pairs
+    assert all(len(pair["primary"]["results"]) == len(pair["shadow"]["results"]) == 3 for pair in pairs[-1:])
+    assert {(pair["primary"]["name"], pair["shadow"]["name"]) for pair in pairs} <= {("a", "b"), ("c", "b")}
