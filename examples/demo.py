@@ -31,7 +31,7 @@ def main() -> int:
             )
             if server.export.choice_note:
                 console.print(f"  what executes the encoders: {server.export.choice_note}")
-            for name, choice in server.choices.items():
+            for name, choice in server.export.choices.items():
                 console.print(f"  {name}: {choice.execution} ({choice.reason})")
             return rank_catalogue(console, server.grpc_url)
     except LycheeServerError as error:
