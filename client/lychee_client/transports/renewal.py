@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
+from lychee_client._errors import ConnectionFailedError
 from lychee_client.transports.base import Ambiguity, ControlRequest, InferRequest, Request, Transport, TransportError
 from lychee_client.transports.care import outcome_of
 
@@ -79,7 +80,9 @@ class RenewedTransport:
                 self._served.add(version)
             has_served = version in self._served or (not version and bool(self._served))
             may_move = not self._closed and not asked.moved and (not is_current or has_served)
-        if may_move and not asked.done() and _is_refusal(outcome):
+        if may_move and not asked.done() and not is_current and _is_loss(asked.request, outcome):
+            self._move(asked, transport)  # it was left, and has ended meanwhile
+        elif may_move and not asked.done() and _is_refusal(outcome):
             self._look_behind(asked, transport, outcome)
         else:
             asked.settle(outcome)
@@ -172,3 +175,9 @@ def _is_refusal(outcome: object) -> bool:
     if isinstance(outcome, TransportError):
         return outcome.kind in _REFUSALS and outcome.response is None
     return isinstance(outcome, dict) and outcome.get("ready") is False
+
+
+def _is_loss(request: Request, outcome: object) -> bool:
+    """Say whether the connection broke under a request that may be sent twice."""
+    lost = isinstance(outcome, TransportError) and outcome.kind is ConnectionFailedError
+    return lost and isinstance(request, InferRequest | ControlRequest)

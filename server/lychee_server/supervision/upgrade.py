@@ -32,7 +32,7 @@ __all__ = ["Upgrade"]
 
 LOCAL: Final = "127.0.0.1"
 DRAIN_TIMEOUT_S: Final = 60.0  # for what the old one has begun
-LEAVE_S: Final = 0.5  # for callers to hear the refusal, before the connection breaks
+LEAVE_S: Final = 2.0  # for callers to hear the refusal, before the connection breaks
 END_TIMEOUT_S: Final = 2.0  # it has nothing to answer any more, and waits for connections without need
 
 _logger = logging.getLogger("lychee_server.supervision")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lychee_client._errors import ConnectionFailedError
 from lychee_client.transports.base import Ambiguity, ControlRequest, InferRequest, Request, TransportError
 from lychee_client.transports.renewal import RenewedTransport
 
@@ -145,3 +146,32 @@ def test_a_cancelled_request_is_cancelled_where_it_is_and_a_closed_transport_mak
     transport.close()
     assert address.made[0].closed
     assert len(address.made) == 1
+
+
+def test_what_is_lost_on_a_connection_that_was_left_is_sent_again_on_the_new_one() -> None:
+    held: list[Request] = []
+
+    def behave(request: Request) -> Any:
+        if request is SECOND:
+            held.append(request)  # unanswered yet
+            return None
+        return "served" if not held else refusal("Request for unknown model")
+
+    address = Address(behave, lambda request: "other")
+    transport = RenewedTransport(address)
+    assert transport.send(FIRST, TIMEOUT_S).result(TIMEOUT_S) == "served"
+    old = address.made[0]
+    answers: list[Future[Any]] = []
+    send = old.send
+
+    def remember(request: Request, timeout_s: float | None) -> Future[Any]:
+        answers.append(send(request, timeout_s))
+        return answers[-1]
+
+    old.send = remember  # type: ignore[method-assign]
+    waiting = transport.send(SECOND, TIMEOUT_S)
+    assert transport.send(FIRST, TIMEOUT_S).result(TIMEOUT_S) == "other"
+    assert not waiting.done()
+    answers[0].set_exception(TransportError(ConnectionFailedError, "UNAVAILABLE", "reset", "id"))
+    assert waiting.result(TIMEOUT_S) == "other"
+    assert address.made[1].sent == [FIRST, SECOND]
