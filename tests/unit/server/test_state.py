@@ -92,7 +92,7 @@ def test_two_state_folders_have_two_servers(tmp_path: Path, monkeypatch: pytest.
 def test_a_running_server_is_known_whatever_became_of_its_file(own_state: state.ServerState, damage: str) -> None:
     state.write_state(own_state)
     place = state.claim()
-    place.answer(own_state.format)
+    place.answer(own_state.format, lambda line: iter(()))
     if damage == "deleted":
         state.clear_state()
     elif damage == "damaged":

@@ -11,7 +11,7 @@ import pytest
 import typer
 from fakes.dual_encoder import FakeTransport
 from lychee_client.cli.group import CommandGroup
-from lychee_server import cli
+from lychee_server import cli, golden_pairs
 from lychee_server.errors import LycheeServerError, PortInUseError, ServerStartError
 from lychee_server.gateway.process import GatewayChoice
 from typer.testing import CliRunner
@@ -25,7 +25,7 @@ class FakeServer:
     host, http_port, metrics_port = "127.0.0.1", 1, 3
     grpc_url, http_url, metrics_url = "127.0.0.1:2", "127.0.0.1:1", "http://127.0.0.1:3/metrics"
     repository = log_path = "somewhere"
-    choice_note = variant_note = ""
+    export = types.SimpleNamespace(choice_note="", variant_note="", version=7, config_name=None)
     stopped = False
 
     options: ClassVar[dict[str, Any]] = {}
@@ -105,6 +105,7 @@ def runner(monkeypatch: pytest.MonkeyPatch, gateway: type[FakeGateway]) -> Any:
     server = type("Server", (FakeServer,), {})
     monkeypatch.setattr(cli, "TritonServer", server)
     monkeypatch.setattr(cli, "read_models", lambda *address: ())
+    monkeypatch.setattr(cli.ServedRepository, "open_metrics", lambda served: None)
     monkeypatch.setattr(cli.SupervisedServer, "publish", lambda supervised: None)
     monkeypatch.setattr(cli.SupervisedServer, "supervise", supervise)
     return lambda *arguments: (CliRunner().invoke(app, arguments), server)
@@ -112,7 +113,7 @@ def runner(monkeypatch: pytest.MonkeyPatch, gateway: type[FakeGateway]) -> Any:
 
 def set_golden_report(monkeypatch: pytest.MonkeyPatch, **report: Any) -> None:
     class Client:
-        def __init__(self, url: str) -> None:
+        def __init__(self, url: str, *, model: None) -> None:
             self.url = url
 
         def __enter__(self) -> Client:
@@ -130,7 +131,7 @@ def set_golden_report(monkeypatch: pytest.MonkeyPatch, **report: Any) -> None:
                 raise report["error"]
             return types.SimpleNamespace(**report)
 
-    monkeypatch.setattr(cli, "LycheeClient", Client)
+    monkeypatch.setattr(golden_pairs, "LycheeClient", Client)
 
 
 def test_load_accepts_scores_within_the_tolerance(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from fakes.dual_encoder import manifest_json
 from lychee_client.checks import MACHINE_CHECKS, CheckContext, CheckResult, CheckSkipped
-from lychee_server import state
+from lychee_server import memory, state
 from lychee_server.doctor import files as file_checks
 from lychee_server.doctor import gateway as gateway_checks
 from lychee_server.doctor import gpu as gpu_checks
@@ -43,7 +43,7 @@ def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shared_memory = tmp_path / "shm"
     shared_memory.mkdir()
     monkeypatch.setattr(checks.processes, "SHARED_MEMORY", shared_memory)
-    monkeypatch.setattr(checks, "CGROUP", tmp_path / "no-cgroup")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path / "no-cgroup")
     monkeypatch.setattr(gateway_checks, "find_listeners", dict)
     monkeypatch.chdir(tmp_path)
     return shared_memory
@@ -345,9 +345,9 @@ def test_the_limit_of_a_container_counts(
     (folder / "memory.max").write_text(f"{limit}\n")
     (folder / "memory.current").write_text(f"{50 * 2**20}\n")
     (folder / "memory.stat").write_text(f"anon 1\ninactive_file {10 * 2**20}\nactive_file 3\n")
-    monkeypatch.setattr(checks, "CGROUP", folder)
+    monkeypatch.setattr(memory, "CGROUP", folder)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=300 * checks.MIB))
-    assert checks.available_memory_bytes() == expected_mib * checks.MIB
+    assert memory.available_memory_bytes() == expected_mib * checks.MIB
 
 
 # Configuration.
