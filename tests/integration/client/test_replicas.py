@@ -27,6 +27,7 @@ NAME = "replicas.lychee.test"
 PAIR = "a cat", "a cat and a dog"
 CALLERS = 3
 CALL_TIMEOUT_S = 30.0
+ATTEMPTS = 10
 
 
 class Tritons:
@@ -228,8 +229,11 @@ def test_status_names_the_replicas(tritons: Tritons, protocol: Protocol, connect
 def test_server_timings_are_those_of_all_replicas(tritons: Tritons, protocol: Protocol, connect: Connect) -> None:
     caller = connect(tritons.url(protocol, by_name=False), embedding_cache=None)
     caller.score(*PAIR)
-    timings = caller.rerank(PAIR[0], [PAIR[1]], server_timings=True).timings.server
-    assert timings is not None
+    for _ in range(ATTEMPTS):  # a replica that takes too long to tell what it counted is left out
+        timings = caller.rerank(PAIR[0], [PAIR[1]], server_timings=True).timings.server
+        assert timings is not None
+        if "scoring_head_text" in timings:
+            break
     assert 1 <= timings["scoring_head_text"].requests <= 2  # a copy may measure a replica that was slow
 
 
