@@ -27,8 +27,8 @@ from lychee_server.gateway.settings import ENVIRONMENT_PREFIX, GatewaySettings, 
 
 PROFILES = ("cache", "export", "gpu", "loadtest", "observability", "tensorrt")
 HARDENED = ("export", "gateway", "grafana", "locust", "prometheus", "redis")
-NEEDS_A_MOUNT = {"API_KEYS_FILE", "CALIBRATION", "ERROR_LOG", "EXPERIMENT"}
-"""Files: compose.keys.yml and docs/how-to/deploy.md show how to mount them."""
+NEEDS_A_MOUNT = {"API_KEYS_FILE", "CALIBRATION", "ERROR_LOG", "EXPERIMENT", "MODELS"}
+"""Files: compose.keys.yml, docs/how-to/deploy.md and several-models.md show how to mount them."""
 
 
 @pytest.fixture(scope="module")
