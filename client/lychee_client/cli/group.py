@@ -20,12 +20,15 @@ COMES_WITH: Final = {
     "instructions": "lychee-rerank[evaluate]",
     "load": "lychee-rerank[server]",
     "memory": "lychee-rerank[loadtest]",
+    "models": "lychee-rerank[server]",
     "quickstart": "lychee-rerank[all]",
     "report": "lychee-rerank[loadtest]",
+    "rollback": "lychee-rerank[server]",
     "sample": "lychee-rerank[evaluate]",
     "status": "lychee-rerank[server]",
     "stop": "lychee-rerank[server]",
     "tune": "lychee-rerank[loadtest]",
+    "upgrade": "lychee-rerank[server]",
     "verify": "lychee-rerank[export]",
 }
 """What to install for the commands of the other distributions."""

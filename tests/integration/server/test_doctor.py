@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from lychee_server import ServerStartError, TritonServer, state, triton
+from lychee_server import ServerStartError, TritonServer, served_export, state
 from lychee_server.doctor.config_lint import lint_repository
 from lychee_server.supervision import stop_everything
 from onnx import TensorProto, helper
@@ -130,7 +130,9 @@ def test_the_lint_names_what_triton_refuses_without_a_reason_or_takes_in_silence
 ) -> None:
     repository = tmp_path / "repository"
     write_models(repository)
-    monkeypatch.setattr(triton, "check_repository", lambda folder, variant: sorted(MODELS))  # it would refuse the start
+    monkeypatch.setattr(
+        served_export, "check_repository", lambda folder, variant: sorted(MODELS)
+    )  # it would refuse the start
     server = TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, log_path=tmp_path / "triton.log")
     with pytest.raises(ServerStartError) as refused, server:
         pytest.fail("Triton loaded every model")

@@ -41,7 +41,7 @@ def test_models_are_told_with_what_runs_them(monkeypatch: pytest.MonkeyPatch) ->
         assert path != "/v2/repository/index" or key == "key"
         return answers[path].encode()
 
-    for module in ("status", "triton"):
+    for module in ("status", "triton_admin"):
         monkeypatch.setattr(f"lychee_server.{module}.fetch", fetch)
     a, b = status.read_models("127.0.0.1", 1, 2, "key")
     assert (a.state, a.provider, a.precision) == ("READY", "CPU", "fp32")
