@@ -1,7 +1,7 @@
 """Triton's own traces, switched on by the standard variables of OpenTelemetry.
 
 Triton 2.51 takes part in every trace that a request tells it of, sampled or not, and begins further ones of its own at
-its rate. So the rate is as low as it goes, and callers tell it of sampled traces alone: what they sample, it samples.
+its rate. So it has none, and callers tell it of sampled traces alone: what they sample, it samples.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 from lychee_server.otlp import SERVICE_NAME_VARIABLE, TRITON_SERVICE, find_foreign_protocol, find_traces_url
 
-LOWEST_RATE: Final = 2**31 - 1  # one in so many requests
+NO_RATE: Final = 0  # no traces but those that callers tell of
 TIMEOUT_VARIABLE: Final = "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT"
 # Triton ends only after its last export. With its own 10 s, and a receiver that does not answer, it took 18 s to stop.
 TIMEOUT: Final = "2s"
@@ -31,7 +31,7 @@ def trace_options(environ: Mapping[str, str]) -> list[str]:
         "--trace-config=mode=opentelemetry",
         f"--trace-config=opentelemetry,url={url}",
         f"--trace-config=opentelemetry,resource=service.name={service}",
-        f"--trace-config=rate={LOWEST_RATE}",
+        f"--trace-config=rate={NO_RATE}",
         "--trace-config=level=TIMESTAMPS",
     ]
 

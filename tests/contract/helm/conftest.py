@@ -108,6 +108,7 @@ MATRIX: dict[str, dict[str, Any]] = {
         },
         "networkPolicy": {"gatewayEgress": [{"to": [{"podSelector": {}}], "ports": [{"port": 8001}]}]},
     },
+    "traced": {"tracing": {"endpoint": "http://collector.observability:4318"}, "model": CLAIM},
     "own-cluster": {
         "fullnameOverride": "lychee-next",
         "imageRegistry": "registry.example.org/lychee",

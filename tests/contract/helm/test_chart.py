@@ -14,6 +14,7 @@ from chart import CHART, NAMESPACE, RefusedError, container, environment, of_kin
 from deployment import ROOT, read_services
 from lychee_server.gateway.models_file import PER_MODEL, read_models
 from lychee_server.gateway.settings import ENVIRONMENT_PREFIX, GatewaySettings, variable_of
+from lychee_server.triton_tracing import trace_options
 
 from .conftest import CLAIM, MATRIX
 
@@ -235,6 +236,21 @@ def test_only_gateway_and_prometheus_reach_triton() -> None:
     assert reached["grpc"] == reached["triton-http"]
     assert reached["triton-metrics"] == VALUES["networkPolicy"]["prometheusFrom"]
     assert one(render({"model": CLAIM}), "NetworkPolicy", "triton")["spec"]["egress"] == []
+
+
+def test_traces_go_to_the_receiver_as_lychee_load_sends_them() -> None:
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.observability:4318"}
+    manifests = render(MATRIX["traced"])
+    args = container(manifests, "Deployment triton", "triton")["args"]
+    assert [word for word in args if "trace-config" in word] == trace_options(variables)
+    assert variables.items() <= environment(container(manifests, "Deployment gateway", "gateway")).items()
+    for part in ("gateway", "triton"):
+        rules = one(manifests, "NetworkPolicy", part)["spec"]["egress"]
+        assert {"ports": [{"port": 4318}], "to": [{"namespaceSelector": {}}]} in rules
+        assert {"port": 53, "protocol": "UDP"} in rules[0]["ports"]
+    secure = render({"tracing": {"endpoint": "https://traces.example.org"}})
+    assert [{"port": 443}] in [rule["ports"] for rule in one(secure, "NetworkPolicy", "triton")["spec"]["egress"]]
+    assert "trace-config" not in str(container(render(), "Deployment triton", "triton")["args"])
 
 
 def test_another_export_is_another_folder_and_another_job() -> None:

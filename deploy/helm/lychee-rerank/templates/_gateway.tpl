@@ -67,6 +67,10 @@ env:
   - name: FORWARDED_ALLOW_IPS
     value: {{ . | quote }}
   {{- end }}
+  {{- with .Values.tracing.endpoint }}
+  - name: OTEL_EXPORTER_OTLP_ENDPOINT
+    value: {{ . | quote }}
+  {{- end }}
   {{- with $values.extraEnv }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

@@ -163,6 +163,15 @@ both exist side by side while they are exchanged. */}}
   to: {{ toYaml .Values.networkPolicy.dnsTo | nindent 4 }}
 {{- end }}
 
+{{- /* The receiver of traces, at the port of its URL. */}}
+{{- define "lychee.egressTraces" -}}
+{{- with .Values.tracing.endpoint }}
+{{- $port := ternary 443 80 (hasPrefix "https" .) }}
+- ports: [{port: {{ regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":" | default $port }}}]
+  to: {{ toYaml $.Values.tracing.to | nindent 4 }}
+{{- end }}
+{{- end }}
+
 {{- define "lychee.internet" -}}
 - ipBlock:
     cidr: 0.0.0.0/0

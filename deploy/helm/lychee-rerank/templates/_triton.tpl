@@ -19,6 +19,14 @@ args:
   {{- end }}
   - --http-restricted-api=model-repository,shared-memory,logging,trace:triton-grpc-protocol-lychee-key=$(LYCHEE_TRITON_KEY)
   - --grpc-restricted-protocol=model-repository,shared-memory,logging,trace:lychee-key=$(LYCHEE_TRITON_KEY)
+  {{- with .Values.tracing.endpoint }}
+  # Times alone, of calls that the gateway samples.
+  - --trace-config=mode=opentelemetry
+  - {{ printf "--trace-config=opentelemetry,url=%s/v1/traces" (trimSuffix "/" .) | quote }}
+  - --trace-config=opentelemetry,resource=service.name=lychee-triton
+  - --trace-config=rate=0
+  - --trace-config=level=TIMESTAMPS
+  {{- end }}
   {{- range $values.extraArgs }}
   - {{ . | quote }}
   {{- end }}
