@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lychee_loadtest.memory import cli
 from lychee_loadtest.memory.report import read_expected
 from lychee_server import TritonServer, state
 from lychee_server.state import ServerState
+from lychee_server.supervision.served import ServedRepository
 from typer.testing import CliRunner
 
 pytestmark = pytest.mark.triton
@@ -40,7 +42,9 @@ def test_a_prediction_is_near_what_the_server_holds(
     providers = {model["model"]: model["provider"] for model in json.loads(plan.read_text())["measured"]}
     assert providers == {"accelerated": "OpenVINOExecutionProvider", "lookup": "CPUExecutionProvider"}
 
-    monkeypatch.setattr(state, "read_state", lambda: ServerState.of(server))
+    served = ServedRepository("", server, server.metrics_port).describe()
+    known = replace(ServerState.of([served], server.key), marker=server.marker)
+    monkeypatch.setattr(state, "read_state", lambda: known)
     during = invoke("--live", "--plan", str(plan), "--json", "-")
     assert during.exit_code == 0, during.output
     found = {process["name"]: process for process in json.loads(during.stdout)["processes"]}
