@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from lychee_client.repository import ASSETS_MODEL
 
 from lychee_server.defaults import MIB
-from lychee_server.errors import LycheeServerError
+from lychee_server.errors import LycheeServerError, ServerStartError
 from lychee_server.golden_pairs import check_golden_pairs
 from lychee_server.memory import available_memory_bytes, estimate_server_bytes
 from lychee_server.processes import listen
@@ -31,6 +31,7 @@ from lychee_server.triton_admin import unload
 __all__ = ["Upgrade"]
 
 LOCAL: Final = "127.0.0.1"
+LOADS: Final = 3  # Triton 2.51 aborts now and then while it loads (boost's lock_exception)
 DRAIN_TIMEOUT_S: Final = 60.0  # for what the old one has begun
 LEAVE_S: Final = 2.0  # for callers to hear the refusal, before the connection breaks
 END_TIMEOUT_S: Final = 2.0  # it has nothing to answer any more, and waits for connections without need
@@ -114,9 +115,18 @@ class Upgrade:
         self._check_old()
         new.launch()
         self._say(f"loading export {new.export.version} beside the one that serves (pid {new.pid})")
-        for _ in new.waiting(self._timeout_s):
-            self._check_old()
-            yield
+        for left in reversed(range(LOADS)):
+            try:
+                for _ in new.waiting(self._timeout_s):
+                    self._check_old()
+                    yield
+                break
+            except ServerStartError:
+                code = new.poll()
+                if not left or code is None or code >= 0:
+                    raise
+                self._say(f"it ended by signal {-code} while it loaded, as Triton 2.51 does now and then; once more")
+                new.start_again()
         with self._reach(new.http_port, new=True) as door:
             yield from self._in_thread(partial(new.check_models, door.port))
 
