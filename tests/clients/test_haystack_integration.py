@@ -167,6 +167,7 @@ def test_every_argument_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
         "meta_fields_to_embed": ["title"],
         "embedding_separator": " ",
         "on_error": "raise",
+        "model": "products",
     }
     stored = LycheeRanker(**arguments).to_dict()
     assert "secret" not in json.dumps(stored)
