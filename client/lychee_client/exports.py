@@ -2,7 +2,8 @@
 
 The current export lies in the repository's own folders of models. An earlier one lies, laid out the same way, in
 ``client_assets/previous/<version>``: Triton takes every folder of a repository for a model, and reads the numbered ones
-alone in the folder of a model. Exports are moved, never copied, and keep their files' times.
+alone in the folder of a model. Exports are moved, never copied, and keep their files' times. What a process that died
+has left half-way is undone by the next one that reads or changes the exports.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Final
 
 from lychee_client._errors import ConfigurationError
 from lychee_client.manifest.manifest import Manifest
+from lychee_client.moves import move_all, undo_moves
 from lychee_client.repository import (
     ASSETS_MODEL,
     BUILD_SCRIPT,
@@ -28,12 +30,14 @@ from lychee_client.repository import (
     read_manifest,
 )
 
-__all__ = ["Export", "find_export", "list_exports", "model_names", "replace_export", "use_export"]
+__all__ = ["Export", "find_export", "list_exports", "model_names", "replace_export", "restore_exports", "use_export"]
 
 PREVIOUS: Final = "previous"
 EXPORTED_AT: Final = "exported_at"
 """Of the file of VALIDATION_FILENAME: when, in RFC 3339."""
 _LEAVING: Final = ".leaving"
+_MOVES: Final = ".moves.json"
+"""Of the folder of ASSETS_MODEL: what is being moved, as long as it is."""
 _ROOT_FILES: Final = (VALIDATION_FILENAME, BUILD_SCRIPT)
 
 
@@ -78,25 +82,20 @@ def use_export(repository: Path, version: int) -> None:
     Raises:
         ConfigurationError: There is no such export, the current one cannot be kept, or something cannot be moved.
     """
-    exports = list_exports(repository)
-    wanted = next((export for export in exports if export.version == version), None)
-    if wanted is None:
-        known = ", ".join(str(export.version) for export in exports) or "none"
-        raise ConfigurationError(f"{repository} has no export {version}; it has {known}")
-    if wanted.is_current:
-        return
-    current = next((export for export in exports if export.is_current), None)
-    if current is None or not current.version:
-        raise ConfigurationError(
-            f"what {repository} serves now has no version and could not be kept; run `lychee export` once more"
-        )
-    leaving = repository / ASSETS_MODEL / PREVIOUS / _LEAVING
-    names = {path.name for path in wanted.path.iterdir()}
+    restore_exports(repository)
+    _find_wanted(repository, version)  # before there is a lock: the folder itself may be absent
     try:
-        shutil.rmtree(leaving, ignore_errors=True)
-        leaving.mkdir()
-        replace_export(repository, wanted.path, leaving, names)
+        with _alone(repository):
+            undo_moves(_record(repository))
+            wanted = _find_wanted(repository, version)
+            if wanted.is_current:
+                return
+            leaving = repository / ASSETS_MODEL / PREVIOUS / _LEAVING
+            shutil.rmtree(leaving, ignore_errors=True)
+            leaving.mkdir()
+            _replace(repository, wanted.path, leaving, {path.name for path in wanted.path.iterdir()}, None)
     except OSError as error:
+        restore_exports(repository)
         raise ConfigurationError(
             f"export {version} cannot be made the current one of {repository}: {error.strerror or error}; all is as it "
             "was"
@@ -119,25 +118,27 @@ def replace_export(
         OSError: Something cannot be moved; the repository is as it was.
     """
     with _alone(repository):
-        old, new = read_manifest(repository), read_manifest(incoming)
-        old_version = None if old is None else old.version
-        new_version = None if new is None else new.version
-        every = dict.fromkeys([*names, *([] if old is None else sorted(model_names(old))), *_ROOT_FILES])
-        previous = repository / ASSETS_MODEL / PREVIOUS
-        moved: list[tuple[Path, Path]] = []
-        try:
-            for name in every:
-                _move(repository / name, leaving / name, moved)
-                _move(incoming / name, repository / name, moved)
-            if old_version and old_version != new_version and keep != 1:
-                previous.mkdir(exist_ok=True)
-                _rename(leaving, previous / str(old_version), moved)
-        except OSError:
-            for source, target in reversed(moved):
-                os.rename(target, source)
-            raise
-        shutil.rmtree(previous / str(new_version), ignore_errors=True)  # it is the current one now
-        _remove_oldest(repository, keep)
+        undo_moves(_record(repository))
+        _replace(repository, incoming, leaving, names, keep)
+
+
+def restore_exports(repository: Path) -> None:
+    """Undo what a process has left half-way that died while it replaced the current export.
+
+    Raises:
+        ConfigurationError: Something cannot be moved back.
+    """
+    record = _record(repository)
+    if not record.exists():
+        return
+    try:
+        with _alone(repository):
+            undo_moves(record)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{repository} was left half-way between two exports, and cannot be put back: {error}. Make it writable, "
+            "and call the same command again"
+        ) from error
 
 
 def model_names(manifest: Manifest) -> frozenset[str]:
@@ -162,31 +163,70 @@ def _exported_at(folder: Path) -> datetime | None:
     return None
 
 
-def _remove_oldest(repository: Path, keep: int | None) -> None:
+def _find_wanted(repository: Path, version: int) -> Export:
+    """Return the export that is to become the current one.
+
+    Raises:
+        ConfigurationError: There is no such export, or the current one could not be kept.
+    """
+    exports = list_exports(repository)
+    wanted = next((export for export in exports if export.version == version), None)
+    if wanted is None:
+        known = ", ".join(str(export.version) for export in exports) or "none"
+        raise ConfigurationError(f"{repository} has no export {version}; it has {known}")
+    if not wanted.is_current and not any(export.is_current and export.version for export in exports):
+        raise ConfigurationError(
+            f"what {repository} serves now has no version and could not be kept; run `lychee export` once more"
+        )
+    return wanted
+
+
+def _replace(repository: Path, incoming: Path, leaving: Path, names: Iterable[str], keep: int | None) -> None:
+    old, new = read_manifest(repository), read_manifest(incoming)
+    old_version = None if old is None else old.version
+    new_version = None if new is None else new.version
+    every = dict.fromkeys([*names, *([] if old is None else sorted(model_names(old))), *_ROOT_FILES])
+    previous = repository / ASSETS_MODEL / PREVIOUS
+    for folder in (repository, leaving):
+        (folder / ASSETS_MODEL).mkdir(exist_ok=True)
+    moves = [(folder, name) for name in every for folder in (repository, incoming)]
+    planned = [
+        (child, (leaving if folder == repository else repository) / child.relative_to(folder))
+        for folder, name in moves
+        for child in _own_parts(folder / name)
+    ]
+    if old_version and old_version != new_version and keep != 1:
+        previous.mkdir(exist_ok=True)
+        kept = previous / str(old_version)
+        if read_manifest(kept) is None:  # what is left of an export that moved away
+            shutil.rmtree(kept, ignore_errors=True)
+        planned.append((leaving, kept))
+    move_all(_record(repository), planned)
+    shutil.rmtree(previous / str(new_version), ignore_errors=True)  # it is the current one now
+    _remove_oldest(repository, keep, old_version)
+
+
+def _own_parts(path: Path) -> list[Path]:
+    """Return what is moved of a model's folder or a file. Others' work lies in the folder of ASSETS_MODEL, too."""
+    if path.name != ASSETS_MODEL or not path.is_dir():
+        return [path] if path.exists() else []
+    return [child for child in sorted(path.iterdir()) if child.name != PREVIOUS and not child.name.startswith(".")]
+
+
+def _record(repository: Path) -> Path:
+    return repository / ASSETS_MODEL / _MOVES
+
+
+def _remove_oldest(repository: Path, keep: int | None, replaced: int | None) -> None:
+    """Remove what is beyond the number; the one that was just replaced, which a server may serve, is the last to go."""
     if keep is None:
         return
     kept = [export for export in list_exports(repository) if not export.is_current]
+    kept.sort(key=lambda export: export.version != replaced)
     for export in kept[max(0, keep - 1) :]:
         shutil.rmtree(export.path, ignore_errors=True)
     with suppress(OSError):  # not empty, or not there
         (repository / ASSETS_MODEL / PREVIOUS).rmdir()
-
-
-def _move(source: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:
-    """Move a model's folder or a file. Of ASSETS_MODEL only what belongs to the export: others' work lies there too."""
-    if source.name != ASSETS_MODEL or not source.is_dir():
-        if source.exists():
-            _rename(source, target, moved)
-        return
-    target.mkdir(exist_ok=True)
-    for child in list(source.iterdir()):
-        if child.name != PREVIOUS and not child.name.startswith("."):
-            _rename(child, target / child.name, moved)
-
-
-def _rename(source: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:
-    os.rename(source, target)
-    moved.append((source, target))
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lychee_client.exports import find_export, restore_exports
 from lychee_client.manifest import Manifest
-from lychee_client.repository import MODEL_FILENAME, VALIDATION_FILENAME
+from lychee_client.repository import MODEL_FILENAME, VALIDATION_FILENAME, read_manifest
 
 from lychee_export.checkpoint.range_data import RangeData, bundled_data, read_data
 from lychee_export.checkpoint.reading import Reading
@@ -150,6 +151,7 @@ def export_checkpoint(
     progress(f"loading {checkpoint}")
     loaded = load_checkpoint(checkpoint, limits, reading)
     card = loaded.card
+    restore_exports(repository)
     check_replacement(repository, card.spec, replace)
     samples = _make_samples(loaded, data) if precision == "s8" else {}
     sizes = estimate_pieces(loaded.pieces, precision)
@@ -315,6 +317,8 @@ def _write(
     with linked_repository(make_folders(trial), version, workspace.folder) as linked:
         golden_error = measure_golden_error(linked, accepted)
     manifest = describe(golden_tolerance(golden_error))
+    before = read_manifest(plan.repository)
+    before_version = 0 if before is None else before.version or 0
     left = write_models(
         plan.repository,
         make_folders(manifest),
@@ -326,10 +330,11 @@ def _write(
             VALIDATION_FILENAME: describe_validation(parity, golden_error, plan.precision, half),
         },
     )
+    kept = before_version not in (0, version) and find_export(plan.repository, before_version) is not None
     for name, models_left in left.items():
         plan.progress(
-            f"left behind: configs/{name}.pbtxt of {', '.join(models_left)}, whose own configuration has changed; if "
-            "it came from `lychee tune`, tune again"
+            f"{f'left behind with export {before_version}' if kept else 'removed'}: configs/{name}.pbtxt of "
+            f"{', '.join(models_left)}, whose own configuration has changed; if it came from `lychee tune`, tune again"
         )
     return ExportReport(sizes, parity, golden_error, manifest)
 

@@ -48,6 +48,44 @@ def check_repository(repository: Path, config_name: str | None = None) -> list[s
     return names
 
 
+def check_variant(repository: Path, config_name: str | None) -> None:
+    """See that each model's variant has the tensors of its `config.pbtxt`: a leftover of another model has others.
+
+    Raises:
+        RepositoryError: One has others, or a configuration cannot be read.
+    """
+    if config_name is None:
+        return
+    problems = []
+    for path in sorted(repository.glob(f"*/configs/{config_name}.pbtxt")):
+        folder = path.parent.parent
+        expected, found = _tensors(read_config(folder)), _tensors(read_config(folder, config_name))
+        wrong = [name for name in sorted({*expected, *found}) if expected.get(name) != found.get(name)]
+        if wrong:
+            told = "; ".join(
+                f"{name} {_describe(found.get(name))} there and {_describe(expected.get(name))} in config.pbtxt"
+                for name in wrong
+            )
+            problems.append(f"  {folder.name}: {told}")
+    if problems:
+        lines = "\n".join(problems)
+        raise RepositoryError(
+            f"--config-name {config_name}: configs/{config_name}.pbtxt is for another model than config.pbtxt:\n{lines}"
+            "\nRun `lychee tune` again, remove these files, or leave --config-name out."
+        )
+
+
+def _tensors(config: model_config_pb2.ModelConfig) -> dict[str, list[int]]:
+    """Return the dimensions of a model's tensors by the words for each; one that does not batch has one more."""
+    batch = [-1] if config.max_batch_size else []
+    tensors = [("input", tensor) for tensor in config.input] + [("output", tensor) for tensor in config.output]
+    return {f"{kind} {tensor.name}": [*batch, *tensor.dims] for kind, tensor in tensors}
+
+
+def _describe(dims: list[int] | None) -> str:
+    return "is absent" if dims is None else f"has {dims}"
+
+
 def describe_variant(repository: Path, config_name: str | None) -> str:
     """Say that no model has a variant, so that Triton takes each `config.pbtxt`; empty if one has it."""
     if config_name is None or any(repository.glob(f"*/configs/{config_name}.pbtxt")):

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from lychee_client.exports import find_export
+from lychee_client.exports import find_export, restore_exports
 from lychee_client.repository import read_manifest
 
 from lychee_server import defaults
 from lychee_server.execution import Choice, Device, Served, serve
-from lychee_server.repository import check_repository, describe_variant
+from lychee_server.repository import check_repository, check_variant, describe_variant
 
 __all__ = ["ServedExport"]
 
@@ -72,11 +72,14 @@ class ServedExport:
         """Check the files, and choose what executes the models; measuring may take a minute.
 
         Raises:
-            RepositoryError: The repository or a model file is missing.
+            RepositoryError: The repository or a model file is missing, or the variant does not fit its model.
+            ConfigurationError: The repository was left half-way between two exports, and cannot be put back.
             DeviceError: The models are to run on a GPU, and none can be used.
         """
+        restore_exports(self.repository)
         folder = self._find()
         models = check_repository(folder, self.config_name)
+        check_variant(folder, self.config_name)
         self._served = serve(folder, self.config_name, self.error_budget, defaults.usable_cache_dir(), self.device)
         manifest = read_manifest(folder)
         self._folder, self.models, self.version = folder, models, 0 if manifest is None else manifest.version or 0

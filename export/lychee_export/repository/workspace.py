@@ -7,9 +7,10 @@ with a folder beside the models that is no model.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lychee_export.checkpoint.weight_files import hash_files
@@ -35,7 +36,7 @@ class Workspace:
 
     Raises:
         OSError: The folder cannot be made.
-        WriteError: There is nothing to resume.
+        WriteError: There is nothing to resume, or another process exports into the repository.
     """
 
     def __init__(self, repository: Path, key: str, maker: str = "", *, resume: bool = False) -> None:
@@ -43,6 +44,9 @@ class Workspace:
         self._made = [path for path in (repository / CLIENT_ASSETS.name, repository) if not path.exists()]
         self.folder = repository / CLIENT_ASSETS.name / f"{_PREFIX}{key}-{maker}"
         found = unfinished_exports(repository)
+        for path in found:
+            with _claimed(path):
+                pass
         if resume and self.folder not in found:
             of_others = [path for path in found if path.name.startswith(f"{_PREFIX}{key}-")]
             if not of_others:
@@ -91,8 +95,13 @@ class Workspace:
         """Remove the folder afterwards, unless the export is interrupted or its models are not valid.
 
         Raises:
-            WriteError: The body raised an OSError.
+            WriteError: The body raised an OSError, or another process exports the same into this repository.
         """
+        with _claimed(self.folder), self._kept_if_useful():
+            yield
+
+    @contextmanager
+    def _kept_if_useful(self) -> Iterator[None]:
         try:
             yield
         except ValidationError as error:
@@ -140,6 +149,30 @@ def unfinished_exports(repository: Path) -> list[Path]:
 def folder_bytes(folder: Path) -> int:
     """Return how many bytes the files of a folder take."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Be the one process that works in a folder, where the file system can tell.
+
+    Raises:
+        WriteError: Another one does.
+    """
+    import fcntl  # Windows has none, and no repositories to write
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise WriteError(
+                    f"another `lychee export` is writing {folder.parent.parent}; wait until it is done, or name "
+                    "another folder with --repository"
+                ) from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _hash_models(folder: Path) -> dict[str, str]:

@@ -6,15 +6,16 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lychee_client.exports import replace_export
+from lychee_client.exports import find_export, replace_export, restore_exports
 from lychee_client.repository import newest_version
 
 from lychee_export.checkpoint.weight_files import hash_files
 from lychee_export.errors import WriteError
+from lychee_export.repository.assets import CLIENT_ASSETS
 
 __all__ = ["ModelFolder", "linked_repository", "write_models"]
 
@@ -71,16 +72,21 @@ def write_models(
         WriteError: Something could not be written; the repository is as it was.
     """
     left: dict[str, list[str]] = {}
+    assets = repository / CLIENT_ASSETS.name
     try:
-        repository.mkdir(parents=True, exist_ok=True)
-        for leftover in repository.glob(f"{_STAGING_PREFIX}*"):
+        assets.mkdir(parents=True, exist_ok=True)
+        restore_exports(repository)
+        for leftover in (*repository.glob(f"{_STAGING_PREFIX}*"), *assets.glob(f"{_STAGING_PREFIX}*")):
             shutil.rmtree(leftover)
-        with tempfile.TemporaryDirectory(prefix=_STAGING_PREFIX, dir=repository) as staging:
-            new, old = Path(staging, "new"), Path(staging, "old")
+        with _staging(repository) as staging:
+            new, old = staging / "new", staging / "old"
             new.mkdir()
             old.mkdir()
+            kept = find_export(repository, version)
+            folders = [repository, *([] if kept in (None, repository) else [kept])]
             for model in models:
-                for name in _stage(new / model.name, model, version, repository / model.name, frozenset(own_variants)):
+                places = [folder / model.name for folder in folders]
+                for name in _stage(new / model.name, model, version, places, frozenset(own_variants)):
                     left.setdefault(name, []).append(model.name)
             for name, text in (root_files or {}).items():
                 if text is not None:
@@ -90,6 +96,9 @@ def write_models(
             replace_export(repository, new, old, [*(model.name for model in models), *(root_files or {})], keep)
     except OSError as error:
         raise WriteError(f"cannot write the model repository {repository}: {error}; it is as it was") from error
+    finally:
+        with suppress(OSError):  # not empty, or not there
+            assets.rmdir()
     return left
 
 
@@ -114,27 +123,52 @@ def linked_repository(models: Sequence[ModelFolder], number: int, parent: Path) 
         yield Path(folder)
 
 
+@contextmanager
+def _staging(repository: Path) -> Iterator[Path]:
+    """Make a folder where Triton reads none, and remove it unless it holds what could not be put back."""
+    folder = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=repository / CLIENT_ASSETS.name))
+    try:
+        yield folder
+    finally:
+        restore_exports(repository)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _stage(
-    folder: Path, model: ModelFolder, version: int, previous: Path, own_variants: frozenset[str]
+    folder: Path, model: ModelFolder, version: int, places: Sequence[Path], own_variants: frozenset[str]
 ) -> Sequence[str]:
-    """Write a model's folder; return the names of the variants that stay behind."""
-    files, latest = folder / str(version), newest_version(previous)
+    """Write a model's folder; return the names of the variants that stay behind.
+
+    Args:
+        folder: Where to; it does not exist.
+        model: The model.
+        version: The number of its version folder.
+        places: Its folder in the current export, and in a kept one of the same version: what was built there, and
+            variants that fit, go on.
+        own_variants: See write_models.
+    """
+    files = folder / str(version)
     files.mkdir(parents=True)
-    unchanged = all(_same_content(path, latest / path.name) for path in model.files)
+    latest = [newest_version(place) for place in places]
+    built = [old for old in latest if model.files and all(_same_content(path, old / path.name) for path in model.files)]
     for path in model.files:
         os.replace(path, files / path.name)
-    if model.files and unchanged:
-        _keep_built_files(latest, files)
+    for old in built:
+        _keep_built_files(old, files)
     (folder / "config.pbtxt").write_text(model.config, encoding="utf-8")
-    others = [path for path in sorted(previous.glob("configs/*")) if path.stem not in own_variants]
-    fits = _has_config(previous, model.config)
-    if model.variants or (others and fits):
+    fitting = [place for place in places if _has_config(place, model.config)]
+    others = {path.name: path for place in reversed(fitting) for path in _other_variants(place, own_variants)}
+    if model.variants or others:
         (folder / "configs").mkdir()
-    for path in others if fits else ():
+    for path in others.values():
         shutil.copy2(path, folder / "configs" / path.name)
     for name, text in model.variants.items():
         (folder / "configs" / f"{name}.pbtxt").write_text(text, encoding="utf-8")
-    return () if fits else [path.stem for path in others]
+    return [path.stem for path in _other_variants(places[0], own_variants) if path.name not in others]
+
+
+def _other_variants(place: Path, own_variants: frozenset[str]) -> list[Path]:
+    return [path for path in sorted(place.glob("configs/*")) if path.stem not in own_variants]
 
 
 def _has_config(folder: Path, text: str) -> bool:

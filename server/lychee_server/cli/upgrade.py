@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from lychee_client.cli.outcome import EXIT_NOT_RUNNING, reported_errors, tell
-from lychee_client.exports import Export, list_exports, use_export
+from lychee_client.exports import Export, list_exports, restore_exports, use_export
 
 from lychee_server import state
 from lychee_server.errors import LycheeServerError, RepositoryError
@@ -108,6 +108,7 @@ def _find_running(model: str | None) -> state.TritonState | None:
 
 
 def _list(folder: Path) -> tuple[Export, ...]:
+    restore_exports(folder)
     exports = list_exports(folder)
     if not any(export.is_current for export in exports):
         raise RepositoryError(f"{folder} holds no export; run `lychee export`, or name the folder with --repository")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from fakes.dual_encoder import manifest_json
 from lychee_client import ConfigurationError
-from lychee_client.exports import find_export, list_exports, replace_export, use_export
+from lychee_client.exports import find_export, list_exports, replace_export, restore_exports, use_export
 from lychee_client.repository import ASSETS_MODEL, BUILD_SCRIPT, MANIFEST_FILENAME, VALIDATION_FILENAME
 
 MODELS = ("text_encoder", "vision_encoder", ASSETS_MODEL)
@@ -122,6 +125,75 @@ def test_a_failure_at_any_move_changes_nothing(repository: Path, monkeypatch: py
         assert left == before
     else:
         assert moves < failing
+
+
+@pytest.mark.parametrize("failing", range(1, 13))
+def test_ctrl_c_at_any_move_changes_nothing(repository: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
+    before, real, moves = snapshot(repository), os.rename, 0
+
+    def rename(source: Path, target: Path) -> None:
+        nonlocal moves
+        moves += 1
+        if moves == failing:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    try:
+        use_export(repository, 9)
+    except KeyboardInterrupt:
+        assert {name: text for name, text in snapshot(repository).items() if "/.leaving" not in name} == before
+    else:
+        assert moves < failing
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from lychee_client.exports import use_export
+real, left = os.rename, int(sys.argv[2])
+def rename(source, target):
+    global left
+    left -= 1
+    if left == 0:
+        os._exit(9)
+    real(source, target)
+os.rename = rename
+use_export(Path(sys.argv[1]), 9)
+"""
+
+
+@pytest.mark.parametrize("failing", range(2, 13, 2))
+def test_what_a_killed_process_left_half_way_is_undone(repository: Path, failing: int) -> None:
+    before = snapshot(repository)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(repository), str(failing)], check=False)
+    moved = shutil.move(repository, repository.with_name("elsewhere"))
+    shutil.move(moved, repository)
+    restore_exports(repository)
+    if killed.returncode:
+        assert {name: text for name, text in snapshot(repository).items() if "/.leaving" not in name} == before
+    use_export(repository, 9)
+    use_export(repository, 7)
+    assert snapshot(repository) == before
+
+
+def test_what_cannot_be_put_back_is_said(repository: Path) -> None:
+    (repository / ASSETS_MODEL / ".moves.json").mkdir()
+    with pytest.raises(ConfigurationError, match="half-way between two exports, and cannot be put back"):
+        restore_exports(repository)
+
+
+def test_what_was_replaced_stays_although_it_is_the_oldest(repository: Path) -> None:
+    use_export(repository, 5)
+    install(repository, 3, "2026-11-09T12:00:00+00:00", 3)
+    assert [export.version for export in list_exports(repository)] == [3, 7, 5]
+
+
+def test_what_is_left_of_an_export_that_moved_is_in_nobodys_way(repository: Path) -> None:
+    (repository / ASSETS_MODEL / "previous/7" / ASSETS_MODEL).mkdir(parents=True)
+    use_export(repository, 9)
+    use_export(repository, 7)
+    assert [export.version for export in list_exports(repository)] == [7, 9, 5]
 
 
 def test_what_is_not_there_is_named(repository: Path) -> None:

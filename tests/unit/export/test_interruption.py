@@ -170,6 +170,22 @@ def test_half_made_model_does_not_count(tmp_path: Path) -> None:
     assert Workspace(tmp_path / "models", "key").find("encoder") is None
 
 
+def test_two_exports_into_one_repository_at_once_are_refused(
+    tmp_path: Path, two_pieces: Checkpoint, load: Load
+) -> None:
+    first = Workspace(tmp_path, "key")
+    load(two_pieces)
+    with first.kept_if_useful():
+        with pytest.raises(WriteError, match=r"another `lychee export` is writing .*; wait until it is done"):
+            export_checkpoint("toy", tmp_path)
+        with (
+            pytest.raises(WriteError, match="another `lychee export` is writing"),
+            Workspace(tmp_path, "key").kept_if_useful(),
+        ):
+            raise AssertionError
+        assert first.folder.is_dir()
+
+
 def test_model_that_a_killed_process_finished_is_found(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path; from lychee_export.repository.workspace import Workspace\n"

@@ -1,8 +1,12 @@
+import json
 import os
 import uuid
 from pathlib import Path
 
 import pytest
+from fakes.dual_encoder import manifest_json
+from lychee_client import ConfigurationError
+from lychee_client.exports import restore_exports
 from lychee_export.errors import WriteError
 from lychee_export.repository.writing import ModelFolder, write_models
 
@@ -107,6 +111,49 @@ def test_a_variant_goes_on_with_a_model_of_the_same_configuration_alone(
     assert told == left
     assert (repository / "encoder/configs/tuned.pbtxt").exists() != bool(left)
     assert (repository / "encoder/configs/cpu.pbtxt").read_text() == "new"
+
+
+def with_manifest(folder: Path, version: int, config: str) -> list[ModelFolder]:
+    """Return the models of an export that names its version."""
+    (model,) = made(folder, f"{config}".encode())
+    assets = model.parent / "manifest.json"
+    assets.write_text(manifest_json(version=version, max_batch_size={"encoder": 1}))
+    return [ModelFolder("encoder", config, files=(model,)), ModelFolder("client_assets", "", files=(assets,))]
+
+
+def test_a_kept_export_that_is_made_again_has_what_was_built_and_tuned_for_it(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    write_models(repository, with_manifest(tmp_path, 1, "first"), 1, keep=3)
+    (repository / "encoder/configs").mkdir()
+    (repository / "encoder/configs/tuned.pbtxt").write_text("mine")
+    (repository / "encoder/1/model.plan").write_bytes(b"built")
+    assert write_models(repository, with_manifest(tmp_path, 2, "other"), 2, keep=3) == {"tuned": ["encoder"]}
+    assert not (repository / "encoder/configs").exists()
+    assert write_models(repository, with_manifest(tmp_path, 1, "first"), 1, keep=3) == {}
+    assert (repository / "encoder/configs/tuned.pbtxt").read_text() == "mine"
+    assert (repository / "encoder/1/model.plan").read_bytes() == b"built"
+
+
+def test_what_cannot_be_put_back_is_not_removed_with_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository, real = tmp_path / "repository", os.rename
+    write_models(repository, with_manifest(tmp_path, 1, "old"), 1)
+    before, new = snapshot(repository), with_manifest(tmp_path, 2, "new")
+    moves = 0
+
+    def rename(source: Path, target: Path) -> None:
+        nonlocal moves
+        moves += 1
+        if moves >= 4:
+            raise OSError("disk gone")
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", rename)
+        with pytest.raises(ConfigurationError, match="half-way between two exports"):
+            write_models(repository, new, 2)
+    assert json.loads((repository / "client_assets/.moves.json").read_text())
+    restore_exports(repository)
+    assert {name: text for name, text in snapshot(repository).items() if "/.staging-" not in name} == before
 
 
 def test_leftover_of_a_killed_export_is_removed(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fakes.dual_encoder import manifest_json
 from lychee_server import RepositoryError
-from lychee_server.repository import check_repository, describe_variant
+from lychee_server.repository import check_repository, check_variant, describe_variant
 
 
 def add_model(
@@ -115,3 +115,34 @@ def test_a_model_outside_the_version_that_clients_name_is_missing(tmp_path: Path
         check_repository(tmp_path)
     (tmp_path / "text_encoder" / "1").rename(tmp_path / "text_encoder" / "77")
     assert check_repository(tmp_path) == ["client_assets", "stranger", "text_encoder"]
+
+
+TENSORS = (
+    'max_batch_size: 4 input { name: "pixel_values" data_type: TYPE_UINT8 dims: 3 dims: 224 dims: 224 } '
+    'output { name: "embedding" data_type: TYPE_FP32 dims: 8 }'
+)
+
+
+@pytest.mark.parametrize(
+    ("variant", "problem"),
+    [
+        (
+            TENSORS.replace("224", "448"),
+            r"a: input pixel_values has \[-1, 3, 448, 448\] there and has \[-1, 3, 224, 224\] in config",
+        ),
+        (TENSORS.replace("embedding", "other"), "a: output embedding is absent there and has .*; output other has"),
+        (TENSORS.replace("size: 4", "size: 2") + " instance_group { count: 2 }", None),
+    ],
+)
+def test_a_variant_of_another_model_is_refused(tmp_path: Path, variant: str, problem: str | None) -> None:
+    folder = add_model(tmp_path, "a", TENSORS)
+    (folder / "configs").mkdir()
+    (folder / "configs" / "tuned.pbtxt").write_text(variant, encoding="utf-8")
+    check_variant(tmp_path, None)
+    check_variant(tmp_path, "another")
+    if problem is None:
+        check_variant(tmp_path, "tuned")
+    else:
+        with pytest.raises(RepositoryError, match=problem) as caught:
+            check_variant(tmp_path, "tuned")
+        assert "Run `lychee tune` again, remove these files, or leave --config-name out." in str(caught.value)
