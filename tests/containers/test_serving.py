@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from containers.stack import LOOPBACK, Stack
 WRITE = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('x')"
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory.max")
 CONFINED = ("gateway", "triton")
+NEXT = "triton-next"
+NAMES_SEEN_S = 10  # the gateway looks for the addresses of a name at least that often
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -114,3 +117,23 @@ def test_container_that_is_restarted_under_load_gives_no_wrong_answer(stack: Sta
         wait_for(lambda: seen.right >= after + 5, "answers after the restart")
     assert not seen.wrong
     assert stack.inspect(service)["State"]["OOMKilled"] is False
+
+
+def test_another_triton_takes_over_under_load_without_a_failed_call(stack: Stack, photos: Path) -> None:
+    # The commands of docs/how-to/upgrade.md.
+    with callers(stack.url, photos) as seen:
+        wait_for(lambda: seen.right >= 5, "answers before it begins")
+        stack.compose("run", "--detach", "--no-deps", "--use-aliases", "--name", NEXT, "triton")
+        health = ("inspect", "--format", "{{.State.Health.Status}}", NEXT)
+        wait_for(lambda: stack.engine.run(*health).stdout.strip() == "healthy", "health of the other Triton")
+        time.sleep(NAMES_SEEN_S)
+        before = stack.inspect("triton")["Id"]
+        stack.compose("up", "--detach", "--no-deps", "--force-recreate", "--wait", "--no-build", "triton")
+        assert stack.inspect("triton")["Id"] != before
+        time.sleep(NAMES_SEEN_S)
+        stack.engine.run("stop", NEXT)
+        stack.engine.run("rm", NEXT)
+        after = seen.right
+        wait_for(lambda: seen.right >= after + 5, "answers after it ended")
+    assert not seen.wrong
+    assert not seen.refused
