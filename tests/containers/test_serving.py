@@ -119,6 +119,13 @@ def test_container_that_is_restarted_under_load_gives_no_wrong_answer(stack: Sta
     assert stack.inspect(service)["State"]["OOMKilled"] is False
 
 
+@pytest.fixture
+def _without_the_next(stack: Stack) -> Iterator[None]:
+    yield
+    stack.engine.run("rm", "--force", NEXT, check=False)
+
+
+@pytest.mark.usefixtures("_without_the_next")
 def test_another_triton_takes_over_under_load_without_a_failed_call(stack: Stack, photos: Path) -> None:
     # The commands of docs/how-to/upgrade.md.
     with callers(stack.url, photos) as seen:
