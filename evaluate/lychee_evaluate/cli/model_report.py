@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lychee_evaluate.experiments.arm_calls import ArmReport, report_arms
-from lychee_evaluate.experiments.shadow import TOP_K, Estimate, ShadowReport, compare_models
+from lychee_evaluate.experiments.estimates import Estimate
+from lychee_evaluate.experiments.shadow import TOP_K, ShadowReport, compare_models
 from lychee_evaluate.experiments.users import ExperimentUsers
 
 DECISIONS = ("accept", "review", "reject")

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes.commands import evaluate
-from lychee_evaluate.experiments.shadow import compare_models, read_pair, share_of
+from lychee_evaluate.experiments.estimates import share_of
+from lychee_evaluate.experiments.shadow import compare_models, read_pair
 from lychee_evaluate.experiments.users import read_users
 from scipy import stats
 from typer.testing import CliRunner
