@@ -69,7 +69,7 @@ def make_call_routes(
 
     async def rank(
         route: str, service: Service, body: RerankRequest, participant: Participant | None, began_at_s: float
-    ) -> tuple[Answered, str | None]:
+    ) -> tuple[Answered[RerankRequest], str | None]:
         """Answer by the model of the call's arm; what a canary does not answer, the control's model does.
 
         Returns:
@@ -80,16 +80,16 @@ def make_call_routes(
         control, control_body = participant.control
         call = await calls.read_ranking(control, control_body, began_at_s)  # the control says what can be asked
 
-        async def ask() -> Answered:
+        async def ask() -> Answered[RerankRequest]:
             return await calls.ask(await call.ask_other(service, body), route, time_share=TIME_SHARE)
 
-        async def ask_control() -> Answered:
+        async def ask_control() -> Answered[RerankRequest]:
             await services.choose(control.name)
             return await calls.ask(call, route)
 
         return await ask_canary(service, ask, ask_control)
 
-    async def make_ranking(answered: Answered) -> RerankAnswer:
+    async def make_ranking(answered: Answered[RerankRequest]) -> RerankAnswer:
         """Return the answer of a ranking as callers get it, and offer the call to the shadow."""
         call, answer = answered.call, answered.answer
         if experiment is not None:

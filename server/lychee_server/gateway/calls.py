@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from lychee_client import InvalidInputError, RerankOptions
 from lychee_client.types import Input
@@ -22,9 +22,12 @@ from lychee_server.gateway.service_answer import ServiceAnswer
 from lychee_server.gateway.settings import GatewaySettings
 from lychee_server.gateway.unknown_names import UnknownNames
 
+B = TypeVar("B", bound=CallOptions)
+B_co = TypeVar("B_co", bound=CallOptions, covariant=True)
+
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Call(Generic[B_co]):
     """A request that was read, as one model is asked.
 
     Attributes:
@@ -38,14 +41,14 @@ class Call:
     """
 
     service: Service
-    body: CallOptions
+    body: B_co
     options: RerankOptions
     query: Input
     documents: Sequence[Input | InvalidInputError]
     names: UnknownNames
     ends_at_s: float
 
-    async def ask_other(self, service: Service, body: RerankRequest) -> Self:
+    async def ask_other(self, service: Service, body: RerankRequest) -> Call[RerankRequest]:
         """Return the same query and documents as another model is asked, within the same time.
 
         Raises:
@@ -53,11 +56,11 @@ class Call:
         """
         check_ranking(service, body)
         options = await make_options(service, body.model_copy(update={"timeout_ms": None}))
-        return replace(self, service=service, body=body, options=options)
+        return Call(service, body, options, self.query, self.documents, self.names, self.ends_at_s)
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Generic[B_co]):
     """A call, and what it was answered.
 
     Attributes:
@@ -66,7 +69,7 @@ class Answered:
         seconds: How long the model took for it, waiting included.
     """
 
-    call: Call
+    call: Call[B_co]
     answer: ServiceAnswer
     seconds: float
 
@@ -93,7 +96,7 @@ class Calls:
         self._reader = DocumentReader(fetcher, settings.max_request_mb * MIB)
         self._takes_users = takes_users
 
-    async def read_ranking(self, service: Service, body: RerankRequest, began_at_s: float) -> Call:
+    async def read_ranking(self, service: Service, body: RerankRequest, began_at_s: float) -> Call[RerankRequest]:
         """Read a request for a ranking; see `read`."""
         check_ranking(service, body)
         return await self.read(service, body, began_at_s, body.query, body.documents, is_ranking=True)
@@ -101,13 +104,13 @@ class Calls:
     async def read(
         self,
         service: Service,
-        body: CallOptions,
+        body: B,
         began_at_s: float,
         query: object,
         documents: Sequence[object],
         *,
         is_ranking: bool = False,
-    ) -> Call:
+    ) -> Call[B]:
         """Check a request, and read query and documents, which cost more.
 
         Args:
@@ -138,7 +141,7 @@ class Calls:
         allowed_s = service.settings.timeout_s if body.timeout_ms is None else body.timeout_ms / 1e3
         return Call(service, body, options, parsed_query, parsed, names, began_at_s + allowed_s)
 
-    async def ask(self, call: Call, route: str, *, time_share: float = 1.0) -> Answered:
+    async def ask(self, call: Call[B], route: str, *, time_share: float = 1.0) -> Answered[B]:
         """Have a call's model answer it.
 
         Args:

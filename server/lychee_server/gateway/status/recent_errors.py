@@ -32,7 +32,7 @@ class RecentErrors(logging.Handler):
 
     def latest(self, model: str) -> list[LoggedError]:
         """Return what is kept of one model, and of the gateway as a whole, newest first."""
-        found = [error for about in (model, None) for error in self._kept.get(about, deque()).copy()]
+        found = [error for about in (model, None) for error in reversed(self._kept.get(about, deque()).copy())]
         return sorted(found, key=lambda error: -error.time)[:KEPT]
 
     @contextmanager
