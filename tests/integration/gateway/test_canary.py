@@ -71,7 +71,7 @@ def run(
     """Run a gateway of both models with an experiment, and wait until those that are named answer."""
     models = {"models": {"old": {"triton_url": old.grpc_url}, "new": {"triton_url": new}}}
     (folder / "models.json").write_text(json.dumps(models), encoding="utf-8")
-    head = f'name = "canary"\nsalt = "a-long-salt-of-the-tests"\nlog_dir = "records"\n'
+    head = 'name = "canary"\nsalt = "a-long-salt-of-the-tests"\nlog_dir = "records"\n'
     (folder / "experiment.toml").write_text(head + experiment, encoding="utf-8")
     options = (
         "--no-web",
@@ -214,7 +214,7 @@ def test_a_shadow_that_dies_or_cannot_be_written_changes_no_answer(
 def test_images_reach_canary_and_shadow_as_they_came(
     server: TritonServer, new: TritonServer, tmp_path: Path, photos: Path
 ) -> None:
-    files = [(photos / name).read_bytes() for name in ("cat.jpg", "dog.jpg")]
+    files = [(photos / name).read_bytes() for name in ("cat.jpg", "coffee.jpg")]
     urls = [f"data:image/jpeg;base64,{base64.b64encode(file).decode()}" for file in files]
     sent = [DOCUMENTS[0], {"image": urls[0]}, {"text": DOCUMENTS[2], "image": urls[1]}, {"image": "no image"}]
     images = [Image.from_bytes(file) for file in files]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes.commands import evaluate
-from lychee_evaluate.experiments.estimates import share_of
+from lychee_evaluate.experiments.estimates import Estimate, share_of
 from lychee_evaluate.experiments.shadow import compare_models, read_pair
 from lychee_evaluate.experiments.users import read_users
 from scipy import stats
@@ -128,6 +128,14 @@ def test_notes_count_what_was_answered_and_what_was_cut() -> None:
     assert any("1 calls had more documents than are written down" in note for note in report.notes)
     (report,) = compare_models([read_pair(pair([0.9, 0.1], [0.8, 0.2])) for _ in range(30)], ALPHA)
     assert not any("are few" in note or "written down" in note for note in report.notes)
+    assert report.tau == Estimate(1.0, None, None)  # nothing varied, which says nothing of what may
+
+
+def test_rankings_without_a_common_document_compare_nothing() -> None:
+    record = pair([0.9], [0.8])
+    record["shadow"]["results"][0]["index"] = 7
+    (report,) = compare_models([read_pair(record)], ALPHA)
+    assert (report.calls, report.without_tau, report.changed, report.top_1) == (1, 1, None, None)
 
 
 def test_intervals_of_shares_are_wilsons() -> None:
@@ -205,7 +213,7 @@ def two_arms(tmp_path: Path) -> Path:
     lines.append(decision("new", "late", fallback="busy", served="control", latency_ms=950.0))
     failure = {"record": "failure", "variant": "new", "error": "InferenceError"}
     lines += [{"format_version": 1, "experiment": "shop", **failure, "user": f"f{number}"} for number in range(2)]
-    lines += [pair([0.9, 0.8, 0.1], [0.4, 0.45, 0.6], (40.0, 80.0)), pair([0.9, 0.8, 0.1], [0.9, 0.8, 0.1])]
+    lines += [pair([0.9, 0.8, 0.1], [0.4, 0.45, 0.3], (40.0, 80.0)), pair([0.9, 0.8, 0.1], [0.9, 0.8, 0.1])]
     lines.append(pair([0.9, 0.1], None))
     path = tmp_path / "log.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
@@ -239,16 +247,16 @@ def test_the_report_in_words_puts_each_number_where_its_name_says(two_arms: Path
     assert new.endswith("50 ms 932 ms 1 busy 2 InferenceError")
     text = "\n".join(lines)
     assert "shadow new (version 7) beside old (version 7): 3 calls" in text
-    assert "agree on the best document in 50.0% (9.5% to 90.5%) of the calls, and decide 50.0% (" in text
+    assert "agree on the best document in 50.0% (9.5% to 90.5%) of the calls, and decide 33.3% (" in text
     assert "failures: 1 InferenceError" in text
-    assert "largest moves, in ranks: 2, 0" in text
+    assert "largest moves, in ranks: 1, 0" in text
     assert "of documents, in 50.0% (9.5% to 90.5%) of calls" in text
-    assert "difference of scores: p10/p50/p90 -0.425 / 0.000 / 0.250" in text
+    assert "difference of scores: p10/p50/p90 -0.425 / 0.000 / 0.100" in text
     assert "p50, p99: primary 25 ms, 40 ms; shadow 50 ms, 79 ms" in text
     assert [line for line in lines if ", then" in line] == [
         "accept, then 2 0 2",
         "review, then 0 0 0",
-        "reject, then 1 0 1",
+        "reject, then 0 0 2",
     ]
 
 
@@ -259,3 +267,6 @@ def test_an_experiment_without_models_says_nothing_of_them(tmp_path: Path) -> No
     words = CliRunner().invoke(evaluate, ["ab-report", str(path)]).stdout
     assert "p99" not in words
     assert "shadow" not in words
+    failure = {"format_version": 1, "experiment": "shop", "record": "failure", "variant": "new", "user": "u"}
+    path.write_text(path.read_text() + "\n" + json.dumps({**failure, "error": "InferenceError"}))
+    assert "p99" in CliRunner().invoke(evaluate, ["ab-report", str(path)]).stdout
