@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from contextvars import copy_context
 
 import pytest
 from lychee_client import ServerOverloadedError
+from lychee_server.gateway.call_notes import open_notes
 from lychee_server.gateway.request_ids import use_request_id
 from lychee_server.gateway.status.recent_errors import KEPT, MAX_CHARACTERS, RecentErrors
 
@@ -57,3 +59,26 @@ def test_memory_is_bounded(errors: RecentErrors) -> None:
     assert len(kept) == KEPT
     assert {len(error.message) for error in kept} == {MAX_CHARACTERS}
     assert kept[0].message.startswith(f"{3 * KEPT - 1} ")
+
+
+def ask(model: str, logger: logging.Logger) -> None:
+    """Log something while a model is asked, without saying which."""
+    open_notes().choose(model, is_told=True)
+    logger.error("while %s was asked", model)
+
+
+def test_errors_are_their_models_and_those_of_none_are_everybodys(errors: RecentErrors) -> None:
+    access, other = logging.getLogger("lychee_server.access"), logging.getLogger("lychee_server.gateway.keys")
+    with errors.listening():
+        access.error("of a", extra={"fields": {"served": "a"}})
+        other.error("of all")
+        for _ in range(2 * KEPT):  # one model's push out no others'
+            access.error("of b", extra={"fields": {"served": "b"}})
+        copy_context().run(ask, "a", other)
+    assert [(error.message, error.model) for error in errors.latest("a")] == [
+        ("while a was asked", "a"),
+        ("of all", None),
+        ("of a", "a"),
+    ]
+    assert {error.message for error in errors.latest("b")} == {"of b"}
+    assert [error.message for error in errors.latest("c")] == ["of all"]
