@@ -54,7 +54,7 @@ class Call(Generic[B_co]):
         Raises:
             RequestValueError: The other model does not take the request.
         """
-        check_ranking(service, body)
+        # How much time it has of the call's is not for its own settings to say.
         options = await make_options(service, body.model_copy(update={"timeout_ms": None}))
         return Call(service, body, options, self.query, self.documents, self.names, self.ends_at_s)
 

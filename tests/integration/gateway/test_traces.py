@@ -235,7 +235,7 @@ def test_of_several_models_the_span_names_the_chosen_one(
                 receiver.wait_for(lambda spans: len(_requests(spans)) == 1, trace_id)
     found = {name: _requests(receiver.spans(trace_id))[0].attributes for name, (trace_id, _, _) in parents.items()}
     told = [{key: value for key, value in each.items() if "model" in key} for each in found.values()]
-    (rerank,) = [span for span in named(receiver.spans(parents["large"][0]), "rerank")]
+    (rerank,) = named(receiver.spans(parents["large"][0]), "rerank")
     of_both = {key: rerank.attributes[key] for key in ("lychee.model.id", "lychee.model.version")}
     assert told == [{**of_both, "lychee.model.name": "small"}, {**of_both, "lychee.model.name": "large"}, {}]
     assert CANARY.encode() not in b"\n".join(receiver.bodies).lower()

@@ -239,12 +239,14 @@ def test_the_report_in_words_puts_each_number_where_its_name_says(two_arms: Path
     done = CliRunner().invoke(evaluate, ["ab-report", str(two_arms)], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert "…" not in CliRunner().invoke(evaluate, ["ab-report", str(two_arms)], env={"COLUMNS": "80"}).stdout
     (heading,) = [number for number, line in enumerate(lines) if line.startswith("arm calls accept review reject")]
     control, new = lines[heading + 1 : heading + 3]
-    assert control.startswith("control 5 16.7% 8.3% 75.0% 40.0% (")
-    assert control.endswith("20 ms 40 ms 0 0")
-    assert new.startswith("new 3 100.0% 0.0% 0.0% 100.0% (")
-    assert new.endswith("50 ms 932 ms 1 busy 2 InferenceError")
+    assert control == "control 5 16.7% 8.3% 75.0% 20 ms 40 ms"
+    assert new == "new 3 100.0% 0.0% 0.0% 50 ms 932 ms"
+    assert lines[heading + 3] == "control: calls with accept 40.0% (11.8% to 76.9%); fallbacks 0; failures 0"
+    assert lines[heading + 4].startswith("new: calls with accept 100.0% (")
+    assert lines[heading + 4].endswith("; fallbacks 1 busy; failures 2 InferenceError")
     text = "\n".join(lines)
     assert "shadow new (version 7) beside old (version 7): 3 calls" in text
     assert "agree on the best document in 50.0% (9.5% to 90.5%) of the calls, and decide 33.3% (" in text

@@ -20,6 +20,7 @@ from fakes.dual_encoder import FakeTransport
 from fakes.gateway import serve_several
 from fastapi.testclient import TestClient
 from lychee_client import (
+    POLICIES,
     ConnectionFailedError,
     DeadlineExceededError,
     DocumentError,
@@ -29,6 +30,7 @@ from lychee_client import (
     InvalidOutputError,
     LycheeError,
     ModelNotReadyError,
+    Policy,
     RerankResponse,
     ServerOverloadedError,
 )
@@ -264,6 +266,12 @@ def test_a_canary_with_less_time_of_its_own_takes_calls_that_ask_for_more(experi
         assert gateway.count("experiment_fallbacks_total") == 0
 
 
+def test_a_canary_that_takes_fewer_documents_leaves_the_call_to_the_control(experiment: Path) -> None:
+    with run(experiment, {"b": {"max_documents": 2}}) as gateway:
+        assert gateway.ask().json()["model"] == "a"
+        assert gateway.count('experiment_fallbacks_total{arm="new",reason="failed"}') == 1
+
+
 def test_a_canary_without_a_free_slot_is_busy(experiment: Path) -> None:
     with run(experiment, {"b": {"max_concurrency": 1, "max_waiting": 0}}) as gateway, ThreadPoolExecutor(1) as pool:
         gateway.models["b"].hangs = True
@@ -334,3 +342,24 @@ def test_a_shadow_of_a_failing_model_is_counted_and_the_caller_hears_nothing(exp
         while not gateway.count('experiment_shadow_calls_total{outcome="failed"}'):
             assert time.monotonic() < ends_at_s
             time.sleep(0.02)
+
+
+def test_the_shadow_decides_by_its_models_policy_unless_the_call_names_one(experiment: Path) -> None:
+    experiment.write_text(json.dumps({"name": "shop", "salt": SALT, "shadow": {"model": "b", "share": 1.0}}))
+    own = Policy("custom", accept=0.999, review=0.999)  # above all scores
+    with run(experiment, {"b": {"policy": "strict"}}) as gateway:
+        for number, policy in enumerate([{}, {"policy": {"accept": own.accept}}], start=1):
+            assert gateway.client.post("/v1/rerank", json={**CALL, **policy}).status_code == 200
+            ends_at_s = time.monotonic() + 30
+            while gateway.count('experiment_shadow_calls_total{outcome="answered"}') < number:
+                assert time.monotonic() < ends_at_s
+                time.sleep(0.02)
+        pairs = gateway.records()
+    for pair, policies in zip(pairs, [(POLICIES["balanced"], POLICIES["strict"]), (own, own)], strict=True):
+        for side, decides in zip(("primary", "shadow"), policies, strict=True):
+            for result in pair[side]["results"]:
+                score = result["relevance_score"]
+                decision = "accept" if score >= decides.accept else "review" if score >= decides.review else "reject"
+                assert result["decision"] == decision
+    decided = [[each["decision"] for each in pair["shadow"]["results"]] for pair in pairs]
+    assert decided[0] != decided[1]
