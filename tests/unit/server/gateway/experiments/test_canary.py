@@ -41,6 +41,7 @@ from lychee_server.gateway.errors import RequestValueError
 from lychee_server.gateway.experiments.canary import REASONS, ask_canary
 from lychee_server.gateway.experiments.experiment_file import read_experiment
 from lychee_server.gateway.limits import TooBusyError
+from lychee_server.gateway.service import Service
 from lychee_server.gateway.service_answer import ServiceAnswer
 
 SALT = "0123456789abcdef"
@@ -221,7 +222,15 @@ def test_a_canary_that_hangs_costs_its_share_of_the_time_and_the_control_decides
         reads.append(len(values))
         return await read(self, values, names)
 
+    times: dict[str, float] = {}
+    rerank = Service.rerank
+
+    async def note(self: Service, query: Any, documents: Any, options: Any, **more: Any) -> Any:
+        times[self.name] = options["timeout_s"]
+        return await rerank(self, query, documents, options, **more)
+
     monkeypatch.setattr(DocumentReader, "read", count)
+    monkeypatch.setattr(Service, "rerank", note)
     with run(experiment) as gateway:
         control = gateway.ask("control").json()
         own = gateway.ask().json()
@@ -236,6 +245,8 @@ def test_a_canary_that_hangs_costs_its_share_of_the_time_and_the_control_decides
         assert (body["model"], body["model_version"], body["experiment"]["arm"]) == ("a", 100, "new")
         assert scores(body) == pytest.approx(scores(control))
         assert reads == [4]  # the query and three documents, once
+        assert 0 < times["b"] <= 2  # half of what the caller allows
+        assert 0 < times["a"] <= 4 - times["b"]  # what is left of it
         assert body["warnings"] == control["warnings"]
         assert gateway.count('experiment_fallbacks_total{arm="new",reason="timeout"}') == 1
         assert gateway.count("experiment_fallbacks_total") == 1
