@@ -45,6 +45,7 @@ from lychee_server.gateway.service import Service
 from lychee_server.gateway.service_answer import ServiceAnswer
 
 SALT = "0123456789abcdef"
+READING_S = 0.3
 ARMS = {
     "control": {"share": 0.5, "policy": "exploratory", "top_n": 2},
     "new": {"share": 0.5, "model": "b", "policy": "strict", "top_n": 1},
@@ -220,6 +221,7 @@ def test_a_canary_that_hangs_costs_its_share_of_the_time_and_the_control_decides
 
     async def count(self: DocumentReader, values: Any, names: Any = None) -> Any:
         reads.append(len(values))
+        await asyncio.sleep(READING_S)
         return await read(self, values, names)
 
     times: dict[str, float] = {}
@@ -245,8 +247,8 @@ def test_a_canary_that_hangs_costs_its_share_of_the_time_and_the_control_decides
         assert (body["model"], body["model_version"], body["experiment"]["arm"]) == ("a", 100, "new")
         assert scores(body) == pytest.approx(scores(control))
         assert reads == [4]  # the query and three documents, once
-        assert 0 < times["b"] <= 2  # half of what the caller allows
-        assert 0 < times["a"] <= 4 - times["b"]  # what is left of it
+        assert 0 < times["b"] <= (4 - READING_S) / 2  # half of what is left of what the caller allows
+        assert 0 < times["a"] <= 4 - READING_S - times["b"]  # what is left of that
         assert body["warnings"] == control["warnings"]
         assert gateway.count('experiment_fallbacks_total{arm="new",reason="timeout"}') == 1
         assert gateway.count("experiment_fallbacks_total") == 1
@@ -366,6 +368,7 @@ def test_the_shadow_decides_by_its_models_policy_unless_the_call_names_one(exper
                 assert time.monotonic() < ends_at_s
                 time.sleep(0.02)
         pairs = gateway.records()
+    assert all(pair[side]["latency_ms"] > 0 for pair in pairs for side in ("primary", "shadow"))
     for pair, policies in zip(pairs, [(POLICIES["balanced"], POLICIES["strict"]), (own, own)], strict=True):
         for side, decides in zip(("primary", "shadow"), policies, strict=True):
             for result in pair[side]["results"]:
