@@ -360,9 +360,10 @@ def test_a_shadow_of_a_failing_model_is_counted_and_the_caller_hears_nothing(exp
 def test_the_shadow_decides_by_its_models_policy_unless_the_call_names_one(experiment: Path) -> None:
     experiment.write_text(json.dumps({"name": "shop", "salt": SALT, "shadow": {"model": "b", "share": 1.0}}))
     own = Policy("custom", accept=0.999, review=0.999)  # above all scores
+    texts = [4 * chr(ord("a") + number) for number in range(20)]  # with scores between the policies' thresholds
     with run(experiment, {"b": {"policy": "strict"}}) as gateway:
         for number, policy in enumerate([{}, {"policy": {"accept": own.accept}}], start=1):
-            assert gateway.client.post("/v1/rerank", json={**CALL, **policy}).status_code == 200
+            assert gateway.client.post("/v1/rerank", json={**CALL, "documents": texts, **policy}).status_code == 200
             ends_at_s = time.monotonic() + 30
             while gateway.count('experiment_shadow_calls_total{outcome="answered"}') < number:
                 assert time.monotonic() < ends_at_s
@@ -377,3 +378,5 @@ def test_the_shadow_decides_by_its_models_policy_unless_the_call_names_one(exper
                 assert result["decision"] == decision
     decided = [[each["decision"] for each in pair["shadow"]["results"]] for pair in pairs]
     assert decided[0] != decided[1]
+    between = [each["relevance_score"] for each in pairs[0]["shadow"]["results"]]
+    assert any(POLICIES["balanced"].accept <= score < POLICIES["strict"].accept for score in between)
