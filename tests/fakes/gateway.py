@@ -47,7 +47,7 @@ def serve_several(
     metrics = Metrics()
     services = {
         name: Service(
-            GatewaySettings(**values, **(own or {}).get(name, {})),
+            GatewaySettings(**{**values, **(own or {}).get(name, {})}),
             name=name,
             is_one_of_several=True,
             transport=transport,

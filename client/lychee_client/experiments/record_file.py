@@ -32,6 +32,7 @@ class RecordFile:
                 f"the log {self.path} cannot be opened: {error.strerror}; check the folder and its permissions"
             ) from error
         self._closed = False
+        self._is_torn = False
         self._end_torn_line()
 
     @property
@@ -50,6 +51,8 @@ class RecordFile:
         with self._lock:
             if self._closed:
                 raise LycheeError(f"the log {self.path} is closed; open another ExperimentLog")
+            if self._is_torn:
+                self._end_torn_line()
             try:
                 written = os.write(self._file, lines)
             except OSError as error:
@@ -69,5 +72,6 @@ class RecordFile:
         """Keep half a line, left by a crash or a full disk, from swallowing the next record."""
         with contextlib.suppress(OSError):  # a pipe cannot be read back, a full disk not be written
             size = os.fstat(self._file).st_size
-            if size and os.pread(self._file, 1, size - 1) != b"\n":
-                os.write(self._file, b"\n")
+            self._is_torn = bool(size) and os.pread(self._file, 1, size - 1) != b"\n"
+            if self._is_torn and os.write(self._file, b"\n"):
+                self._is_torn = False

@@ -84,13 +84,12 @@ class Image:
     with an embedding cache does not keep them.
     """
 
-    __slots__ = ("_content_hash", "_lock", "_prepared", "_source", "_spec")
+    __slots__ = ("_content_hash", "_lock", "_prepared", "_source")
 
     def __init__(self, source: Path | bytes | PIL.Image.Image) -> None:
         self._source = source
         self._lock = threading.Lock()
-        self._spec: ImageSpec | None = None
-        self._prepared: PreparedImage | None = None
+        self._prepared: tuple[ImageSpec, PreparedImage] | None = None  # one value: `cached` reads it without the lock
         self._content_hash: bytes | None = None
 
     @classmethod
@@ -134,7 +133,8 @@ class Image:
 
     def cached(self, spec: ImageSpec) -> PreparedImage | None:
         """Return what an earlier `prepare` with the same spec made, or None."""
-        return self._prepared if self._spec == spec else None
+        prepared = self._prepared
+        return prepared[1] if prepared is not None and prepared[0] == spec else None
 
     def weigh(self, spec: ImageSpec) -> int:
         """Return how many bytes `prepare` takes at its peak, as far as the image's header tells; 0 if nothing is left.
@@ -180,7 +180,7 @@ class Image:
         with self._lock:
             if self._content_hash is None:
                 if isinstance(self._source, Path):
-                    self._spec = self._prepared = None  # they may be of an earlier content
+                    self._prepared = None  # it may be of an earlier content
                 self._content_hash = _hash_content(_read(self._source))
             return self._content_hash
 
@@ -218,7 +218,7 @@ class Image:
                 name = str(self._source) if isinstance(self._source, Path) else "the image"
                 prepared = _prepare(content, spec, name)
                 if keep:
-                    self._spec, self._prepared = spec, prepared
+                    self._prepared = spec, prepared
             return prepared
 
 

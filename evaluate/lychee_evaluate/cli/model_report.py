@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lychee_evaluate.experiments.arm_calls import ArmReport, report_arms
-from lychee_evaluate.experiments.shadow import TOP_K, Estimate, ShadowReport, compare_models
+from lychee_evaluate.experiments.estimates import Estimate
+from lychee_evaluate.experiments.shadow import TOP_K, ShadowReport, compare_models
 from lychee_evaluate.experiments.users import ExperimentUsers
 
 DECISIONS = ("accept", "review", "reject")
@@ -60,14 +61,16 @@ def verdict(report: ShadowReport) -> str:
 
 def _print_arms(console: Console, arms: tuple[ArmReport, ...]) -> None:
     table = Table(box=None, pad_edge=False)
-    for heading in ("arm", "calls", *DECISIONS, "calls with accept", "p50", "p99", "fallbacks", "failures"):
+    for heading in ("arm", "calls", *DECISIONS, "p50", "p99"):
         table.add_column(heading, justify="left" if heading == "arm" else "right")
     for arm in arms:
         times = ["" if arm.latency_ms is None else f"{each:.0f} ms" for each in arm.latency_ms or (0.0, 0.0)]
         shares = [f"{arm.decisions.get(decision, 0.0):.1%}" for decision in DECISIONS]
-        lost = (_counts(arm.fallbacks), _counts(arm.failures))
-        table.add_row(Text(arm.arm), f"{arm.calls:,}", *shares, _percent(arm.with_accept), *times, *lost)
+        table.add_row(Text(arm.arm), f"{arm.calls:,}", *shares, *times)
     console.print(table)
+    for arm in arms:
+        lost = f"fallbacks {_counts(arm.fallbacks)}; failures {_counts(arm.failures)}"
+        console.print(Text(f"  {arm.arm}: calls with accept {_percent(arm.with_accept)}; {lost}"))
 
 
 def _print_shadow(console: Console, report: ShadowReport) -> None:

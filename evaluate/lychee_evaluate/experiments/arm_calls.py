@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from lychee_evaluate.experiments.shadow import Estimate, share_of
+from lychee_evaluate.experiments.estimates import LATENCY_QUANTILES, Estimate, quantiles_of, share_of
 
 
 @dataclass(slots=True)
@@ -69,7 +67,7 @@ class ArmReport:
     models: Mapping[str, int]
     decisions: Mapping[str, float]
     with_accept: Estimate | None
-    latency_ms: tuple[float, float] | None
+    latency_ms: tuple[float, ...] | None
     fallbacks: Mapping[str, int]
     failures: Mapping[str, int]
     not_own: Estimate | None
@@ -93,12 +91,8 @@ def _report(name: str, arm: ArmCalls, alpha: float) -> ArmReport:
         models=dict(arm.models),
         decisions={decision: count / documents for decision, count in sorted(arm.decisions.items())},
         with_accept=share_of(arm.with_accept, arm.calls, alpha),
-        latency_ms=_two_quantiles(arm.latency_ms),
+        latency_ms=quantiles_of(arm.latency_ms, LATENCY_QUANTILES),
         fallbacks=dict(arm.fallbacks),
         failures=dict(arm.failures),
         not_own=share_of(arm.fallbacks.total() + failed, arm.calls + failed, alpha),
     )
-
-
-def _two_quantiles(values: Sequence[float]) -> tuple[float, float] | None:
-    return (float(np.quantile(values, 0.5)), float(np.quantile(values, 0.99))) if values else None

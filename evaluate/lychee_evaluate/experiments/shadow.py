@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from lychee_client.experiments.agreement import kendall_tau_b
 
+from lychee_evaluate.experiments.estimates import LATENCY_QUANTILES, Estimate, quantiles_of, ratio_of, share_of
+
 Array: TypeAlias = npt.NDArray[np.float64]
-Interval: TypeAlias = tuple[float, float]
 
 TOP_K: Final = 5
 MIN_CALLS: Final = 30
@@ -41,15 +42,6 @@ class Pair:
     latency_ms: tuple[float, float]
     models: tuple[str, str]
     cut: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean or a share, and the ends of its confidence interval; None where there are too few calls for one."""
-
-    value: float
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +82,7 @@ class ShadowReport:
     changed: Estimate | None
     changed_calls: Estimate | None
     score_difference: tuple[float, ...] | None
-    latency_ms: Mapping[str, tuple[float, float]]
+    latency_ms: Mapping[str, tuple[float, ...]]
     latency_ratio: Estimate | None
     notes: tuple[str, ...]
 
@@ -186,20 +178,20 @@ def _compare(primary: str, shadow: str, pairs: Sequence[Pair], alpha: float) -> 
         shadow=shadow,
         calls=len(pairs),
         failures=dict(Counter(str(pair.error) for pair in pairs if pair.shadow is None)),
-        tau=_ratio(taus, None, alpha),
-        tau_quantiles=_quantiles(taus),
+        tau=ratio_of(taus, None, alpha),
+        tau_quantiles=quantiles_of(taus, QUANTILES),
         without_tau=without_tau,
         top_1=share_of(sum(tops), len(tops), alpha),
-        top_k=_ratio(shared, None, alpha),
+        top_k=ratio_of(shared, None, alpha),
         rank_moves=tuple(sorted(moves, reverse=True)[:RANK_MOVES]),
         decisions={before: dict(counts) for before, counts in decisions.items()},
-        changed=_ratio(changes, sizes, alpha),
+        changed=ratio_of(changes, sizes, alpha),
         changed_calls=share_of(sum(change > 0 for change in changes), len(changes), alpha),
-        score_difference=_quantiles(differences),
+        score_difference=quantiles_of(differences, QUANTILES),
         latency_ms={
-            name: (float(np.quantile(column, 0.5)), float(np.quantile(column, 0.99)))
+            name: found
             for name, column in zip(("primary", "shadow"), times.T, strict=True)
-            if len(column)
+            if (found := quantiles_of(column, LATENCY_QUANTILES)) is not None
         },
         latency_ratio=_latency_ratio(times, alpha),
         notes=tuple(_notes(pairs, len(answered), without_tau)),
@@ -219,43 +211,6 @@ def _notes(pairs: Sequence[Pair], answered: int, without_tau: int) -> list[str]:
     return notes
 
 
-def share_of(count: float, total: int, alpha: float) -> Estimate | None:
-    """Return a share with Wilson's interval; None without anything to count."""
-    from scipy import stats
-
-    if not total:
-        return None
-    interval = stats.binomtest(int(count), total).proportion_ci(1 - alpha, method="wilson")
-    return Estimate(count / total, float(interval.low), float(interval.high))
-
-
-def _ratio(
-    amounts: Sequence[float],
-    sizes: Sequence[float] | None,
-    alpha: float,
-    transform: Callable[[float], float] = float,
-) -> Estimate | None:
-    """Return the sum of amounts over the sum of sizes, with the t interval of a ratio of what calls have."""
-    from scipy import stats
-
-    if not amounts:
-        return None
-    above = np.asarray(amounts, np.float64)
-    below = np.ones_like(above) if sizes is None else np.asarray(sizes, np.float64)
-    value, count = float(above.sum() / below.sum()), len(above)
-    if count < 2:
-        return Estimate(transform(value), None, None)
-    deviation = float(np.std(above - value * below, ddof=1))
-    if deviation == 0:  # nothing varied, which says little about what may
-        return Estimate(transform(value), None, None)
-    margin = float(stats.t.ppf(1 - alpha / 2, count - 1)) * deviation * math.sqrt(count) / float(below.sum())
-    return Estimate(transform(value), transform(value - margin), transform(value + margin))
-
-
 def _latency_ratio(times: Array, alpha: float) -> Estimate | None:
     positive = times[(times > 0).all(axis=1)]
-    return _ratio(list(np.log(positive[:, 1] / positive[:, 0])), None, alpha, math.exp)
-
-
-def _quantiles(values: Sequence[float]) -> tuple[float, ...] | None:
-    return tuple(float(each) for each in np.percentile(values, QUANTILES)) if values else None
+    return ratio_of(list(np.log(positive[:, 1] / positive[:, 0])), None, alpha, math.exp)

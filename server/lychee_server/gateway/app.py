@@ -106,6 +106,7 @@ def create_app(settings: GatewaySettings, *, service: Service | ModelServices | 
         telemetry=NO_TELEMETRY,
     )
     app.state.services, app.state.service = services, services.default
+    app.state.experiment = experiment
     install_routes(app, settings, services, fetcher, experiment)
     app.include_router(make_status_routes(services, log_errors))
     install_support_route(app, settings, services)

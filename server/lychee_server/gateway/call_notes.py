@@ -25,8 +25,9 @@ class CallNotes:
         documents: How many the caller sent.
         modality: What the documents are: "text", "image", "image_text" or "mixed"; None: the request is no call.
         model: The id of the model that scored.
+        version: The version of its export, for traces.
         label: The name of the model that was chosen, for the metrics; empty: the request is about none.
-        served: The same for the log, where there are several models.
+        served: The same for the log and for traces, where there are several models.
         dialect: Whose clients' shapes the request and its answer have; None: the gateway's own.
         errors: How many documents could not be ranked.
         error_type: The class of the error that the caller got.
@@ -40,6 +41,7 @@ class CallNotes:
     documents: int | None = None
     modality: str | None = None
     model: str | None = None
+    version: str | None = None
     label: str = ""
     served: str | None = None
     dialect: str | None = None

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Body, Query, Request
@@ -15,19 +14,19 @@ from lychee_client.calibration import thresholds_of
 from pydantic import Discriminator, Tag
 from starlette.responses import Response
 
-from lychee_server.defaults import MIB
 from lychee_server.gateway.access_log import CLIENT_GONE
 from lychee_server.gateway.answer_schemas import ExperimentReport, RerankAnswer, ScoreAnswer
 from lychee_server.gateway.answers import make_rerank_answer, make_score_answer
 from lychee_server.gateway.call_notes import current_notes
-from lychee_server.gateway.call_options import find_policy, make_options
+from lychee_server.gateway.call_options import find_policy
+from lychee_server.gateway.calls import Answered, Calls, check_count
 from lychee_server.gateway.dialects.choice import RERANK_PATHS, SCORE_PATHS
 from lychee_server.gateway.dialects.route import ONE, PAIRS, DialectRoute, speak
 from lychee_server.gateway.dialects.vllm import PairsBody
-from lychee_server.gateway.documents import DocumentReader, Fetcher
+from lychee_server.gateway.documents import Fetcher
 from lychee_server.gateway.errors import RequestValueError
 from lychee_server.gateway.experiments.canary import TIME_SHARE, ask_canary
-from lychee_server.gateway.experiments.running import RunningExperiment
+from lychee_server.gateway.experiments.running import Participant, RunningExperiment
 from lychee_server.gateway.json_body import send_json
 from lychee_server.gateway.model_services import ModelServices
 from lychee_server.gateway.pairs import merge_scores, score_pairs
@@ -35,7 +34,6 @@ from lychee_server.gateway.request_ids import current_request_id, make_request_i
 from lychee_server.gateway.request_schemas import (
     RERANK_EXAMPLES,
     SCORE_EXAMPLES,
-    CallOptions,
     RerankRequest,
     ScoreRequest,
 )
@@ -43,7 +41,6 @@ from lychee_server.gateway.route_errors import ERRORS
 from lychee_server.gateway.service import Service
 from lychee_server.gateway.service_answer import ServiceAnswer
 from lychee_server.gateway.settings import GatewaySettings
-from lychee_server.gateway.unknown_names import UnknownNames
 
 ScoreBody = Annotated[
     Annotated[ScoreRequest, Tag(ONE)] | Annotated[RerankRequest, Tag(PAIRS)],
@@ -68,67 +65,45 @@ def make_call_routes(
         experiment: The one that the gateway runs.
     """
     router = APIRouter(tags=["rerank"], responses=ERRORS, route_class=DialectRoute)
-    reader = DocumentReader(fetcher, settings.max_request_mb * MIB)
+    calls = Calls(settings, services, fetcher, takes_users=experiment is not None)
 
-    async def call(
-        request: Request,
-        service: Service,
-        body: CallOptions,
-        began_at_s: float,
-        query: object,
-        documents: Sequence[object],
-        *,
-        in_experiment: bool = False,
-        time_share: float = 1.0,
-    ) -> ServiceAnswer:
-        """Rank what a body holds, in this share of the time that is left."""
-        names = UnknownNames(strict=settings.strict_fields)
-        names.check_fields(body)
-        if isinstance(body, RerankRequest) and body.user and not in_experiment:
-            names.note_ignored("user")
-        await services.check_name(service, body.model, names)
-        options = await make_options(service, body)
-        parsed_query, *parsed = await reader.read([query, *documents], names)
-        if isinstance(parsed_query, InvalidInputError):
-            raise InvalidInputError(f"query: {parsed_query}")
-        for document in parsed:
-            if isinstance(document, InvalidInputError):
-                service.counts.reject("invalid")
-        allowed_s = service.settings.timeout_s if body.timeout_ms is None else body.timeout_ms / 1e3
-        sent_at_s = time.monotonic()
-        options["timeout_s"] = max(1e-3, time_share * (allowed_s - (sent_at_s - began_at_s)))
-        route = request.scope["route"].path
-        answer = await service.rerank(parsed_query, parsed, options, request_id=current_request_id(), route=route)
-        shadow = experiment.shadow if experiment is not None and in_experiment else None
-        if experiment is not None and shadow is not None and experiment.takes_shadow(current_request_id() or "-"):
-            taken_s = time.monotonic() - sent_at_s
-            chosen = body.policy is not None
-            shadow.offer(service, answer, taken_s, parsed_query, parsed, options, keeps_policy=chosen)
-        return names.tell(answer, services.metrics)
+    async def rank(
+        route: str, service: Service, body: RerankRequest, participant: Participant | None, began_at_s: float
+    ) -> tuple[Answered[RerankRequest], str | None]:
+        """Answer by the model of the call's arm; what a canary does not answer, the control's model does.
 
-    def check_count(service: Service, body: RerankRequest) -> None:
-        most = service.settings.max_documents
-        if not 1 <= len(body.documents) <= most:
-            message = f"documents has {len(body.documents)} entries; expected 1 to {most}"
-            raise RequestValueError(message, "documents")
+        Returns:
+            The answer, and why it is the control's in place of the canary's; None: it is not.
+        """
+        if participant is None or participant.control is None:
+            return await calls.ask(await calls.read_ranking(service, body, began_at_s), route), None
+        control, control_body = participant.control
+        call = await calls.read_ranking(control, control_body, began_at_s)  # the control says what can be asked
 
-    async def ask(
-        request: Request, service: Service, body: RerankRequest, began_at_s: float, time_share: float = 1.0
-    ) -> ServiceAnswer:
-        """Answer a rerank's body by this model."""
-        check_count(service, body)
-        if body.top_n and body.min_results > body.top_n:
-            raise RequestValueError("min_results is above top_n; expected at most as many", "min_results")
-        return await call(
-            request,
-            service,
-            body,
-            began_at_s,
-            body.query,
-            body.documents,
-            in_experiment=experiment is not None,
-            time_share=time_share,
-        )
+        async def ask() -> Answered[RerankRequest]:
+            return await calls.ask(await call.ask_other(service, body), route, time_share=TIME_SHARE)
+
+        async def ask_control() -> Answered[RerankRequest]:
+            await services.choose(control.name)
+            return await calls.ask(call, route)
+
+        return await ask_canary(service, ask, ask_control)
+
+    async def make_ranking(answered: Answered[RerankRequest]) -> RerankAnswer:
+        """Return the answer of a ranking as callers get it, and offer the call to the shadow."""
+        call, answer = answered.call, answered.answer
+        if experiment is not None:
+            experiment.offer_shadow(
+                current_request_id() or "-",
+                call.service,
+                answer,
+                answered.seconds,
+                call.query,
+                call.documents,
+                call.options,
+                keeps_policy=call.body.policy is not None,
+            )
+        return make_rerank_answer(call.body, answered.tell(), await _model_id(call.service, answer))
 
     async def rerank(
         request: Request,
@@ -142,42 +117,32 @@ def make_call_routes(
         """
         began_at_s = time.monotonic()
         body.strict |= strict
-        named = body.model or _model_of_path(request)
+        named = (body.model or _model_of_path(request) or "").strip()
         service = await services.choose(named)
         participant = None
         if experiment is not None:
-            asked = service if named and named.strip() else None
-            participant = experiment.assign(body, current_request_id() or make_request_id(), asked)
-            arm_model = experiment.model_of(participant)
-            if arm_model is not None and (participant is not None or asked is None):
-                service = await services.choose(arm_model.name)
-        control = None if participant is None else participant.control
-        fallback = None
+            request_id = current_request_id() or make_request_id()
+            participant = experiment.assign(body, request_id, service if named else None)
+            service = await services.choose(body.model or named)
+        route = request.scope["route"].path
         try:
-            if control is None or control.model is None:
-                answer = await _while_connected(request, ask(request, service, body, began_at_s))
-            else:
-                first = partial(ask, request, service, body, began_at_s, TIME_SHARE)
-                second = partial(ask, request, services.services[control.model], control, began_at_s)
-                found = await _while_connected(request, ask_canary(service, first, second))
-                answer, fallback = (None, None) if found is None else found
-                if fallback is not None:
-                    body, service = control, await services.choose(control.model)
+            found = await _while_connected(request, rank(route, service, body, participant, began_at_s))
+            if found is None:
+                return _gone()
+            answered, fallback = found
+            made = await make_ranking(answered)
         except LycheeError as error:
             if experiment is not None and participant is not None and not _is_callers(error):
                 taken_s = time.monotonic() - began_at_s
                 experiment.record_failure(participant, error, served=service.name, seconds=taken_s)
             raise
-        if answer is None:
-            return _gone()
-        made = make_rerank_answer(body, answer, await _model_id(service, answer))
         if experiment is not None and participant is not None:
-            policy = thresholds_of(find_policy(service, body))
+            call = answered.call
             made.ranking_id = experiment.record_ranking(
                 participant,
-                answer.response,
-                policy,
-                served=service.name,
+                answered.answer.response,
+                thresholds_of(find_policy(call.service, call.body)),
+                served=call.service.name,
                 seconds=time.monotonic() - began_at_s,
                 fallback=fallback,
             )
@@ -189,14 +154,18 @@ def make_call_routes(
         """Score one document for a query, or as vLLM does. What cannot be scored is an error of status 400."""
         began_at_s = time.monotonic()
         service = await services.choose(body.model or _model_of_path(request))
+        route = request.scope["route"].path
+
+        async def score_documents(query: object, documents: Sequence[object]) -> ServiceAnswer:
+            return (await calls.ask(await calls.read(service, body, began_at_s, query, documents), route)).tell()
+
         if isinstance(body, RerankRequest):
             check_count(service, body)
-            score_one = partial(call, request, service, body, began_at_s)
-            answers = await _while_connected(request, score_pairs(score_one, body.query, body.documents))
+            answers = await _while_connected(request, score_pairs(score_documents, body.query, body.documents))
             if answers is None:
                 return _gone()
             return send_json(speak(request, merge_scores(answers, await _model_id(service, answers[0][1]))))
-        answer = await _while_connected(request, call(request, service, body, began_at_s, body.query, [body.document]))
+        answer = await _while_connected(request, score_documents(body.query, [body.document]))
         if answer is None:
             return _gone()
         for failed in answer.response.errors:

@@ -87,6 +87,7 @@ class Health:
         model: str | None = None,
     ) -> None:
         self._what = "the gateway" if model is None else f"the model {model}"
+        self._about = {"fields": {} if model is None else {"served": model}}
         self.state: State = "starting"
         self.reason: str | None = f"waiting for Triton at {url}"
         self.golden: GoldenReport | None = None
@@ -228,7 +229,7 @@ class Health:
                 await self._lose(str(error))
                 checked = False
             except Exception:
-                _logger.exception("the golden pairs could not be checked")
+                _logger.exception("the golden pairs could not be checked", extra=self._about)
                 await self._lose("the golden pairs could not be checked; the gateway's log says why")
                 checked = False
             self._checked_once.set()
@@ -333,7 +334,8 @@ class Health:
             return
         if state != self.state:
             level = logging.INFO if state in ("ready", "stopping") else logging.WARNING
-            _logger.log(level, "%s is %s%s", self._what, state, f": {reason}" if reason else "")
+            told = f": {reason}" if reason else ""
+            _logger.log(level, "%s is %s%s", self._what, state, told, extra=self._about)
         self.state, self.reason = state, reason
         self._metrics.set_ready(state == "ready")
         self._probed = None

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from lychee_server.gateway.app import create_app
 from lychee_server.gateway.connections import GuardedProtocol, cut_off_slow
 from lychee_server.gateway.draining import Drain
+from lychee_server.gateway.experiments.running import RunningExperiment
 from lychee_server.gateway.logs import configure_logging
 from lychee_server.gateway.model_services import ModelServices
 from lychee_server.gateway.process import LISTENER_VARIABLE, LOG_VARIABLE
@@ -83,6 +84,7 @@ class _Server(uvicorn.Server):
         yield_to_model_server()
         self._drain: Drain = app.state.drain
         self._services: ModelServices = app.state.services
+        self._experiment: RunningExperiment | None = app.state.experiment
         self._listener = listener
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -112,6 +114,8 @@ class _Server(uvicorn.Server):
         _logger.info("stopping", extra={"fields": {"in_flight": self._drain.in_flight}})
         self._drain.begin()
         self._services.begin_stopping()
+        if self._experiment is not None:
+            self._experiment.begin_stopping()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what comes while calls are in flight, with a refusal; uvicorn alone would first close what is idle."""

@@ -224,6 +224,7 @@ class Service:
                 self.health.distrust()
         notes.errors = len(response.errors)
         notes.model = None if response.model is None else response.model.model_id
+        notes.version = None if response.model_version is None else str(response.model_version)
         everything = replace(response, results=(*response.results, *response.unselected), unselected=())
         self.counts.observe_rerank(route, everything, self._policy_name(options), documents=len(documents))
         usage = Usage.of(query, documents, everything)

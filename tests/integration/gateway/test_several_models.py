@@ -15,8 +15,8 @@ import httpx
 import psutil
 import pytest
 from checkpoints.changed_weights import change_weights
-from lychee_client import Calibration, LycheeClient
-from lychee_client.score_mapping import PlattMapping
+from fakes.calibrations import make_calibration
+from lychee_client import LycheeClient
 from lychee_server import TritonServer
 
 from .running_gateway import RunningGateway, run_gateway
@@ -213,27 +213,7 @@ def test_the_backlog_of_one_model_takes_no_slot_of_another(post: Callable[..., h
 
 def calibrate(triton: TritonServer, threshold: float) -> bytes:
     with LycheeClient(triton.grpc_url) as client:
-        manifest = client.manifest()
-    return Calibration(
-        created_at="2026-11-22T09:30:00Z",
-        client_version="0",
-        model=manifest.identity,
-        instruction=None,
-        target="precision>=0.95",
-        threshold=threshold,
-        threshold_low=threshold,
-        threshold_high=threshold,
-        confidence=0.95,
-        review_threshold=threshold,
-        precision=1.0,
-        recall=0.5,
-        f1=0.6,
-        pairs=30,
-        positives=10,
-        queries=10,
-        mapping=PlattMapping(1.0, 0.0),
-        data_sha256="0" * 64,
-    ).to_bytes()
+        return make_calibration(client.manifest().identity, threshold).to_bytes()
 
 
 def test_policies_and_calibrations_are_each_models_own_also_after_a_restart(

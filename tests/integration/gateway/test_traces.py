@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import secrets
 import signal
@@ -143,7 +144,9 @@ def test_one_trace_leads_from_the_caller_through_the_gateway_to_triton(
     }
     (request,), (ranking,) = named(spans, "POST /v1/rerank"), named(spans, "rank")
     assert (request.kind, request.service, request.is_error) == (SERVER, "lychee-gateway", False)
-    assert request.attributes.pop("lychee.model.id")
+    (made,) = named(spans, "rerank")
+    for name in ("lychee.model.id", "lychee.model.version"):
+        assert request.attributes.pop(name) == made.attributes[name] != ""
     assert request.attributes == {
         "http.request.method": "POST",
         "http.route": "/v1/rerank",
@@ -207,6 +210,35 @@ def test_no_exported_byte_holds_what_callers_send(receiver: OtlpReceiver, call: 
 def _requests(spans: list[ReceivedSpan]) -> list[ReceivedSpan]:
     """Return the spans of requests to the gateway."""
     return [span for span in spans if span.service == "lychee-gateway" and span.kind == SERVER]
+
+
+def test_of_several_models_the_span_names_the_chosen_one(
+    receiver: OtlpReceiver, traced_server: TritonServer, variables: dict[str, str], tmp_path: Path
+) -> None:
+    url = f"http://{traced_server.http_url}"
+    with FaultProxy(traced_server.http_url) as proxy:  # no two models have the same address
+        models = {"models": {"small": {"triton_url": url}, "large": {"triton_url": f"http://{proxy.address}"}}}
+        (tmp_path / "models.json").write_text(json.dumps(models), encoding="utf-8")
+        options = ("--no-web", "--models", str(tmp_path / "models.json"))
+        parents = {name: make_parent() for name in ("small", "large", f"{CANARY}-of-a-model")}
+        with (
+            run_gateway(tmp_path, url, *options, **variables) as gateway,
+            httpx.Client(base_url=gateway.url, timeout=120, trust_env=False) as client,
+        ):
+            gateway.wait_for("/health/ready?model=small", 200)
+            gateway.wait_for("/health/ready?model=large", 200)
+            for name, (_, _, parent) in parents.items():
+                body = {"query": "a cat", "documents": ["a tiger"], "model": name}
+                status = client.post("/v1/rerank", json=body, headers={"traceparent": parent}).status_code
+                assert status == (404 if CANARY in name else 200)
+            for trace_id, _, _ in parents.values():
+                receiver.wait_for(lambda spans: len(_requests(spans)) == 1, trace_id)
+    found = {name: _requests(receiver.spans(trace_id))[0].attributes for name, (trace_id, _, _) in parents.items()}
+    told = [{key: value for key, value in each.items() if "model" in key} for each in found.values()]
+    (rerank,) = named(receiver.spans(parents["large"][0]), "rerank")
+    of_both = {key: rerank.attributes[key] for key in ("lychee.model.id", "lychee.model.version")}
+    assert told == [{**of_both, "lychee.model.name": "small"}, {**of_both, "lychee.model.name": "large"}, {}]
+    assert CANARY.encode() not in b"\n".join(receiver.bodies).lower()
 
 
 def test_what_the_caller_does_not_sample_nobody_exports(

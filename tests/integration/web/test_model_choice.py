@@ -222,6 +222,20 @@ def test_calibrate_measures_and_reads_the_chosen_model(page: Page) -> None:
         page.locator("#calibrate-example").click()
 
 
+def test_the_code_that_uses_a_calibration_asks_the_chosen_model(page: Page, two: TwoModels) -> None:
+    choose_tab(page, "calibrate")
+    page.locator(".use summary").click()
+    page.locator(MODEL).select_option("changed")
+    code = page.locator(".use pre")
+    expect(code).to_contain_text(
+        f'LycheeClient("{two.url}", model="changed", policy=Calibration.load("calibration.json"))'
+    )
+    expect(page.locator(".use details")).to_contain_text("under [models.changed] in the file of --models")
+    page.locator(MODEL).select_option("mini")
+    expect(code).to_contain_text('model="mini"')
+    compile(code.inner_text(), "snippet", "exec")
+
+
 def test_a_model_that_goes_is_told_and_not_replaced(page: Page, watched: Watched) -> None:
     page.locator(MODEL).select_option("changed")
     choose_tab(page, "rank")
@@ -252,6 +266,10 @@ def test_nothing_of_it_is_visible_with_one_model(browser_page: Page) -> None:
     expect(browser_page.locator(MODEL)).to_be_hidden()
     choose_tab(browser_page, "compare")
     expect(browser_page.locator("#compare-a-model")).to_be_hidden()
+    choose_tab(browser_page, "calibrate")
+    browser_page.locator(".use summary").click()
+    expect(browser_page.locator(".use pre")).to_contain_text('LycheeClient("localhost:8001", policy=')
+    expect(browser_page.locator(".use details")).to_contain_text("lychee gateway --calibration")
     choose_tab(browser_page, "status")
     expect(browser_page.locator("#tab-status .report")).to_be_visible()
     expect(browser_page.locator(".served")).to_be_hidden()

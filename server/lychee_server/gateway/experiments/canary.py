@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from lychee_client import (
     DeadlineExceededError,
@@ -21,10 +22,23 @@ from lychee_server.gateway.service_answer import ServiceAnswer
 TIME_SHARE: Final = 0.5
 REASONS: Final = ("not_ready", "busy", "timeout", "failed")
 
-Ask = Callable[[], Awaitable[ServiceAnswer]]
+_logger = logging.getLogger(__name__)
 
 
-async def ask_canary(canary: Service, ask: Ask, ask_control: Ask) -> tuple[ServiceAnswer, str | None]:
+class Answered(Protocol):
+    """What a model answered."""
+
+    @property
+    def answer(self) -> ServiceAnswer:
+        """The answer."""
+
+
+T = TypeVar("T", bound=Answered)
+
+
+async def ask_canary(
+    canary: Service, ask: Callable[[], Awaitable[T]], ask_control: Callable[[], Awaitable[T]]
+) -> tuple[T, str | None]:
     """Return the canary's answer, or the control's and why.
 
     Whatever fails, the control says what the caller sees: a call that is the caller's mistake fails there as well.
@@ -40,16 +54,18 @@ async def ask_canary(canary: Service, ask: Ask, ask_control: Ask) -> tuple[Servi
     if canary.health.state != "ready":
         return await ask_control(), "not_ready"
     try:
-        answer = await ask()
-    except LycheeError as error:
+        answered = await ask()
+    except Exception as error:
+        if not isinstance(error, LycheeError):
+            _logger.exception("a call to the canary's model failed")
         return await ask_control(), _name(error)
-    for failed in answer.response.errors:
+    for failed in answered.answer.response.errors:
         if not isinstance(failed.error, InvalidInputError):
             return await ask_control(), _name(failed.error)
-    return answer, None
+    return answered, None
 
 
-def _name(error: LycheeError) -> str:
+def _name(error: Exception) -> str:
     if isinstance(error, ModelNotReadyError):
         return "not_ready"
     if isinstance(error, (TooBusyError, ServerOverloadedError)):

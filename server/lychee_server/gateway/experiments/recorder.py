@@ -50,7 +50,7 @@ class Recorder:
     def note(self, record: Mapping[str, Any]) -> None:
         """Write a record as soon as possible; if that is not possible, it is lost."""
         if not self._room.acquire(blocking=False):
-            self._lose(1)
+            self._give_up(1, f"{MAX_WAITING} records wait for the disk already")
             return
         self._pool.submit(self._note, record)
 
@@ -82,12 +82,16 @@ class Recorder:
             if self._file is None or size is None or size >= MAX_FILE_BYTES:
                 self._file = self._open(self._file)
             self._file.append(to_lines(records))
-        except (LycheeError, OSError) as error:
-            self._lose(len(records))
-            if time.monotonic() - self._warned_at_s >= WARN_EVERY_S:
-                self._warned_at_s = time.monotonic()
-                _logger.warning("records of the experiment are lost: %s", error)
+        except (LycheeError, OSError, ValueError) as error:  # ValueError: a record that is no JSON
+            self._give_up(len(records), error)
             raise LycheeError("the record cannot be written; see the gateway's log") from error
+
+    def _give_up(self, count: int, reason: object) -> None:
+        """Count lost records, and say so, though not all the time."""
+        self._lose(count)
+        if time.monotonic() - self._warned_at_s >= WARN_EVERY_S:
+            self._warned_at_s = time.monotonic()
+            _logger.warning("records of the experiment are lost: %s", reason)
 
     def _open(self, full: RecordFile | None) -> RecordFile:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from lychee_client import Policy, RerankResponse
+from lychee_client import InvalidInputError, Policy, RerankOptions, RerankResponse
 from lychee_client.experiments.events import EVENT_KINDS
 from lychee_client.experiments.records import describe_ranking, describe_user, make_record
+from lychee_client.types import Input
 from prometheus_client import Counter
 
 from lychee_server.defaults import MIB, state_dir
@@ -25,6 +26,7 @@ from lychee_server.gateway.metrics import PREFIX, Metrics
 from lychee_server.gateway.model_services import ModelServices
 from lychee_server.gateway.request_schemas import RerankRequest
 from lychee_server.gateway.service import Service
+from lychee_server.gateway.service_answer import ServiceAnswer
 
 FOLDER: Final = "experiments"  # of the state's folder
 
@@ -36,12 +38,12 @@ class Participant:
     Attributes:
         user: The user's key, or the id of the request where calls are what is assigned.
         arm: The name of the arm.
-        control: The request as the control has it, where the arm has a model of its own.
+        control: The control's model, and the request as the control has it; None where the arm has no other model.
     """
 
     user: str = field(repr=False)
     arm: str
-    control: RerankRequest | None = None
+    control: tuple[Service, RerankRequest] | None = None
 
 
 class RunningExperiment:
@@ -130,17 +132,26 @@ class RunningExperiment:
         if self._shadow_settings is not None and (found := services.named(self._shadow_settings.model)) is not None:
             self.shadow = Shadow(self._shadow_settings, found, self._record_pair, self._metrics.registry)
 
-    def model_of(self, participant: Participant | None) -> Service | None:
-        """Return the service of an arm's model; None: where no arm has one, the request chooses."""
-        return self._models.get(CONTROL if participant is None else participant.arm)
-
-    def takes_shadow(self, request_id: str) -> bool:
-        """Say whether a call is one of the shadow's share."""
+    def offer_shadow(
+        self,
+        request_id: str,
+        answered_by: Service,
+        answer: ServiceAnswer,
+        seconds: float,
+        query: Input,
+        documents: Sequence[Input | InvalidInputError],
+        options: RerankOptions,
+        *,
+        keeps_policy: bool,
+    ) -> None:
+        """Have the shadow's model asked as well, if the call is one of its share; see Shadow.offer."""
         settings = self._shadow_settings
-        return settings is not None and self._assignment.is_drawn(request_id, settings.share)
+        if self.shadow is None or settings is None or not self._assignment.is_drawn(request_id, settings.share):
+            return
+        self.shadow.offer(answered_by, answer, seconds, query, documents, options, keeps_policy=keeps_policy)
 
     def assign(self, body: RerankRequest, request_id: str, asked: Service | None = None) -> Participant | None:
-        """Give a request the settings of its arm; they replace those of the request.
+        """Give a request the settings and the model of its arm; they replace those of the request.
 
         Without a user, or with one who takes no part, the control's settings fill in what the request leaves out. Where
         arms have models, a call that names another model than the control's takes no part and stays as it is.
@@ -157,11 +168,10 @@ class RunningExperiment:
             return None
         key = request_id if self.unit == "call" else body.user
         name = self._assignment.variant(key) if key else None
-        model = self._models.get(name or CONTROL)
         control = None
-        if name is not None and model is not self._models.get(CONTROL):
-            control = body.model_copy()
-            self._apply(control, CONTROL, replaces=True)
+        if self._models and name is not None and self._models[name] is not self._models[CONTROL]:
+            control = self._models[CONTROL], body.model_copy()
+            self._apply(control[1], CONTROL, replaces=True)
         self._apply(body, name or CONTROL, replaces=name is not None)
         return None if name is None or not key else Participant(key, name, control)
 
@@ -254,8 +264,13 @@ class RunningExperiment:
             self._unknown.inc(len(events))
         return known
 
+    def begin_stopping(self) -> None:
+        """End the calls that nobody waits for, so that the gateway waits for none of them."""
+        if self.shadow is not None:
+            self.shadow.begin_stopping()
+
     async def stop_shadow(self) -> None:
-        """End the calls that nobody waits for."""
+        """End the calls that nobody waits for, and return when they have ended."""
         if self.shadow is not None:
             await self.shadow.aclose()
 

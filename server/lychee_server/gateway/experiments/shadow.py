@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +24,13 @@ from lychee_server.gateway.service import Service
 from lychee_server.gateway.service_answer import ServiceAnswer
 
 OUTCOMES: Final = ("answered", "failed", "timeout", "stopped")
-REASONS: Final = ("not_ready", "busy", "running", "memory", "stopping")
+REASONS: Final = ("not_ready", "busy", "running", "memory", "stopping", "error")
 _BUCKETS: Final = (-0.5, 0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99, 1.0)
 
 Record = Callable[[Mapping[str, Any]], None]
+
+
+_logger = logging.getLogger(__name__)
 
 
 class Shadow:
@@ -85,32 +89,26 @@ class Shadow:
         if answered_by is self._service or answer.everything is None:
             return
         reason = self._find_obstacle(answered_by)
-        size = 0 if reason else sum(map(_count_bytes, (query, *documents)))
-        if reason is None and self._held_bytes + size > self._settings.max_mb * MIB:
-            reason = "memory"
+        try:
+            if reason is None:
+                primary = describe_side(answered_by.name, answer.everything, seconds, None)
+                reason = self._begin(primary, query, documents, options, keeps_policy=keeps_policy)
+        except Exception:  # whatever it is, the caller has an answer
+            _logger.exception("a call could not be sent to the shadow's model")
+            reason = "error"
         if reason is not None:
             self._dropped.labels(reason).inc()
-            return
-        primary = describe_side(answered_by.name, answer.everything, seconds, None)
-        own: RerankOptions = {**options, "priority": "bulk", "server_timings": False, "relevant_spans": None}
-        own |= {"top_n": None, "score_threshold": None, "min_results": 0, "timeout_s": self._settings.timeout_s}
-        if not keeps_policy:
-            own["policy"] = self._service.own.policy
-        # Nothing of the request: neither its notes nor its trace, which end with its answer, nor its decoded pixels.
-        work = self._ask(primary, _copy(query), [_copy(each) for each in documents], own, size)
-        self._held_bytes += size
-        task = asyncio.create_task(work, name="gateway-shadow", context=contextvars.Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: self._release(size))
 
-    async def aclose(self) -> None:
+    def begin_stopping(self) -> None:
         """Take no calls any more, and end those that run."""
         self._is_stopping = True
-        tasks = tuple(self._tasks)
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        """Take no calls any more, end those that run, and return when they have ended."""
+        self.begin_stopping()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _find_obstacle(self, answered_by: Service) -> str | None:
         if self._is_stopping:
@@ -122,8 +120,37 @@ class Shadow:
             return "busy"
         return "running" if len(self._tasks) >= self._settings.max_running else None
 
-    def _release(self, size: int) -> None:
+    def _begin(
+        self,
+        primary: Mapping[str, Any],
+        query: Input,
+        documents: Sequence[Input | InvalidInputError],
+        options: RerankOptions,
+        *,
+        keeps_policy: bool,
+    ) -> str | None:
+        """Begin to ask the shadow's model, or return why that is not done."""
+        # Nothing of the request: neither its notes nor its trace, which end with its answer, nor its decoded pixels.
+        own_query, *own_documents = map(_copy, (query, *documents))
+        size = sum(map(_count_bytes, (own_query, *own_documents)))
+        if self._held_bytes + size > self._settings.max_mb * MIB:
+            return "memory"
+        own: RerankOptions = {**options, "priority": "bulk", "server_timings": False, "relevant_spans": None}
+        own |= {"top_n": None, "score_threshold": None, "min_results": 0, "timeout_s": self._settings.timeout_s}
+        if not keeps_policy:
+            own["policy"] = self._service.own.policy
+        work = self._ask(primary, own_query, own_documents, own)
+        self._held_bytes += size
+        task = asyncio.create_task(work, name="gateway-shadow", context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._end(done, size))
+        return None
+
+    def _end(self, task: asyncio.Task[None], size: int) -> None:
+        self._tasks.discard(task)
         self._held_bytes -= size
+        if task.cancelled():
+            self._calls.labels("stopped").inc()
 
     async def _ask(
         self,
@@ -131,22 +158,21 @@ class Shadow:
         query: Input,
         documents: Sequence[Input | InvalidInputError],
         options: RerankOptions,
-        size: int,
     ) -> None:
         began_at_s = time.monotonic()
         answer, error, outcome = None, None, "answered"
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 answer = await self._service.rerank(query, documents, options)
-        except asyncio.CancelledError:
-            self._calls.labels("stopped").inc()
-            raise
         except TooBusyError:
             self._dropped.labels("busy").inc()
             return
-        except (LycheeError, TimeoutError) as failed:
-            outcome = "timeout" if isinstance(failed, (DeadlineExceededError, TimeoutError)) else "failed"
-            error = type(failed).__name__
+        except (DeadlineExceededError, TimeoutError) as failed:
+            outcome, error = "timeout", type(failed).__name__
+        except Exception as failed:
+            outcome, error = "failed", type(failed).__name__
+            if not isinstance(failed, LycheeError):
+                _logger.exception("a call to the shadow's model failed")
         self._calls.labels(outcome).inc()
         ranking = None if answer is None else answer.everything
         other = describe_side(self._service.name, ranking, time.monotonic() - began_at_s, error)
@@ -169,10 +195,13 @@ def _count_bytes(value: Input | InvalidInputError) -> int:
 
 
 def _copy(value: Input | InvalidInputError) -> Any:
-    """Return the same without the pixels that were prepared of it."""
+    """Return the same without the pixels that were prepared of it, or why it cannot be used."""
     if isinstance(value, InvalidInputError) or not images_of(value):
         return value
-    images = tuple(Image.from_bytes(image.to_file()) for image in images_of(value))
+    try:
+        images = tuple(Image.from_bytes(image.to_file()) for image in images_of(value))
+    except InvalidInputError as error:
+        return error
     text = text_of(value)
     several = images[0] if len(images) == 1 else Images(images)
     return several if text is None else ImageText(several, text)

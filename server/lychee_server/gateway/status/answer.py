@@ -149,13 +149,14 @@ class LoggedError(_Answer):
     logger: str
     message: str
     request_id: str | None = None
+    model: str | None = Field(None, description="Which of several models it is about; null: none, or there is one.")
     route: str | None = None
     status: int | None = None
     detail: str | None = Field(None, description="The type of the error, or what the server said.")
 
 
 class Errors(_Answer):
-    """The last errors, newest first."""
+    """The last errors of the model and of the gateway as a whole, newest first; of other models none."""
 
     gateway: list[LoggedError]
     triton: list[str] | None = Field(description="Lines of Triton's log; null: it does not run on this machine.")

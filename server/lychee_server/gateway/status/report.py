@@ -80,7 +80,7 @@ async def collect_status(service: Service, errors: RecentErrors) -> StatusAnswer
         traffic=Traffic.model_validate(snapshot),
         series=Series.model_validate(service.counts.recent.series()),
         golden=describe_golden(health, triton_live=triton.live),
-        errors=Errors(gateway=errors.latest(), triton=triton_errors),
+        errors=Errors(gateway=errors.latest(service.name), triton=triton_errors),
         memory=memory,
         policies=describe_policies(service.policies()),
         default_policy=service.default_policy,

@@ -76,8 +76,9 @@ def describe_request(route: str, scope: Scope, status: int, notes: CallNotes, er
     if not span.is_sampled:
         return
     counts = {"documents": notes.documents, "errors": notes.errors, "warnings": notes.warnings}
-    words = {"modality": notes.modality, "model.id": notes.model, "dialect": notes.dialect}
-    known = {f"lychee.{name}": value for name, value in {**counts, **words}.items() if value is not None}
+    model = {"model.name": notes.served, "model.id": notes.model, "model.version": notes.version}
+    words = {"modality": notes.modality, "dialect": notes.dialect}
+    known = {f"lychee.{name}": value for name, value in {**counts, **model, **words}.items() if value is not None}
     span.add({"http.response.status_code": status, **known})
     if route != NO_ROUTE:
         span.add({"http.route": route})

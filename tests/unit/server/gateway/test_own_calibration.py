@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.calibrations import make_calibration
 from fakes.dual_encoder import MANIFEST, FakeTransport
 from fakes.gateway import serve, serve_several
 from fastapi.testclient import TestClient
 from lychee_client import Calibration
 from lychee_client.manifest.manifest import ModelIdentity
-from lychee_client.score_mapping import PlattMapping
 from lychee_server.gateway.own_calibration import FILE, warn_of_others_calibration
 
 PATH = "/v1/calibration"
@@ -35,25 +35,8 @@ def client() -> Iterator[TestClient]:
 
 def make(threshold: float = 1.0, instruction: str | None = None, **identity: Any) -> Calibration:
     values = {name: MANIFEST[name] for name in ("model_id", "revision", "precision")}
-    return Calibration(
-        created_at="2026-11-22T09:30:00Z",
-        client_version="0",
-        model=ModelIdentity(**{**values, "artifacts": {}, "execution": {}, **identity}),
-        instruction=instruction,
-        target="precision>=0.95",
-        threshold=threshold,
-        threshold_low=threshold,
-        threshold_high=threshold,
-        confidence=0.95,
-        review_threshold=threshold,
-        precision=1.0,
-        recall=0.5,
-        f1=0.6,
-        pairs=30,
-        positives=10,
-        queries=10,
-        mapping=PlattMapping(1.0, 0.0),
-        data_sha256="0" * 64,
+    return make_calibration(
+        ModelIdentity(**{**values, "artifacts": {}, "execution": {}, **identity}), threshold, instruction
     )
 
 

@@ -81,6 +81,7 @@ export default {
   use_refused: ["It cannot be changed from here: the gateway has no API keys and others can reach it. Start it with --api-keys-file, or on the loopback alone.", "无法在此更改：网关没有 API 密钥，且可被他人访问。请用 --api-keys-file 启动，或只监听本机。"],
   use_code: ["In your own code", "在您的代码中"],
   use_start: ["For a gateway that you start: lychee gateway --calibration calibration.json. Each replica and worker keeps its own.", "启动网关时：lychee gateway --calibration calibration.json。每个副本各自保存。"],
+  use_start_several: ["For a gateway that you start: calibration = \"calibration.json\" under [models.{name}] in the file of --models. Each replica and worker keeps its own.", "启动网关时：在 --models 的文件中，于 [models.{name}] 下写 calibration = \"calibration.json\"。每个副本各自保存。"],
   label_title: ["Is the document what the person who asked wants?", "文档是否符合提问者的需要？"],
   label_hint: ["Keys: j and k move, u is a thumb up, d a thumb down. Scores are hidden, so that they do not judge for you. Labels stay in this browser.", "按键：j/k 移动，u 赞，d 踩。分数已隐藏，以免影响判断。标注只保存在此浏览器。"],
   label_list: ["Documents to label", "待标注文档"],

@@ -1,11 +1,12 @@
 /** "Use this threshold": in this browser's page, and in the gateway for everyone who names no policy. */
 
-import { call } from "../shell/api.js";
+import { call, hasKey } from "../shell/api.js";
 import { fill, h } from "../shell/dom.js";
-import { withModel } from "../shell/models.js";
+import { chosenModel, withModel } from "../shell/models.js";
 import { alertOf } from "../shell/notices.js";
 import { policyName } from "../shell/scores.js";
 import { keepOwnPolicy, settingsChanged } from "../shell/settings.js";
+import { makeCalibratedClient } from "../shell/snippets.js";
 import shellTexts from "../shell/texts.js";
 import { moment, number, say } from "../shell/words.js";
 import texts from "./texts.js";
@@ -17,15 +18,23 @@ export function useCard() {
   let calibration = null;
   const said = h("div", { role: "status" });
   const now = h("p.hint", {});
+  const code = h("pre", { tabindex: 0 });
+  const start = h("p.hint", {});
   const here = h("button#use-page", { type: "button", disabled: true, on: { click: useHere } }, say(texts.use_page));
   const everywhere = h("button#use-gateway", { type: "button", disabled: true, on: { click: () => change("PUT") } }, say(texts.use_gateway));
   const back = h("button#use-gateway-undo", { type: "button", hidden: true, on: { click: () => change("DELETE") } }, say(texts.use_undo));
   const element = h("div.card.use", {}, h("h2", {}, say(texts.use)), now,
     h("div.actions", {}, here, everywhere, back), said,
     h("details", {}, h("summary", {}, say(texts.use_code)),
-      h("pre", { tabindex: 0 }, "from lychee_client import Calibration, LycheeClient\n\n" +
-        'client = LycheeClient("localhost:8001", policy=Calibration.load("calibration.json"))'),
-      h("p.hint", {}, say(texts.use_start))));
+      code,
+      start));
+
+  function showCode() {
+    const model = chosenModel();
+    const url = new URL(document.baseURI).href.replace(/\/$/, "");
+    fill(code, makeCalibratedClient(model === null ? { url: "localhost:8001" } : { url, model, hasKey: hasKey() }));
+    fill(start, model === null ? say(texts.use_start) : say(texts.use_start_several, { name: model }));
+  }
 
   async function useHere() {
     await keepOwnPolicy({ accept: calibration.threshold, review: calibration.review_threshold });
@@ -59,6 +68,7 @@ export function useCard() {
 
   document.addEventListener("model", () => {
     fill(said);
+    showCode();
     refresh();
   });
 
@@ -72,7 +82,10 @@ export function useCard() {
 
   return {
     element,
-    refresh,
+    refresh: () => {
+      showCode();
+      return refresh();
+    },
     offer: (given) => {
       calibration = given;
       fill(said);

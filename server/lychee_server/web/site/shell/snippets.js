@@ -50,13 +50,25 @@ function python({ url, request, hasKey }) {
 
 documents = [
 ${documentsOf(request).map((each) => `    ${pythonInput(each)},\n`).join("")}]
-with LycheeClient(${[quote(url), ...named(request), ...(hasKey ? [`headers={"x-api-key": os.environ["${KEY}"]}`] : [])].join(", ")}) as client:
+with ${pythonClient({ url, model: request.model, hasKey })} as client:
     response = client.rerank(
         ${[pythonInput(request.query), "documents", ...pythonOptions(request)].join(",\n        ")},
     )
 for result in response.results:
     print(result.index, f"{result.relevance_score:.4f}", result.decision)
 `;
+}
+
+/** Return the Python of a client that decides by the file of a calibration. */
+export function makeCalibratedClient(client) {
+  return `${client.hasKey ? "import os\n\n" : ""}from lychee_client import Calibration, LycheeClient
+
+client = ${pythonClient(client, 'policy=Calibration.load("calibration.json")')}`;
+}
+
+function pythonClient({ url, model, hasKey }, ...more) {
+  const key = hasKey ? [`headers={"x-api-key": os.environ["${KEY}"]}`] : [];
+  return `LycheeClient(${[quote(url), ...named({ model }), ...key, ...more].join(", ")})`;
 }
 
 function pythonInput({ text, image }) {

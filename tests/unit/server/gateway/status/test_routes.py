@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes.dual_encoder import FakeTransport
-from fakes.gateway import serve
+from fakes.gateway import serve, serve_several
 from lychee_server.gateway.status.answer import StatusAnswer
 
 CALL = {"query": "a", "documents": ["b", "c"]}
@@ -48,6 +50,33 @@ def test_what_failed_is_among_the_errors_without_what_was_sent() -> None:
     assert (error["status"], error["detail"]) == (500, "builtins.ValueError")
     assert error["request_id"]
     assert "canary" not in answer.text
+
+
+def test_of_several_models_the_status_has_the_errors_of_the_one_that_is_asked_about() -> None:
+    models = {name: FakeTransport(manifest={"model_id": name, "revision": "1"}) for name in ("a", "b")}
+    with serve_several(models) as client:
+
+        def errors(query: str) -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = client.get(f"/v1/status{query}").json()["errors"]["gateway"]
+            return found
+
+        for name in models:
+            assert client.post("/v1/rerank", json={**CALL, "model": name}).status_code == 200
+        models["b"].live = False
+        ends_at_s = time.monotonic() + 30
+        while not errors("?model=b"):
+            assert time.monotonic() < ends_at_s
+            client.post("/v1/rerank", json={**CALL, "model": "b"})
+        logging.getLogger("lychee_server.gateway.keys").error("of the gateway as a whole")
+        assert {error["model"] for error in errors("?model=b")} == {"b", None}
+        for query in ("", "?model=a"):
+            assert [(error["model"], error["message"]) for error in errors(query)] == [
+                (None, "of the gateway as a whole")
+            ]
+        while not any("the model b is" in error["message"] for error in errors("?model=b")):  # its health says so
+            assert time.monotonic() < ends_at_s
+            client.post("/v1/rerank", json={**CALL, "model": "b"})
+        assert len(errors("?model=a")) == 1
 
 
 def test_golden_pairs_are_replayed_once_in_a_while() -> None:
