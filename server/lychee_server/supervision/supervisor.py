@@ -137,5 +137,5 @@ class Supervisor:
 
     def _has_others(self, given_up: _Watched) -> bool:
         """Tell whether others of its kind are of use without one."""
-        others = [watched for watched in self._watched if watched is not given_up and watched.phase != "given up"]
-        return given_up.child.is_spare and any(watched.child.is_spare for watched in others)
+        others = [each for each in self._watched if each.child is not given_up.child and each.phase != "given up"]
+        return given_up.child.is_spare and any(each.child.is_spare for each in others)
