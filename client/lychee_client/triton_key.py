@@ -36,6 +36,7 @@ def _read_key(address: str) -> str | None:
     folder = os.environ.get("LYCHEE_STATE_DIR") or platformdirs.user_state_path("lychee-rerank")
     try:
         state = json.loads((Path(folder) / STATE_FILE).read_text(encoding="utf-8"))
-        return str(state["triton_key"]) if int(port) in (state["grpc_port"], state["http_port"]) else None
+        ports = {each[kind] for each in state["tritons"] for kind in ("grpc_port", "http_port")}
+        return str(state["triton_key"]) if int(port) in ports else None
     except (KeyError, OSError, TypeError, ValueError):
         return None

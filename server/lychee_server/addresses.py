@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
@@ -14,6 +14,8 @@ import psutil
 from lychee_server.errors import LycheeServerError, SettingsError
 
 PRIVILEGED_PORTS: Final = 1024
+LAST_PORT: Final = 65535
+PORT_STEP: Final = 10  # between the ports of one Triton and those of the next
 ANY: Final = frozenset({"0.0.0.0", "::"})
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
@@ -71,6 +73,39 @@ def find_problem(error: OSError, host: str, port: int, option: str, host_option:
             f"expected one from {PRIVILEGED_PORTS} to 65535. Put a proxy before it to be reached on port {port}"
         )
     return None
+
+
+def find_free_ports(host: str, ports: Sequence[int], taken: Collection[int]) -> tuple[int, ...]:
+    """Return ports like these that nobody holds: each the same distance further on.
+
+    Args:
+        host: The address to listen on.
+        ports: Ports that somebody else has; 0 stays 0.
+        taken: Further ports that are not to be had.
+
+    Raises:
+        SettingsError: There are none.
+    """
+    wanted = [port for port in ports if port]
+    for distance in range(PORT_STEP, LAST_PORT, PORT_STEP):
+        found = [port + distance for port in wanted]
+        if max(found, default=0) > LAST_PORT:
+            break
+        if not set(taken) & set(found) and all(_is_free(host, port) for port in found):
+            return tuple(port + distance if port else 0 for port in ports)
+    raise SettingsError(
+        f"no ports after {', '.join(map(str, ports))} are free on {host}; say 0 for each, for any that is free"
+    )
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(family_of(host), socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 def family_of(host: str) -> socket.AddressFamily:

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from lychee_client.triton_key import STATE_FILE
@@ -59,7 +59,7 @@ class TritonState:
     """One Triton that was started.
 
     Attributes:
-        name: What its model is called among those of the server.
+        name: What its model is called among those of the server; empty where it is the only one.
         pid: It changes when Triton is started again. So does `start_ticks`.
         marker: What finds its processes, and no others.
         metrics_port: Where its metrics are for others.
@@ -85,34 +85,37 @@ class TritonState:
         """Its process, which may have ended."""
         return ProcessId(self.pid, self.start_ticks)
 
+    @property
+    def process_name(self) -> str:
+        """What its supervisor calls it."""
+        return triton_process_name(self.name)
+
+
+def triton_process_name(name: str) -> str:
+    """Return what a supervisor calls the Triton of a model; the only one has no name."""
+    return f"triton {name}" if name else "triton"
+
 
 @dataclass(frozen=True)
 class ServerState:
-    """A server that was started: enough to find its processes, and only those. What it says of one is of the first.
+    """A server that was started: enough to find its processes, and only those.
 
     Attributes:
-        pid: Triton's; it changes when Triton is started again. So does `start_ticks`.
+        tritons: Its Tritons, at least one; the first is that of the default model.
         marker: What finds the processes of all.
         supervisor: The process that starts them again.
         restarts: For each process that had to be started again.
         gave_up: Why the supervisor ended by itself; None if it did not.
+        triton_key: What opens the restricted part of each Triton.
     """
 
-    pid: int
-    start_ticks: int
+    tritons: tuple[TritonState, ...]
     marker: str
-    host: str
-    http_port: int
-    grpc_port: int
-    metrics_port: int
-    repository: str
-    log_path: str
     gateway: GatewayState | None = None
     supervisor: ProcessId | None = None
     restarts: dict[str, Restarts] = field(default_factory=dict)
     gave_up: str | None = None
     triton_key: str = field(default="", repr=False)
-    tritons: tuple[TritonState, ...] = ()
 
     @classmethod
     def of(
@@ -124,36 +127,28 @@ class ServerState:
         gave_up: str | None = None,
     ) -> "ServerState":
         """Describe started Tritons, and the gateway if that was started too, from within their supervisor."""
-        first = tritons[0]
         return cls(
-            pid=first.pid,
-            start_ticks=first.start_ticks,
+            tritons=tuple(tritons),
             marker=own_marker(),
-            host=first.host,
-            http_port=first.http_port,
-            grpc_port=first.grpc_port,
-            metrics_port=first.metrics_port,
-            repository=first.repository,
-            log_path=first.log_path,
             gateway=None if gateway is None or gateway.pid is None else GatewayState.of(gateway),
             supervisor=ProcessId.of(os.getpid()),
             restarts=dict(restarts or {}),
             gave_up=gave_up,
             triton_key=key,
-            tritons=tuple(tritons),
         )
 
     @classmethod
     def parse(cls, text: str) -> "ServerState | None":
         """Read what `format` wrote; None if it is anything else."""
         try:
-            data = json.loads(text)
+            read = json.loads(text)
+            data = {each.name: read[each.name] for each in fields(cls) if each.name in read}  # others have had more
             for name, kind in (("gateway", GatewayState), ("supervisor", ProcessId)):
                 data[name] = None if data.get(name) is None else kind(**data[name])
-            data["tritons"] = tuple(TritonState(**each) for each in data.get("tritons", ()))
+            data["tritons"] = tuple(TritonState(**each) for each in data["tritons"])
             data["restarts"] = {name: Restarts(**each) for name, each in data.get("restarts", {}).items()}
-            return cls(**data)
-        except (AttributeError, ValueError, TypeError):
+            return cls(**data) if data["tritons"] else None
+        except (AttributeError, KeyError, ValueError, TypeError):
             return None
 
     def format(self) -> str:
@@ -161,13 +156,18 @@ class ServerState:
         return json.dumps(asdict(self), indent=2)
 
     @property
-    def process(self) -> ProcessId:
-        """Triton's process, which may have ended."""
-        return ProcessId(self.pid, self.start_ticks)
+    def first(self) -> TritonState:
+        """The Triton of the default model, or of the only one."""
+        return self.tritons[0]
+
+    def find_triton(self, port: int | None) -> TritonState | None:
+        """Return the Triton that takes requests at a port of this machine."""
+        return next((each for each in self.tritons if port in (each.grpc_port, each.http_port)), None)
 
     def is_running(self) -> bool:
-        """Tell whether Triton lives, or who would start it again."""
-        return self.process.is_running() or (self.supervisor is not None and self.supervisor.is_running())
+        """Tell whether a Triton lives, or who would start it again."""
+        processes = [*(each.process for each in self.tritons), *([self.supervisor] if self.supervisor else [])]
+        return any(process.is_running() for process in processes)
 
 
 def state_path() -> Path:
@@ -226,10 +226,13 @@ def claim() -> Presence:
         known = None if found is None else ServerState.parse(found.text)
         if known is not None:
             raise AlreadyRunningError(
-                f"A server runs already: pid {known.pid}, gRPC on port {known.grpc_port}, {known.repository}. "
-                "Stop it with `lychee stop`."
+                f"A server runs already: {'; '.join(map(_describe, known.tritons))}. Stop it with `lychee stop`."
             ) from error
         holder = "Another process" if found is None else f"Another `lychee load` (pid {found.pid})"
         raise AlreadyRunningError(
             f"{holder} is starting or stopping a server for {defaults.state_dir()}. Wait for it, or run `lychee stop`."
         ) from error
+
+
+def _describe(triton: TritonState) -> str:
+    return f"pid {triton.pid}, gRPC on port {triton.grpc_port}, {triton.repository}"

@@ -69,7 +69,7 @@ class RunningServer:
     def find_pid(self, target: str) -> int:
         """Return the pid of "triton", "gateway", "supervisor", "guard" or of the stub of a model."""
         if target == "triton":
-            return self.state.pid
+            return self.state.first.pid
         if target == "gateway":
             return self.gateway.pid
         if target in ("supervisor", "guard"):
@@ -136,8 +136,8 @@ class RunningServer:
         marker = state.own_marker()
         found = processes.find_processes(marker)
         servers = [process for process in found if processes.is_server(process)]
-        assert [process.pid for process in servers] == [self.state.pid]
-        assert {process.ppid() for process in found if process not in servers} == {self.state.pid}
+        assert [process.pid for process in servers] == [self.state.first.pid]
+        assert {process.ppid() for process in found if process not in servers} == {self.state.first.pid}
         assert [process.pid for process in processes.find_gateways(marker)] == [self.gateway.pid]
         assert len(list(processes.SHARED_MEMORY.glob(f"{marker}*"))) == len(found) - 1
 

@@ -55,8 +55,8 @@ def calls(supervised: RunningServer, root: Path) -> Iterator[dict[str, Call]]:
     with contextlib.ExitStack() as stack:
         made: dict[str, Call] = {"rest": supervised.answers_right}
         for transport, url in (
-            ("grpc", f"127.0.0.1:{known.grpc_port}"),
-            ("http", f"http://127.0.0.1:{known.http_port}"),
+            ("grpc", f"127.0.0.1:{known.first.grpc_port}"),
+            ("http", f"http://127.0.0.1:{known.first.http_port}"),
         ):
             client = stack.enter_context(LycheeClient(url, timeout_s=TIMEOUT_S, embedding_cache=None))
             made[transport] = make_sdk_call(client, root)

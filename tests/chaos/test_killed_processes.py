@@ -92,9 +92,9 @@ def test_a_lost_or_damaged_state_file_loses_nothing(supervised: RunningServer) -
     known = supervised.state
     for damage in (lambda path: path.unlink(), lambda path: path.write_text('{"pid": 1', encoding="utf-8")):
         damage(state.state_path())
-        assert run("status").stdout.startswith(f"Ready: pid {known.pid}")
-        second = run("load", "--repository", known.repository)
-        assert (second.returncode, f"A server runs already: pid {known.pid}" in second.stderr) == (1, True)
+        assert run("status").stdout.startswith(f"Ready: pid {known.first.pid}")
+        second = run("load", "--repository", known.first.repository)
+        assert (second.returncode, f"A server runs already: pid {known.first.pid}" in second.stderr) == (1, True)
         assert supervised.state == known
     assert supervised.answers_right()
 

@@ -48,7 +48,7 @@ def test_memory_stays_flat(full_cache: None, supervised: RunningServer, root: Pa
 
     def sdk() -> None:
         nonlocal count
-        with LycheeClient(f"127.0.0.1:{supervised.state.grpc_port}") as client:
+        with LycheeClient(f"127.0.0.1:{supervised.state.first.grpc_port}") as client:
             while not ended.is_set():
                 query, documents = make_documents(root)
                 for bad in ([], [b"no image"]):  # bad input, over and over

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -14,7 +15,7 @@ from lychee_server.errors import RepositoryError
 from lychee_server.local_http import fetch
 from lychee_server.processes import describe_process, find_processes, is_server
 from lychee_server.state import ServerState
-from lychee_server.status import parse_metrics
+from lychee_server.status import name_processes, parse_metrics
 
 from lychee_loadtest.memory.deployment import read_deployment
 from lychee_loadtest.memory.device import DeviceMemory, read_devices
@@ -110,7 +111,8 @@ class LiveMemory:
 
 def read_live(state: ServerState) -> LiveMemory:
     """Read the memory of a running server and its gateway."""
-    found = [(process, *_identify(process)) for process in find_processes(state.marker)]
+    names = name_processes(state)
+    found = [(process, *_identify(process, names.get(process.pid, ""))) for process in find_processes(state.marker)]
     gateway = None if state.gateway is None else state.gateway.process.find()
     if gateway is not None:
         family = [gateway, *gateway.children(recursive=True)]
@@ -125,11 +127,16 @@ def read_live(state: ServerState) -> LiveMemory:
     return LiveMemory(_layered(readings, _file_bytes(state), devices), _read_metrics(state), devices)
 
 
-def _identify(process: psutil.Process) -> tuple[Kind, str, str]:
-    name = describe_process(process)
+def _identify(process: psutil.Process, served: str) -> tuple[Kind, str, str]:
+    name = _qualify(served, describe_process(process))
     if is_server(process):
         return "triton", name, ""
     return "model", name, _INSTANCE.sub("", name)
+
+
+def _qualify(served: str, name: str) -> str:
+    """Return the name of a process or a model, after that of the served model where there are several."""
+    return f"{served} {name}".lstrip()
 
 
 def _layered(
@@ -198,21 +205,25 @@ def _advice(*, known: bool) -> str:
 
 
 def _file_bytes(state: ServerState) -> dict[str, int]:
-    try:
-        return {model.name: model.file_bytes for model in read_deployment(Path(state.repository), choose=False)}
-    except RepositoryError:
-        return {}  # it was changed or removed since
+    found = {}
+    for triton in state.tritons:
+        with suppress(RepositoryError):  # it was changed or removed since
+            for model in read_deployment(Path(triton.repository), choose=False):
+                found[_qualify(triton.name, model.name)] = model.file_bytes
+    return found
 
 
 def _read_metrics(state: ServerState) -> dict[str, float]:
-    """Return Triton's metrics of memory; none if it does not answer."""
-    try:
-        text = fetch(state.host, state.metrics_port, "GET", "/metrics").decode("utf-8")
-    except (OSError, http.client.HTTPException):
-        return {}
+    """Return the metrics of memory of each Triton that answers."""
     found = {}
-    for sample in parse_metrics(text):
-        if _METRICS.match(sample.name):
-            labels = ",".join(f"{key}={value}" for key, value in sample.labels.items())
-            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    for triton in state.tritons:
+        try:
+            text = fetch(triton.host, triton.metrics_port, "GET", "/metrics").decode("utf-8")
+        except (OSError, http.client.HTTPException):
+            continue
+        for sample in parse_metrics(text):
+            if _METRICS.match(sample.name):
+                labels = ",".join(f"{key}={value}" for key, value in sample.labels.items())
+                name = _qualify(triton.name, sample.name)
+                found[f"{name}{{{labels}}}" if labels else name] = sample.value
     return found

@@ -86,7 +86,8 @@ def tune(
     _make_folder(output)
     known = state.read_state()
     if known is not None and known.is_running():
-        say(f"The server with pid {known.pid} runs beside this and distorts the numbers; better `lychee stop` first.")
+        pid = known.first.pid
+        say(f"The server with pid {pid} runs beside this and distorts the numbers; better `lychee stop` first.")
     machine = describe_machine()
     report(f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}")
     progress = Progress(say, measuring_s=effort.seconds * len(subjects), starts=STARTS * len(subjects) + 1)

@@ -115,12 +115,13 @@ def _find_running() -> state.GatewayState | None:
         return None
     if known.gateway is None:
         raise LycheeServerError(
-            f"a server without a gateway runs already (pid {known.pid}, {known.repository}); run `lychee stop` first"
+            f"a server without a gateway runs already (pid {known.first.pid}, {known.first.repository}); "
+            "run `lychee stop` first"
         )
     problem = read_problem(known.gateway.host, known.gateway.port)
     if problem is not None:
         raise LycheeServerError(
-            f"a server runs already (pid {known.pid}) and is not ready: {problem}. See `lychee status`, or run "
+            f"a server runs already (pid {known.first.pid}) and is not ready: {problem}. See `lychee status`, or run "
             "`lychee stop` and this again"
         )
     return known.gateway

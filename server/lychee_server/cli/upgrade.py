@@ -50,13 +50,13 @@ def upgrade(
     alone. Exit status: 1 failed, 3 no server is running.
     """
     with reported_errors():
-        running = _find_running(model)
+        running = _find_running(model, repository)
         if running is None:
             tell("no server is running; start one with `lychee load`")
             raise typer.Exit(EXIT_NOT_RUNNING)
         folder = Path(running.repository) if repository is None else repository.absolute()
         before = None if to is None else _make_current(folder, to)
-        request = UpgradeRequest(model, str(folder), config_name, force)
+        request = UpgradeRequest(running.name, str(folder), config_name, force)
         _carry_out(request, folder, before)
 
 
@@ -77,7 +77,7 @@ def rollback(
     See `lychee models` for what is kept, and `lychee upgrade` for how the server changes.
     """
     with reported_errors():
-        running = _find_running(model)
+        running = _find_running(model, repository)
         if repository is None:
             folder = (DEFAULT_REPOSITORY if running is None else Path(running.repository)).absolute()
         else:
@@ -88,23 +88,28 @@ def rollback(
         elif Path(running.repository) != folder:
             typer.echo(f"The server that runs serves {running.repository}, and was left alone.")
         else:
-            _carry_out(UpgradeRequest(model, str(folder), config_name, force), folder, before)
+            _carry_out(UpgradeRequest(running.name, str(folder), config_name, force), folder, before)
 
 
-def _find_running(model: str | None) -> state.TritonState | None:
-    """Return the Triton that is meant; None if no server runs.
+def _find_running(model: str | None, repository: Path | None) -> state.TritonState | None:
+    """Return the Triton that is meant: by its model, of several by its folder, or the only one; None if no server runs.
 
     Raises:
-        LycheeServerError: No model of the server has that name.
+        LycheeServerError: No model of the server has that name, or one of several has to be named.
     """
     known = state.read_state()
     if known is None or known.supervisor is None or not known.supervisor.is_running():
         return None
+    names = ", ".join(triton.name for triton in known.tritons)
+    if model is None and len(known.tritons) > 1:
+        served = [each for each in known.tritons if repository and Path(each.repository) == repository.absolute()]
+        if not served:
+            raise LycheeServerError(f"several models are served; name one with --model: {names}")
+        return served[0]
     for triton in known.tritons:
         if model in (None, triton.name):
             return triton
-    names = ", ".join(triton.name for triton in known.tritons)
-    raise LycheeServerError(f"no model is called {model}; expected {names}")
+    raise LycheeServerError(f"no model is called {model}; expected {names or 'none: there is only one'}")
 
 
 def _list(folder: Path) -> tuple[Export, ...]:

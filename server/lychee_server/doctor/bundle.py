@@ -38,7 +38,7 @@ TAIL_BYTES: Final = 256 * 1024  # of each log
 MOST_CONFIG_BYTES: Final = 64 * 1024
 DEFAULT_REPOSITORY: Final = Path("model_repository")
 JSON_LOGS: Final = ("gateway.log", "gateway.log.1", "gateway-errors.log")
-OTHER_LOGS: Final = ("supervisor.log", "triton.log", "triton.log.1")
+OTHER_LOGS: Final = ("supervisor.log", "triton.log", "triton.log.1", "triton.*.log", "triton.*.log.1")
 VARIABLES: Final = ("LYCHEE_", "CUDA_VISIBLE_DEVICES", "FORWARDED_ALLOW_IPS", "OMP_", "OPENBLAS_", "no_proxy")
 OWN_VARIABLES: Final = ("CACHE_DIR", "DEVICE", "ERROR_BUDGET", "MAX_IMG_SIZE", "REPOSITORY", "STATE_DIR", "TIMEOUT_S")
 SHOWN: Final = frozenset(
@@ -87,7 +87,8 @@ def write_bundle(
     if chosen is not None:
         secrets += _setting_secrets(chosen)
     scrubber = Scrubber(secrets)
-    folder = _find_repository(repository, running)
+    folders = _find_repositories(repository, running)
+    key = "" if running is None else running.triton_key
 
     def describe_configuration() -> Iterator[tuple[str, str]]:
         own = {name: value for name, value in variables.items() if name.startswith(VARIABLES)}
@@ -102,7 +103,7 @@ def write_bundle(
         if running is None:
             yield "server.json", _dump({"running": False, "gave_up": None if known is None else known.gave_up})
         else:
-            yield "server.json", _dump({"running": True, **asdict(read_status(running))})
+            yield "server.json", _dump({"running": True, **read_status(running).to_json()})
 
     def describe_served() -> Iterator[tuple[str, str]]:
         if served is not None:
@@ -123,10 +124,11 @@ def write_bundle(
             yield "gateway-metrics.txt", body.decode() if status == http.client.OK else f"status {status}\n"
 
     def triton_numbers() -> Iterator[tuple[str, str]]:
-        if running is not None:
-            statistics = fetch(running.host, running.http_port, "GET", "/v2/models/stats", key=running.triton_key)
-            yield "triton-statistics.json", _dump(json.loads(statistics))
-            yield "triton-metrics.txt", fetch(running.host, running.metrics_port, "GET", "/metrics").decode()
+        for triton in () if running is None else running.tritons:
+            name = f"-{triton.name}" if triton.name else ""
+            statistics = fetch(triton.host, triton.http_port, "GET", "/v2/models/stats", key=key)
+            yield f"triton{name}-statistics.json", _dump(json.loads(statistics))
+            yield f"triton{name}-metrics.txt", fetch(triton.host, triton.metrics_port, "GET", "/metrics").decode()
 
     sections: dict[str, Section] = {
         "versions": _describe_versions,
@@ -134,12 +136,13 @@ def write_bundle(
         "server": describe_server,
         "served": describe_served,
         "configuration": describe_configuration,
-        "repository": lambda: _describe_repository(folder, scrubber),
+        "repository": lambda: _describe_repositories(folders, scrubber),
         "logs": lambda: _read_logs(defaults.state_dir(), scrubber),
         "gateway-metrics": gateway_metrics,
         "triton": triton_numbers,
     }
-    said = "No server of this state folder was running." if running is None else f"The server has pid {running.pid}."
+    pids = " and ".join(str(triton.pid) for triton in (() if running is None else running.tritons))
+    said = f"The server has pid {pids}." if pids else "No server of this state folder was running."
     about = ABOUT.format(when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), server=said)
     return _pack(about, sections, scrubber)
 
@@ -237,36 +240,44 @@ def _setting_secrets(settings: GatewaySettings) -> list[str]:
     return found
 
 
-def _find_repository(named: Path | None, running: state.ServerState | None) -> Path | None:
-    if named is not None or running is not None:
-        return named if named is not None else Path(running.repository) if running is not None else None
-    return DEFAULT_REPOSITORY if DEFAULT_REPOSITORY.is_dir() else None
+def _find_repositories(named: Path | None, running: state.ServerState | None) -> dict[str, Path]:
+    """Return the repositories by their names in the bundle."""
+    if named is not None:
+        return {"repository": named}
+    if running is not None:
+        return {
+            f"repository-{triton.name}" if triton.name else "repository": Path(triton.repository)
+            for triton in running.tritons
+        }
+    return {"repository": DEFAULT_REPOSITORY} if DEFAULT_REPOSITORY.is_dir() else {}
 
 
-def _describe_repository(folder: Path | None, scrubber: Scrubber) -> Iterator[tuple[str, str]]:
+def _describe_repositories(folders: Mapping[str, Path], scrubber: Scrubber) -> Iterator[tuple[str, str]]:
+    for name, folder in folders.items():
+        yield from _describe_repository(name, folder, scrubber)
+
+
+def _describe_repository(name: str, folder: Path, scrubber: Scrubber) -> Iterator[tuple[str, str]]:
     """Yield manifest, configurations and a list of the files; golden pairs and instructions as numbers alone."""
-    if folder is None:
-        return
     models = sorted(model for model in folder.iterdir() if model.is_dir())  # links to folders, too
     paths = [path for model in models for path in sorted(model.rglob("*")) if path.is_file()]
-    yield "repository/files.json", _dump({str(path.relative_to(folder)): path.stat().st_size for path in paths})
+    yield f"{name}/files.json", _dump({str(path.relative_to(folder)): path.stat().st_size for path in paths})
     for path in paths:
         if path.suffix == ".pbtxt":
             text = path.read_text(encoding="utf-8", errors="replace")[:MOST_CONFIG_BYTES]
-            yield f"repository/{path.relative_to(folder)}", scrubber.scrub_config(text)
+            yield f"{name}/{path.relative_to(folder)}", scrubber.scrub_config(text)
     manifest = json.loads((newest_version(folder / ASSETS_MODEL) / MANIFEST_FILENAME).read_text(encoding="utf-8"))
     golden = manifest.get("golden_pairs") or {}
     golden["pairs"] = [{"relevance_score": pair.get("relevance_score")} for pair in golden.get("pairs") or ()]
     if manifest.get("instruction"):
         digest = hashlib.sha256(str(manifest["instruction"]).encode()).hexdigest()
         manifest["instruction"] = f"{LEFT_OUT}; its SHA-256 is {digest}"
-    yield "repository/manifest.json", _dump(manifest)
+    yield f"{name}/manifest.json", _dump(manifest)
 
 
 def _read_logs(folder: Path, scrubber: Scrubber) -> Iterator[tuple[str, str]]:
     """Yield the ends of the logs, scrubbed."""
     for names, scrub in ((JSON_LOGS, scrubber.scrub_gateway_log), (OTHER_LOGS, scrubber.scrub_log)):
-        for name in names:
-            path = folder / name
+        for path in [path for name in names for path in sorted(folder.glob(name))]:
             if path.is_file():
-                yield f"logs/{name}", scrub(read_tail(path, TAIL_BYTES))
+                yield f"logs/{path.name}", scrub(read_tail(path, TAIL_BYTES))

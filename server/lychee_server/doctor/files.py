@@ -28,7 +28,7 @@ def find_repository(context: CheckContext) -> Path:
         return context.repository
     known = state.read_state()
     if known is not None and known.is_running():
-        return Path(known.repository)
+        return Path((known.find_triton(context.address[1]) or known.first).repository)
     if DEFAULT_REPOSITORY.is_dir():
         return DEFAULT_REPOSITORY
     raise CheckSkipped("no model repository here; name one with --repository")
@@ -80,12 +80,8 @@ def check_repository(context: CheckContext) -> Iterator[CheckResult]:
 
 def _is_served_here(context: CheckContext, repository: Path) -> bool:
     known = state.read_state()
-    return (
-        known is not None
-        and known.is_running()
-        and context.address[1] in (known.grpc_port, known.http_port)
-        and Path(known.repository).resolve() == repository.resolve()
-    )
+    triton = None if known is None or not known.is_running() else known.find_triton(context.address[1])
+    return triton is not None and Path(triton.repository).resolve() == repository.resolve()
 
 
 def check_permissions(context: CheckContext) -> Iterator[CheckResult]:

@@ -35,13 +35,8 @@ def check_ports(context: CheckContext) -> Iterator[CheckResult]:
     known = state.read_state()
     if known is not None and not known.is_running():
         known = None
-    ports = {
-        "http": defaults.DEFAULT_HTTP_PORT if known is None else known.http_port,
-        "grpc": defaults.DEFAULT_GRPC_PORT if known is None else known.grpc_port,
-        "metrics": defaults.DEFAULT_METRICS_PORT if known is None else known.metrics_port,
-    }
     listeners = find_listeners()
-    for kind, port in ports.items():
+    for kind, port, triton in _expected_ports(known):
         name = f"port {port}"
         pid, program = listeners.get(port, (None, ""))
         if program and known is not None and pid in _own_pids(known):
@@ -50,19 +45,31 @@ def check_ports(context: CheckContext) -> Iterator[CheckResult]:
             yield CheckResult(name, "ok", f"{kind}: a Triton that `lychee load` did not start here, pid {pid}")
         elif program:
             holder = f"{program}, pid {pid}" if pid else program
-            advice = f"stop it, or choose another port with --{kind}-port of `lychee load`"
+            advice = f"stop it, or choose another port with --{kind.split()[0]}-port of `lychee load`"
             verdict: Verdict = "warning" if context.status.live else "failed"
             yield CheckResult(name, verdict, f"{kind}: taken by {holder}", advice)
-        elif known is not None:
-            seen = f"nobody listens for {kind}, though the server runs with pid {known.pid}"
-            yield CheckResult(name, "failed", seen, f"wait if it is still loading, else see {known.log_path}")
+        elif triton is not None:
+            seen = f"nobody listens for {kind}, though the server runs with pid {triton.pid}"
+            yield CheckResult(name, "failed", seen, f"wait if it is still loading, else see {triton.log_path}")
         else:
             yield CheckResult(name, "ok", f"{kind}: free")
 
 
+def _expected_ports(known: state.ServerState | None) -> Iterator[tuple[str, int, state.TritonState | None]]:
+    """Yield the ports of the Tritons that run, or those that one would have here."""
+    if known is None:
+        yield "http", defaults.DEFAULT_HTTP_PORT, None
+        yield "grpc", defaults.DEFAULT_GRPC_PORT, None
+        yield "metrics", defaults.DEFAULT_METRICS_PORT, None
+        return
+    for triton in known.tritons:
+        for kind, port in (("http", triton.http_port), ("grpc", triton.grpc_port), ("metrics", triton.metrics_port)):
+            yield f"{kind} of {triton.name}" if triton.name else kind, port, triton
+
+
 def _own_pids(known: state.ServerState) -> set[int]:
-    """Return the processes that listen for a server: Triton, and its supervisor for the metrics."""
-    return {known.pid} | (set() if known.supervisor is None else {known.supervisor.pid})
+    """Return the processes that listen for a server: its Tritons, and its supervisor for the metrics."""
+    return {triton.pid for triton in known.tritons} | (set() if known.supervisor is None else {known.supervisor.pid})
 
 
 def check_state(context: CheckContext) -> Iterator[CheckResult]:
@@ -74,14 +81,16 @@ def check_state(context: CheckContext) -> Iterator[CheckResult]:
         yield CheckResult("state", "ok", "`lychee load` has left no server running")
     elif not known.is_running():
         left = len(processes.find_processes(known.marker))
-        seen = f"the server with pid {known.pid} ended without `lychee stop`, and left {left} processes"
+        seen = f"the server with pid {known.first.pid} ended without `lychee stop`, and left {left} processes"
         yield CheckResult("state", "warning", seen, "`lychee stop` cleans up after it")
     else:
-        seen = f"pid {known.pid}, up {known.process.uptime_s:.0f} s, {known.repository}"
-        if context.address[1] in (known.grpc_port, known.http_port):
+        asked = known.find_triton(context.address[1])
+        triton = asked or known.first
+        seen = f"pid {triton.pid}, up {triton.process.uptime_s:.0f} s, {triton.repository}"
+        if asked is not None:
             yield CheckResult("state", "ok", seen)
         else:
-            advice = f"check that one with --url {reachable_host(known.host)}:{known.grpc_port}"
+            advice = f"check that one with --url {reachable_host(triton.host)}:{triton.grpc_port}"
             yield CheckResult("state", "warning", f"{seen}: not the server that was asked for", advice)
     stale = find_stale_regions()
     if stale:

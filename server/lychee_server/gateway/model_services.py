@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from lychee_client import EmbeddingCache, LycheeError, Manifest, ModelNotReadyError
+from lychee_client.served_models import describe_manifest
 
 from lychee_server.errors import SettingsError
 from lychee_server.gateway.call_notes import current_notes
@@ -127,7 +128,8 @@ class ModelServices:
     def names(self, service: Service, manifest: Manifest) -> tuple[str, ...]:
         """Return the names of a model, by what it is now; the first is its own where no other model has the same."""
         own = () if service.name == ONLY_MODEL and not self.is_several else (service.name,)
-        told = [name for name in _told_names(manifest) if not self.is_several or self._owner(name) is service]
+        all_told = describe_manifest(manifest).names
+        told = [name for name in all_told if not self.is_several or self._owner(name) is service]
         return tuple(dict.fromkeys((*told, *own, *service.settings.served_model_names)))
 
     async def start(self) -> None:
@@ -165,18 +167,13 @@ class ModelServices:
         owners = [
             service
             for service in self.services.values()
-            if service.known_manifest is not None and name in _told_names(service.known_manifest)
+            if service.known_manifest is not None and name in describe_manifest(service.known_manifest).names
         ]
         return owners[0] if len(owners) == 1 else None
 
     def _names_now(self, service: Service) -> tuple[str, ...]:
         manifest = service.known_manifest
         return (service.name,) if manifest is None else self.names(service, manifest)
-
-
-def _told_names(manifest: Manifest) -> tuple[str, ...]:
-    """Return the names that a model has by itself: its id, and the last part of it."""
-    return tuple(dict.fromkeys((manifest.model_id, manifest.model_id.rsplit("/", 1)[-1])))
 
 
 async def _see(service: Service) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -59,24 +59,48 @@ def read_models(settings: GatewaySettings) -> ModelChoice:
     """
     if settings.models is None:
         return ModelChoice({ONLY_MODEL: settings}, ONLY_MODEL, is_several=False)
-    path = settings.models
+    return check_models(load_models(settings.models), settings, settings.models)
+
+
+def check_models(content: object, settings: GatewaySettings, path: Path, ignored: Collection[str] = ()) -> ModelChoice:
+    """Return the models of a file's content.
+
+    Args:
+        content: What stands in the file.
+        settings: What holds for all models that say nothing else.
+        path: The file.
+        ignored: What a model may have besides, for others to read.
+
+    Raises:
+        SettingsError: It cannot be used; the message names the place.
+    """
     for name in OWN:
         if name in settings.model_fields_set and getattr(settings, name):
             raise SettingsError(
-                f"{option_of(name)} is about one model, and --models names a file of them; say it in {path}, as "
-                f"{name} of that model"
+                f"{option_of(name)} is about one model, and {path} names several; give it to one of them in a file of "
+                f"models (--models), as {name}"
             )
     try:
-        return _read(_load(path), settings, path)
+        return _read(content, settings, path, ignored)
     except _FileError as error:
         raise SettingsError(f"the models of {path} cannot be used: {error}") from error
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a model can be called so."""
+    return _NAME.fullmatch(text) is not None
 
 
 class _FileError(ValueError):
     """Something in the file cannot be used."""
 
 
-def _load(path: Path) -> object:
+def load_models(path: Path) -> object:
+    """Return what stands in a file of models.
+
+    Raises:
+        SettingsError: It cannot be read, or is neither TOML nor JSON.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -98,7 +122,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _read(content: object, settings: GatewaySettings, path: Path) -> ModelChoice:
+def _read(content: object, settings: GatewaySettings, path: Path, ignored: Collection[str]) -> ModelChoice:
     entries = content.get("models") if isinstance(content, dict) else None
     if not isinstance(content, dict) or not isinstance(entries, dict) or not entries:
         raise _FileError('expected "models", with an entry for each model')
@@ -107,15 +131,18 @@ def _read(content: object, settings: GatewaySettings, path: Path) -> ModelChoice
     default = content.get("default", next(iter(entries)))
     if not isinstance(default, str) or default not in entries:
         raise _FileError(f"default is {default!r:.80}; expected one of {', '.join(entries)}")
-    models = {name: _read_entry(name, entry, settings, path) for name, entry in entries.items()}
+    models = {name: _read_entry(name, entry, settings, path, ignored) for name, entry in entries.items()}
     _check_names(models)
-    _check_urls(models)
+    if "triton_url" not in ignored:
+        _check_urls(models)
     return ModelChoice(models, default, is_several=len(models) > 1)
 
 
-def _read_entry(name: str, entry: object, settings: GatewaySettings, path: Path) -> GatewaySettings:
+def _read_entry(
+    name: str, entry: object, settings: GatewaySettings, path: Path, ignored: Collection[str]
+) -> GatewaySettings:
     """Return the settings of a model: its own, and for the rest the gateway's."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise _FileError(
             f"the name {name!r:.80} has other characters; expected up to 64 letters, digits, dots, hyphens and "
             "underscores (served_model_names takes others)"
@@ -123,14 +150,14 @@ def _read_entry(name: str, entry: object, settings: GatewaySettings, path: Path)
     if not isinstance(entry, dict):
         raise _FileError(f"models.{name} is no table; expected triton_url and what else is its own")
     for given in entry:
-        if given in PER_MODEL:
+        if given in PER_MODEL or given in ignored:
             continue
         if given in GatewaySettings.model_fields:
             raise _FileError(
                 f"models.{name}.{given} is a setting of the whole gateway; give it there, as {option_of(given)}"
             )
         raise _FileError(f"models.{name}.{given:.80} is not known; expected {', '.join(PER_MODEL)}")
-    own = dict(entry)
+    own = {key: value for key, value in entry.items() if key not in ignored}
     if isinstance(own.get("calibration"), str):
         own["calibration"] = path.parent / own["calibration"]
     shared = {each: getattr(settings, each) for each in settings.model_fields_set}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import psutil
@@ -42,6 +43,7 @@ class GatewayChoice:
         web: Whether to serve the page.
         max_img_size: See GatewaySettings.
         log_level: The log level; None leaves it to the variable, or else to DEFAULT_LOG_LEVEL.
+        served_model_names: See GatewaySettings; empty leaves them to the variable, or to the file of the models.
     """
 
     host: str
@@ -49,10 +51,11 @@ class GatewayChoice:
     web: bool
     max_img_size: int | None
     log_level: LogLevel | None
+    served_model_names: tuple[str, ...] = ()
 
 
 class GatewayProcess:
-    """Runs `lychee gateway` for one Triton.
+    """Runs `lychee gateway`, for one Triton or several.
 
     The socket that it listens on belongs to this process, and each gateway inherits it: while one gateway has ended and
     the next one has not begun, callers wait, and nobody else can take the port.
@@ -106,11 +109,18 @@ class GatewayProcess:
         self._listener = listen(self.host, self.port)
         self.port = self._listener.getsockname()[1]
 
-    def start(self, server: TritonServer) -> None:
-        """Start it; it waits for Triton itself."""
+    def start(self, server: TritonServer, models: Path | None = None) -> None:
+        """Start it; it waits for Triton itself.
+
+        Args:
+            server: The Triton, or the first of several, which all have the same key.
+            models: The file of the models, where there are several.
+        """
         choice = self._choice
         command = [sys.executable, MARKER_OPTION + server.marker, "-m", "lychee_server.gateway"]
-        command += ["--triton-url", server.grpc_url]
+        command += ["--triton-url", server.grpc_url] if models is None else ["--models", str(models)]
+        for name in choice.served_model_names:
+            command += ["--served-model-name", name]
         command += ["--host", self.host, "--port", str(self.port)]
         if choice.log_level is not None:
             command += ["--log-level", choice.log_level]

@@ -13,7 +13,7 @@ from lychee_server.state import read_state_file
 
 __all__ = ["RestartsCollector"]
 
-PROCESSES: Final = ("triton", "gateway")
+GATEWAY: Final = "gateway"
 
 
 class RestartsCollector(Collector):
@@ -25,7 +25,7 @@ class RestartsCollector(Collector):
         if known is None or known.gateway is None or known.gateway.pid != os.getpid():
             return
         counter = CounterMetricFamily("lychee_restarts", "Restarts of a process by its supervisor", labels=("process",))
-        for name in PROCESSES:
+        for name in (*(triton.process_name for triton in known.tritons), GATEWAY):
             restarts = known.restarts.get(name)
             counter.add_metric((name,), 0 if restarts is None else restarts.count)
         yield counter

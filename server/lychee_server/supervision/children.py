@@ -26,9 +26,13 @@ class Child(Protocol):
     """A process, or a few that live and die together."""
 
     name: str
+    is_spare: bool  # whether others of its kind are of use without it
 
     def start_again(self) -> None:
         """Kill what is left of it, and start it."""
+
+    def end(self) -> None:
+        """Kill what is left of it."""
 
     def check_ready(self) -> bool:
         """Tell whether it is up after a start, and begin to watch it when it is.
@@ -61,9 +65,15 @@ class TritonChild:
         self._stubs: dict[ProcessId, str] = {}
         self._watches: list[Watch] = []
 
+    is_spare = True
+
     def start_again(self) -> None:
         """See Child."""
         self.server.start_again()
+
+    def end(self) -> None:
+        """See Child."""
+        self.server.stop(timeout_s=0)
 
     def check_ready(self) -> bool:
         """See Child."""
@@ -129,6 +139,7 @@ class GatewayChild:
     """
 
     name = "gateway"
+    is_spare = False
 
     def __init__(self, gateway: GatewayProcess) -> None:
         self._gateway = gateway
@@ -137,6 +148,10 @@ class GatewayChild:
     def start_again(self) -> None:
         """See Child."""
         self._gateway.start_again()
+
+    def end(self) -> None:
+        """See Child."""
+        self._gateway.kill()
 
     def check_ready(self) -> bool:
         """See Child."""

@@ -7,7 +7,7 @@ import socket
 from lychee_server.local_http import reachable_host
 from lychee_server.processes import listen
 from lychee_server.relay import Relay
-from lychee_server.state import TritonState
+from lychee_server.state import TritonState, triton_process_name
 from lychee_server.supervision.children import TritonChild
 from lychee_server.triton import TritonServer
 
@@ -20,18 +20,17 @@ class ServedRepository:
     """A name, a Triton and a port for its metrics, whichever Triton it is.
 
     Args:
-        name: What people call it.
+        name: What people call it; empty for the only one of a server.
         server: A TritonServer that is not started yet, replaceable and with a metrics port of its own.
         metrics_port: Where its metrics are for others; 0 picks a free port.
-        child_name: What the supervisor calls its Triton.
 
     Attributes:
         child: Its Triton as the supervisor sees it.
     """
 
-    def __init__(self, name: str, server: TritonServer, metrics_port: int, child_name: str = "triton") -> None:
+    def __init__(self, name: str, server: TritonServer, metrics_port: int) -> None:
         self.name = name
-        self.child = TritonChild(server, child_name)
+        self.child = TritonChild(server, triton_process_name(name))
         self.metrics_port = metrics_port
         self._relay: Relay | None = None
 

@@ -24,15 +24,15 @@ class StoppedServer:
 
     Attributes:
         supervised: Whether a supervisor lived.
-        pid: Triton's pid; None where Triton did not run.
-        stubs: How many stubs it had, orphans included.
+        pids: The pids of its Tritons; empty where none ran.
+        stubs: How many stubs they had, orphans included.
         gateways: The pids of its gateways; more than one only if something went wrong.
         killed: The pids of those that had to be killed.
         regions: How many regions of shared memory had been left.
     """
 
     supervised: bool
-    pid: int | None
+    pids: tuple[int, ...]
     stubs: int
     gateways: tuple[int, ...]
     killed: tuple[int, ...]
@@ -41,7 +41,7 @@ class StoppedServer:
     @property
     def found_any(self) -> bool:
         """Whether there was anything to stop."""
-        return self.supervised or self.pid is not None or self.stubs > 0 or bool(self.gateways)
+        return self.supervised or bool(self.pids) or self.stubs > 0 or bool(self.gateways)
 
 
 def stop_everything(known: state.ServerState | None) -> StoppedServer:
@@ -52,7 +52,7 @@ def stop_everything(known: state.ServerState | None) -> StoppedServer:
     """
     marker = state.own_marker()
     triton = processes.find_processes(marker)
-    servers = [process.pid for process in triton if processes.is_server(process)]
+    servers = tuple(process.pid for process in triton if processes.is_server(process))
     gateways = tuple(process.pid for process in processes.find_gateways(marker))
     found = presence.find(marker)
     supervised, killed = found is not None, []
@@ -64,7 +64,7 @@ def stop_everything(known: state.ServerState | None) -> StoppedServer:
     left, report = clean_up(marker)
     return StoppedServer(
         supervised=supervised,
-        pid=servers[0] if servers else known.pid if supervised and known is not None else None,
+        pids=servers or (tuple(each.pid for each in known.tritons) if supervised and known is not None else ()),
         stubs=len(triton) - len(servers),
         gateways=gateways,
         killed=(*killed, *left, *report.killed),

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lychee_server import state
@@ -56,6 +57,8 @@ class SupervisedServer:
         """Keep what is true now for those who ask, and write it into the state file."""
         restarts = None if self._supervisor is None else self._supervisor.restarts
         tritons = [each.describe() for each in self.served if each.server.pid is not None]
+        if not tritons:
+            return
         known = state.ServerState.of(tritons, self.served[0].server.key, self.gateway, restarts, self._gave_up)
         self._text = known.format()
         try:
@@ -162,8 +165,8 @@ class SupervisedServer:
         if self.gateway is not None:
             self.gateway.stop()
         started = any(each.server.pid is not None for each in self.served)
-        for each in self.served:
-            each.stop()
+        with ThreadPoolExecutor(len(self.served), "stop") as threads:
+            list(threads.map(ServedRepository.stop, self.served))
         if not started:
             return
         if self._gave_up is None:

@@ -22,11 +22,11 @@ _logger = logging.getLogger("lychee_server.supervision")
 
 @dataclass(slots=True)
 class _Watched:
-    """A child and where it stands: since `since_s` it starts or runs; or it waits until then."""
+    """A child and where it stands: since `since_s` it starts or runs; or it waits until then; or it is given up."""
 
     child: Child
     policy: RestartPolicy
-    phase: Literal["starting", "running", "waiting"]
+    phase: Literal["starting", "running", "waiting", "given up"]
     since_s: float
 
 
@@ -86,6 +86,8 @@ class Supervisor:
     def look(self, watched: _Watched, now_s: float) -> None:
         """Do what is to be done for one child now."""
         child = watched.child
+        if watched.phase == "given up":
+            return
         if watched.phase == "waiting":
             if now_s >= watched.since_s:
                 child.start_again()
@@ -113,13 +115,27 @@ class Supervisor:
         name = watched.child.name
         watched.child.stop_watching()
         delay_s = watched.policy.decide(now_s, now_s - watched.since_s if watched.phase == "running" else 0.0)
+        before = self.restarts.get(name)
+        count = 0 if before is None else before.count
         if delay_s is None:
-            raise LycheeServerError(
+            failure = (
                 f"{name} failed ({problem}), and was started again {watched.policy.most_restarts} times within "
                 f"{WINDOW_S / 60:g} minutes already; gave up. See the logs, and start it with `lychee load`."
             )
-        before = self.restarts.get(name)
-        self.restarts[name] = Restarts(1 if before is None else before.count + 1, problem, time.time())
+            if not self._has_others(watched):
+                raise LycheeServerError(failure)
+            _logger.error("%s The other models are served on.", failure)
+            watched.child.end()
+            watched.phase = "given up"
+            self.restarts[name] = Restarts(count, f"{problem}; gave up", time.time())
+            self._publish()
+            return
+        self.restarts[name] = Restarts(count + 1, problem, time.time())
         _logger.error("%s failed: %s; starting it again%s", name, problem, f" in {delay_s:g} s" if delay_s else "")
         watched.phase, watched.since_s = "waiting", now_s + delay_s
         self._publish()
+
+    def _has_others(self, given_up: _Watched) -> bool:
+        """Tell whether others of its kind are of use without one."""
+        others = [each for each in self._watched if each.child is not given_up.child and each.phase != "given up"]
+        return given_up.child.is_spare and any(each.child.is_spare for each in others)

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from fakes.server_state import make_state, make_triton
 from lychee_server import state
 from lychee_server.processes import ProcessId, find_processes
 from lychee_server.supervision import stop_everything
@@ -51,14 +52,14 @@ def test_load_status_stop(tiny_repository: Path) -> None:
     assert loaded.returncode == 0, loaded.stderr
     known = state.read_state()
     assert known is not None
-    for expected in ("Ready after", str(known.pid), f"127.0.0.1:{known.grpc_port}", known.log_path):
+    for expected in ("Ready after", str(known.first.pid), f"127.0.0.1:{known.first.grpc_port}", known.first.log_path):
         assert expected in loaded.stdout
 
     shown = run("status")
     assert shown.returncode == 0
     assert "Ready" in shown.stdout
     status = json.loads(run("status", "--json").stdout)
-    assert (status["running"], status["healthy"], status["pid"]) == (True, True, known.pid)
+    assert (status["running"], status["healthy"], status["pid"]) == (True, True, known.first.pid)
     (model,) = status["models"]
     assert (model["name"], model["state"], model["provider"]) == ("constant", "READY", "CPUExecutionProvider")
     assert [process["name"] for process in status["processes"]] == ["tritonserver", "constant_0_0"]
@@ -66,11 +67,11 @@ def test_load_status_stop(tiny_repository: Path) -> None:
 
     second = load(tiny_repository)
     assert second.returncode == 1
-    assert f"A server runs already: pid {known.pid}" in second.stderr
+    assert f"A server runs already: pid {known.first.pid}" in second.stderr
 
     stopped = run("stop")
     assert stopped.returncode == 0
-    assert f"pid {known.pid} and its 1 stubs" in stopped.stdout
+    assert f"pid {known.first.pid} and its 1 stubs" in stopped.stdout
     assert find_processes(known.marker) == []
     assert run("status").returncode == 3
     again = run("stop")
@@ -87,7 +88,7 @@ def test_a_server_that_was_killed_is_cleaned_up(tiny_repository: Path) -> None:
     wait_for(lambda: not known.is_running())
     status = run("status")
     assert status.returncode == 3
-    assert f"pid {known.pid} has ended" in status.stdout
+    assert f"pid {known.first.pid} has ended" in status.stdout
     stopped = run("stop")
     assert stopped.returncode == 0
     assert "Removed its state file" in stopped.stdout
@@ -98,9 +99,7 @@ def test_a_server_that_was_killed_is_cleaned_up(tiny_repository: Path) -> None:
 
 def test_a_stale_state_file_does_not_block_a_load(tiny_repository: Path) -> None:
     own = ProcessId.of(os.getpid())
-    state.write_state(
-        state.ServerState(own.pid, own.start_ticks - 1000, "lychee_gone_", "127.0.0.1", 1, 2, 3, "nowhere", "no.log")
-    )
+    state.write_state(make_state(make_triton(pid=own.pid, start_ticks=own.start_ticks - 1000)))
     assert run("status").returncode == 3
     loaded = load(tiny_repository)
     assert loaded.returncode == 0, loaded.stderr
@@ -146,10 +145,10 @@ def test_foreground_starts_triton_again_and_gives_up_in_the_end(tiny_repository:
         assert any("Ctrl-C stops it" in line for line in iter(process.stdout.readline, ""))
         first = state.read_state()
         assert first is not None
-        os.kill(first.pid, signal.SIGKILL)
-        second = wait_for(lambda: (known := state.read_state()) and known.pid != first.pid and known)
-        assert second.http_port == first.http_port
-        os.kill(second.pid, signal.SIGKILL)
+        os.kill(first.first.pid, signal.SIGKILL)
+        second = wait_for(lambda: (known := state.read_state()) and known.first.pid != first.first.pid and known)
+        assert second.first.http_port == first.first.http_port
+        os.kill(second.first.pid, signal.SIGKILL)
         assert process.wait(WAIT_S) == 1
         assert process.stderr is not None
         said = process.stderr.read()

@@ -78,21 +78,23 @@ def test_the_doctor_follows_a_server_through_its_life(exported: Path) -> None:
     assert run("load", "--repository", str(exported), *FREE_PORTS, "--no-gateway").returncode == 0
     known = state.read_state()
     assert known is not None
-    grpc = f"127.0.0.1:{known.grpc_port}"
+    grpc = f"127.0.0.1:{known.first.grpc_port}"
 
     code, healthy = diagnose("--url", grpc)
     assert {name: result for name, result in healthy.items() if result["verdict"] != "ok"} == {}
     assert code == 0
-    assert {f"port {port}" for port in (known.http_port, known.grpc_port, known.metrics_port)} <= set(healthy)
+    assert {f"port {port}" for port in (known.first.http_port, known.first.grpc_port, known.first.metrics_port)} <= set(
+        healthy
+    )
     assert "lychee-mini" in healthy["manifest"]["seen"]
     assert str(exported) in healthy["config"]["seen"]
-    wrong_port = diagnose("--url", f"127.0.0.1:{known.http_port}")[1]["server"]
+    wrong_port = diagnose("--url", f"127.0.0.1:{known.first.http_port}")[1]["server"]
     assert "Triton's HTTP port" in wrong_port["seen"]
 
     (path,) = exported.glob("client_assets/*/manifest.json")
     manifest = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**manifest, "revision": "newer"}), encoding="utf-8")
-    code, outdated = diagnose("--url", f"http://127.0.0.1:{known.http_port}")
+    code, outdated = diagnose("--url", f"http://127.0.0.1:{known.first.http_port}")
     assert (code, outdated["repository"]["verdict"]) == (1, "failed")
     assert "still runs an older export" in outdated["repository"]["seen"]
 

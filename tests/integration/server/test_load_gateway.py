@@ -116,7 +116,7 @@ def test_the_gateway_that_load_starts_has_its_settings_from_the_file(repository:
     assert "reranker" in {model["id"] for model in json.loads(ask(read_gateway(), "GET", "/v1/models")[1])["data"]}
     known = state.read_state()
     assert known is not None
-    log = Path(known.log_path).read_text(encoding="utf-8", errors="replace")
+    log = Path(known.first.log_path).read_text(encoding="utf-8", errors="replace")
     assert "Verbose" in log or re.search(r"^I\d{4} ", log, re.MULTILINE)  # DEBUG is Triton's verbose
     if not has_gpu():
         assert [line for line in log.splitlines() if re.match(r"[EW]\d{4} ", line)] == []

@@ -68,7 +68,7 @@ def test_it_holds_what_helps_and_nothing_that_was_sent(repository: Path, photos:
     assert ask(port, "GET", "/v1/support-bundle", key="wrong")[0] == 401
     status, content = ask(port, "GET", "/v1/support-bundle")
     assert status == 200
-    written = run("doctor", "--url", f"127.0.0.1:{known.grpc_port}", "--bundle", str(tmp_path / "bundle.zip"))
+    written = run("doctor", "--url", f"127.0.0.1:{known.first.grpc_port}", "--bundle", str(tmp_path / "bundle.zip"))
     assert written.returncode == 0, written.stdout + written.stderr
     for files in (read(content), read((tmp_path / "bundle.zip").read_bytes())):
         for name, text in files.items():

@@ -107,7 +107,7 @@ def server(repository: Path, exports: tuple[Path, Path, Path], _stopped_at_the_e
     if known is None or not known.is_running():
         loaded = run("load", "--repository", str(repository), *FREE_PORTS, "--config-name", "cpu")
         assert loaded.returncode == 0, loaded.stdout + loaded.stderr
-    elif known.tritons[0].version != version_of(exports[0]):
+    elif known.first.version != version_of(exports[0]):
         assert run("rollback", "--to", str(version_of(exports[0]))).returncode == 0
     return read_state()
 
@@ -190,10 +190,10 @@ class Callers:
     """Call on and on, each in a thread, until the end of the block."""
 
     def __init__(self, server: state.ServerState) -> None:
-        grpc, plain = f"127.0.0.1:{server.grpc_port}", f"http://127.0.0.1:{server.http_port}"
+        grpc, plain = f"127.0.0.1:{server.first.grpc_port}", f"http://127.0.0.1:{server.first.http_port}"
         self._ranks = {
             "gRPC": with_sdk(grpc, embedding_cache=None),
-            "gRPC by name": with_sdk(f"localhost:{server.grpc_port}", embedding_cache=None),
+            "gRPC by name": with_sdk(f"localhost:{server.first.grpc_port}", embedding_cache=None),
             "gRPC without retries": with_sdk(grpc, embedding_cache=None, max_retries=0),
             "HTTP": with_sdk(plain, embedding_cache=None),
             "HTTP without retries": with_sdk(plain, embedding_cache=None, max_retries=0),
@@ -258,7 +258,7 @@ def test_no_call_fails_and_none_is_mixed_during_upgrade_and_rollback(
     server: state.ServerState, repository: Path, exports: tuple[Path, Path, Path]
 ) -> None:
     first, second = map(version_of, exports[:2])
-    grpc = f"127.0.0.1:{server.grpc_port}"
+    grpc = f"127.0.0.1:{server.first.grpc_port}"
     before = rank_once(grpc)
     with Callers(server) as callers:
         upgraded = run("upgrade", "--to", str(second))
@@ -267,7 +267,7 @@ def test_no_call_fails_and_none_is_mixed_during_upgrade_and_rollback(
             assert line in upgraded.stdout
         callers.watch()
         after = rank_once(grpc)
-        assert read_state().tritons[0].version == second
+        assert read_state().first.version == second
         assert f"export {second}, variant cpu" in run("status").stdout
         assert json.loads(run("status", "--json").stdout)["version"] == second
         assert version_of(repository) == second
@@ -275,18 +275,18 @@ def test_no_call_fails_and_none_is_mixed_during_upgrade_and_rollback(
         rolled = run("rollback", "--to", str(first))
         assert rolled.returncode == 0, rolled.stdout + rolled.stderr
         callers.watch()
-        assert version_of(repository) == read_state().tritons[0].version == first
+        assert version_of(repository) == read_state().first.version == first
     assert max(abs(before[index] - after[index]) for index in before) > 0.01
     callers.check(before, after)
-    assert b"nv_inference_count" in fetch("127.0.0.1", server.metrics_port, "GET", "/metrics")
+    assert b"nv_inference_count" in fetch("127.0.0.1", server.first.metrics_port, "GET", "/metrics")
 
 
 def test_a_broken_export_changes_nothing(
     server: state.ServerState, repository: Path, exports: tuple[Path, Path, Path]
 ) -> None:
     first, broken = version_of(exports[0]), version_of(exports[2])
-    before = rank_once(f"127.0.0.1:{server.grpc_port}")
-    pid = server.pid
+    before = rank_once(f"127.0.0.1:{server.first.grpc_port}")
+    pid = server.first.pid
     with Callers(server) as callers:
         refused = run("upgrade", "--to", str(broken))
         assert refused.returncode == 1
@@ -296,22 +296,22 @@ def test_a_broken_export_changes_nothing(
     callers.check(before)
     assert version_of(repository) == first
     known = read_state()
-    assert (known.pid, known.tritons[0].version, count_servers(known)) == (pid, first, 1)
+    assert (known.first.pid, known.first.version, count_servers(known)) == (pid, first, 1)
 
 
 def test_the_same_export_is_served_by_another_variant(server: state.ServerState) -> None:
-    before = rank_once(f"127.0.0.1:{server.grpc_port}")
+    before = rank_once(f"127.0.0.1:{server.first.grpc_port}")
     with Callers(server) as callers:
         assert run("upgrade", "--config-name", "").returncode == 0
         callers.watch()
         known = read_state()
-        assert (known.tritons[0].version, known.tritons[0].config_name) == (server.tritons[0].version, None)
-        assert known.pid != server.pid
+        assert (known.first.version, known.first.config_name) == (server.first.version, None)
+        assert known.first.pid != server.first.pid
         assert run("upgrade", "--config-name", "cpu").returncode == 0
         callers.watch()
     failed = [call for call in callers.calls if isinstance(call[3], Exception)]
     assert failed == []
-    assert rank_once(f"127.0.0.1:{server.grpc_port}") == pytest.approx(before, abs=1e-5)
+    assert rank_once(f"127.0.0.1:{server.first.grpc_port}") == pytest.approx(before, abs=1e-5)
 
 
 def test_one_upgrade_at_a_time_and_it_ends_without_who_asked_for_it(server: state.ServerState) -> None:
@@ -322,18 +322,18 @@ def test_one_upgrade_at_a_time_and_it_ends_without_who_asked_for_it(server: stat
         list(ask_for_upgrade(state.own_marker(), UpgradeRequest()))
     asking.kill()
     asking.communicate(timeout=TIMEOUT_S)
-    wait_for(lambda: read_state().pid != server.pid, "other Triton")
+    wait_for(lambda: read_state().first.pid != server.first.pid, "other Triton")
     wait_for(lambda: count_servers(server) == 1, "end of the old Triton")
 
 
 def test_a_new_triton_that_ends_is_started_again(server: state.ServerState, exports: tuple[Path, Path, Path]) -> None:
     second = version_of(exports[1])
     assert run("upgrade", "--to", str(second)).returncode == 0
-    os.kill(read_state().pid, signal.SIGKILL)
+    os.kill(read_state().first.pid, signal.SIGKILL)
     wait_for(lambda: run("status").returncode == 0 and "restarts triton 1" in run("status").stdout, "restart")
-    with LycheeClient(f"127.0.0.1:{server.grpc_port}") as client:
+    with LycheeClient(f"127.0.0.1:{server.first.grpc_port}") as client:
         assert client.manifest().version == second
-    assert b"nv_inference_count" in fetch("127.0.0.1", server.metrics_port, "GET", "/metrics")
+    assert b"nv_inference_count" in fetch("127.0.0.1", server.first.metrics_port, "GET", "/metrics")
 
 
 def test_a_restart_serves_the_export_that_was_served_wherever_it_lies_now(
@@ -351,9 +351,9 @@ def test_a_restart_serves_the_export_that_was_served_wherever_it_lies_now(
     assert nothing_served.returncode == 0, nothing_served.stderr
     assert "No server is running" in nothing_served.stdout
     assert version_of(repository) == second
-    os.kill(read_state().pid, signal.SIGKILL)
-    wait_for(lambda: read_state().pid != server.pid and run("status").returncode == 0, "restart")
-    with LycheeClient(f"127.0.0.1:{server.grpc_port}") as client:
+    os.kill(read_state().first.pid, signal.SIGKILL)
+    wait_for(lambda: read_state().first.pid != server.first.pid and run("status").returncode == 0, "restart")
+    with LycheeClient(f"127.0.0.1:{server.first.grpc_port}") as client:
         assert client.manifest().version == first
         assert client.check_golden_pairs().passed
     assert run("rollback", "--to", str(first)).returncode == 0

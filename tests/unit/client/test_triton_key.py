@@ -6,12 +6,14 @@ import stat
 from pathlib import Path
 
 import pytest
+from fakes.server_state import make_state, make_triton
 from lychee_client import LycheeClient
 from lychee_client.triton_key import KEY_HEADER, KEY_VARIABLE, key_headers
 from lychee_server import state
-from lychee_server.state import ServerState
 
-KNOWN = ServerState(1, 0.0, "lychee_x_", "127.0.0.1", 8000, 8001, 8002, "models", "triton.log", triton_key="secret")
+KNOWN = make_state(
+    make_triton(http_port=8000, grpc_port=8001), make_triton(http_port=8010, grpc_port=8011), triton_key="secret"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +22,7 @@ def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
 
 
-@pytest.mark.parametrize("address", ["localhost:8001", "127.0.0.1:8000", "[::1]:8001"])
+@pytest.mark.parametrize("address", ["localhost:8001", "127.0.0.1:8000", "[::1]:8001", "localhost:8011"])
 def test_server_of_this_user_gets_its_key(address: str) -> None:
     assert key_headers(address) == {}
     state.write_state(KNOWN)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 
 import pytest
-from lychee_server.addresses import Endpoint, check_endpoints, find_problem
+from lychee_server.addresses import Endpoint, check_endpoints, find_free_ports, find_problem
 from lychee_server.errors import SettingsError
+from lychee_server.processes import pick_free_ports
 
 
 def test_equal_ports_on_addresses_that_do_not_meet_are_allowed() -> None:
@@ -33,3 +35,21 @@ def test_a_port_that_needs_rights_is_told_as_such() -> None:
 
 def test_a_taken_port_is_no_fault_of_the_address() -> None:
     assert find_problem(OSError(errno.EADDRINUSE, "in use"), "127.0.0.1", 80, "--port", "--host") is None
+
+
+def test_the_next_ports_are_free_and_equally_far() -> None:
+    (base,) = pick_free_ports("127.0.0.1", 1)
+    ports = (base, 0, base + 2)
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", base + 12))
+        found = find_free_ports("127.0.0.1", ports, {base + 20})
+    distance = found[0] - base
+    assert (found[1], found[2] - ports[2]) == (0, distance)
+    assert distance >= 30
+    assert distance % 10 == 0
+    assert find_free_ports("127.0.0.1", (0, 0, 0), {base}) == (0, 0, 0)
+
+
+def test_without_free_ports_it_is_said_what_to_do() -> None:
+    with pytest.raises(SettingsError, match=r"no ports after 65530 are free on 127\.0\.0\.1; say 0 for each"):
+        find_free_ports("127.0.0.1", (65530,), ())

@@ -7,6 +7,7 @@ import http.client
 import os
 import time
 from collections.abc import Awaitable, Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -99,14 +100,15 @@ def describe_settings(settings: GatewaySettings) -> list[SettingEntry]:
 
 
 def find_local_triton(triton_url: str) -> ServerState | None:
-    """Return the server that `lychee load` started on this machine, if that is the one at the URL."""
+    """Return the server that `lychee load` started here, with the Triton at the URL alone, if it has that."""
     known = state.read_state()
     if "," in triton_url:  # replicas, of which it would be one
         return None
     address = urlsplit(triton_url if "://" in triton_url else f"grpc://{triton_url}")
-    if known is None or address.hostname not in LOOPBACK or address.port not in (known.grpc_port, known.http_port):
+    if known is None or address.hostname not in LOOPBACK:
         return None
-    return known
+    triton = known.find_triton(address.port)
+    return None if triton is None else replace(known, tritons=(triton,), marker=triton.marker)
 
 
 async def _ask(question: Awaitable[T], otherwise: T) -> T:
@@ -157,7 +159,8 @@ def _read_running(local: ServerState | None) -> dict[str, ServedModelState]:
     if local is None or not local.is_running():
         return {}
     try:
-        models = read_models(local.host, local.http_port, local.metrics_port, local.triton_key)
+        triton = local.first
+        models = read_models(triton.host, triton.http_port, triton.metrics_port, local.triton_key)
     except (OSError, http.client.HTTPException):
         return {}
     return {model.name: model for model in models}
@@ -175,7 +178,7 @@ def _read_triton_errors(local: ServerState | None) -> list[str] | None:
     if local is None:
         return None
     try:
-        return read_last_errors(Path(local.log_path))
+        return read_last_errors(Path(local.first.log_path))
     except OSError:
         return None
 

@@ -10,8 +10,10 @@ import lychee_client
 import pytest
 import typer
 from fakes.dual_encoder import FakeTransport
+from fakes.server_state import make_state
 from lychee_client.cli.group import CommandGroup
 from lychee_server import cli, golden_pairs
+from lychee_server.cli import loading
 from lychee_server.errors import LycheeServerError, PortInUseError, ServerStartError
 from lychee_server.gateway.process import GatewayChoice
 from typer.testing import CliRunner
@@ -25,7 +27,7 @@ class FakeServer:
     host, http_port, metrics_port = "127.0.0.1", 1, 3
     grpc_url, http_url, metrics_url = "127.0.0.1:2", "127.0.0.1:1", "http://127.0.0.1:3/metrics"
     repository = log_path = "somewhere"
-    export = types.SimpleNamespace(choice_note="", variant_note="", version=7, config_name=None)
+    export = types.SimpleNamespace(choice_note="", variant_note="", version=7, config_name=None, prepare=lambda: None)
     stopped = False
 
     options: ClassVar[dict[str, Any]] = {}
@@ -34,7 +36,7 @@ class FakeServer:
         self.models = ["client_assets"]
         type(self).options = options
 
-    def start(self) -> None:
+    def launch(self) -> None:
         type(self).pid = 1
 
     def wait_until_ready(self, timeout_s: float) -> None:
@@ -65,7 +67,8 @@ class FakeGateway:
             if isinstance(problem, PortInUseError):
                 raise problem
 
-    def start(self, server: FakeServer) -> None:
+    def start(self, server: FakeServer, models: Path | None) -> None:
+        type(self).models = models
         type(self).pid = 2
 
     def wait_until_ready(self, timeout_s: float) -> None:
@@ -80,15 +83,15 @@ class FakeGateway:
 def gateway(monkeypatch: pytest.MonkeyPatch) -> type[FakeGateway]:
     """Return the class of the gateways that `lychee load` starts."""
     gateway = type("Gateway", (FakeGateway,), {"problems": []})
-    monkeypatch.setattr(cli, "GatewayProcess", gateway)
+    monkeypatch.setattr(loading, "GatewayProcess", gateway)
     return gateway
 
 
 @pytest.fixture(autouse=True)
 def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep `lychee load` from splitting the process of the tests."""
-    monkeypatch.setattr(cli.Guard, "split", lambda guard: None)
-    monkeypatch.setattr(cli.Guard, "say_ready", lambda guard: None)
+    monkeypatch.setattr(loading.Guard, "split", lambda guard: None)
+    monkeypatch.setattr(loading.Guard, "say_ready", lambda guard: None)
 
 
 def supervise(supervised: Any, *, most_restarts: int, **options: Any) -> None:
@@ -103,11 +106,11 @@ def runner(monkeypatch: pytest.MonkeyPatch, gateway: type[FakeGateway]) -> Any:
     app = typer.Typer(cls=CommandGroup)
     cli.register(app)
     server = type("Server", (FakeServer,), {})
-    monkeypatch.setattr(cli, "TritonServer", server)
-    monkeypatch.setattr(cli, "read_models", lambda *address: ())
-    monkeypatch.setattr(cli.ServedRepository, "open_metrics", lambda served: None)
-    monkeypatch.setattr(cli.SupervisedServer, "publish", lambda supervised: None)
-    monkeypatch.setattr(cli.SupervisedServer, "supervise", supervise)
+    monkeypatch.setattr(loading, "TritonServer", server)
+    monkeypatch.setattr(loading, "read_models", lambda *address: ())
+    monkeypatch.setattr(loading.ServedRepository, "open_metrics", lambda served: None)
+    monkeypatch.setattr(loading.SupervisedServer, "publish", lambda supervised: None)
+    monkeypatch.setattr(loading.SupervisedServer, "supervise", supervise)
     return lambda *arguments: (CliRunner().invoke(app, arguments), server)
 
 
@@ -172,7 +175,7 @@ def test_load_names_a_missing_repository(monkeypatch: pytest.MonkeyPatch, tmp_pa
     app = typer.Typer(cls=CommandGroup)
     cli.register(app)
     monkeypatch.setenv("LYCHEE_REPOSITORY", str(tmp_path / "nowhere"))
-    result = CliRunner().invoke(app, ["load", "--port", "0"])
+    result = CliRunner().invoke(app, ["load", "--port", "0", "--metrics-port", "0"])
     assert result.exit_code == 2
     assert "nowhere does not exist" in result.output
 
@@ -195,9 +198,7 @@ def test_load_that_gives_up_fails_and_stops_what_is_left(runner: Any, monkeypatc
 
 
 def test_status_says_why_a_server_gave_up(runner: Any) -> None:
-    cli.state.write_state(
-        cli.state.ServerState(1, 1, "lychee_x_", "127.0.0.1", 1, 2, 3, "models", "log", gave_up="it failed too often.")
-    )
+    cli.state.write_state(make_state(gave_up="it failed too often."))
     result, _ = runner("status")
     assert (result.exit_code, result.output) == (3, "No server is running: it failed too often.\n")
 
@@ -326,7 +327,7 @@ def test_flash_attn_says_what_it_does(runner: Any, monkeypatch: pytest.MonkeyPat
     encoder = types.SimpleNamespace(
         name="text_encoder", provider="CPUExecutionProvider", precision="fp32", precision_reason=""
     )
-    monkeypatch.setattr(cli, "read_models", lambda *address: (encoder,))
+    monkeypatch.setattr(loading, "read_models", lambda *address: (encoder,))
     result, _ = runner("load", "--flash-attn")
     assert result.exit_code == 0
     assert "--flash-attn: no effect" in result.output

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 from fakes.dual_encoder import manifest_json
+from fakes.server_state import make_state, make_triton
 from lychee_server import cli, state
 from lychee_server.cli import quickstart
 from lychee_server.errors import RepositoryError
@@ -56,7 +57,7 @@ def write_export(folder: Path, version: str, model: str = "lychee-mini") -> None
 def set_running(*, gateway: bool = True) -> None:
     """Leave the state of a server that runs."""
     beside = state.GatewayState(OWN.pid, OWN.start_ticks, "0.0.0.0", 4711, "log") if gateway else None
-    known = state.ServerState(OWN.pid, OWN.start_ticks, "m", "127.0.0.1", 1, 2, 3, "models", "log", gateway=beside)
+    known = make_state(make_triton(pid=OWN.pid, start_ticks=OWN.start_ticks), gateway=beside)
     state.write_state(known)
 
 

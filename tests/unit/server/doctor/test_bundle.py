@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from fakes.dual_encoder import manifest_json
+from fakes.server_state import make_state, make_triton
 from lychee_client.checks import CheckResult
 from lychee_server import state
 from lychee_server.defaults import state_dir
@@ -109,8 +110,7 @@ def test_nothing_that_was_planted_in_any_source_is_in_the_bundle(
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    dead = state.ServerState(1, 1, "m", "127.0.0.1", 1, 2, 3, str(repository), "log", triton_key=f"{KEY}-3",
-                             gave_up=f"/home/{USER}: {KEY}-3")  # fmt: skip
+    dead = make_state(make_triton(repository=str(repository)), triton_key=f"{KEY}-3", gave_up=f"/home/{USER}: {KEY}-3")
     state.write_state(dead)
     checks = [CheckResult("state", "failed", f"/home/{USER} {KEY}", f"Authorization: Bearer {KEY}")]
     settings, metrics = (GatewaySettings(), EVERYTHING.encode()) if as_gateway else (None, None)
@@ -171,7 +171,7 @@ def test_a_source_that_fails_costs_no_other(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_a_dead_triton_is_named_and_the_rest_is_there() -> None:
     own = ProcessId.of(os.getpid())
-    state.write_state(state.ServerState(own.pid, own.start_ticks, "lychee_none_", "127.0.0.1", 1, 2, 3, "none", "log"))
+    state.write_state(make_state(make_triton(pid=own.pid, start_ticks=own.start_ticks, repository="none")))
     files = read(write_bundle())
     assert "ConnectionRefusedError" in files["triton.missing.txt"]
     assert json.loads(files["server.json"])["healthy"] is False

@@ -8,6 +8,7 @@ from typing import Any
 
 import psutil
 import pytest
+from fakes.server_state import make_state, make_triton
 from lychee_client.checks import CheckContext, CheckResult
 from lychee_server import state
 from lychee_server.doctor import gateway as gateway_checks
@@ -37,9 +38,7 @@ def write_gateway(**changes: Any) -> state.GatewayState:
     gateway = dataclasses.replace(
         state.GatewayState(OWN.pid, ProcessId.of(OWN.pid).start_ticks, "127.0.0.1", 4321, "/log/gateway.log"), **changes
     )
-    server = state.ServerState(
-        OWN.pid, ProcessId.of(OWN.pid).start_ticks, "marker", "127.0.0.1", 1, 2, 3, "models", "log", gateway
-    )
+    server = make_state(make_triton(pid=OWN.pid, start_ticks=ProcessId.of(OWN.pid).start_ticks), gateway=gateway)
     state.write_state(server)
     return gateway
 

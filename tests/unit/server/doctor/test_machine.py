@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from fakes.dual_encoder import manifest_json
+from fakes.server_state import make_state, make_triton
 from lychee_client.checks import MACHINE_CHECKS, CheckContext, CheckResult, CheckSkipped
 from lychee_server import memory, state
 from lychee_server.doctor import files as file_checks
@@ -75,11 +76,23 @@ def running(repository: Path) -> state.ServerState:
     """Let this process pass for a server on the ports 1 to 3."""
     own = psutil.Process()
     marker = "lychee_0123456789ab_"
-    known = state.ServerState(
-        own.pid, ProcessId.of(own.pid).start_ticks, marker, "0.0.0.0", 1, 2, 3, str(repository), "/log/triton.log"
+    known = make_state(
+        make_triton(
+            pid=own.pid,
+            start_ticks=ProcessId.of(own.pid).start_ticks,
+            host="0.0.0.0",
+            repository=str(repository),
+            log_path="/log/triton.log",
+        ),
+        marker=marker,
     )
     state.write_state(known)
     return known
+
+
+def changed(known: state.ServerState, **facts: Any) -> state.ServerState:
+    """Return a server whose Triton is another one."""
+    return dataclasses.replace(known, tritons=(dataclasses.replace(known.first, **facts),))
 
 
 def only(results: Iterable[CheckResult]) -> CheckResult:
@@ -109,7 +122,7 @@ def test_the_repository_is_the_given_one_then_the_servers_then_the_one_here(
     tmp_path: Path, running: state.ServerState
 ) -> None:
     assert file_checks.find_repository(make_context(tmp_path / "given")) == tmp_path / "given"
-    assert file_checks.find_repository(make_context()) == Path(running.repository)
+    assert file_checks.find_repository(make_context()) == Path(running.first.repository)
     state.clear_state()
     with pytest.raises(CheckSkipped, match="no model repository"):
         file_checks.find_repository(make_context())
@@ -179,13 +192,13 @@ def test_free_ports_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ports_of_the_running_server_are_told(running: state.ServerState, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "find_listeners", lambda: {1: (running.pid, "tritonserver"), 2: (77, "nginx")})
+    monkeypatch.setattr(checks, "find_listeners", lambda: {1: (running.first.pid, "tritonserver"), 2: (77, "nginx")})
     http, grpc, metrics = checks.check_ports(make_context(live=False))
-    assert (http.verdict, http.seen) == ("ok", f"http: our server, pid {running.pid}")
+    assert (http.verdict, http.seen) == ("ok", f"http: our server, pid {running.first.pid}")
     assert (grpc.verdict, grpc.seen) == ("failed", "grpc: taken by nginx, pid 77")
     assert "--grpc-port" in grpc.advice
     assert (metrics.name, metrics.verdict) == ("port 3", "failed")
-    assert f"nobody listens for metrics, though the server runs with pid {running.pid}" in metrics.seen
+    assert f"nobody listens for metrics, though the server runs with pid {running.first.pid}" in metrics.seen
     assert "/log/triton.log" in metrics.advice
 
 
@@ -221,14 +234,14 @@ def test_no_state_passes() -> None:
 
 def test_a_running_server_passes_and_another_url_is_a_warning(running: state.ServerState) -> None:
     result = only(checks.check_state(make_context()))
-    assert (result.verdict, f"pid {running.pid}, up" in result.seen) == ("ok", True)
-    state.write_state(dataclasses.replace(running, grpc_port=9, http_port=8))
+    assert (result.verdict, f"pid {running.first.pid}, up" in result.seen) == ("ok", True)
+    state.write_state(changed(running, grpc_port=9, http_port=8))
     result = only(checks.check_state(make_context()))
     assert (result.verdict, result.advice) == ("warning", "check that one with --url 127.0.0.1:9")
 
 
 def test_a_stale_state_is_a_warning(running: state.ServerState) -> None:
-    state.write_state(dataclasses.replace(running, start_ticks=running.start_ticks - 60))
+    state.write_state(changed(running, start_ticks=running.first.start_ticks - 60))
     result = only(checks.check_state(make_context()))
     assert (result.verdict, "ended without `lychee stop`" in result.seen) == ("warning", True)
     assert "`lychee stop`" in result.advice
@@ -237,7 +250,7 @@ def test_a_stale_state_is_a_warning(running: state.ServerState) -> None:
 def test_the_ports_of_a_server_that_ended_do_not_count(
     running: state.ServerState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state.write_state(dataclasses.replace(running, start_ticks=running.start_ticks - 60))
+    state.write_state(changed(running, start_ticks=running.first.start_ticks - 60))
     monkeypatch.setattr(checks, "find_listeners", dict)
     names = [result.name for result in checks.check_ports(make_context())]
     assert names == ["port 8000", "port 8001", "port 8002"]
@@ -412,7 +425,7 @@ def test_a_gpu_that_the_models_ask_for_and_cannot_have_fails(repository: Path, g
 
 
 def test_models_for_a_gpu_that_run_on_the_cpu_are_a_warning(gpu: SimpleNamespace, running: state.ServerState) -> None:
-    export_for_gpus(Path(running.repository))
+    export_for_gpus(Path(running.first.repository))
     assert only(gpu_checks.check_gpu(make_context())).verdict == "warning"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from fakes.dual_encoder import FakeTransport
+from fakes.server_state import make_state
 from fastapi.testclient import TestClient
 from lychee_server import state
 from lychee_server.errors import SettingsError
@@ -57,9 +58,7 @@ def test_restarts_are_among_the_metrics_of_the_gateway_that_is_supervised(monkey
     assert b"lychee_restarts_total" not in app.state.service.metrics.render()[0]
     gateway = state.GatewayState(os.getpid(), 1, "127.0.0.1", 7860, "gateway.log")
     restarts = {"triton": state.Restarts(2, "it ended by signal 9", 0.0)}
-    state.write_state(
-        state.ServerState(1, 1, "lychee_x_", "127.0.0.1", 1, 2, 3, "models", "log", gateway, restarts=restarts)
-    )
+    state.write_state(make_state(gateway=gateway, restarts=restarts))
     shown = app.state.service.metrics.render()[0]
     assert b'lychee_restarts_total{process="triton"} 2.0' in shown
     assert b'lychee_restarts_total{process="gateway"} 0.0' in shown

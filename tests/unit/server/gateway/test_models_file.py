@@ -130,7 +130,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     [({"calibration": Path("c.json")}, "--calibration"), ({"served_model_names": ("x",)}, "--served-model-name")],
 )
 def test_what_is_one_models_is_not_said_for_all(write: Write, setting: dict[str, Any], option: str) -> None:
-    with pytest.raises(SettingsError, match=f"{option} is about one model, and --models names a file"):
+    with pytest.raises(SettingsError, match=f"{option} is about one model, and .* names several; give it to one"):
         read_models(GatewaySettings(models=write({"models": TWO}), **setting))
 
 

@@ -13,10 +13,10 @@ from lychee_server.supervision.supervisor import Supervisor, _Watched
 class FakeChild:
     """Is as it is told to be."""
 
-    name = "triton"
-
-    def __init__(self) -> None:
+    def __init__(self, name: str = "triton", *, is_spare: bool = True) -> None:
+        self.name, self.is_spare = name, is_spare
         self.starts = 0
+        self.ended = False
         self.problem: str | None = None
         self.is_ready = True
         self.hopeless = ""
@@ -25,6 +25,9 @@ class FakeChild:
     def start_again(self) -> None:
         self.starts += 1
         self.problem = None
+
+    def end(self) -> None:
+        self.ended = True
 
     def check_ready(self) -> bool:
         if self.hopeless:
@@ -102,3 +105,25 @@ def test_a_child_that_fails_too_often_is_given_up_with_the_reason(child: FakeChi
     with pytest.raises(LycheeServerError, match=r"text_encoder is not loaded: damaged.*2 times within 10 minutes"):
         supervisor.look(watched, 3.0)
     assert child.starts == 2
+
+
+def fail_often(supervisor: Supervisor, watched: _Watched, child: FakeChild) -> None:
+    for _ in range(3):
+        child.problem = "gone"
+        supervisor.look(watched, 10.0)
+        supervisor.look(watched, 1e9)
+    supervisor.look(watched, 1e9)
+
+
+def test_one_of_several_that_fails_too_often_costs_the_others_nothing(published: list[None]) -> None:
+    children = [FakeChild("triton a"), FakeChild("triton b"), FakeChild("gateway", is_spare=False)]
+    supervisor = Supervisor(children, start_timeout_s=20, most_restarts=2, publish=lambda: published.append(None))
+    first, second, third = supervisor._watched
+    fail_often(supervisor, first, children[0])
+    assert (children[0].starts, children[0].ended, children[0].watched) == (2, True, False)
+    assert supervisor.restarts["triton a"].reason == "gone; gave up"
+    assert not supervisor.is_running(children[0])
+    with pytest.raises(LycheeServerError, match="triton b failed"):
+        fail_often(supervisor, second, children[1])
+    with pytest.raises(LycheeServerError, match="gateway failed"):
+        fail_often(supervisor, third, children[2])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from fakes.dual_encoder import FakeTransport
+from fakes.server_state import make_state, make_triton
 from lychee_client import MemoryEmbeddingCache
 from lychee_server import state
 from lychee_server.gateway.service import Service
@@ -57,7 +58,7 @@ async def rank_twice(service: Service) -> None:
 def write_local_state(log_path: str = "log") -> None:
     """Say that this very process is the Triton that runs here."""
     own = ProcessId.of(os.getpid())
-    state.write_state(state.ServerState(own.pid, own.start_ticks, "marker", "127.0.0.1", 1, 2, 3, "models", log_path))
+    state.write_state(make_state(make_triton(pid=own.pid, start_ticks=own.start_ticks, log_path=log_path)))
 
 
 def test_status_of_a_ready_gateway_names_model_traffic_cache_and_golden_pairs() -> None:
