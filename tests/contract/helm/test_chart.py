@@ -153,6 +153,9 @@ def test_every_value_has_a_default_and_a_type() -> None:
         ({"ingress": {"enabled": True}}, "/ingress/hosts"),
         ({"httpRoute": {"enabled": True}}, "/httpRoute/parentRefs"),
         ({"httpRoute": {"canary": {"weight": 5}}}, "/httpRoute/canary/service"),
+        ({"bulk": {"enabled": True, "input": "/data/pairs"}}, "/bulk/output"),
+        ({"bulk": {"workers": {"triton": True}}, "triton": {"enabled": False, "url": "a:1"}}, "/triton/enabled"),
+        ({"bulk": {"workers": {"triton": True}, "url": "a:1"}}, "/bulk/url"),
     ],
     ids=str,
 )
@@ -222,7 +225,7 @@ def test_services_find_pods_and_policies_know_ports(case: str) -> None:
     selectors += [one["spec"]["selector"]["matchLabels"] for one in of_kind(manifests, "PodDisruptionBudget")]
     for policy in of_kind(manifests, "NetworkPolicy"):
         selectors.append(policy["spec"]["podSelector"]["matchLabels"])
-        named = [port["port"] for rule in policy["spec"].get("ingress", []) for port in rule["ports"]]
+        named = [port["port"] for rule in policy["spec"].get("ingress", []) for port in rule.get("ports", [])]
         assert set(named) <= ports, policy["metadata"]["name"]
     for selector in selectors:
         assert any(selector.items() <= one.items() for one in labels), selector
