@@ -46,6 +46,8 @@ spec:
       env:
         - {name: HOME, value: /tmp}
         - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+        # The network policy says who reaches Ray; a token would have to reach KubeRay, too.
+        - {name: RAY_AUTH_MODE, value: disabled}
         {{- with $bulk.apiKey.secret }}
         - name: LYCHEE_API_KEY
           valueFrom:
