@@ -1,4 +1,4 @@
-"""The command of the chart's RayJob, run by a shell, on a Ray head and a worker that start with the chart's parameters."""
+"""The command of the chart's RayJob, run by a shell, on Ray nodes that start with the chart's parameters."""
 
 from __future__ import annotations
 
