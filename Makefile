@@ -48,7 +48,7 @@ check: $(EXPORTED) tools docs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy client/lychee_client evaluate/lychee_evaluate export/lychee_export server/lychee_server
 	MYPYPATH=server/lychee_server/execution $(BIN)/mypy server/backends/onnxruntime/model.py
-	$(BIN)/mypy loadtest/lychee_loadtest examples
+	$(BIN)/mypy bulk/lychee_bulk loadtest/lychee_loadtest examples
 	$(BIN)/pytest --quiet tests/contract tests/unit/test_docs.py
 
 # The variable silences a notice of the theme: it gets fixes until 2027-05-05, and then wants a successor.
@@ -72,13 +72,13 @@ clients: $(CLIENTS_INSTALLED)
 export: $(EXPORTED)
 
 # torch goes first and alone: a range that another package asks for would replace the pinned build.
-$(INSTALLED): constraints.txt deploy/release/version.py $(addsuffix /pyproject.toml,client evaluate export loadtest server)
+$(INSTALLED): constraints.txt deploy/release/version.py $(addsuffix /pyproject.toml,bulk client evaluate export loadtest server)
 	deploy/debian-packages.sh $(PYTHON)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) hatchling editables
 	$(PIP) --no-build-isolation --editable client[cli,heic] --editable evaluate[cli,xlsx] --editable export[peft] \
-		--editable server[triton,web,redis,otel] --editable loadtest[locust]
+		--editable server[triton,web,redis,otel] --editable loadtest[locust] --editable bulk
 ifneq ($(GPU),)
 # Both builds of ONNX Runtime fill the folder onnxruntime/: the one for CPUs, which the exporter asks for, goes first.
 	$(BIN)/pip uninstall -qq --yes onnxruntime-openvino

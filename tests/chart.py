@@ -76,6 +76,10 @@ def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
         name = f"{manifest['kind']} {manifest['metadata']['name'].removeprefix(f'{RELEASE}-')}"
         if manifest["kind"] in ("Deployment", "Job"):
             found[name] = manifest["spec"]["template"]
+        elif manifest["kind"] == "RayJob":
+            cluster = manifest["spec"]["rayClusterSpec"]
+            for part in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+                found[f"RayJob {part.get('groupName', 'head')}"] = part["template"]
         elif manifest["kind"] == "Pod":
             found[name] = manifest
     return found

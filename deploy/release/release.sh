@@ -1,5 +1,5 @@
 #!/bin/sh
-# Build a release: check that the tree is one, build all six distributions (the wheels from the sdists), check them, and
+# Build a release: check that the tree is one, build all seven distributions (the wheels from the sdists), check them, and
 # write into dist/ a bill of materials and checksums. It uploads nothing. Usage: deploy/release/release.sh [VERSION]
 # With a VERSION, such as 0.2.0, the commit must be clean, tagged vVERSION and in the changelog. Without, it is a dry run
 # of whatever the tree holds, and says what a release would lack. PYTHON (default python3) makes the environments.
@@ -34,7 +34,7 @@ trap 'rm -rf "$work"' EXIT
 rm -rf dist
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) # the same commit gives the same bytes
 export SOURCE_DATE_EPOCH
-for distribution in . client evaluate export server loadtest; do
+for distribution in . client evaluate export server loadtest bulk; do
     "$work/tools/bin/python" -m build --outdir dist $distribution
 done
 "$work/tools/bin/twine" check --strict dist/*

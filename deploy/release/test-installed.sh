@@ -16,7 +16,7 @@ constraint=
 [ "$("$python" -c 'import sys; print(*sys.version_info[:2], sep=".")')" != 3.11 ] ||
     constraint="--constraint $tree/constraints.txt"
 $pip install build
-for distribution in . client evaluate export server loadtest; do
+for distribution in . client evaluate export server loadtest bulk; do
     "$work/venv/bin/python" -m build --outdir "$work/dist" $distribution >/dev/null
 done
 # torch first and alone, as in the Makefile.

@@ -173,7 +173,7 @@ def test_images_are_pinned_unprivileged_and_clean() -> None:
     assert instructions[0] == ("ARG", "PYTHON_TAG=3.11.13-slim-bookworm")
     stages = [arguments.partition(" AS ")[::2] for name, arguments in instructions if name == "FROM"]
     assert {origin for origin, _ in stages} - {stage for _, stage in stages} == {"python:${PYTHON_TAG}"}
-    for target in TARGETS:
+    for target in (*TARGETS, "bulk"):
         assert last_instruction(target, "USER") == "10001:10001"
         assert f"title=lychee-rerank-{target}" in last_instruction(target, "LABEL")
     for name, arguments in instructions:

@@ -1,4 +1,4 @@
-"""Six distributions: what they say of themselves, their version, and wheels that come whole from their sdists."""
+"""Seven distributions: what they say of themselves, their version, and wheels that come whole from their sdists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ["client", "evaluate", "export", "loadtest", "server"]
+FOLDERS = ["bulk", "client", "evaluate", "export", "loadtest", "server"]
 NOT_IN_WHEELS = ("examples/demo", "examples/notebooks")
 PLACES = {"lychee_server/backends": "server/backends", "lychee_server/bundled": "examples"}
 """Where a wheel's files lie in the tree, if not under the same name."""

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"^\| `([\w/.]+/)` \| .* \| (.*) \|$", re.MULTILINE)
 HEAVY = {"huggingface_hub", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "peft", "torch", "transformers"}
-PROJECT = {"lychee_client", "lychee_evaluate", "lychee_export", "lychee_loadtest", "lychee_server"}
+PROJECT = {"lychee_bulk", "lychee_client", "lychee_evaluate", "lychee_export", "lychee_loadtest", "lychee_server"}
 BACKEND = "onnx_sessions"  # execution/onnx_sessions.py of lychee_server, of which the backend gets a copy
 
 FOREIGN = {
@@ -34,6 +34,7 @@ FOREIGN = {
     "loadtest/lychee_loadtest": "PIL aiohttp gevent google grpc locust matplotlib numpy onnx onnxruntime psutil "
     "pydantic pynvml rich scipy tokenizers torch transformers tritonclient typer",
     "loadtest/lychee_loadtest/compare/alternatives": "PIL fastapi numpy pydantic pytriton torch transformers uvicorn",
+    "bulk/lychee_bulk": "fsspec msgspec pyarrow ray rich typer",
     "examples": "rich",
 }
 """Which packages of others a folder may use."""

@@ -14,6 +14,7 @@ from lychee_client.cli.outcome import finish, report, reported_errors
 COMES_WITH: Final = {
     "ab-report": "lychee-rerank[evaluate]",
     "autoscale-sim": "lychee-rerank[loadtest]",
+    "bulk": "lychee-rerank[bulk]",
     "calibrate": "lychee-rerank[evaluate]",
     "export": "lychee-rerank[export]",
     "gateway": "lychee-rerank[server]",

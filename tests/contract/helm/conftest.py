@@ -109,6 +109,46 @@ MATRIX: dict[str, dict[str, Any]] = {
         "networkPolicy": {"gatewayEgress": [{"to": [{"podSelector": {}}], "ports": [{"port": 8001}]}]},
     },
     "traced": {"tracing": {"endpoint": "http://collector.observability:4318"}, "model": CLAIM},
+    "bulk": {
+        "bulk": {
+            "enabled": True,
+            "input": "s3://pairs/today/",
+            "output": "s3://pairs/scores",
+            "args": ["--keep-columns", "sku", "--instruction", "what's cheap: $5"],
+            "secret": "s3",
+        },
+        "gateway": {"apiKeys": {"secret": "keys"}},
+        "networkPolicy": {"bulkEgress": [{"to": [{"namespaceSelector": {}}], "ports": [{"port": 9000}]}]},
+    },
+    "bulk-gateway": {
+        "topology": "together",
+        "bulk": {
+            "enabled": True,
+            "input": "/data/pairs",
+            "output": "/data/scores",
+            "claim": "data",
+            "apiKey": {"secret": "keys", "item": "probe-key"},
+            "extraEnv": [{"name": "AWS_REGION", "value": "eu-central-1"}],
+        },
+        "networkPolicy": {"gatewayFrom": [{"namespaceSelector": {"matchLabels": {"team": "web"}}}]},
+    },
+    "bulk-gpu": {
+        "triton": {"gpu": {"count": 1}, "runtimeClassName": "nvidia"},
+        "model": {"source": "copy", "copy": {"image": "registry.example.org/models:7"}},
+        "networkPolicy": {"modelEgress": [{"to": [{"namespaceSelector": {}}], "ports": [{"port": 9000}]}]},
+        "bulk": {
+            "enabled": True,
+            "input": "gs://pairs/*.parquet",
+            "output": "gs://pairs/scores",
+            "head": {"nodeSelector": {"pool": "plain"}, "tolerations": [{"operator": "Exists"}]},
+            "workers": {
+                "triton": True,
+                "replicas": 8,
+                "nodeSelector": {"pool": "gpu"},
+                "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+            },
+        },
+    },
     "own-cluster": {
         "fullnameOverride": "lychee-next",
         "imageRegistry": "registry.example.org/lychee",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,9 @@ def test_every_value_has_a_default_and_a_type() -> None:
         ({"ingress": {"enabled": True}}, "/ingress/hosts"),
         ({"httpRoute": {"enabled": True}}, "/httpRoute/parentRefs"),
         ({"httpRoute": {"canary": {"weight": 5}}}, "/httpRoute/canary/service"),
+        ({"bulk": {"enabled": True, "input": "/data/pairs"}}, "/bulk/output"),
+        ({"bulk": {"workers": {"triton": True}}, "triton": {"enabled": False, "url": "a:1"}}, "/triton/enabled"),
+        ({"bulk": {"workers": {"triton": True}, "url": "a:1"}}, "/bulk/url"),
     ],
     ids=str,
 )
@@ -222,7 +226,7 @@ def test_services_find_pods_and_policies_know_ports(case: str) -> None:
     selectors += [one["spec"]["selector"]["matchLabels"] for one in of_kind(manifests, "PodDisruptionBudget")]
     for policy in of_kind(manifests, "NetworkPolicy"):
         selectors.append(policy["spec"]["podSelector"]["matchLabels"])
-        named = [port["port"] for rule in policy["spec"].get("ingress", []) for port in rule["ports"]]
+        named = [port["port"] for rule in policy["spec"].get("ingress", []) for port in rule.get("ports", [])]
         assert set(named) <= ports, policy["metadata"]["name"]
     for selector in selectors:
         assert any(selector.items() <= one.items() for one in labels), selector
@@ -236,6 +240,39 @@ def test_only_gateway_and_prometheus_reach_triton() -> None:
     assert reached["grpc"] == reached["triton-http"]
     assert reached["triton-metrics"] == VALUES["networkPolicy"]["prometheusFrom"]
     assert one(render({"model": CLAIM}), "NetworkPolicy", "triton")["spec"]["egress"] == []
+
+
+def test_a_bulk_run_is_let_in_where_it_asks_and_lets_nobody_else_in() -> None:
+    manifests = render(MATRIX["bulk"])
+    ray = one(manifests, "NetworkPolicy", "ray")["spec"]
+    own = {"podSelector": ray["podSelector"]}
+    among_themselves, dashboard = ray["ingress"]
+    assert among_themselves == {"from": [own]}
+    assert dashboard["from"] == VALUES["networkPolicy"]["kuberayFrom"]
+    assert own in one(manifests, "NetworkPolicy", "triton")["spec"]["ingress"][0]["from"]
+    assert own in one(render(MATRIX["bulk-gateway"]), "NetworkPolicy", "gateway")["spec"]["ingress"][0]["from"]
+    assert not of_kind(render(), "RayJob") + of_kind(render(), "NetworkPolicy", "ray")
+
+
+@pytest.mark.parametrize(
+    ("bulk", "url"),
+    [
+        ("bulk", f"dns:///lychee-triton.{NAMESPACE}.svc:8001"),
+        ("bulk-gateway", "http://lychee-gateway:7860"),
+        ("bulk-gpu", "localhost:8001"),
+    ],
+)
+def test_a_bulk_run_asks_the_nearest_server(bulk: str, url: str) -> None:
+    manifests = render(MATRIX[bulk])
+    words = shlex.split(one(manifests, "RayJob")["spec"]["entrypoint"])
+    options = MATRIX[bulk]["bulk"]
+    assert words[:5] == ["exec", "lychee", "bulk", options["input"], options["output"]]
+    assert words[5:] == ["--address", "auto", "--url", url, *options.get("args", [])]
+    if bulk == "bulk-gpu":
+        triton = container(manifests, "RayJob workers", "triton")
+        assert "lifecycle" not in triton
+        assert not [word for word in triton["args"] if "connection-age" in word]
+        assert triton["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 
 def test_traces_go_to_the_receiver_as_lychee_load_sends_them() -> None:

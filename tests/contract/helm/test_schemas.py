@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from chart import NEWEST, Manifest, of_kind, one, render
+from chart import NEWEST, OLDEST, Manifest, of_kind, one, render
 from deployment import TIMEOUT_S, TOOLS, find_tool
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
@@ -19,7 +19,17 @@ from .conftest import GATEWAY, MATRIX
 
 SCHEMAS = TOOLS / "kubernetes-schemas"
 CHART_PYTHON = TOOLS / "chart" / "bin" / "python"
-CUSTOM = {"PodMonitor", "PrometheusRule", "ScaledObject", "HTTPRoute"}
+CUSTOM = {"PodMonitor", "PrometheusRule", "ScaledObject", "HTTPRoute", "RayJob"}
+
+RAY_JOB = {
+    "backoffLimit",
+    "entrypoint",
+    "rayClusterSpec",
+    "shutdownAfterJobFinishes",
+    "submissionMode",
+    "ttlSecondsAfterFinished",
+}
+"""What the chart uses of KubeRay's RayJob. Its definition, of KubeRay 1.4 and 1.7, was held to the chart once."""
 
 READ_BY_THEIR_CLASSES = """
 import json, sys
@@ -68,6 +78,37 @@ def test_a_field_that_kubernetes_does_not_know_is_seen() -> None:
     assert "'replica' was unexpected" in problem
 
 
+@pytest.mark.parametrize("bulk", ["bulk", "bulk-gateway", "bulk-gpu"])
+def test_kubernetes_takes_the_pods_of_a_bulk_run(bulk: str) -> None:
+    job = one(render(MATRIX[bulk]), "RayJob")
+    templates = [job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]]
+    templates += [group["template"] for group in job["spec"]["rayClusterSpec"]["workerGroupSpecs"]]
+    deployment = one(render(MATRIX[bulk]), "Deployment", "server" if bulk == "bulk-gateway" else "gateway")
+    labels = {"app.kubernetes.io/component": "ray"}
+    for template in templates:
+        assert labels.items() <= template["metadata"]["labels"].items()
+        in_place = {**deployment["spec"], "selector": {"matchLabels": labels}, "template": template}
+        for minor in range(OLDEST, NEWEST + 1):
+            assert not problems([{**deployment, "spec": in_place}], minor), minor
+
+
+def test_a_bulk_run_has_the_fields_of_kuberay() -> None:
+    job = one(render(MATRIX["bulk-gpu"]), "RayJob")
+    assert job["apiVersion"] == "ray.io/v1"
+    spec = job["spec"]
+    assert set(spec) <= RAY_JOB
+    assert spec["submissionMode"] == "HTTPMode"
+    cluster = spec["rayClusterSpec"]
+    assert set(cluster) == {"rayVersion", "headGroupSpec", "workerGroupSpecs"}
+    assert set(cluster["headGroupSpec"]) == {"rayStartParams", "template"}
+    (workers,) = cluster["workerGroupSpecs"]
+    assert set(workers) == {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
+    for group in (workers, cluster["headGroupSpec"]):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        assert group["template"]["spec"]["containers"][0]["name"] == "ray"  # the one that KubeRay starts Ray in
+        assert "restartPolicy" not in group["template"]["spec"]
+
+
 def test_operators_take_their_resources_and_know_every_field() -> None:
     if not Path(CHART_PYTHON).exists():
         pytest.skip(f"there is no {CHART_PYTHON.relative_to(TOOLS.parent)} here; deploy/test-tools.sh makes it")
@@ -77,7 +118,7 @@ def test_operators_take_their_resources_and_know_every_field() -> None:
         for manifest in render(MATRIX[case])
         if manifest["kind"] in CUSTOM
     ]
-    assert {manifest["kind"] for manifest in manifests} == CUSTOM - {"HTTPRoute"}
+    assert {manifest["kind"] for manifest in manifests} == CUSTOM - {"HTTPRoute", "RayJob"}
     finished = subprocess.run(
         [CHART_PYTHON, "-c", READ_BY_THEIR_CLASSES],
         input=json.dumps(manifests),

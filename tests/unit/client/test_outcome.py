@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 LYCHEE = str(Path(sys.executable).parent / "lychee")
 SOURCES = ("client/lychee_client", "evaluate/lychee_evaluate", "export/lychee_export", "server/lychee_server")
 DISTRIBUTIONS = {
+    "lychee_bulk": "lychee-rerank[bulk]",
     "lychee_evaluate": "lychee-rerank[evaluate]",
     "lychee_export": "lychee-rerank[export]",
     "lychee_loadtest": "lychee-rerank[loadtest]",
@@ -149,7 +150,7 @@ def test_the_table_of_what_to_install_is_what_the_distributions_have() -> None:
 def test_no_command_has_a_prefix_or_an_exit_code_of_its_own(root: Path) -> None:
     own = [
         f"{path.relative_to(root)}:{node.lineno}"
-        for folder in (*SOURCES, "loadtest/lychee_loadtest")
+        for folder in (*SOURCES, "bulk/lychee_bulk", "loadtest/lychee_loadtest")
         for path in sorted((root / folder).rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and is_own(node)

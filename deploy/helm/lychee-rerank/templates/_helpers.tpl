@@ -26,6 +26,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 app.kubernetes.io/component: {{ include "lychee.component" . }}
 {{- end }}
 
+{{- /* The nodes of the Ray cluster of a bulk run. */}}
+{{- define "lychee.raySelector" -}}
+{{ include "lychee.selector" . }}
+app.kubernetes.io/component: ray
+{{- end }}
+
 {{- define "lychee.image" -}}
 {{- $tag := .image.tag | default .root.Chart.AppVersion -}}
 {{- with .root.Values.imageRegistry }}{{ if not $.image.absolute }}{{ . }}/{{ end }}{{ end -}}

@@ -1,3 +1,4 @@
+{{- /* With `besideRay`, it is in a pod of a Ray worker, which alone calls it. */}}
 {{- define "lychee.tritonContainer" -}}
 {{- $values := .Values.triton -}}
 {{- $callSeconds := .Values.gateway.settings.timeout_s | default 30 -}}
@@ -12,7 +13,7 @@ args:
   - --disable-auto-complete-config
   - --model-load-thread-count=8
   - --exit-timeout-secs={{ $values.exitTimeoutSeconds }}
-  {{- if eq .Values.topology "separate" }}
+  {{- if and (eq .Values.topology "separate") (not .besideRay) }}
   # Connections end now and then, so that gateways meet new pods; calls on them may end first. Both in milliseconds.
   - --grpc-max-connection-age={{ mul $values.maxConnectionAgeSeconds 1000 }}
   - --grpc-max-connection-age-grace={{ mulf (addf $callSeconds 5) 1000 | int }}
@@ -64,6 +65,7 @@ livenessProbe:
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 6
+{{- if not .besideRay }}
 lifecycle:
   preStop:
     exec:
@@ -81,6 +83,7 @@ lifecycle:
       # Clients go on sending until the headless service no longer names the pod.
       command: [sleep, "{{ $values.preStopSeconds }}"]
       {{- end }}
+{{- end }}
 resources:
   {{- $resources := deepCopy $values.resources }}
   {{- if $values.gpu.count }}

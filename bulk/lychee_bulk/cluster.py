@@ -1,0 +1,109 @@
+"""Ray, on this machine alone or a cluster that runs; what is started here ends here, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+PREFIX: Final = "lychee-bulk-"
+LOOPBACK: Final = "127.0.0.1"
+STORE_BYTES: Final = 256 * 2**20
+MIN_CPUS: Final = 4
+"""Of Ray's book-keeping: on two cores, reading and two actors have their places too."""
+EXIT_SIGTERM: Final = 128 + signal.SIGTERM
+QUIET: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextlib.contextmanager
+def connected(address: str | None = None, store_bytes: int = STORE_BYTES) -> Iterator[Any]:
+    """Start a Ray of this process's own, or join a cluster; yield the module `ray`.
+
+    Ray's own processes listen on the loopback only, without a dashboard, and end with this process, however it ends.
+
+    Args:
+        address: The address of a cluster, "auto" for the one of this node; None starts one.
+        store_bytes: The size of the object store of an own one.
+    """
+    os.environ.update(QUIET)
+    import ray
+
+    if ray.is_initialized():  # the caller's
+        with raise_on_sigterm():
+            yield ray
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    folder = None
+    with raise_on_sigterm():
+        try:
+            if address is None:
+                _sweep()
+                folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/tmp")  # sockets have short paths
+                ray.init(
+                    num_cpus=max(MIN_CPUS, os.cpu_count() or 1),
+                    num_gpus=0,
+                    include_dashboard=False,
+                    object_store_memory=store_bytes,
+                    _node_ip_address=LOOPBACK,
+                    _temp_dir=folder,
+                    **quiet,
+                )
+            else:
+                ray.init(address=address, **quiet)
+            with raise_on_sigterm():  # Ray has a handler of its own
+                yield ray
+        finally:
+            ray.shutdown()
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def settle_context() -> None:
+    """Tell Ray Data to be quiet, and to keep every unit in a block of its own."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = 1  # a block ends after the row that exceeds it: after each unit
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def raise_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into an exception, as Ctrl-C is one; on the way out the old handler is back."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(EXIT_SIGTERM)
+
+    try:
+        previous = signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _sweep() -> None:
+    """Remove the folders of runs that were killed."""
+    for folder in Path("/tmp").glob(f"{PREFIX}*"):
+        number = folder.name.removeprefix(PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if number.isdigit() and not Path("/proc", number).exists() and folder.stat().st_uid == os.getuid():
+                shutil.rmtree(folder, ignore_errors=True)
