@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,9 +14,10 @@ from lychee_client import LycheeError
 from lychee_bulk.cluster import STORE_BYTES, connected, settle_context
 from lychee_bulk.columns import find_columns
 from lychee_bulk.errors import BulkError, InputError, OutputError
+from lychee_bulk.extent import Extent
 from lychee_bulk.manifest import NAME, SUCCESS, Plan, check_same, read_manifest, write_manifest
 from lychee_bulk.options import ScoringOptions, ServedModel
-from lychee_bulk.parts import list_units, read_tallies
+from lychee_bulk.parts import READERS, list_units, read_tallies
 from lychee_bulk.progress import INTERVAL_S, shown
 from lychee_bulk.reading import count_rows, read_names
 from lychee_bulk.results import SCHEMA, Tally
@@ -193,12 +195,15 @@ def _score(
         num_cpus=ACTOR_CPUS,
         scheduling_strategy="SPREAD",
     )
-    counts = [count_rows(file) for file in plan.files]
-    total = None if None in counts else sum(count for count in counts if count is not None)
-    with shown(total, sum(unit.rows for unit in done), tell, interval_s) as advance:
+    with ThreadPoolExecutor(READERS) as pool:
+        counts = list(pool.map(count_rows, plan.files))
+    extent = Extent(counts, [file.size_bytes for file in plan.files], done)
+    with shown(extent, sum(unit.rows for unit in done), tell, interval_s) as advance:
         try:
             for batch in summaries.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                advance(sum(batch["rows"].to_pylist()), sum(batch["failed"].to_pylist()))
+                for row in batch.to_pylist():
+                    extent.learn(Unit(row["file"], row["start"], row["rows"], row["is_last"]), row["position"])
+                    advance(row["rows"], row["failed"])
         except Exception as error:
             raise find_reason(error) from error
 

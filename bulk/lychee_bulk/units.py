@@ -15,6 +15,14 @@ import pyarrow as pa
 
 from lychee_bulk.errors import IncompleteError
 
+UNIT_FIELDS: Final = (
+    ("file", pa.int32()),
+    ("start", pa.int64()),
+    ("rows", pa.int64()),
+    ("is_last", pa.bool_()),
+    ("position", pa.int64()),
+)
+"""A unit in a table: its attributes, and how many bytes of its file had been read at its end, 0 if nobody knows."""
 _NAME: Final = re.compile(r"part-(\d{5})-(\d{12})-(\d{8})(-last)?\.parquet")
 
 
