@@ -172,8 +172,11 @@ def _json_rows(raw: Any) -> Iterator[Line]:
 def _csv_rows(raw: Any, file: InputFile) -> Iterator[Line]:
     """Yield the cells of each row as a JSON object, or a problem."""
     csv.field_size_limit(MAX_LINE_BYTES)
-    text = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="")
-    rows = csv.reader(text)
+    with io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="") as text:
+        yield from _parse_csv(csv.reader(text), file)
+
+
+def _parse_csv(rows: Iterator[list[str]], file: InputFile) -> Iterator[Line]:
     header = next(rows, [])
     if not all(map(_is_utf8, header)):
         raise InputError(f"{file.path} is not UTF-8: its first row is {', '.join(map(repr, header))}; convert it")
