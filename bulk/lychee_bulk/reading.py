@@ -93,7 +93,7 @@ def _read_parquet(file: InputFile, columns: tuple[str, ...] | None) -> Iterator[
 def _open_parquet(file: InputFile) -> Iterator[pq.ParquetFile]:
     with _opened(file) as stored:
         try:
-            parquet = pq.ParquetFile(stored, pre_buffer=False)
+            parquet = pq.ParquetFile(stored, pre_buffer=False, page_checksum_verification=True)
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{file.path} is no Parquet file that can be read: {error}") from error
         yield parquet
@@ -111,9 +111,7 @@ def _unpack(file: InputFile, stored: Any) -> Any:
     """Return the content of a file that may be compressed, by its name."""
     kind = infer_compression(file.path)
     if kind not in compr:
-        raise InputError(
-            f"{file.path} is compressed with {kind}, and no package for it is installed; use gzip"
-        )
+        raise InputError(f"{file.path} is compressed with {kind}, and no package for it is installed; use gzip")
     return closing(compr[kind](stored, mode="rb")) if kind else nullcontext(stored)
 
 
