@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from lychee_bulk.progress import INTERVAL_S, shown
 from lychee_bulk.reading import count_rows, read_names
 from lychee_bulk.results import SCHEMA, Tally
 from lychee_bulk.storage import Folder, find_files
-from lychee_bulk.units import Unit, UnitSize, check_whole
+from lychee_bulk.units import Unit, UnitSize, check_whole, is_remnant
 
 UNIT: Final = UnitSize(rows=1024, size_bytes=32 * 2**20)
 READING_CPUS: Final = 0.25  # unlike an actor's share, so that Ray Data does not read in the actors
@@ -119,11 +119,15 @@ def run(
         LycheeError: The server cannot be used.
     """
     folder = Folder(output)
+    if folder.is_inside(plan.address):
+        raise OutputError(
+            f"{output} is inside the input {plan.address}, and would be its next one; give another folder"
+        )
     before = None if overwrite else read_manifest(folder)
     if before is None and not overwrite and list_units(folder.names()):
         raise OutputError(f"{output} holds parts and no {NAME}; give another folder, or --overwrite")
     if before is not None:
-        plan = Plan(plan.address, plan.files, plan.columns, plan.kept, UnitSize(**before["unit"]), plan.options)
+        plan = replace(plan, size=UnitSize(**before["unit"]))  # files are cut as they were
         check_same(folder, before, plan.to_json(None))
         if before["complete"] and folder.exists(SUCCESS):
             return Report(Tally.from_json(before), before["rows"], 0.0, True, before["model"])
@@ -147,8 +151,10 @@ def run(
         if resumed:
             tell(f"{output} has {resumed:,} rows already; going on")
         _score(plan, model, folder, done, actors or _count_nodes(nodes), tell, interval_s)
-    units = list_units(folder.names())
+    names = folder.names()
+    units = list_units(names)
     check_whole(units, len(plan.files))
+    folder.delete(filter(is_remnant, names))
     tally = read_tallies(folder, units)
     seconds = time.monotonic() - began
     report = Report(tally, resumed, seconds, False, model.to_json())

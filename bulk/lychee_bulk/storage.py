@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -122,6 +122,12 @@ class Folder:
 
     address: str
 
+    def is_inside(self, address: str) -> bool:
+        """Whether it is, or will be, in the folder of an address."""
+        filesystem, path = self._place
+        other, root = open_filesystem(address)
+        return type(other) is type(filesystem) and f"{path}/".startswith(f"{root.rstrip('/')}/") and other.isdir(root)
+
     @cached_property
     def _place(self) -> tuple[Any, str]:
         filesystem, path = open_filesystem(self.address)
@@ -185,7 +191,7 @@ class Folder:
         else:
             filesystem.pipe_file(f"{path}/{name}", content)
 
-    def delete(self, names: Iterator[str] | set[str]) -> None:
+    def delete(self, names: Iterable[str]) -> None:
         """Delete files, where they are there."""
         filesystem, path = self._place
         for name in names:

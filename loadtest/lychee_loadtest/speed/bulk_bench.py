@@ -29,8 +29,8 @@ from lychee_loadtest.speed.measurement import Measurement
 __all__ = ["main"]
 
 ROUNDS = 3
-PAIRS = 12_000
-SESSION_PAIRS = 4_000
+PAIRS = 6_000
+SESSION_PAIRS = 2_000
 DOCUMENTS = 20
 WARM_UP_CALLS = 5
 DECODING_THREADS = 2
@@ -39,7 +39,8 @@ EDGES = (0.1, 0.9)
 """Between which shares of its pairs a run counts as steady."""
 PLANNED_PAIRS = 1_000_000
 PLANNED_NODES = (1, 2, 4, 8)
-TARGET = 0.9
+LANES = {"bulk": None, "interactive": 0.9}
+"""The target of each lane. Who has a server alone needs no small requests that others can overtake."""
 
 
 @dataclass(frozen=True)
@@ -128,46 +129,39 @@ def main() -> None:
     arguments = parser.parse_args()
     machine = describe_machine()
     sessions: list[float] = []
-    runs: list[BulkRun] = []
+    runs: dict[str, list[BulkRun]] = {lane: [] for lane in LANES}
     with (
         tempfile.TemporaryDirectory() as folder,
         TritonServer(
             arguments.repository, http_port=0, grpc_port=0, metrics_port=0, log_path=Path(folder) / "triton.log"
         ) as server,
     ):
-        executions = read_executions(server.grpc_url)
+        url, executions = server.grpc_url, read_executions(server.grpc_url)
         print(
             f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}; {executions['text_encoder']}", flush=True
         )
         session = SessionCaller(arguments.repository, DECODING_THREADS, executions)
         measure_session(session, make_calls(WARM_UP_CALLS * DOCUMENTS, 0))
         for number in range(1, arguments.rounds + 1):
-            sessions.append(measure_session(session, make_calls(arguments.session_pairs, number, 1)))
-            calls = make_calls(arguments.pairs, number, 2)
-            runs.append(measure_bulk(server.grpc_url, calls, Path(folder) / str(number), arguments.options))
-            run = runs[-1]
-            print(
-                f"round {number}: session {sessions[-1]:.1f}, steady {run.steady:.1f}, whole {run.total:.1f} pairs/s",
-                flush=True,
-            )
-    steady = statistics.median(run.steady for run in runs)
-    around_s = statistics.median(run.around_s for run in runs)
-    ratio = statistics.median(run.steady / alone for run, alone in zip(runs, sessions, strict=True))
-    for line in (
-        Measurement("session", statistics.median(sessions), "1/s"),
-        Measurement("lychee bulk, while it scores", steady, "1/s"),
-        Measurement(
-            f"lychee bulk, the whole command, {arguments.pairs} pairs",
-            statistics.median(run.total for run in runs),
-            "1/s",
-        ),
-        Measurement("lychee bulk beyond scoring", around_s, "s"),
-        Measurement("lychee bulk, while it scores / session", ratio, "", TARGET, True),
-    ):
-        print(line)
-    for nodes in PLANNED_NODES:
-        hours = (PLANNED_PAIRS / (nodes * steady) + around_s) / 3600
-        print(f"{PLANNED_PAIRS:,} such pairs on {nodes} such nodes, on paper: {hours:.2f} hours")
+            sessions.append(measure_session(session, make_calls(arguments.session_pairs, number, 0)))
+            print(f"round {number}: session {sessions[-1]:.1f} pairs/s", flush=True)
+            for place, lane in enumerate(LANES, 1):
+                calls = make_calls(arguments.pairs, number, place)
+                options = ["--priority", lane, *arguments.options]
+                run = measure_bulk(url, calls, Path(folder, f"{number}-{lane}"), options)
+                runs[lane].append(run)
+                print(f"round {number}: {lane} {run.steady:.1f} pairs/s, {run.total:.1f} in all", flush=True)
+    print(Measurement("session", statistics.median(sessions), "1/s"))
+    for lane, target in LANES.items():
+        ratios = [run.steady / alone for run, alone in zip(runs[lane], sessions, strict=True)]
+        steady = statistics.median(run.steady for run in runs[lane])
+        around_s = statistics.median(run.around_s for run in runs[lane])
+        print(Measurement(f"--priority {lane}, while it scores", steady, "1/s"))
+        print(Measurement(f"--priority {lane}, before and after that", around_s, "s"))
+        print(Measurement(f"--priority {lane}, while it scores / session", statistics.median(ratios), "", target, True))
+        for nodes in PLANNED_NODES:
+            hours = (PLANNED_PAIRS / (nodes * steady) + around_s) / 3600
+            print(f"    {PLANNED_PAIRS:,} such pairs on {nodes} such nodes, on paper: {hours:.2f} hours")
 
 
 if __name__ == "__main__":

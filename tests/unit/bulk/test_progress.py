@@ -67,7 +67,7 @@ def test_rows_are_known_where_all_files_say_so_or_were_read_to_the_end() -> None
 
 
 def test_rows_are_guessed_from_what_was_read() -> None:
-    extent = Extent([None, None, None], [1000, 2000, 500], [Unit(0, 0, 50, False)])
+    extent = Extent([None, None, None], [1000, 2000, 500], [Unit(0, 0, 50, False), Unit(2, 0, 50, False)])
     assert extent.rows is None  # nobody knows how many bytes those took
     extent.learn(Unit(0, 50, 50, False), 500)
     assert extent.rows == 200 + 400 + 100

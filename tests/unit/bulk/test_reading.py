@@ -119,12 +119,14 @@ def test_a_header_in_another_encoding_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz"])
-@pytest.mark.parametrize("harm", ["cut", "changed"])
+@pytest.mark.parametrize("harm", ["cut", "changed", "changed early"])
 def test_a_damaged_archive_cannot_be_read(tmp_path: Path, ending: str, harm: str) -> None:
     compress = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[ending]
     content = bytearray(compress(b"".join(b'{"n": %d}\n' % (n * 7919) for n in range(5000))))
     if harm == "cut":
         del content[-100:]
+    elif harm == "changed early":
+        content[12:40] = b"\xff" * 28
     else:
         content[len(content) // 2 : len(content) // 2 + 50] = bytes(50)
     with pytest.raises(InputError, match=r"a\.jsonl.* cannot be read"):

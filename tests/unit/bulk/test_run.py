@@ -55,6 +55,16 @@ def test_parts_without_a_manifest_are_refused(source: Path, tmp_path: Path) -> N
         run(plan(source), str(tmp_path))
 
 
+def test_an_output_inside_the_input_is_refused(source: Path) -> None:
+    for output in (source.parent / "scores", source.parent):
+        with pytest.raises(OutputError, match="is inside the input"):
+            run(plan(source.parent), str(output))
+    (source.parent / "x").mkdir()
+    (source.parent / "x" / Unit(0, 0, 1, True).name).touch()
+    with pytest.raises(OutputError, match="holds parts"):  # a file beside it is no folder around it
+        run(plan(source), str(source.parent / "x"))
+
+
 @pytest.mark.parametrize(
     ("kept", "reason"), [("title", "names 'title'; the input has 'query'"), ("logit", "'logit', which the output has")]
 )

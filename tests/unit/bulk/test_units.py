@@ -5,7 +5,7 @@ import random
 import pyarrow as pa
 import pytest
 from lychee_bulk.errors import IncompleteError
-from lychee_bulk.units import Unit, UnitSize, check_whole, cut, parse_unit
+from lychee_bulk.units import Unit, UnitSize, check_whole, cut, is_remnant, parse_unit
 
 MANY_BYTES = 2**30
 
@@ -64,6 +64,11 @@ def test_the_name_of_a_part_says_its_unit() -> None:
 )
 def test_other_files_are_no_parts(name: str) -> None:
     assert parse_unit(name) is None
+
+
+def test_what_a_killed_writer_left_is_known_by_its_name() -> None:
+    name = Unit(0, 0, 1, True).name
+    assert [is_remnant(one) for one in (f".{name}.0f", name, f".{name}", ".part-x", "_SUCCESS")] == [True] + [False] * 4
 
 
 WHOLE = [Unit(0, 0, 10, False), Unit(0, 10, 4, True), Unit(1, 0, 0, True)]
