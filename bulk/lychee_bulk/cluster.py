@@ -7,8 +7,10 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -22,7 +24,7 @@ EXIT_SIGTERM: Final = 128 + signal.SIGTERM
 QUIET: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # it calls what Ray Data does itself an error
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
@@ -52,7 +54,8 @@ def connected(address: str | None = None, store_bytes: int = STORE_BYTES) -> Ite
             if address is None:
                 _sweep()
                 folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/tmp")  # sockets have short paths
-                ray.init(
+                start = partial(
+                    ray.init,
                     num_cpus=max(MIN_CPUS, os.cpu_count() or 1),
                     num_gpus=0,
                     include_dashboard=False,
@@ -62,7 +65,9 @@ def connected(address: str | None = None, store_bytes: int = STORE_BYTES) -> Ite
                     **quiet,
                 )
             else:
-                ray.init(address=address, **quiet)
+                start = partial(ray.init, address=address, **quiet)
+            with _silent_stderr():
+                start()
             with raise_on_sigterm():  # Ray has a handler of its own
                 yield ray
         finally:
@@ -98,6 +103,20 @@ def raise_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keep to itself what Ray's native code says on standard error: at the start, that it will say little."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _sweep() -> None:

@@ -77,7 +77,8 @@ def make_plan(
         InputError: There is no file, or a column is missing.
     """
     files = find_files(address, kind)
-    names = next((found for file in files if (found := read_names(file))), [])
+    with ThreadPoolExecutor(READERS) as pool:
+        names = list(dict.fromkeys(name for found in pool.map(read_names, files) for name in found))
     if not names:
         raise InputError(f"{address} has no rows; expected at least one")
     columns = find_columns(names, chosen, id_column)
@@ -199,7 +200,6 @@ def _score(
         batch_size=1,
         compute=make_pool(actors),
         num_cpus=ACTOR_CPUS,
-        scheduling_strategy="SPREAD",
     )
     with ThreadPoolExecutor(READERS) as pool:
         counts = list(pool.map(count_rows, plan.files))

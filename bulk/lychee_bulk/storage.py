@@ -102,12 +102,12 @@ def find_files(address: str, kind: str | None = None) -> tuple[InputFile, ...]:
 
 
 def _describe(filesystem: Any, path: str, name: str, kind: str | None) -> InputFile:
-    if kind is None:
-        raise InputError(f"{path} is of an unknown format; expected a name that ends with {', '.join(ENDINGS)}")
     try:
         info = filesystem.info(path)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; give a file, a folder or a pattern") from error
+    if kind is None:
+        raise InputError(f"{path} is of an unknown format; expected a name that ends with {', '.join(ENDINGS)}")
     mark = next((str(info[key]) for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified") if info.get(key)), "")
     return InputFile(filesystem.unstrip_protocol(path), name, kind, int(info.get("size") or 0), mark)
 

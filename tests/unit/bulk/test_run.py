@@ -79,11 +79,12 @@ def test_an_input_without_rows_is_refused(tmp_path: Path) -> None:
         plan(tmp_path / "a.jsonl")
 
 
-def test_columns_are_those_of_the_first_file_that_has_some(tmp_path: Path) -> None:
+def test_columns_are_those_of_all_files(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").touch()
-    (tmp_path / "b.jsonl").write_text(json.dumps({"question": "a", "documents": ["b"]}))
-    found = plan(tmp_path)
-    assert (found.columns.query, found.columns.documents, len(found.files)) == ("question", "documents", 2)
+    (tmp_path / "b.jsonl").write_text(json.dumps({"question": "a", "text": "b"}))
+    (tmp_path / "c.jsonl").write_text(json.dumps({"question": "a", "image": "b.jpg"}))
+    columns, files = plan(tmp_path).columns, plan(tmp_path).files
+    assert (columns.query, columns.document, columns.document_image, len(files)) == ("question", "text", "image", 3)
 
 
 def test_the_reason_is_found_behind_what_others_raise() -> None:

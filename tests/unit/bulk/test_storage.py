@@ -52,6 +52,7 @@ def test_input_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for address, reason in (
         (tmp_path / "b.csv", "does not exist"),
+        (tmp_path / "nowhere", "does not exist"),
         (tmp_path / "a.txt", "of an unknown format"),
         (tmp_path / "empty", "holds no file that ends with .parquet"),
         (tmp_path / "*.parquet", "holds no file"),
