@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,11 +16,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from lychee_bulk.errors import ClusterError
+
 PREFIX: Final = "lychee-bulk-"
 LOOPBACK: Final = "127.0.0.1"
 STORE_BYTES: Final = 256 * 2**20
 MIN_CPUS: Final = 4
 """Of Ray's book-keeping: on two cores, reading and two actors have their places too."""
+CONNECT_S: Final = 10.0
+EXPECTED: Final = "expected HOST:PORT of the head node, or auto on one of its nodes; without --address Ray runs here"
 EXIT_SIGTERM: Final = 128 + signal.SIGTERM
 QUIET: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -39,7 +44,12 @@ def connected(address: str | None = None, store_bytes: int = STORE_BYTES) -> Ite
     Args:
         address: The address of a cluster, "auto" for the one of this node; None starts one.
         store_bytes: The size of the object store of an own one.
+
+    Raises:
+        ClusterError: There is no cluster at the address.
     """
+    if address is not None:
+        _check_address(address)
     os.environ.update(QUIET)
     import ray
 
@@ -66,8 +76,11 @@ def connected(address: str | None = None, store_bytes: int = STORE_BYTES) -> Ite
                 )
             else:
                 start = partial(ray.init, address=address, **quiet)
-            with _silent_stderr():
-                start()
+            try:
+                with _silent_stderr():
+                    start()
+            except ConnectionError as error:
+                raise ClusterError(f"there is no Ray cluster at {address!r}: {error}; {EXPECTED}") from error
             with raise_on_sigterm():  # Ray has a handler of its own
                 yield ray
         finally:
@@ -103,6 +116,17 @@ def raise_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _check_address(address: str) -> None:
+    """Make sure that something answers at HOST:PORT: Ray itself takes minutes to find out."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "/" in host:  # "auto", or the address of a proxy
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"there is no Ray cluster at {address!r}: {error}; {EXPECTED}") from error
 
 
 @contextlib.contextmanager
