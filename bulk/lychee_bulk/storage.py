@@ -126,7 +126,7 @@ class Folder:
         """Whether it is, or will be, in the folder of an address."""
         filesystem, path = self._place
         other, root = open_filesystem(address)
-        return type(other) is type(filesystem) and f"{path}/".startswith(f"{root.rstrip('/')}/") and other.isdir(root)
+        return type(other) is type(filesystem) and f"{path}/".startswith(f"{root.rstrip('/')}/")
 
     @cached_property
     def _place(self) -> tuple[Any, str]:
