@@ -20,10 +20,10 @@ from lychee_bulk.results import SCHEMA, Results, Tally
 from lychee_bulk.rows import find_pairs, keep, name_rows, read_rows
 from lychee_bulk.scoring import BatchScorer, find_model
 from lychee_bulk.storage import Folder
-from lychee_bulk.units import Unit
+from lychee_bulk.units import UNIT_FIELDS, Unit
 
 READING_THREADS = 8
-SUMMARY = pa.schema([("file", pa.int32()), ("start", pa.int64()), ("rows", pa.int64()), ("failed", pa.int64())])
+SUMMARY = pa.schema([*UNIT_FIELDS, ("failed", pa.int64())])
 """What is told of each unit that is done."""
 
 T = TypeVar("T")
@@ -151,15 +151,16 @@ class UnitScorer:
         return pa.Table.from_pylist(done, SUMMARY)
 
     def _score(self, row: dict[str, Any]) -> dict[str, int]:
+        content = row.pop("content")
         unit = Unit(row["file"], row["start"], row["rows"], row["is_last"])
         if self._folder.exists(unit.name):  # an actor on a node that died had come so far
             tally = read_tally(self._folder, unit)
         else:
-            table = pa.ipc.open_stream(row["content"]).read_all()
+            table = pa.ipc.open_stream(content).read_all()
             name = self._names[unit.file]
             scored, tally = self._scorer.score(table, self._columns, name, unit.start, self._kept if unit.rows else ())
             write_part(self._folder, unit, scored, tally)
-        return {"file": unit.file, "start": unit.start, "rows": unit.rows, "failed": tally.failed}
+        return {**row, "failed": tally.failed}
 
 
 def ask_for_model(options: ScoringOptions) -> ServedModel:

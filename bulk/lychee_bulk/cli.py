@@ -73,7 +73,8 @@ def bulk(
     in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Calls under way for each actor.")] = 16,
     documents_per_call: Annotated[int, typer.Option("--documents-per-call", min=1, help="Of one query.")] = 64,
     priority: Annotated[
-        Literal["bulk", "interactive"], typer.Option("--priority", help="bulk: other callers overtake this run.")
+        Literal["bulk", "interactive"],
+        typer.Option("--priority", help="bulk: others overtake it; interactive: faster, for a server of its own."),
     ] = "bulk",
     rows: Annotated[int, typer.Option("--part-rows", min=1, help="Rows of one part: what is lost by a kill.")] = 1024,
     timeout_s: Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds for one call.")] = 300.0,

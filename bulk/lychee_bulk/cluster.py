@@ -7,22 +7,29 @@ import logging
 import os
 import shutil
 import signal
+import socket
+import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
+
+from lychee_bulk.errors import ClusterError
 
 PREFIX: Final = "lychee-bulk-"
 LOOPBACK: Final = "127.0.0.1"
 STORE_BYTES: Final = 256 * 2**20
 MIN_CPUS: Final = 4
 """Of Ray's book-keeping: on two cores, reading and two actors have their places too."""
+CONNECT_S: Final = 10.0
+EXPECTED: Final = "expected HOST:PORT of the head node, or auto on one of its nodes; without --address Ray runs here"
 EXIT_SIGTERM: Final = 128 + signal.SIGTERM
 QUIET: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # it calls what Ray Data does itself an error
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
@@ -37,7 +44,12 @@ def connected(address: str | None = None, store_bytes: int = STORE_BYTES) -> Ite
     Args:
         address: The address of a cluster, "auto" for the one of this node; None starts one.
         store_bytes: The size of the object store of an own one.
+
+    Raises:
+        ClusterError: There is no cluster at the address.
     """
+    if address is not None:
+        _check_address(address)
     os.environ.update(QUIET)
     import ray
 
@@ -52,7 +64,8 @@ def connected(address: str | None = None, store_bytes: int = STORE_BYTES) -> Ite
             if address is None:
                 _sweep()
                 folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/tmp")  # sockets have short paths
-                ray.init(
+                start = partial(
+                    ray.init,
                     num_cpus=max(MIN_CPUS, os.cpu_count() or 1),
                     num_gpus=0,
                     include_dashboard=False,
@@ -62,7 +75,12 @@ def connected(address: str | None = None, store_bytes: int = STORE_BYTES) -> Ite
                     **quiet,
                 )
             else:
-                ray.init(address=address, **quiet)
+                start = partial(ray.init, address=address, **quiet)
+            try:
+                with _silent_stderr():
+                    start()
+            except ConnectionError as error:
+                raise ClusterError(f"there is no Ray cluster at {address!r}: {error}; {EXPECTED}") from error
             with raise_on_sigterm():  # Ray has a handler of its own
                 yield ray
         finally:
@@ -98,6 +116,31 @@ def raise_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _check_address(address: str) -> None:
+    """Make sure that something answers at HOST:PORT: Ray itself takes minutes to find out."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "/" in host:  # "auto", or the address of a proxy
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"there is no Ray cluster at {address!r}: {error}; {EXPECTED}") from error
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keep to itself what Ray's native code says on standard error: at the start, that it will say little."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _sweep() -> None:

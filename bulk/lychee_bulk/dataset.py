@@ -59,7 +59,6 @@ def score(
         batch_size=batch_size,
         compute=make_pool(actors),
         num_cpus=ACTOR_CPUS,
-        scheduling_strategy="SPREAD",
     )
 
 

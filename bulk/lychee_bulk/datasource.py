@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from lychee_bulk.reading import read_tables
+from lychee_bulk.reading import TEXT_SCHEMA, read_tables
 from lychee_bulk.storage import InputFile
-from lychee_bulk.units import UnitSize, cut
+from lychee_bulk.units import UNIT_FIELDS, UnitSize, cut
 
-UNIT_SCHEMA = pa.schema(
-    [
-        ("file", pa.int32()),
-        ("start", pa.int64()),
-        ("rows", pa.int64()),
-        ("is_last", pa.bool_()),
-        ("content", pa.large_binary()),
-    ]
-)
+UNIT_SCHEMA = pa.schema([*UNIT_FIELDS, ("content", pa.large_binary())])
 """A unit as one row, with its rows as an Arrow stream: Ray Data may merge and split blocks, and never cuts a unit."""
 
 
@@ -62,8 +55,9 @@ class UnitSource(Datasource):  # type: ignore[misc, unused-ignore]
             for unit, table in cut(read_tables(file, columns), number, size):
                 if unit.name in done:
                     continue
-                row = {"file": unit.file, "start": unit.start, "rows": unit.rows, "is_last": unit.is_last}
-                yield pa.Table.from_pylist([{**row, "content": _to_bytes(table)}], UNIT_SCHEMA)
+                position = table["position"][-1].as_py() if table.schema == TEXT_SCHEMA else 0
+                row = {**asdict(unit), "position": position, "content": _to_bytes(table)}
+                yield pa.Table.from_pylist([row], UNIT_SCHEMA)
 
         metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=(file.path,), exec_stats=None)
         return ReadTask(read, metadata, schema=UNIT_SCHEMA)

@@ -29,6 +29,12 @@ class MissingPackageError(BulkError):
     exit_code = EXIT_USAGE
 
 
+class ClusterError(BulkError):
+    """There is no Ray cluster at an address."""
+
+    exit_code = EXIT_USAGE
+
+
 class ServerLostError(BulkError):
     """The server did not answer, or failed, for longer than the run is patient."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import Executor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from lychee_client import Image, InvalidInputError
 from lychee_client.foreign_input import to_image
@@ -108,12 +108,11 @@ def _read_file(path: str) -> bytes:
         filesystem, place = open_filesystem(path)
         with filesystem.open(place, "rb") as file:
             content: bytes = file.read(MAX_IMAGE_BYTES + 1)
+    except MissingPackageError:
+        raise
     except FileNotFoundError as error:
         raise RowError("image_missing", f"{path} does not exist") from error
-    except OSError as error:
-        raise RowError("image_missing", f"{path} cannot be read: {_reason(error)}") from error
+    except Exception as error:  # of the packages for buckets, each has its own; a path may hold what none does
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise RowError("image_unreadable", f"{path} cannot be read: {reason}") from error
     return content
-
-
-def _reason(error: Any) -> str:
-    return str(getattr(error, "strerror", None) or error)

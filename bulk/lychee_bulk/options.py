@@ -27,7 +27,8 @@ class ScoringOptions:
         instruction: What makes a document relevant, where a row does not say it.
         policy: What turns scores into decisions: the name of a policy, a Policy, or a Calibration.
         max_img_size: See `LycheeClient`.
-        priority: "bulk" sends little at a time, so that interactive calls overtake it.
+        priority: "bulk" sends little at a time, so that interactive calls overtake it. "interactive" takes less of the
+            CPU for a pair, for a server that nobody else uses.
         in_flight: How many calls an actor has under way.
         documents_per_call: The most documents of one call.
         timeout_s: Seconds for one call.

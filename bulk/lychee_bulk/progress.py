@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
+
+from lychee_bulk.extent import Extent
 
 INTERVAL_S: Final = 30.0
 
@@ -18,29 +20,28 @@ Advance = Callable[[int, int], None]
 
 @contextmanager
 def shown(
-    total: int | None, done: int, tell: Callable[[str], None], interval_s: float, console: Console | None = None
+    extent: Extent, done: int, tell: Callable[[str], None], interval_s: float, console: Console | None = None
 ) -> Iterator[Advance]:
     """Show progress.
 
     Args:
-        total: How many rows there are; None where nobody knows.
+        extent: How many rows there are, as far as it is known.
         done: How many were done before.
         tell: Writes a line, where there is no terminal.
         interval_s: Seconds between two lines.
         console: Where the bar is; None takes standard error.
     """
     console = console or Console(stderr=True)
-    lines = Lines(total, done, tell, interval_s)
+    lines = Lines(extent, done, tell, interval_s)
     if not console.is_terminal:
         yield lines.advance
         return
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console)
-    with bar:
-        task = bar.add_task(lines.describe(), total=total, completed=done)
+    with Progress(TextColumn("{task.description}"), BarColumn(), console=console) as bar:
+        task = bar.add_task(lines.describe(), total=extent.rows, completed=done)
 
         def advance(rows: int, failed: int) -> None:
             lines.count(rows, failed)
-            bar.update(task, advance=rows, description=lines.describe())
+            bar.update(task, advance=rows, total=extent.rows, description=lines.describe())
 
         yield advance
 
@@ -49,7 +50,7 @@ class Lines:
     """Counts, and says how far it is.
 
     Args:
-        total: How many rows there are, or None.
+        extent: How many rows there are, as far as it is known.
         done: How many were done before.
         tell: Writes a line.
         interval_s: Seconds between two lines.
@@ -58,13 +59,13 @@ class Lines:
 
     def __init__(
         self,
-        total: int | None,
+        extent: Extent,
         done: int,
         tell: Callable[[str], None],
         interval_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._total, self._done, self._tell, self._interval_s, self._clock = total, done, tell, interval_s, clock
+        self._extent, self._done, self._tell, self._interval_s, self._clock = extent, done, tell, interval_s, clock
         self._before, self._failed = done, 0
         self._began = self._told = clock()
 
@@ -81,13 +82,15 @@ class Lines:
             self._tell(self.describe())
 
     def describe(self) -> str:
-        """Return rows, errors, rows per second, and where the number of rows is known, how long it will take."""
+        """Return rows, errors, rows per second, and as soon as the number of rows can be guessed, the time left."""
         elapsed = self._clock() - self._began
         speed = (self._done - self._before) / elapsed if elapsed > 0 else 0.0
-        of = "" if self._total is None else f" of {self._total:,}"
-        words = [f"{self._done:,}{of} rows", f"{self._failed:,} errors", f"{speed:,.1f} rows/s"]
-        if self._total is not None and speed > 0:
-            words.append(f"{format_duration((self._total - self._done) / speed)} left")
+        total = self._extent.rows
+        about = "" if self._extent.is_known else "about "
+        words = [f"{self._done:,}" + ("" if total is None else f" of {about}{total:,}") + " rows"]
+        words += [f"{self._failed:,} errors", f"{speed:,.1f} rows/s"]
+        if total is not None and speed > 0:
+            words.append(f"{format_duration((total - self._done) / speed)} left")
         return ", ".join(words)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,14 +14,15 @@ from lychee_client import LycheeError
 from lychee_bulk.cluster import STORE_BYTES, connected, settle_context
 from lychee_bulk.columns import find_columns
 from lychee_bulk.errors import BulkError, InputError, OutputError
+from lychee_bulk.extent import Extent
 from lychee_bulk.manifest import NAME, SUCCESS, Plan, check_same, read_manifest, write_manifest
 from lychee_bulk.options import ScoringOptions, ServedModel
-from lychee_bulk.parts import list_units, read_tallies
+from lychee_bulk.parts import READERS, list_units, read_tallies
 from lychee_bulk.progress import INTERVAL_S, shown
 from lychee_bulk.reading import count_rows, read_names
 from lychee_bulk.results import SCHEMA, Tally
 from lychee_bulk.storage import Folder, find_files
-from lychee_bulk.units import Unit, UnitSize, check_whole
+from lychee_bulk.units import Unit, UnitSize, check_whole, is_remnant
 
 UNIT: Final = UnitSize(rows=1024, size_bytes=32 * 2**20)
 READING_CPUS: Final = 0.25  # unlike an actor's share, so that Ray Data does not read in the actors
@@ -75,7 +77,8 @@ def make_plan(
         InputError: There is no file, or a column is missing.
     """
     files = find_files(address, kind)
-    names = next((found for file in files if (found := read_names(file))), [])
+    with ThreadPoolExecutor(READERS) as pool:
+        names = list(dict.fromkeys(name for found in pool.map(read_names, files) for name in found))
     if not names:
         raise InputError(f"{address} has no rows; expected at least one")
     columns = find_columns(names, chosen, id_column)
@@ -117,11 +120,15 @@ def run(
         LycheeError: The server cannot be used.
     """
     folder = Folder(output)
+    if folder.is_inside(plan.address):
+        raise OutputError(
+            f"{output} is inside the input {plan.address}, and would be its next one; give another folder"
+        )
     before = None if overwrite else read_manifest(folder)
     if before is None and not overwrite and list_units(folder.names()):
         raise OutputError(f"{output} holds parts and no {NAME}; give another folder, or --overwrite")
     if before is not None:
-        plan = Plan(plan.address, plan.files, plan.columns, plan.kept, UnitSize(**before["unit"]), plan.options)
+        plan = replace(plan, size=UnitSize(**before["unit"]))  # files are cut as they were
         check_same(folder, before, plan.to_json(None))
         if before["complete"] and folder.exists(SUCCESS):
             return Report(Tally.from_json(before), before["rows"], 0.0, True, before["model"])
@@ -145,8 +152,10 @@ def run(
         if resumed:
             tell(f"{output} has {resumed:,} rows already; going on")
         _score(plan, model, folder, done, actors or _count_nodes(nodes), tell, interval_s)
-    units = list_units(folder.names())
+    names = folder.names()
+    units = list_units(names)
     check_whole(units, len(plan.files))
+    folder.delete(filter(is_remnant, names))
     tally = read_tallies(folder, units)
     seconds = time.monotonic() - began
     report = Report(tally, resumed, seconds, False, model.to_json())
@@ -191,14 +200,16 @@ def _score(
         batch_size=1,
         compute=make_pool(actors),
         num_cpus=ACTOR_CPUS,
-        scheduling_strategy="SPREAD",
     )
-    counts = [count_rows(file) for file in plan.files]
-    total = None if None in counts else sum(count for count in counts if count is not None)
-    with shown(total, sum(unit.rows for unit in done), tell, interval_s) as advance:
+    with ThreadPoolExecutor(READERS) as pool:
+        counts = list(pool.map(count_rows, plan.files))
+    extent = Extent(counts, [file.size_bytes for file in plan.files], done)
+    with shown(extent, sum(unit.rows for unit in done), tell, interval_s) as advance:
         try:
             for batch in summaries.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                advance(sum(batch["rows"].to_pylist()), sum(batch["failed"].to_pylist()))
+                for row in batch.to_pylist():
+                    extent.learn(Unit(row["file"], row["start"], row["rows"], row["is_last"]), row["position"])
+                    advance(row["rows"], row["failed"])
         except Exception as error:
             raise find_reason(error) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -102,12 +102,12 @@ def find_files(address: str, kind: str | None = None) -> tuple[InputFile, ...]:
 
 
 def _describe(filesystem: Any, path: str, name: str, kind: str | None) -> InputFile:
-    if kind is None:
-        raise InputError(f"{path} is of an unknown format; expected a name that ends with {', '.join(ENDINGS)}")
     try:
         info = filesystem.info(path)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; give a file, a folder or a pattern") from error
+    if kind is None:
+        raise InputError(f"{path} is of an unknown format; expected a name that ends with {', '.join(ENDINGS)}")
     mark = next((str(info[key]) for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified") if info.get(key)), "")
     return InputFile(filesystem.unstrip_protocol(path), name, kind, int(info.get("size") or 0), mark)
 
@@ -121,6 +121,12 @@ class Folder:
     """
 
     address: str
+
+    def is_inside(self, address: str) -> bool:
+        """Whether it is, or will be, in the folder of an address."""
+        filesystem, path = self._place
+        other, root = open_filesystem(address)
+        return type(other) is type(filesystem) and f"{path}/".startswith(f"{root.rstrip('/')}/")
 
     @cached_property
     def _place(self) -> tuple[Any, str]:
@@ -185,7 +191,7 @@ class Folder:
         else:
             filesystem.pipe_file(f"{path}/{name}", content)
 
-    def delete(self, names: Iterator[str] | set[str]) -> None:
+    def delete(self, names: Iterable[str]) -> None:
         """Delete files, where they are there."""
         filesystem, path = self._place
         for name in names:

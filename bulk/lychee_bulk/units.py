@@ -15,6 +15,15 @@ import pyarrow as pa
 
 from lychee_bulk.errors import IncompleteError
 
+UNIT_FIELDS: Final = (
+    ("file", pa.int32()),
+    ("start", pa.int64()),
+    ("rows", pa.int64()),
+    ("is_last", pa.bool_()),
+    ("position", pa.int64()),
+)
+"""A unit in a table: its attributes, and how many bytes of its file had been read at its end, 0 if nobody knows."""
+_REMNANT: Final = re.compile(r"\.part-[-0-9a-z]+\.parquet\.[0-9a-f]+")
 _NAME: Final = re.compile(r"part-(\d{5})-(\d{12})-(\d{8})(-last)?\.parquet")
 
 
@@ -59,6 +68,11 @@ def parse_unit(name: str) -> Unit | None:
     if match is None:
         return None
     return Unit(int(match[1]), int(match[2]), int(match[3]), match[4] is not None)
+
+
+def is_remnant(name: str) -> bool:
+    """Whether a file of the output is the part of a writer that was killed before it gave the part its name."""
+    return _REMNANT.fullmatch(name) is not None
 
 
 def cut(tables: Iterable[pa.Table], file: int, size: UnitSize) -> Iterator[tuple[Unit, pa.Table]]:

@@ -87,20 +87,22 @@ def test_a_killed_run_goes_on_and_every_row_is_there_once(
     done = len(parts(output))
     assert done < COUNT // PART_ROWS
     assert not (output / "_SUCCESS").exists()
-    (output / ".part-of-a-killed-writer").write_bytes(b"half")
+    remnant = output / f".{parts(output)[0]}.0123456789abcdef"  # as a killed writer leaves it
+    remnant.write_bytes(b"half")
     finished = subprocess.run(
         command(source, output, server.grpc_url, *OPTIONS), capture_output=True, text=True, timeout=WAIT_S, check=False
     )
     assert finished.returncode == 0, finished.stderr
     assert f"{done * PART_ROWS:,} rows already" in finished.stderr
     check_exactly_once(read_output(output), rows, scores)
+    assert not remnant.exists()
     scored = count_documents(client, server) - before
     print(f"{scored} pairs scored for {COUNT} rows; {done} parts were there after the kill")
     assert scored - COUNT <= 4 * PART_ROWS  # what was under way
     assert not list(Path("/tmp").glob(f"lychee-bulk-{process.pid}-*"))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_ends_cleanly(
     server: TritonServer, source: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
