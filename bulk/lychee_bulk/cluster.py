@@ -39,7 +39,8 @@ QUIET: Final = {
 def connected(address: str | None = None, store_bytes: int = STORE_BYTES) -> Iterator[Any]:
     """Start a Ray of this process's own, or join a cluster; yield the module `ray`.
 
-    Ray's own processes listen on the loopback only, without a dashboard, and end with this process, however it ends.
+    An own one has the node address 127.0.0.1 and no dashboard, and ends with this process, however that ends. Some of
+    its processes listen on all interfaces all the same (seen with Ray 2.60), behind Ray's token.
 
     Args:
         address: The address of a cluster, "auto" for the one of this node; None starts one.
