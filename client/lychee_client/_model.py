@@ -65,6 +65,8 @@ def load_model(
         prompts = _share(PromptProcessor, tokenizer_json, manifest.text, manifest.prompt)
         reference = CrossEncoder(manifest, prompts, manifest.image)
         return Model(manifest, CrossEncoder(manifest, prompts, image_spec, embedding_cache), reference, warning)
+    assert image_spec is not None
+    assert manifest.image is not None  # a dual encoder's manifest has it
     texts = _share(TextProcessor, tokenizer_json, manifest.text)
     pipeline = DualEncoder(manifest, texts, image_spec, embedding_cache)
     return Model(manifest, pipeline, DualEncoder(manifest, texts, manifest.image), warning)

@@ -9,17 +9,27 @@ from checkpoints.blip import build_blip
 from checkpoints.clip import build_chinese_clip, build_clip
 from checkpoints.qwen_vl import build_jina_m0, build_monoqwen, build_qwen2_5_vl, build_qwen3_vl
 from checkpoints.siglip import build_siglip, build_siglip2, build_siglip2_naflex
+from checkpoints.text_cross_encoder import (
+    build_bert_reranker,
+    build_modernbert_reranker,
+    build_roberta_reranker,
+    build_xlm_roberta_reranker,
+)
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "bert_reranker": build_bert_reranker,
     "blip": build_blip,
     "chinese_clip": build_chinese_clip,
     "clip": build_clip,
     "jina_m0": build_jina_m0,
+    "modernbert_reranker": build_modernbert_reranker,
     "monoqwen": build_monoqwen,
     "qwen2_5_vl": build_qwen2_5_vl,
     "qwen3_vl": build_qwen3_vl,
+    "roberta_reranker": build_roberta_reranker,
     "siglip": build_siglip,
     "siglip2": build_siglip2,
     "siglip2_naflex": build_siglip2_naflex,
+    "xlm_roberta_reranker": build_xlm_roberta_reranker,
 }
 """By name: writes the checkpoint into a folder and returns it."""

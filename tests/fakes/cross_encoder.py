@@ -60,6 +60,23 @@ STRETCH_MANIFEST: Final[dict[str, Any]] = {
     "image": {"kind": "stretch", "height": 20, "width": 30, "resample": "bicubic"},
     "max_batch_size": {"rerank_image": 2},
 }
+# As text cross-encoders have them.
+TEXT_MANIFEST: Final[dict[str, Any]] = {
+    "pipeline": "cross_encoder",
+    "text": {"pad_token_id": 0, "max_tokens": 64, "buckets": [16, 64]},
+    "prompt": {
+        "template": "{query}<|im_end|>{document}",
+        "image": "",
+        "image_token": "",
+        "missing_text": "",
+        "suffix_token_ids": [],
+        "queries": ["text"],
+        "documents": ["text"],
+    },
+    "image": None,
+    "checkpoint_limits": {"max_tokens": 512},
+    "max_batch_size": {"rerank_text": 4},
+}
 
 
 def score_pairs(request: InferRequest, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -100,7 +117,9 @@ def _check_request(request: InferRequest, manifest: Mapping[str, Any]) -> None:
         "input_ids": (np.int64, None),
         "attention_mask": (np.int64, None),
     }
-    if image["kind"] == "patches":
+    if image is None:
+        pass
+    elif image["kind"] == "patches":
         expected["image_grid_thw"] = (np.int64, (image["max_images"], 3))
         if name == "rerank_text":
             expected["image_embeds"] = (np.float32, (1, image["embedding_dim"]))

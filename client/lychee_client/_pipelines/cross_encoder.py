@@ -38,6 +38,7 @@ from lychee_client.types import (
 
 TEXT_ENSEMBLE: Final = "rerank_text"
 IMAGE_ENSEMBLE: Final = "rerank_image"
+IMAGE_READERS: Final = "Images are read by lychee-rerank-mm and its kin (Qwen-VL), CLIP, SigLIP and BLIP: serve one"
 _NAMES: Final[dict[str, str]] = {"text": "texts", "image": "images", "image_text": "images with text"}
 
 
@@ -47,7 +48,7 @@ class CrossEncoder:
     Args:
         manifest: The manifest of the model.
         prompts: Turns pairs into tensors; it has the model's tokenizer.
-        image_spec: How to prepare images.
+        image_spec: How to prepare images; None for a model that reads none.
         cache: Keeps the scores of pairs, if the model passes `can_cache_scores`. None keeps nothing.
     """
 
@@ -55,7 +56,7 @@ class CrossEncoder:
         self,
         manifest: Manifest,
         prompts: PromptProcessor,
-        image_spec: ImageSpec,
+        image_spec: ImageSpec | None,
         cache: EmbeddingCache | None = None,
     ) -> None:
         assert manifest.prompt is not None
@@ -77,7 +78,7 @@ class CrossEncoder:
     ) -> Outcome:
         """See Pipeline."""
         started = preprocessed = time.perf_counter()
-        _check_modality("query", modality_of(query), self._prompt_spec.queries, self._manifest.model_id)
+        _check_modality("query", modality_of(query), self._prompt_spec.queries, self._manifest)
         self._check_images("the query has", len(images_of(query)))
 
         def make_text_tensors(indexes: Sequence[int]) -> dict[str, Tensor]:
@@ -126,6 +127,7 @@ class CrossEncoder:
             preprocessed = time.perf_counter()
             tokens, images = pair
             ordered = [*query_images, *images] if self._prompt_spec.is_query_first else [*images, *query_images]
+            assert self._image_spec is not None  # a pair with an image has passed `_check_modality`
             tensors = pack_images(ordered, self._image_spec)
             scoring.tokens[index] = tokens
             if images:
@@ -152,7 +154,7 @@ class CrossEncoder:
 
     def find_room(self, query: Input, instruction: str | None) -> Room:
         """See Pipeline."""
-        _check_modality("query", modality_of(query), self._prompt_spec.queries, self._manifest.model_id)
+        _check_modality("query", modality_of(query), self._prompt_spec.queries, self._manifest)
         frame = self._prompts.make_frame(Part(text_of(query), self._find_image_tokens(images_of(query))), instruction)
 
         def beside(images: Sequence[Image]) -> FindSurplus:
@@ -181,7 +183,7 @@ class CrossEncoder:
         Raises:
             InvalidInputError: The document is of another kind, or has too many images beside the query's.
         """
-        _check_modality("document", modality_of(document), self._prompt_spec.documents, self._manifest.model_id)
+        _check_modality("document", modality_of(document), self._prompt_spec.documents, self._manifest)
         self._check_images("query and document have", len(images_of(query)) + len(images_of(document)))
 
     def _check_images(self, what: str, count: int) -> None:
@@ -199,10 +201,9 @@ class CrossEncoder:
             )
 
     async def _prepare_query(self, query: Input) -> list[PreparedImage]:
-        images = images_of(query)
-        if not images:
+        images, spec = images_of(query), self._image_spec
+        if not images or spec is None:
             return []
-        spec = self._image_spec
         prepared = await in_thread(partial(_prepare, images, spec), partial(_weigh, images, spec), DECODE)
         if isinstance(spec, PatchSpec):
             _find_patch_bucket(prepared, spec)  # images that are too large concern the whole call
@@ -211,8 +212,8 @@ class CrossEncoder:
     async def _prepare_pair(
         self, frame: Frame, documents: Sequence[Input], index: int
     ) -> Handle[tuple[TokenizedText, list[PreparedImage]]] | tuple[TokenizedText, list[PreparedImage]]:
-        images = images_of(documents[index])
-        weigh = partial(_weigh, images, self._image_spec) if images else None
+        images, spec = images_of(documents[index]), self._image_spec
+        weigh = partial(_weigh, images, spec) if images and spec is not None else None
         return await Begin(partial(self._read_document, frame, documents[index]), weigh, DECODE if images else TOKENIZE)
 
     def _read_document(self, frame: Frame, document: Input) -> tuple[TokenizedText, list[PreparedImage]]:
@@ -221,7 +222,8 @@ class CrossEncoder:
         Raises:
             InvalidInputError: An image cannot be used, or the document does not fit into the prompt.
         """
-        prepared = _prepare(images_of(document), self._image_spec)
+        images, spec = images_of(document), self._image_spec
+        prepared = [] if spec is None else _prepare(images, spec)
         (tokens,) = self._prompts.tokenize(frame, [Part(text_of(document), _count_tokens(prepared))])
         if isinstance(tokens, InvalidInputError):
             raise tokens
@@ -242,7 +244,7 @@ def _count_tokens(images: Sequence[PreparedImage]) -> list[int]:
     return [image.tokens for image in images if image.tokens is not None]
 
 
-def _check_modality(what: str, modality: Modality, known: Sequence[str], model_id: str) -> None:
+def _check_modality(what: str, modality: Modality, known: Sequence[str], manifest: Manifest) -> None:
     """Refuse what the model does not read.
 
     Raises:
@@ -250,8 +252,10 @@ def _check_modality(what: str, modality: Modality, known: Sequence[str], model_i
     """
     if modality not in known:
         expected = " or ".join(_NAMES[name] for name in known)
+        advice = f". {IMAGE_READERS}" if manifest.image is None else ""
         raise InvalidInputError(
-            f"the {what} is of the kind {_NAMES[modality]}; {model_id} reads only {expected} as a {what}"
+            f"the {what} is of the kind {_NAMES[modality]}; {manifest.model_id} reads only {expected} as a "
+            f"{what}{advice}"
         )
 
 
@@ -298,7 +302,7 @@ def _find_patch_bucket(images: Sequence[PreparedImage], spec: PatchSpec) -> int:
     return spec.buckets[bisect_left(spec.buckets, patches)]
 
 
-def _without_images(spec: ImageSpec, rows: int) -> dict[str, Tensor]:
+def _without_images(spec: ImageSpec | None, rows: int) -> dict[str, Tensor]:
     """Return what stands in the place of images in a request for texts."""
     if not isinstance(spec, PatchSpec):
         return {}

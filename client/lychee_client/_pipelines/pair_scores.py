@@ -58,11 +58,11 @@ class PairScores:
 
     Args:
         manifest: The manifest of the model, which must pass `can_cache_scores`.
-        image_spec: How images are prepared.
+        image_spec: How images are prepared; None where there are none.
         cache: Keeps the scores.
     """
 
-    def __init__(self, manifest: Manifest, image_spec: ImageSpec, cache: EmbeddingCache) -> None:
+    def __init__(self, manifest: Manifest, image_spec: ImageSpec | None, cache: EmbeddingCache) -> None:
         identity = manifest.identity
         fields = [KEY_FORMAT, identity.model_id, identity.revision, identity.precision]
         fields += [repr(sorted(identity.execution.items())), repr(sorted(manifest.artifacts.items()))]

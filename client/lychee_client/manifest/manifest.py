@@ -67,16 +67,16 @@ class InstructionSpec(Struct, frozen=True, omit_defaults=True):
             raise ValueError(f"instruction.query_prefix is {self.query_prefix!r}; expected {{instruction}} in it, once")
 
 
-class CheckpointLimits(Struct, frozen=True):
+class CheckpointLimits(Struct, frozen=True, omit_defaults=True):
     """What the checkpoint itself reads, of which an export may admit less.
 
     Attributes:
         max_tokens: The length of the longest sequence in tokens.
-        max_pixels: The most pixels of one image after resizing.
+        max_pixels: The most pixels of one image after resizing; None for a model that reads no images.
     """
 
     max_tokens: Positive
-    max_pixels: Positive
+    max_pixels: Positive | None = None
 
 
 class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -90,7 +90,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         embedding_dim: The length of an embedding; None for a cross-encoder.
         text: How the model wants its texts.
         prompt: How query and document are put together; None for a dual encoder.
-        image: How the model wants its images.
+        image: How the model wants its images; None where it reads texts alone.
         max_img_size: The most pixels of one image that the export admits, as the side of a square; None where every
             image has the same size.
         instruction: How the model reads an instruction, or None if it reads none.
@@ -105,7 +105,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     embedding_dim: Positive | None = None
     text: TextSpec
     prompt: PromptSpec | None = None
-    image: ImageSpec
+    image: ImageSpec | None = None
     max_img_size: Positive | None = None
     instruction: InstructionSpec | None = None
     checkpoint_limits: CheckpointLimits | None = None
@@ -117,6 +117,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
                 raise ValueError(f"there is a prompt; expected none with the pipeline {self.pipeline}")
             needed = {
                 "embedding_dim": self.embedding_dim,
+                "image": self.image,
                 "text.query_prefix": self.text.query_prefix,
                 "text.document_prefix": self.text.document_prefix,
             }
@@ -132,6 +133,11 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def _check_prompt(self) -> None:
         """Refuse images and instructions that have no place: only a prompt can say where an image's tokens stand."""
         prompt, has_patches = self.prompt, isinstance(self.image, PatchSpec)
+        if prompt is not None and self.image is None and {*prompt.queries, *prompt.documents} != {"text"}:
+            raise ValueError(
+                f"the key image is missing; expected it where prompt.queries is {list(prompt.queries)} and "
+                f"prompt.documents is {list(prompt.documents)}"
+            )
         if has_patches != bool(prompt and prompt.image):
             expected = "expected" if has_patches else "expected no"
             raise ValueError(f"the images are a {type(self.image).__name__}; {expected} prompt.image")

@@ -15,21 +15,24 @@ PAGE: Final = (1654, 2339)
 def describe_reading(spec: ModelSpec) -> Iterator[str]:
     """Yield how large a page and how long a text the model reads, and what the export takes away of either.
 
-    Nothing for a model that stretches or crops every image to one size, nor for what older exporters wrote.
+    Of a model that reads no images, the text alone. Nothing for one that stretches or crops every image to one size,
+    nor for what older exporters wrote.
     """
     own = spec.checkpoint_limits
-    if own is None or not isinstance(spec.image, PatchSpec):
+    if own is None or not isinstance(spec.image, PatchSpec | None):
         return
-    here, there = (_describe_page(spec.image, most) for most in (spec.image.max_pixels, own.max_pixels))
-    instead = "" if here == there else f" instead of {there}; a larger --max-img-size at export keeps more of it"
-    yield f"images: a page of {PAGE[0]:,} x {PAGE[1]:,} pixels is read as {here}{instead}"
+    if spec.image is not None and own.max_pixels is not None:
+        here, there = (_describe_page(spec.image, most) for most in (spec.image.max_pixels, own.max_pixels))
+        instead = "" if here == there else f" instead of {there}; a larger --max-img-size at export keeps more of it"
+        yield f"images: a page of {PAGE[0]:,} x {PAGE[1]:,} pixels is read as {here}{instead}"
     longest = spec.text.max_tokens
     instead = (
         ""
         if longest >= own.max_tokens
         else f" instead of {own.max_tokens:,}; a larger --max-tokens at export keeps more"
     )
-    yield f"texts: at most {longest:,} tokens of query, document and their images{instead}"
+    parts = "query and document" if spec.image is None else "query, document and their images"
+    yield f"texts: at most {longest:,} tokens of {parts}{instead}"
 
 
 def _describe_page(image: PatchSpec, max_pixels: int) -> str:

@@ -11,8 +11,10 @@ from lychee_client.manifest.image_spec import ImageSpec, PatchSpec
 from lychee_client.manifest.manifest import Manifest
 
 
-def limit_images(manifest: Manifest, max_img_size: int | None) -> tuple[ImageSpec, str | None]:
+def limit_images(manifest: Manifest, max_img_size: int | None) -> tuple[ImageSpec | None, str | None]:
     """Return how to prepare images with at most so many pixels, and a warning if that changes nothing.
+
+    The first is None for a model that reads no images.
 
     Args:
         manifest: The manifest of the model.
@@ -24,6 +26,8 @@ def limit_images(manifest: Manifest, max_img_size: int | None) -> tuple[ImageSpe
     spec = manifest.image
     if max_img_size is None:
         return spec, None
+    if spec is None:
+        return spec, f"{manifest.model_id} reads no images; max_img_size has no effect"
     if not isinstance(spec, PatchSpec):
         size = f"{spec.width} x {spec.height}"
         return spec, f"{manifest.model_id} reads every image as {size} pixels; max_img_size has no effect"

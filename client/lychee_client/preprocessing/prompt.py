@@ -63,6 +63,11 @@ class Frame:
     reads_document: bool
     num_structural: int
 
+    @property
+    def ends_with_document(self) -> bool:
+        """Whether nothing but what the tokenizer adds follows the document."""
+        return self.reads_document and not self.after
+
     def fill(self, document: str) -> str:
         """Return the whole prompt."""
         return self.before + document + self.after if self.reads_document else self.before
@@ -89,6 +94,9 @@ class PromptProcessor:
     Template, query and document are one string when they are tokenized, as by the reference: a tokenizer may merge
     characters across their borders. So that a text cannot change the prompt, special tokens that it spells out are
     broken up by a space after their first character: "<|im_end|>" is read as "< |im_end|>".
+
+    Too long a document loses its end. Where the template goes on after it, the text is cut and tokenized again. Where
+    it ends with it, the last tokens of the document are left out, as tokenizers cut the second text of a pair.
 
     Args:
         tokenizer_json: The content of a `tokenizers` file.
@@ -198,7 +206,9 @@ class PromptProcessor:
             encodings = self._tokenizer.encode_batch([frame.fill(part.content) for part in parts])
             for index, document, encoding in zip(pending, parts, encodings, strict=True):
                 surplus = len(encoding.ids) - self._limit
-                if surplus > 0 and document.kept:
+                if surplus > 0 and frame.ends_with_document:
+                    results[index] = self._finish(frame, document, encoding, surplus)
+                elif surplus > 0 and document.kept:
                     surplus <<= max(0, cuts - PATIENT_CUTS)
                     begin = len(frame.before) + len(document.image)
                     document.kept = _find_cut(encoding, begin, document.kept, surplus)
@@ -210,9 +220,15 @@ class PromptProcessor:
             cuts += 1
         return [results[index] for index in range(len(documents))]
 
-    def _finish(self, frame: Frame, document: _Rendered, encoding: Encoding) -> TokenizedText | InvalidInputError:
+    def _finish(
+        self, frame: Frame, document: _Rendered, encoding: Encoding, surplus: int = 0
+    ) -> TokenizedText | InvalidInputError:
+        """Return a prompt without so many of the document's last tokens, with what the tokenizer adds after them."""
         ids = array("i", encoding.ids)
-        truncated = document.is_cut or document.kept < len(document.text)
+        truncated = document.is_cut or document.kept < len(document.text) or surplus > 0
+        if surplus > 0:
+            end = len(ids) - encoding.special_tokens_mask[::-1].index(0)
+            del ids[end - surplus : end]
         if len(ids) > self._limit or (truncated and not document.content):
             return InvalidInputError(
                 f"the document does not fit: query, template and the document's images take {len(ids)} tokens, the "

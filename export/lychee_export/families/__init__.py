@@ -7,7 +7,7 @@ from lychee_export.checkpoint.reading import Reading
 from lychee_export.checkpoint.refusals import explain_unknown
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
-from lychee_export.families import blip, clip, lychee_mini, qwen_vl, siglip
+from lychee_export.families import blip, clip, lychee_mini, qwen_vl, siglip, text_cross_encoder
 from lychee_export.families.family import Checkpoint, Family, ModelCard, Piece, Reference, round_scores
 
 __all__ = [
@@ -21,7 +21,14 @@ __all__ = [
     "round_scores",
 ]
 
-FAMILIES: tuple[Family, ...] = (lychee_mini.FAMILY, qwen_vl.FAMILY, clip.FAMILY, siglip.FAMILY, blip.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    lychee_mini.FAMILY,
+    qwen_vl.FAMILY,
+    clip.FAMILY,
+    siglip.FAMILY,
+    blip.FAMILY,
+    text_cross_encoder.FAMILY,
+)
 
 
 def load_checkpoint(

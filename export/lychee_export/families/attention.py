@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["attention_bias"]
+__all__ = ["attention_bias", "local_bias"]
 
 _MASKED = -1e4
 """Far below any attention score, so that a masked key gets the weight 0, and finite when added to one in float16."""
@@ -28,3 +28,21 @@ def attention_bias(attention_mask: Tensor, dtype: torch.dtype, *, causal: bool =
         position = torch.arange(length, device=attention_mask.device)
         seen = seen & (position[None, :] <= position[:, None])
     return torch.where(seen, 0.0, _MASKED).to(dtype)
+
+
+def local_bias(bias: Tensor, window: int) -> Tensor:
+    """Narrow a bias, so that a token reads those alone that are at most so many places away, on either side.
+
+    Padding reads itself: far from any token, scores that are all masked would look like an overflow of half floats.
+
+    Args:
+        bias: What `attention_bias` returns.
+        window: The largest distance, in tokens.
+
+    Returns:
+        Like ``bias``.
+    """
+    position = torch.arange(bias.shape[-1], device=bias.device)
+    distance = (position[None, :] - position[:, None]).abs()  # (sequence_length, sequence_length)
+    narrowed = torch.where(distance <= window, bias, torch.full_like(bias, _MASKED))
+    return torch.where(distance == 0, torch.zeros_like(bias), narrowed)

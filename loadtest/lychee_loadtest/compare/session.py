@@ -41,6 +41,7 @@ class SessionCaller:
         assets = open_session(newest_version(repository / ASSETS_MODEL) / MODEL_FILENAME, "cpu-fp32")
         values = dict(zip((node.name for node in assets.get_outputs()), assets.run(None, {}), strict=True))
         manifest = parse_manifest(str(values["manifest"].ravel()[0]))
+        assert manifest.image is not None  # a dual encoder's manifest has it
         self._image_spec = manifest.image
         self._texts = TextProcessor(str(values["tokenizer"].ravel()[0]), manifest.text)
         self._text_encoder = _Encoder(repository, "text_encoder", executions)

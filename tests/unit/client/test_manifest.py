@@ -5,11 +5,18 @@ import json
 from typing import Any
 
 import pytest
-from fakes.cross_encoder import PATCHES_MANIFEST, STRETCH_MANIFEST
+from fakes.cross_encoder import PATCHES_MANIFEST, STRETCH_MANIFEST, TEXT_MANIFEST
 from fakes.dual_encoder import MANIFEST
 from lychee_client import ContractError
 from lychee_client.manifest.image_spec import CropSpec, PatchSpec, StretchSpec
-from lychee_client.manifest.manifest import InstructionSpec, ModelIdentity, TextSpec, parse_manifest, write_manifest
+from lychee_client.manifest.manifest import (
+    CheckpointLimits,
+    InstructionSpec,
+    ModelIdentity,
+    TextSpec,
+    parse_manifest,
+    write_manifest,
+)
 from lychee_client.manifest.prompt_spec import PromptSpec
 from msgspec import structs
 
@@ -72,6 +79,22 @@ def test_cross_encoder_with_images_of_a_fixed_size_is_read() -> None:
     assert parsed.prompt is not None
     assert parsed.prompt.suffix_token_ids == (100, 7)
     assert (parsed.prompt.queries, parsed.prompt.documents) == (("text",), ("image",))
+
+
+def test_cross_encoder_of_texts_alone_is_read_and_has_no_image() -> None:
+    parsed = parse_manifest(manifest(TEXT_MANIFEST))
+    assert (parsed.image, parsed.max_img_size, parsed.checkpoint_limits) == (None, None, CheckpointLimits(512))
+    written = json.loads(write_manifest(parsed))
+    assert "image" not in written
+    assert parse_manifest(json.dumps(written)) == parsed
+
+
+@pytest.mark.parametrize("side", ["queries", "documents"])
+def test_reading_images_without_saying_how_is_refused(side: str) -> None:
+    with pytest.raises(ContractError, match=rf"the key image is missing; .*prompt\.{side} is \['text', 'image'\]"):
+        parse_manifest(manifest(TEXT_MANIFEST, **{f"prompt__{side}": ["text", "image"]}))
+    with pytest.raises(ContractError, match="the key image is missing; expected it with the pipeline dual_encoder"):
+        parse_manifest(manifest(image=None))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,17 @@ from typing import Any
 
 import PIL.Image
 import pytest
-from fakes.cross_encoder import PATCHES_MANIFEST, STRETCH_MANIFEST
+from fakes.cross_encoder import PATCHES_MANIFEST, STRETCH_MANIFEST, TEXT_MANIFEST
 from fakes.dual_encoder import FakeTransport
-from lychee_client import AsyncLycheeClient, ConfigurationError, Image, LycheeClient, LycheeWarning, RerankResponse
+from lychee_client import (
+    AsyncLycheeClient,
+    ConfigurationError,
+    Image,
+    InvalidInputError,
+    LycheeClient,
+    LycheeWarning,
+    RerankResponse,
+)
 from lychee_client._config import load_config
 from lychee_client.cli import app, options
 from lychee_client.manifest import PatchSpec
@@ -106,6 +115,19 @@ def test_above_the_limit_of_the_export_is_warned_about_once_and_changes_nothing(
 def test_images_of_a_fixed_size_are_warned_about_once(manifest: dict[str, Any]) -> None:
     client = LycheeClient(transport=FakeTransport(manifest=manifest), max_img_size=100)
     check_warned_once(client, "max_img_size has no effect")
+
+
+def test_model_without_images_warns_and_refuses_an_image_alone() -> None:
+    client = LycheeClient(transport=FakeTransport(manifest=TEXT_MANIFEST), max_img_size=100)
+    with pytest.warns(LycheeWarning, match="reads no images; max_img_size has no effect"):
+        response = client.rerank("a query", ["a document", photo(), "another"])
+    assert sorted(result.index for result in response.results) == [0, 2]
+    (error,) = response.errors
+    assert error.index == 1
+    refused = r"reads only texts as a document\. Images are read by lychee-rerank-mm .* CLIP, SigLIP and BLIP"
+    assert re.search(refused, str(error.error))
+    with pytest.raises(InvalidInputError, match=r"the query is of the kind images; .* Images are read by"):
+        client.rerank(photo(), ["a document"])
 
 
 def test_manifest_stays_what_the_server_says() -> None:

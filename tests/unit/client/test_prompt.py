@@ -246,3 +246,23 @@ def test_truncation_and_padding_in_the_tokenizer_file_do_not_count() -> None:
 def test_tokenizer_without_the_image_token_is_a_contract_error() -> None:
     with pytest.raises(ContractError, match=r"no token '<image>'"):
         make_processor(image="<image>", image_token="<image>")
+
+
+@pytest.mark.parametrize("extra", [0, 1, 2, 400, 5000])
+def test_document_at_the_end_loses_its_last_tokens_as_in_a_pair_of_texts(extra: int) -> None:
+    own = Tokenizer.from_str(make_tokenizer_json())
+    end = SPECIAL_TOKENS.index("<|im_end|>") + own.get_vocab_size() - len(SPECIAL_TOKENS)
+    assert own.token_to_id("<|im_end|>") == end
+    own.post_processor = processors.TemplateProcessing(
+        single=["$A", "<|im_end|>"],
+        pair=["$A", "<|im_end|>", "$B", "<|im_end|>"],
+        special_tokens=[("<|im_end|>", end)],
+    )
+    spec = structs.replace(PROMPT, template="{query}<|im_end|>{document}", image="", image_token="")
+    processor = PromptProcessor(own.to_str(), TEXT, spec)
+    document = "x" * (TEXT.max_tokens - 11) + "y" * extra
+    (tokens,) = processor.tokenize(processor.make_frame(Part("the query"), None), [Part(document)])
+    assert isinstance(tokens, TokenizedText)
+    own.enable_truncation(TEXT.max_tokens, strategy="only_second")
+    assert list(tokens.ids) == own.encode("the query", document).ids
+    assert (len(tokens.ids), tokens.truncated) == (TEXT.max_tokens, extra > 0)

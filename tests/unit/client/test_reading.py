@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fakes.cross_encoder import PATCHES_MANIFEST
+from fakes.cross_encoder import PATCHES_MANIFEST, TEXT_MANIFEST
 from fakes.dual_encoder import MANIFEST
 from lychee_client.checks.server import check_manifest
 from lychee_client.manifest import CheckpointLimits, Manifest, describe_reading, parse_manifest, write_manifest
@@ -55,6 +55,16 @@ def test_manifests_of_older_exporters_and_models_of_one_size_say_nothing() -> No
     assert list(describe_reading(manifest(None, 2048, 512**2))) == []
     fixed = json.dumps({**MANIFEST, "artifacts": {"tokenizer": "ab" * 32}, "checkpoint_limits": LYCHEE})
     assert list(describe_reading(parse_manifest(fixed))) == []
+
+
+def test_model_without_images_says_how_long_a_text_it_reads() -> None:
+    data = {**MANIFEST, **TEXT_MANIFEST, "artifacts": {"tokenizer": "ab" * 32}}
+    del data["embedding_dim"]
+    (line,) = describe_reading(parse_manifest(json.dumps(data)))
+    expected = (
+        "texts: at most 64 tokens of query and document instead of 512; a larger --max-tokens at export keeps more"
+    )
+    assert line == expected
 
 
 def test_doctor_says_what_the_export_took_away() -> None:

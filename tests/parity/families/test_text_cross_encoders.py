@@ -1,0 +1,277 @@
+"""Text cross-encoders against their transformers models: the client's inputs into modules and ONNX files."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from checkpoints import BUILDERS
+from checkpoints.exports import LIMITS
+from checkpoints.inputs import TEXTS
+from checkpoints.pairs_reference import PairModel, load_pair_model
+from lychee_client.preprocessing.prompt import Part, PromptProcessor
+from lychee_client.preprocessing.text import TokenizedText
+from lychee_export.contract.signature import ModelSignature, Tensors
+from lychee_export.errors import CheckpointError
+from lychee_export.exporter import export_checkpoint
+from lychee_export.families import Checkpoint, load_checkpoint
+from lychee_export.onnx.runtime import run_model
+from safetensors.torch import load_file, save_file
+
+SCORE_ATOL = 1e-4
+LOGIT_ATOL = 1e-4
+NAMES = ["bert_reranker", "modernbert_reranker", "roberta_reranker", "xlm_roberta_reranker"]
+QUERIES = ("一只猫", "the yellow cat", "Hot drink?", "怎么退款", "a", "coffee: a cup", "flowers & sofas (in yellow)")
+LONG_TEXT = "the unbelievable, uncharacteristic cats sleep; 小猫喜欢晒太阳! " * 100
+
+Run = Callable[[ModelSignature, Tensors], Tensors]
+Pairs = Sequence[tuple[str, str]]
+
+
+class Loaded:
+    """A checkpoint: in transformers, in the exporter's modules, and with the client's tokenization."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.reference: PairModel = load_pair_model(folder, LIMITS.max_tokens)
+        self.checkpoint: Checkpoint = load_checkpoint(str(folder), LIMITS)
+        self.modules: dict[str, Any] = {piece.signature.name: piece.module for piece in self.checkpoint.pieces}
+        card = self.checkpoint.card
+        assert card.spec.prompt is not None
+        self.prompts = PromptProcessor(card.tokenizer_json, card.spec.text, card.spec.prompt)
+
+    def tokenize(self, pairs: Pairs) -> list[TokenizedText]:
+        """Tokenize with the client."""
+        rows = []
+        for query, document in pairs:
+            (row,) = self.prompts.tokenize(self.prompts.make_frame(Part(query), None), [Part(document)])
+            assert isinstance(row, TokenizedText), row
+            rows.append(row)
+        return rows
+
+    def run(self, signature: ModelSignature, tensors: Tensors) -> Tensors:
+        """Run a torch module."""
+        with torch.no_grad():
+            inputs = (torch.from_numpy(tensors[spec.name]) for spec in signature.inputs)
+            outputs = self.modules[signature.name](*inputs)
+        outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+        return {spec.name: value.numpy() for spec, value in zip(signature.outputs, outputs, strict=True)}
+
+    def run_all(self, run: Run, pairs: Pairs) -> Tensors:
+        """Tokenize as the client does, run the ensemble's models in order and return every tensor."""
+        (ensemble,) = self.checkpoint.card.ensembles
+        tensors: Tensors = {**self.prompts.to_tensors(self.tokenize(pairs))}
+        for step in ensemble.steps:
+            tensors |= run(step, tensors)
+        return tensors
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    """Return each checkpoint's name in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def loaded(checkpoint_folder: Callable[[str], Path], name: str) -> Loaded:
+    """Build and load a checkpoint."""
+    return Loaded(checkpoint_folder(name))
+
+
+@pytest.fixture
+def run_onnx(exported: Callable[[str], Path], name: str) -> Run:
+    """Export the checkpoint and run its files in ONNX Runtime."""
+    sessions = {
+        path.parent.parent.name: onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        for path in exported(name).glob("*/*/model.onnx")
+        if path.parent.parent.name != "client_assets"
+    }
+    return lambda signature, tensors: run_model(sessions[signature.name], signature, tensors)
+
+
+def make_pairs(batch: int) -> list[tuple[str, str]]:
+    """Return the last so many pairs: from two in one on, one document is longer than the shorter models read."""
+    return list(zip(QUERIES, TEXTS, strict=True))[-batch:]
+
+
+def assert_pairs_equal(loaded: Loaded, run: Run) -> None:
+    for batch in range(1, 8):
+        pairs = make_pairs(batch)
+        seen = loaded.run_all(run, pairs)
+        assert seen["relevance_score"].shape == seen["logits"].shape == (batch, 1)
+        logits = loaded.reference.compute_logits(pairs)
+        scores = torch.from_numpy(seen["relevance_score"])[:, 0]
+        torch.testing.assert_close(scores, logits.sigmoid(), atol=SCORE_ATOL, rtol=0)
+        torch.testing.assert_close(torch.from_numpy(seen["logits"])[:, 0], logits, atol=LOGIT_ATOL, rtol=0)
+    assert float(logits.sigmoid().max() - logits.sigmoid().min()) > 100 * SCORE_ATOL
+
+
+def test_pairs_equal_transformers_for_every_batch(loaded: Loaded) -> None:
+    assert_pairs_equal(loaded, loaded.run)
+
+
+def test_onnx_pairs_equal_transformers_for_every_batch(loaded: Loaded, run_onnx: Run) -> None:
+    assert_pairs_equal(loaded, run_onnx)
+
+
+def test_tokens_are_those_of_a_pair_and_a_long_document_alone_is_cut(loaded: Loaded) -> None:
+    pairs = [*make_pairs(6), *((query, LONG_TEXT) for query in QUERIES)]
+    for pair, row in zip(pairs, loaded.tokenize(pairs), strict=True):
+        inputs, tokenizer = loaded.reference.tokenize([pair]), loaded.reference.tokenizer
+        assert list(row.ids) == inputs["input_ids"][0].tolist()
+        assert row.truncated == (len(tokenizer(*pair)["input_ids"]) > len(row.ids))
+        longest_first = tokenizer(*pair, truncation=True, max_length=loaded.reference.max_tokens)
+        assert longest_first["input_ids"] == list(row.ids)  # as in sentence-transformers: the query is the shorter part
+
+
+def test_pair_of_the_longest_length_is_scored(loaded: Loaded, run_onnx: Run) -> None:
+    pair = (QUERIES[1], LONG_TEXT)
+    (row,) = loaded.tokenize([pair])
+    assert len(row.ids) == row.bucket == loaded.reference.max_tokens
+    score = loaded.run_all(run_onnx, [pair])["relevance_score"]
+    assert float(score[0, 0]) == pytest.approx(float(loaded.reference.score([pair])), abs=SCORE_ATOL)
+
+
+def test_score_is_the_same_whatever_the_padding(loaded: Loaded, run_onnx: Run) -> None:
+    rows = loaded.prompts.to_tensors(loaded.tokenize([(QUERIES[0], TEXTS[1])]))
+    (ensemble,) = loaded.checkpoint.card.ensembles
+    scores = []
+    for more in (0, 32):
+        tensors: Tensors = {
+            spec.name: np.pad(rows[spec.name], ((0, 0), (0, more)), constant_values=spec.pad_value)
+            for spec in ensemble.inputs
+        }
+        for step in ensemble.steps:
+            tensors |= run_onnx(step, tensors)
+        scores.append(float(tensors["relevance_score"][0, 0]))
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+
+
+def test_golden_pairs_have_the_scores_of_transformers(loaded: Loaded) -> None:
+    pairs = loaded.checkpoint.make_reference().golden_pairs
+    texts = [(str(pair.query.text), str(pair.document.text)) for pair in pairs]
+    expected = [float(loaded.reference.score([text])) for text in texts]
+    assert [pair.relevance_score for pair in pairs] == pytest.approx(expected, abs=1e-6)
+    assert max(expected) - min(expected) > 0.1
+
+
+@pytest.mark.slow  # importing sentence-transformers takes ten seconds
+def test_scores_are_those_of_a_cross_encoder_of_sentence_transformers(loaded: Loaded) -> None:
+    from sentence_transformers import CrossEncoder
+
+    pairs = [*make_pairs(7), (QUERIES[1], LONG_TEXT)]
+    theirs = CrossEncoder(str(loaded.folder), device="cpu", max_length=loaded.reference.max_tokens)
+    theirs.model.float()  # float16 in the file stays float16 there
+    activation = torch.nn.Sigmoid() if "bert_reranker" in loaded.folder.name else None
+    seen = loaded.run_all(loaded.run, pairs)
+    expected = theirs.predict(pairs, activation_fn=activation)
+    np.testing.assert_allclose(seen["relevance_score"][:, 0], expected, atol=SCORE_ATOL, rtol=0)
+    if loaded.folder.name == "bert_reranker":  # whose config.json asks for the identity
+        np.testing.assert_allclose(seen["logits"][:, 0], theirs.predict(pairs), atol=LOGIT_ATOL, rtol=0)
+
+
+def calm_the_classifier(folder: Path) -> None:
+    """Take back the steepness that makes mistakes show: it makes errors of rounding as large."""
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    for name in ("classifier.weight", "classifier.bias"):
+        weights[name] /= 3
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(("precision", "target"), [("w8", "cpu"), ("w4", "cpu"), ("fp16", "cuda"), ("bf16", "cuda")])
+def test_precisions_keep_scores_within_what_each_accepts(
+    checkpoint_folder: Callable[[str], Path], tmp_path: Path, precision: Any, target: Any
+) -> None:
+    lines: list[str] = []
+    folder = shutil.copytree(checkpoint_folder("modernbert_reranker"), tmp_path / "checkpoint")
+    calm_the_classifier(folder)
+    report = export_checkpoint(str(folder), tmp_path / "models", precision, lines.append, limits=LIMITS, target=target)
+    assert report.manifest.precision == precision
+    assert report.manifest.image is None
+    if target == "cuda":
+        assert any(line.startswith("half floats move a score by at most") for line in lines)
+        assert not any("in float32 stay" in line for line in lines)  # padding far from any token is no overflow
+
+
+def test_static_int8_is_refused(checkpoint_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"precision s8 is for dual encoders .* Choose --precision w8"):
+        export_checkpoint(str(checkpoint_folder("bert_reranker")), tmp_path, "s8", limits=LIMITS)
+
+
+def swap_the_token_types(loaded: Loaded) -> None:
+    embeddings = loaded.modules["text_encoder"].embeddings
+    forward = embeddings.forward
+    embeddings.forward = lambda token_type_ids, **rest: forward(token_type_ids=1 - token_type_ids, **rest)
+
+
+def leave_the_pooler_out(loaded: Loaded) -> None:
+    loaded.modules["scoring_head"].pooler = torch.nn.Identity()
+
+
+def count_positions_from_zero(loaded: Loaded) -> None:
+    loaded.modules["text_encoder"].first_position = 1
+
+
+def leave_the_activation_of_the_pooler_out(loaded: Loaded) -> None:
+    loaded.modules["scoring_head"].pooler[1] = torch.nn.Identity()
+
+
+def see_the_padding(loaded: Loaded) -> None:
+    encoder = loaded.modules["text_encoder"]
+    inner = encoder.encoder if hasattr(encoder, "encoder") else encoder.layers[0]
+    forward = inner.forward
+    inner.forward = lambda hidden, attention_mask, **rest: forward(
+        hidden, attention_mask=torch.zeros_like(attention_mask), **rest
+    )
+
+
+def pool_the_first_token(loaded: Loaded) -> None:
+    loaded.modules["text_encoder"].means = False
+
+
+def widen_the_window(loaded: Loaded) -> None:
+    loaded.modules["text_encoder"].window += 1
+
+
+def swap_the_angles(loaded: Loaded) -> None:
+    frequencies = loaded.modules["text_encoder"].frequencies
+    first, second = sorted(frequencies)
+    frequencies[first], frequencies[second] = frequencies[second], frequencies[first]
+
+
+@pytest.mark.parametrize(
+    ("mutated", "mutate"),
+    [
+        ("bert_reranker", swap_the_token_types),
+        ("bert_reranker", leave_the_pooler_out),
+        ("bert_reranker", leave_the_activation_of_the_pooler_out),
+        ("bert_reranker", see_the_padding),
+        ("xlm_roberta_reranker", count_positions_from_zero),
+        ("xlm_roberta_reranker", leave_the_pooler_out),
+        ("modernbert_reranker", leave_the_pooler_out),
+        ("modernbert_reranker", see_the_padding),
+        ("modernbert_reranker", pool_the_first_token),
+        ("modernbert_reranker", widen_the_window),
+        ("modernbert_reranker", swap_the_angles),
+    ],
+)
+def test_mutation_breaks_the_comparison(tmp_path: Path, mutated: str, mutate: Callable[[Loaded], None]) -> None:
+    loaded = Loaded(BUILDERS[mutated](tmp_path))
+    mutate(loaded)
+    with pytest.raises(AssertionError, match="Tensor-likes are not close"):
+        assert_pairs_equal(loaded, loaded.run)
+
+
+def test_another_activation_breaks_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = Loaded(BUILDERS["bert_reranker"](tmp_path))
+    sigmoid = torch.sigmoid
+    monkeypatch.setattr("lychee_export.families.text_cross_encoder.torch.sigmoid", lambda logits: sigmoid(2 * logits))
+    seen = loaded.run_all(loaded.run, make_pairs(3))["relevance_score"]
+    monkeypatch.undo()
+    expected = loaded.reference.score(make_pairs(3)).numpy()
+    assert np.abs(seen[:, 0] - expected).max() > 10 * SCORE_ATOL
