@@ -109,7 +109,7 @@ def test_a_lost_or_damaged_state_file_loses_nothing(supervised: RunningServer) -
 )
 def test_a_killed_supervisor_leaves_nothing(supervised: RunningServer, stopped_first: tuple[str, ...]) -> None:
     port = ("--port", str(supervised.gateway.port))
-    repository = supervised.state.repository
+    repository = supervised.state.first.repository
     for target in stopped_first:
         supervised.send(target, signal.SIGSTOP)
     supervised.send("supervisor", signal.SIGKILL)

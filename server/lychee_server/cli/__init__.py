@@ -35,8 +35,9 @@ def stop() -> None:
     stopped = stop_everything(known)
     state.clear_state()
     if stopped.pids:
-        servers = f"server{'s' * (len(stopped.pids) > 1)} with pid {' and '.join(map(str, stopped.pids))}"
-        typer.echo(f"Stopped the {servers} and {stopped.stubs} stubs.")
+        servers, whose = ("server", "its") if len(stopped.pids) == 1 else ("servers", "their")
+        pids = " and ".join(map(str, stopped.pids))
+        typer.echo(f"Stopped the {servers} with pid {pids} and {whose} {stopped.stubs} stubs.")
     elif not stopped.found_any:
         ended = "" if known is None else f": pid {known.first.pid} has ended. Removed its state file"
         typer.echo(f"No server is running{ended}.")
