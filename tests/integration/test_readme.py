@@ -18,6 +18,8 @@ PAGES = ["README.md", "README.zh-CN.md", "docs/tutorial.md", "docs/reference/sdk
 TUTORIAL = "docs/tutorial.md"
 ELSEWHERE = "lychee_client.integrations"
 """What imports this runs in tests/clients, where the frameworks are."""
+BULK = "docs/how-to/bulk.md"
+"""Its example runs in tests/integration/bulk, beside Ray."""
 
 
 def run(code: str, page: str, server: TritonServer) -> None:
@@ -58,7 +60,7 @@ def test_every_python_example_is_run(project: Path) -> None:
         examples = re.findall(r"```python\n([^`]*)```(\n\n```\n)?", page.read_text(encoding="utf-8"))
         name = page.relative_to(project).as_posix()
         for code, output in examples:
-            assert name in PAGES
+            assert name in (*PAGES, BULK)
             assert output or (name == TUTORIAL and "Calibration.load" in code)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
+from ast import literal_eval
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -207,3 +209,23 @@ def test_a_dataset_gets_columns_of_scores(
     found = sorted(json.loads(finished.stdout.splitlines()[-1]), key=lambda row: row["n"])
     assert [row["document"] for row in found] == [row["document"] for row in rows]
     assert [row["relevance_score"] for row in found] == pytest.approx(scores, abs=1e-5)
+
+
+def test_the_pages_example_prints_what_the_page_shows(address: str, server: TritonServer, root: Path) -> None:
+    page = (root / "docs/how-to/bulk.md").read_text(encoding="utf-8")
+    ((code, shown),) = re.findall(r"```python\n([^`]*)```\n\n```\n([^`]*)```", page)
+    code = f"import ray\nray.init(address={address!r}, log_to_driver=False)\n{code}"
+    finished = subprocess.run(
+        [sys.executable, "-c", code.replace("localhost:8001", server.grpc_url)],
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    rows, expected = ([literal_eval(line) for line in text.splitlines()] for text in (finished.stdout, shown))
+    assert [row["document"] for row in rows] == ["a kitten", "a rocket"]
+    for row, one in zip(rows, expected, strict=True):
+        assert row.keys() == one.keys()
+        assert (row["query"], row["document"], row["decision"]) == (one["query"], one["document"], one["decision"])
+        assert row["relevance_score"] == pytest.approx(one["relevance_score"], abs=2e-3)
