@@ -61,9 +61,12 @@ def test_several_are_called_as_their_folders_or_as_is_said(add: Callable[[str], 
     }
 
 
-def test_a_folder_with_an_equals_sign_is_a_folder(add: Callable[[str], Path]) -> None:
-    one = add("a=b")
-    assert choose([one], None, ()).here[0] == Chosen("", one, None)
+def test_a_folder_with_an_equals_sign_is_a_folder(
+    tmp_path: Path, add: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    add("a=b")
+    assert choose([Path("a=b")], None, ()).here[0] == Chosen("", Path("a=b"), None)
 
 
 def test_one_with_a_name_has_it(add: Callable[[str], Path]) -> None:
