@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from lychee_client import (
@@ -33,13 +32,6 @@ LONGEST_PAUSE_S: Final = 5.0
 DOUBTS: Final = 3
 """So many times a server is asked for a pair on which it failed, before it is asked whether it is well."""
 _OF_A_PAIR: Final = (RequestRejectedError, InferenceError, InvalidOutputError)
-
-
-@dataclass(frozen=True)
-class _Call:
-    """Pairs of one query and instruction."""
-
-    pairs: tuple[Pair, ...]
 
 
 async def find_model(client: AsyncLycheeClient, options: ScoringOptions) -> ServedModel:
@@ -102,21 +94,22 @@ class BatchScorer:
         """
         results = Results()
         async with asyncio.TaskGroup() as tasks:
-            for call in _group(pairs, self._options.documents_per_call):
+            for group in _group(pairs, self._options.documents_per_call):
                 await self._room.acquire()  # so that images are read when there is room for them
-                tasks.create_task(self._score_call(call, results)).add_done_callback(lambda _: self._room.release())
+                tasks.create_task(self._score_group(group, results)).add_done_callback(lambda _: self._room.release())
         return results
 
-    async def _score_call(self, call: _Call, results: Results) -> None:
+    async def _score_group(self, pairs: Sequence[Pair], results: Results) -> None:
+        """Score pairs of one query and instruction."""
         try:
-            query = await call.pairs[0].query.read(self._images)
+            query = await pairs[0].query.read(self._images)
         except RowError as error:
-            _fail(call.pairs, error, results)
+            _fail(pairs, error, results)
             return
-        readings = [pair.document.read(self._images) for pair in call.pairs]
+        readings = [pair.document.read(self._images) for pair in pairs]
         read = await asyncio.gather(*readings, return_exceptions=True)
         usable: list[tuple[Pair, Input]] = []
-        for pair, document in zip(call.pairs, read, strict=True):
+        for pair, document in zip(pairs, read, strict=True):
             if isinstance(document, RowError):
                 results.errors[pair.row, pair.index] = document
             elif isinstance(document, BaseException):
@@ -209,14 +202,14 @@ class BatchScorer:
         )
 
 
-def _group(pairs: Sequence[Pair], size: int) -> Iterator[_Call]:
+def _group(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:
     """Yield the pairs of each query and instruction, at most so many together: a dual encoder encodes a query once."""
     groups: dict[object, list[Pair]] = {}
     for pair in pairs:
         groups.setdefault((pair.query.key, pair.instruction), []).append(pair)
     for group in groups.values():
         for start in range(0, len(group), size):
-            yield _Call(tuple(group[start : start + size]))
+            yield group[start : start + size]
 
 
 def _fail(pairs: Sequence[Pair], error: RowError, results: Results) -> None:

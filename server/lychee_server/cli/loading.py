@@ -125,25 +125,24 @@ def load(
         ports = {"--http-port": http_port, "--grpc-port": grpc_port, "--metrics-port": metrics_port}
         endpoints = {option: Endpoint(triton_host, number, "--triton-host") for option, number in ports.items()}
         check_endpoints(endpoints | ({"--port": Endpoint(host, port)} if gateway else {}))
+        numbers: list[tuple[int, ...]] = [tuple(ports.values())]  # the options are the first one's
+        while len(numbers) < len(choice.here):
+            taken = {number for each in numbers for number in each} | ({port} if gateway else set())
+            numbers.append(find_free_ports(triton_host, numbers[-1], taken))
     level = "DEBUG" if log_level == "VERBOSE" else log_level
     beside = None
     if gateway:
         beside = GatewayProcess(
             GatewayChoice(host, port, web and _has_page(), max_img_size, level, choice.served_names)
         )
-    served: list[ServedRepository] = []
-    numbers, taken, key = tuple(ports.values()), {port} if gateway else set[int](), secrets.token_hex(16)
-    for model in choice.here:
-        if served:  # the options are the first one's
-            with reported_errors():
-                numbers = find_free_ports(triton_host, numbers, taken)
-        taken.update(numbers)
+    key, served = secrets.token_hex(16), []
+    for count, (model, own_ports) in enumerate(zip(choice.here, numbers, strict=True), 1):
         assert model.repository is not None
         server = TritonServer(
             model.repository,
             host=triton_host,
-            http_port=numbers[0],
-            grpc_port=numbers[1],
+            http_port=own_ports[0],
+            grpc_port=own_ports[1],
             metrics_port=0,
             config_name=model.config_name,
             error_budget=budget,
@@ -151,10 +150,10 @@ def load(
             log_path=defaults.state_dir() / model.log_name,
             log_level=level or DEFAULT_LOG_LEVEL,
             key=key,
-            marker=f"{state.own_marker()}{len(served) + 1}_",
+            marker=f"{state.own_marker()}{count}_",
             replaceable=True,
         )
-        served.append(ServedRepository(model.name, server, numbers[2]))
+        served.append(ServedRepository(model.name, server, own_ports[2]))
     log_path = None if foreground else defaults.state_dir() / "supervisor.log"
     supervised = SupervisedServer(served, beside, log_path)
     configure_log()

@@ -92,9 +92,9 @@ def make_call_routes(
     async def make_ranking(answered: Answered[RerankRequest]) -> RerankAnswer:
         """Return the answer of a ranking as callers get it, and offer the call to the shadow."""
         call, answer = answered.call, answered.answer
-        if experiment is not None:
-            experiment.offer_shadow(
-                current_request_id() or "-",
+        shadow = None if experiment is None else experiment.find_shadow(current_request_id() or "-")
+        if shadow is not None:
+            shadow.offer(
                 call.service,
                 answer,
                 answered.seconds,

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,18 +18,10 @@ from lychee_server import state
 from lychee_server.processes import ProcessId, find_processes
 from lychee_server.supervision import stop_everything
 
+from .commands import FREE_PORTS, LYCHEE, load, run
+
 pytestmark = pytest.mark.triton
-LYCHEE = str(Path(sys.executable).parent / "lychee")
-FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--port", "0"]
 WAIT_S = 120.0
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([LYCHEE, *arguments], capture_output=True, text=True, timeout=300, check=False)
-
-
-def load(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run("load", "--repository", str(repository), *FREE_PORTS, *arguments)
 
 
 def wait_for(condition: Callable[[], Any]) -> Any:

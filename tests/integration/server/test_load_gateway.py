@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,17 +19,9 @@ from lychee_server.execution import has_gpu
 from lychee_server.processes import find_processes
 from lychee_server.supervision import stop_everything
 
+from .commands import FREE_PORTS, LYCHEE, load, run
+
 pytestmark = pytest.mark.triton
-LYCHEE = str(Path(sys.executable).parent / "lychee")
-FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([LYCHEE, *arguments], capture_output=True, text=True, timeout=300, check=False)
-
-
-def load(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run("load", "--repository", str(repository), *FREE_PORTS, "--port", "0", *arguments)
 
 
 def read_gateway() -> state.GatewayState:

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,16 +23,12 @@ from lychee_server.local_http import exchange
 from lychee_server.processes import find_processes
 from lychee_server.supervision import stop_everything
 
+from .commands import FREE_PORTS, read_state, run
+
 pytestmark = pytest.mark.triton
-LYCHEE = str(Path(sys.executable).parent / "lychee")
-FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--port", "0"]
 WAIT_S = 120.0
 QUERY = "the yellow cat"
 Scores = list[float]
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([LYCHEE, *arguments], capture_output=True, text=True, timeout=300, check=False)
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -42,12 +36,6 @@ def wait_for(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < ends_at_s
         time.sleep(0.1)
-
-
-def read_state() -> state.ServerState:
-    known = state.read_state()
-    assert known is not None
-    return known
 
 
 def rank(url: str, model: str | None = None) -> Scores:

@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,9 +29,9 @@ from lychee_server.local_http import fetch
 from lychee_server.processes import find_processes, is_server
 from lychee_server.supervision import UpgradeRequest, ask_for_upgrade, stop_everything
 
+from .commands import FREE_PORTS, LYCHEE, read_state, run
+
 pytestmark = pytest.mark.triton
-LYCHEE = str(Path(sys.executable).parent / "lychee")
-FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--port", "0"]
 TIMEOUT_S = 60.0
 QUERY = "the yellow cat"
 PHOTOS = [Image.from_pil(image) for image in make_images()]
@@ -40,10 +39,6 @@ DOCUMENTS = [*TEXTS, *PHOTOS]
 
 Scores = dict[int, float]
 Rank = Callable[[], Scores]
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([LYCHEE, *arguments], capture_output=True, text=True, timeout=300, check=False)
 
 
 def version_of(repository: Path) -> int:
@@ -110,12 +105,6 @@ def server(repository: Path, exports: tuple[Path, Path, Path], _stopped_at_the_e
     elif known.first.version != version_of(exports[0]):
         assert run("rollback", "--to", str(version_of(exports[0]))).returncode == 0
     return read_state()
-
-
-def read_state() -> state.ServerState:
-    known = state.read_state()
-    assert known is not None
-    return known
 
 
 def gateway_port(server: state.ServerState) -> int:

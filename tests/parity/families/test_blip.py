@@ -19,6 +19,8 @@ from lychee_export.contract.signature import ModelSignature, Tensors
 from lychee_export.families import Checkpoint, load_checkpoint
 from lychee_export.onnx.runtime import run_model
 
+from .torch_modules import run_module
+
 HIDDEN_ATOL = 1e-5
 SCORE_ATOL = 1e-4
 
@@ -46,11 +48,7 @@ class Loaded:
 
     def run(self, signature: ModelSignature, tensors: Tensors) -> Tensors:
         """Run a torch module."""
-        with torch.no_grad():
-            inputs = (torch.from_numpy(tensors[spec.name]) for spec in signature.inputs)
-            outputs = self.modules[signature.name](*inputs)
-        outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
-        return {spec.name: value.numpy() for spec, value in zip(signature.outputs, outputs, strict=True)}
+        return run_module(self.modules[signature.name], signature, tensors)
 
     def run_all(self, run: Run, rows: Tensors) -> Tensors:
         """Run the ensemble's models in order and return every tensor."""

@@ -23,6 +23,8 @@ from lychee_export.families.clip import IMAGE_CENTRE
 from lychee_export.families.dual_encoder import TEXT_CENTRE
 from numpy.typing import NDArray
 
+from .torch_modules import run_module
+
 EMBEDDING_ATOL = 1e-5
 SCORE_ATOL = 1e-4
 
@@ -53,10 +55,7 @@ class Loaded:
     def run(self, name: str, inputs: Tensors) -> Tensors:
         """Run a torch module."""
         piece = next(piece for piece in self.checkpoint.pieces if piece.signature.name == name)
-        with torch.no_grad():
-            outputs = piece.module(*(torch.from_numpy(inputs[spec.name]) for spec in piece.signature.inputs))
-        outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
-        return {spec.name: value.numpy() for spec, value in zip(piece.signature.outputs, outputs, strict=True)}
+        return run_module(piece.module, piece.signature, inputs)
 
     def embed_texts(self, run: Run, texts: Sequence[str]) -> torch.Tensor:
         """Tokenize and pad with the client."""

@@ -22,6 +22,8 @@ from lychee_export.families import Checkpoint, load_checkpoint
 from lychee_export.onnx.runtime import run_model
 from safetensors.torch import load_file, save_file
 
+from .torch_modules import run_module
+
 SCORE_ATOL = 1e-4
 LOGIT_ATOL = 1e-4
 NAMES = ["bert_reranker", "modernbert_reranker", "roberta_reranker", "xlm_roberta_reranker"]
@@ -55,11 +57,7 @@ class Loaded:
 
     def run(self, signature: ModelSignature, tensors: Tensors) -> Tensors:
         """Run a torch module."""
-        with torch.no_grad():
-            inputs = (torch.from_numpy(tensors[spec.name]) for spec in signature.inputs)
-            outputs = self.modules[signature.name](*inputs)
-        outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
-        return {spec.name: value.numpy() for spec, value in zip(signature.outputs, outputs, strict=True)}
+        return run_module(self.modules[signature.name], signature, tensors)
 
     def run_all(self, run: Run, pairs: Pairs) -> Tensors:
         """Tokenize as the client does, run the ensemble's models in order and return every tensor."""

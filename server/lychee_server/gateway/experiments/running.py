@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from lychee_client import InvalidInputError, Policy, RerankOptions, RerankResponse
+from lychee_client import Policy, RerankResponse
 from lychee_client.experiments.events import EVENT_KINDS
 from lychee_client.experiments.records import describe_ranking, describe_user, make_record
-from lychee_client.types import Input
 from prometheus_client import Counter
 
 from lychee_server.defaults import MIB, state_dir
@@ -26,7 +25,6 @@ from lychee_server.gateway.metrics import PREFIX, Metrics
 from lychee_server.gateway.model_services import ModelServices
 from lychee_server.gateway.request_schemas import RerankRequest
 from lychee_server.gateway.service import Service
-from lychee_server.gateway.service_answer import ServiceAnswer
 
 FOLDER: Final = "experiments"  # of the state's folder
 
@@ -132,23 +130,12 @@ class RunningExperiment:
         if self._shadow_settings is not None and (found := services.named(self._shadow_settings.model)) is not None:
             self.shadow = Shadow(self._shadow_settings, found, self._record_pair, self._metrics.registry)
 
-    def offer_shadow(
-        self,
-        request_id: str,
-        answered_by: Service,
-        answer: ServiceAnswer,
-        seconds: float,
-        query: Input,
-        documents: Sequence[Input | InvalidInputError],
-        options: RerankOptions,
-        *,
-        keeps_policy: bool,
-    ) -> None:
-        """Have the shadow's model asked as well, if the call is one of its share; see Shadow.offer."""
+    def find_shadow(self, request_id: str) -> Shadow | None:
+        """Return the shadow, if a call is one of its share."""
         settings = self._shadow_settings
-        if self.shadow is None or settings is None or not self._assignment.is_drawn(request_id, settings.share):
-            return
-        self.shadow.offer(answered_by, answer, seconds, query, documents, options, keeps_policy=keeps_policy)
+        if settings is None or not self._assignment.is_drawn(request_id, settings.share):
+            return None
+        return self.shadow
 
     def assign(self, body: RerankRequest, request_id: str, asked: Service | None = None) -> Participant | None:
         """Give a request the settings and the model of its arm; they replace those of the request.
