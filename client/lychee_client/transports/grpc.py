@@ -64,6 +64,8 @@ _ERRORS: Final[dict[str, type[LycheeError] | Ambiguity]] = {
 }
 # These also come from a connection that broke, or from an answer that was no gRPC.
 _AMBIGUOUS: Final = frozenset({"UNAVAILABLE", "UNKNOWN", "INTERNAL"})
+# gRPC's words for a call whose connection broke. Another connection may stand by the time that anybody looks.
+_BROKEN: Final = "Stream removed ("
 # Triton's words for a request without the key; the status is UNAVAILABLE, which would be tried again.
 _RESTRICTED: Final = "protocol is restricted"
 # Older ones die of cancelled calls now and then: https://github.com/triton-inference-server/server/releases/tag/v2.53.0
@@ -175,7 +177,7 @@ class GrpcTransport:
         except grpc.RpcError as error:
             status, details = error.code().name, error.details() or "no details"
             kind = ServerError if _RESTRICTED in details else _ERRORS.get(status, ServerError)
-            if status in _AMBIGUOUS and not self._is_connected():
+            if status in _AMBIGUOUS and (details.startswith(_BROKEN) or not self._is_connected()):
                 kind = ConnectionFailedError
                 self._asked = self._survives_cuts = False  # another server may come in its place
             failure = TransportError(kind, status, details, request_id)

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -60,7 +60,11 @@ def started(words: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def is_over(children: list[psutil.Process]) -> bool:
-    return not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    for child in children:
+        with suppress(psutil.NoSuchProcess):  # it may end between two questions
+            if child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+                return False
+    return True
 
 
 def count_documents(client: LycheeClient, server: TritonServer) -> int:

@@ -26,6 +26,7 @@ from lychee_client import (
     TlsConfig,
 )
 from lychee_client._retry import DEFAULT_MAX_RETRIES
+from lychee_client.transports.grpc import GrpcTransport
 from PIL import Image as PillowImage
 
 from ..faults import Fault, FaultProxy
@@ -104,6 +105,18 @@ def test_reset_by_a_live_server_is_no_overload(proxy: FaultProxy, protocol: Prot
     with pytest.raises(ConnectionFailedError):
         client.score(*PAIR)
     assert client.score(*PAIR) == SCORE
+
+
+@pytest.mark.parametrize("protocol", ["grpc"], indirect=True)
+def test_reset_is_no_overload_where_another_connection_stands_already(
+    proxy: FaultProxy, protocol: Protocol, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = connect(url_of(protocol, proxy.address), max_retries=0)
+    client.score(*PAIR)
+    monkeypatch.setattr(GrpcTransport, "_is_connected", lambda transport: True)
+    proxy.behave(Fault.RESET, times=1)
+    with pytest.raises(ConnectionFailedError):
+        client.score(*PAIR)
 
 
 @pytest.mark.parametrize("max_retries", [0, 1, 3])
