@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+from collections import defaultdict
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 
@@ -24,3 +28,12 @@ def make_images(seed: int = 0) -> list[Image.Image]:
     rng = np.random.default_rng(seed)
     coarse = [rng.integers(0, 256, (3, 4, 3), dtype=np.uint8) for _ in _SIZES]
     return [Image.fromarray(pixels).resize(size) for pixels, size in zip(coarse, _SIZES, strict=True)]
+
+
+def read_labelled_texts() -> dict[str, list[tuple[str, bool]]]:
+    """Return each labelled query in English or Chinese with its documents, and whether each is relevant."""
+    path = Path(__file__).parents[2] / "examples" / "calibration" / "texts.csv"
+    labelled: dict[str, list[tuple[str, bool]]] = defaultdict(list)
+    for row in csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()):
+        labelled[row["query"]].append((row["text"], row["relevant"] == "1"))
+    return labelled

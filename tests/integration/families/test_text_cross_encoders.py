@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from checkpoints.exports import LIMITS
-from checkpoints.inputs import TEXTS, make_images
+from checkpoints.inputs import TEXTS, make_images, read_labelled_texts
 from checkpoints.pairs_reference import PairModel, load_pair_model
 from integration.gateway.running_gateway import run_gateway
 from lychee_client import Image, InvalidInputError, LycheeClient
@@ -69,6 +69,18 @@ def test_texts_score_as_in_transformers_and_images_are_refused(
             client.rerank(picture, list(TEXTS))
 
 
+def test_labelled_queries_rank_as_in_transformers(triton: TritonServer, reference: PairModel) -> None:
+    with LycheeClient(triton.grpc_url) as client:
+        for query, labelled in read_labelled_texts().items():
+            documents = [text for text, _ in labelled]
+            logits = reference.compute_logits([(query, text) for text in documents]).tolist()
+            results = client.rerank(query, documents).results
+            assert [result.logit for result in results] == pytest.approx(
+                [logits[r.index] for r in results], abs=SCORE_ATOL
+            )
+            assert len(results) == len(documents)
+
+
 def test_rest_gives_the_scores_of_transformers_and_refuses_an_image_alone(
     triton: TritonServer, reference: PairModel, tmp_path: Path
 ) -> None:
@@ -87,3 +99,24 @@ def test_rest_gives_the_scores_of_transformers_and_refuses_an_image_alone(
     seen = {result["index"]: result["relevance_score"] for result in ranked}
     assert seen == pytest.approx({index: float(score) for index, score in enumerate(expected)}, abs=SCORE_ATOL)
     assert "Images are read by lychee-rerank-mm" in str(body["errors"])
+
+
+@pytest.mark.parametrize("raw_scores", [False, True])
+def test_a_caller_of_tei_or_infinity_gets_the_scores_of_transformers(
+    triton: TritonServer, reference: PairModel, tmp_path: Path, raw_scores: bool
+) -> None:
+    texts, options = list(TEXTS), {"raw_scores": raw_scores}
+    logits = reference.compute_logits([(QUERIES[0], text) for text in texts])
+    expected = (logits if raw_scores else logits.sigmoid()).flatten().tolist()
+    with contextlib.ExitStack() as stack:
+        gateway = stack.enter_context(run_gateway(tmp_path, triton.grpc_url, "--no-web"))
+        gateway.wait_for("/health/ready", 200)
+        http = stack.enter_context(httpx.Client(base_url=gateway.url, timeout=60, trust_env=False))
+        tei = http.post("/rerank", json={"query": QUERIES[0], "texts": texts, "return_text": True, **options}).json()
+        sent = {"model": "any", "query": QUERIES[0], "documents": texts, "return_documents": True, **options}
+        infinity = http.post("/infinity/rerank", json=sent).json()["results"]
+    order = sorted(range(len(texts)), key=lambda index: -expected[index])
+    for ranking, score, text in ((tei, "score", "text"), (infinity, "relevance_score", "document")):
+        assert [result["index"] for result in ranking] == order
+        assert [result[text] for result in ranking] == [texts[index] for index in order]
+        assert [result[score] for result in ranking] == pytest.approx([expected[i] for i in order], abs=SCORE_ATOL)
