@@ -26,7 +26,15 @@ from .torch_modules import run_module
 
 SCORE_ATOL = 1e-4
 LOGIT_ATOL = 1e-4
-NAMES = ["bert_reranker", "modernbert_reranker", "roberta_reranker", "xlm_roberta_reranker"]
+NAMES = [
+    "bert_reranker",
+    "deberta_reranker",
+    "gte_multilingual_reranker",
+    "jina_v2_reranker",
+    "modernbert_reranker",
+    "roberta_reranker",
+    "xlm_roberta_reranker",
+]
 QUERIES = ("一只猫", "the yellow cat", "Hot drink?", "怎么退款", "a", "coffee: a cup", "flowers & sofas (in yellow)")
 LONG_TEXT = "the unbelievable, uncharacteristic cats sleep; 小猫喜欢晒太阳! " * 100
 
@@ -176,17 +184,21 @@ def calm_the_classifier(folder: Path) -> None:
     """Take back the steepness that makes mistakes show: it makes errors of rounding as large."""
     path = folder / "model.safetensors"
     weights = load_file(path)
-    for name in ("classifier.weight", "classifier.bias"):
+    last = "classifier" if "classifier.weight" in weights else "classifier.out_proj"
+    for name in (f"{last}.weight", f"{last}.bias"):
         weights[name] /= 3
     save_file(weights, path, metadata={"format": "pt"})
 
 
+@pytest.mark.parametrize(
+    "reranker", ["deberta_reranker", "gte_multilingual_reranker", "jina_v2_reranker", "modernbert_reranker"]
+)
 @pytest.mark.parametrize(("precision", "target"), [("w8", "cpu"), ("w4", "cpu"), ("fp16", "cuda"), ("bf16", "cuda")])
 def test_precisions_keep_scores_within_what_each_accepts(
-    checkpoint_folder: Callable[[str], Path], tmp_path: Path, precision: Any, target: Any
+    checkpoint_folder: Callable[[str], Path], tmp_path: Path, reranker: str, precision: Any, target: Any
 ) -> None:
     lines: list[str] = []
-    folder = shutil.copytree(checkpoint_folder("modernbert_reranker"), tmp_path / "checkpoint")
+    folder = shutil.copytree(checkpoint_folder(reranker), tmp_path / "checkpoint")
     calm_the_classifier(folder)
     report = export_checkpoint(str(folder), tmp_path / "models", precision, lines.append, limits=LIMITS, target=target)
     assert report.manifest.precision == precision
@@ -222,10 +234,60 @@ def leave_the_activation_of_the_pooler_out(loaded: Loaded) -> None:
 def see_the_padding(loaded: Loaded) -> None:
     encoder = loaded.modules["text_encoder"]
     inner = encoder.encoder if hasattr(encoder, "encoder") else encoder.layers[0]
+    if hasattr(encoder, "buckets"):
+        inner = inner.layer[0]
     forward = inner.forward
-    inner.forward = lambda hidden, attention_mask, **rest: forward(
-        hidden, attention_mask=torch.zeros_like(attention_mask), **rest
-    )
+
+    def forward_all(hidden: Any, attention_mask: Any, **rest: Any) -> Any:
+        seen = torch.zeros_like(attention_mask)
+        return forward(hidden, attention_mask=seen + 1 if seen.dtype == torch.bool else seen, **rest)
+
+    inner.forward = forward_all
+
+
+def swap_query_and_key(loaded: Loaded) -> None:
+    encoder = loaded.modules["text_encoder"]
+    for layer in encoder.encoder.layer if hasattr(encoder, "encoder") else encoder.layers:
+        attention, names = (layer.self_attn, "qk") if hasattr(layer, "self_attn") else (layer.attention.self, "")
+        query, key = [f"{name}_proj" for name in names] or ["query", "key"]
+        first, second = getattr(attention, query), getattr(attention, key)
+        setattr(attention, query, second)
+        setattr(attention, key, first)
+
+
+def swap_key_and_value(loaded: Loaded) -> None:
+    for layer in loaded.modules["text_encoder"].encoder.layer:
+        attention = layer.attention.self
+        attention.key, attention.value = attention.value, attention.key
+
+
+def swap_gate_and_raised(loaded: Loaded) -> None:
+    for layer in loaded.modules["text_encoder"].layers:
+        layer.mlp.gate_proj, layer.mlp.up_proj = layer.mlp.up_proj, layer.mlp.gate_proj
+
+
+def halve_the_base_of_the_angles(loaded: Loaded) -> None:
+    encoder = loaded.modules["text_encoder"]
+    half = len(encoder.frequencies)
+    encoder.frequencies *= 2 ** (torch.arange(half) / half)
+
+
+def leave_the_frequencies_undivided(loaded: Loaded) -> None:
+    loaded.modules["text_encoder"].frequencies *= 8 ** (1 / 4)  # the factor to the power of 2 / head_dim
+
+
+def widen_a_bucket(loaded: Loaded) -> None:
+    encoder = loaded.modules["text_encoder"]
+    encoder.buckets = encoder.buckets + (encoder.buckets.abs() > 8) * encoder.buckets.sign()
+
+
+def measure_distances_backwards(loaded: Loaded) -> None:
+    encoder = loaded.modules["text_encoder"]
+    encoder.buckets = -encoder.buckets
+
+
+def take_another_activation_of_the_pooler(loaded: Loaded) -> None:
+    loaded.modules["scoring_head"].pooler[1] = torch.nn.Tanh()
 
 
 def pool_the_first_token(loaded: Loaded) -> None:
@@ -251,6 +313,21 @@ def swap_the_angles(loaded: Loaded) -> None:
         ("bert_reranker", see_the_padding),
         ("xlm_roberta_reranker", count_positions_from_zero),
         ("xlm_roberta_reranker", leave_the_pooler_out),
+        ("jina_v2_reranker", count_positions_from_zero),
+        ("jina_v2_reranker", swap_query_and_key),
+        ("jina_v2_reranker", swap_key_and_value),
+        ("jina_v2_reranker", leave_the_activation_of_the_pooler_out),
+        ("gte_multilingual_reranker", swap_query_and_key),
+        ("gte_multilingual_reranker", swap_gate_and_raised),
+        ("gte_multilingual_reranker", halve_the_base_of_the_angles),
+        ("gte_multilingual_reranker", leave_the_frequencies_undivided),
+        ("gte_multilingual_reranker", leave_the_pooler_out),
+        ("gte_multilingual_reranker", see_the_padding),
+        ("deberta_reranker", widen_a_bucket),
+        ("deberta_reranker", measure_distances_backwards),
+        ("deberta_reranker", leave_the_pooler_out),
+        ("deberta_reranker", take_another_activation_of_the_pooler),
+        ("deberta_reranker", see_the_padding),
         ("modernbert_reranker", leave_the_pooler_out),
         ("modernbert_reranker", see_the_padding),
         ("modernbert_reranker", pool_the_first_token),
@@ -268,7 +345,7 @@ def test_mutation_breaks_the_comparison(tmp_path: Path, mutated: str, mutate: Ca
 def test_another_activation_breaks_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = Loaded(BUILDERS["bert_reranker"](tmp_path))
     sigmoid = torch.sigmoid
-    monkeypatch.setattr("lychee_export.families.text_cross_encoder.torch.sigmoid", lambda logits: sigmoid(2 * logits))
+    monkeypatch.setattr("lychee_export.families.text_cross_encoder.head.torch.sigmoid", lambda logits: sigmoid(2 * logits))
     seen = loaded.run_all(loaded.run, make_pairs(3))["relevance_score"]
     monkeypatch.undo()
     expected = loaded.reference.score(make_pairs(3)).numpy()
