@@ -7,7 +7,7 @@ from lychee_export.checkpoint.reading import Reading
 from lychee_export.checkpoint.refusals import explain_unknown
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
-from lychee_export.families import blip, clip, lychee_mini, qwen_vl, siglip, text_cross_encoder
+from lychee_export.families import blip, clip, lychee_mini, nemotron, qwen_vl, siglip, text_cross_encoder
 from lychee_export.families.family import Checkpoint, Family, ModelCard, Piece, Reference, round_scores
 
 __all__ = [
@@ -28,6 +28,7 @@ FAMILIES: tuple[Family, ...] = (
     siglip.FAMILY,
     blip.FAMILY,
     text_cross_encoder.FAMILY,
+    nemotron.FAMILY,
 )
 
 
