@@ -122,7 +122,7 @@ def build_jina_v2_reranker(folder: Path) -> Path:
     for name, value in model.state_dict().items():
         if ".self." not in name:
             for theirs, jinas in _FLASH_NAMES:
-                name = name.replace(theirs, jinas)  # noqa: PLW2901
+                name = name.replace(theirs, jinas)
             weights[name] = value
         elif ".query." in name:
             parts = [model.state_dict()[name.replace("query", part)] for part in ("query", "key", "value")]

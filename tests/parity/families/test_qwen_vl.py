@@ -18,12 +18,12 @@ from lychee_export.checkpoint.reading import Reading
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import Checkpoint, load_checkpoint
+from lychee_export.families.heads import LabelHead
 from lychee_export.families.qwen_vl import text
-from lychee_export.families.qwen_vl.heads import LabelHead
 from lychee_export.families.qwen_vl.images import ImageSettings
 from lychee_export.families.qwen_vl.reference import Part as ExporterPart
 from lychee_export.families.qwen_vl.reference import ReferenceModel, make_processor
-from lychee_export.families.qwen_vl.template import templates
+from lychee_export.families.template import templates
 from msgspec import structs
 from PIL import Image
 from safetensors.torch import load_file, save_file

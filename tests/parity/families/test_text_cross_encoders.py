@@ -345,7 +345,9 @@ def test_mutation_breaks_the_comparison(tmp_path: Path, mutated: str, mutate: Ca
 def test_another_activation_breaks_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = Loaded(BUILDERS["bert_reranker"](tmp_path))
     sigmoid = torch.sigmoid
-    monkeypatch.setattr("lychee_export.families.text_cross_encoder.head.torch.sigmoid", lambda logits: sigmoid(2 * logits))
+    monkeypatch.setattr(
+        "lychee_export.families.text_cross_encoder.head.torch.sigmoid", lambda logits: sigmoid(2 * logits)
+    )
     seen = loaded.run_all(loaded.run, make_pairs(3))["relevance_score"]
     monkeypatch.undo()
     expected = loaded.reference.score(make_pairs(3)).numpy()

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import GteForSequenceClassification
 
 from lychee_export.families.attention import attention_bias
+from lychee_export.families.rotary import rotary_angles
 from lychee_export.families.text_cross_encoder.bert import find_token_types
-from lychee_export.families.text_cross_encoder.rotary import rotary_angles
 
 __all__ = ["GteEncoder"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lychee_export.families.attention import attention_bias, local_bias
-from lychee_export.families.text_cross_encoder.rotary import rotary_angles
+from lychee_export.families.rotary import rotary_angles
 
 __all__ = ["ModernBertEncoder"]
 
