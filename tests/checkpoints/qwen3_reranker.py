@@ -48,12 +48,12 @@ def build_qwen3_reranker_shards(folder: Path) -> Path:
 
 
 def build_qwen3_classifier(folder: Path, *, labels: int = 1) -> Path:
-    """Write a conversion to a classifier: of one label, or of two in the order "no", "yes"."""
+    """Write a conversion to a classifier: of one label, or of several that begin with "no" and "yes"."""
     tokenizer = _build(folder, tied=True)
     path = folder / "model.safetensors"
     weights = load_file(path)
     yes, no = (weights["model.embed_tokens.weight"][tokenizer.convert_tokens_to_ids(word)] for word in ("yes", "no"))
-    weights["score.weight"] = (yes - no)[None] if labels == 1 else torch.stack([no, yes])
+    weights["score.weight"] = (yes - no)[None] if labels == 1 else torch.stack([no, *[yes] * (labels - 1)])
     save_file(weights, path, {"format": "pt"})
     _edit(
         folder / "config.json",
