@@ -51,6 +51,7 @@ _NEW_PLAIN = {
     "logn_attention_scale": False,
 }
 """The one value that is computed here."""
+_SAID_ANEW = ("auto_map", "position_embedding_type", "rope_scaling", "rope_theta")
 _FLASH_CLASS, _NEW_CLASS = "XLMRobertaForSequenceClassification", "NewForSequenceClassification"
 
 
@@ -74,7 +75,8 @@ def say_in_transformers_terms(config: Mapping[str, Any], place: str) -> dict[str
     if config.get("model_type") not in kinds:
         return None
     changes: Callable[[Mapping[str, Any], str], dict[str, Any]] = write
-    return {name: value for name, value in config.items() if name != "auto_map"} | changes(config, place)
+    written = {**config, **changes(config, place)}
+    return {name: value for name, value in written.items() if name not in _SAID_ANEW}
 
 
 def _names(config: Mapping[str, Any], code: Mapping[str, set[str]]) -> bool:
@@ -92,8 +94,6 @@ def _write_gte(config: Mapping[str, Any], place: str) -> dict[str, Any]:
     return {
         "model_type": "gte",
         "architectures": ["GteForSequenceClassification"],
-        "position_embedding_type": None,
-        "rope_scaling": None,
         "rope_parameters": _write_rope(config, place),
     }
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, CLIPConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, CLIPConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from lychee_export.checkpoint import open_clip
 from lychee_export.checkpoint.adapter import merge_adapter
@@ -153,7 +153,7 @@ class CheckpointSource:
                 )
         try:
             with _quiet():
-                config = {"config": self._read_config(None)} if self.layout is OPEN_CLIP else {}
+                config = {"config": self._read_config(None)} if self.files else {}
                 loader: Any = PreTrainedTokenizerFast if file_alone else AutoTokenizer
                 tokenizer = loader.from_pretrained(
                     self.folder, local_files_only=True, trust_remote_code=False, **config
@@ -180,6 +180,8 @@ class CheckpointSource:
         return tokenizer
 
     def _read_config(self, model_class: type[PreTrainedModel] | None) -> Any:
+        if model_class is None and self.layout is not OPEN_CLIP:
+            return PreTrainedConfig()  # tokenizer_config.json says the rest
         config_class: Any = CLIPConfig if model_class is None else model_class.config_class
         if self.files:
             return config_class.from_dict(dict(self.config))
