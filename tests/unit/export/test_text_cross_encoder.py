@@ -302,9 +302,7 @@ def test_frequencies_of_gte_without_a_scaling_are_those_of_its_base(tmp_path: Pa
     torch.testing.assert_close(encoder.frequencies, expected)
 
 
-@pytest.mark.parametrize(
-    "owner", ["jinaai/jina-reranker-v2-base-multilingual", "jinaai/xlm-roberta-flash-implementation"]
-)
+@pytest.mark.parametrize("repository", ["jina-reranker-v2-base-multilingual", "xlm-roberta-flash-implementation"])
 def test_code_of_jina_is_known_by_its_repository_too(tmp_path: Path, repository: str) -> None:
     owner = f"jinaai/{repository}"
     make = of_code_of_others(
