@@ -117,7 +117,7 @@ def build_jina_v2_reranker(folder: Path) -> Path:
     vocab_size = _write_xlm_tokenizer(folder, longest=1024)
     sizes = _SIZES | {"vocab_size": vocab_size, "max_position_embeddings": 130, "type_vocab_size": 1}
     model = XLMRobertaForSequenceClassification(XLMRobertaConfig(pad_token_id=1, **sizes, **_ONE_LABEL))
-    _spread(model, seed=9, bias=2.1)
+    _spread(model, seed=11, bias=-0.2)
     weights = {}
     for name, value in model.state_dict().items():
         if ".self." not in name:
@@ -160,13 +160,13 @@ def build_gte_multilingual_reranker(folder: Path) -> Path:
     for name, shape in shapes.items():
         # A module's parameters have no dots in their names; randomize() looks at names for the scale alone.
         model.register_parameter(name.replace(".", "/"), torch.nn.Parameter(torch.empty(shape)))
-    randomize(model, seed=10, gain=1.5)
+    randomize(model, seed=9)
     weights = {name.replace("/", "."): value.detach() for name, value in model.named_parameters()}
     for name in weights:
-        if name.endswith(("_ln/weight", "_ln.weight")):  # which randomize() does not take for norms
+        if name.endswith("_ln.weight"):  # which randomize() does not take for norms
             weights[name] = weights[name] + 1
     weights["classifier.weight"] = weights["classifier.weight"] * 3
-    weights["classifier.bias"] = torch.tensor([-1.5])
+    weights["classifier.bias"] = torch.tensor([0.5])
     owner = "Alibaba-NLP/new-impl--"
     code = {
         "AutoConfig": f"{owner}configuration.NewConfig",
@@ -200,7 +200,7 @@ def build_deberta_reranker(folder: Path) -> Path:
         **_SIZES,
         **_ONE_LABEL,
     )
-    _save(DebertaV2ForSequenceClassification(config), folder, seed=11, bias=-0.5, dtype=torch.float16)
+    _save(DebertaV2ForSequenceClassification(config), folder, seed=11, bias=-1.6, gain=1.0, dtype=torch.float16)
     return folder
 
 
@@ -218,14 +218,16 @@ def _write(folder: Path, config: dict[str, Any], weights: dict[str, torch.Tensor
     save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _save(model: Any, folder: Path, seed: int, bias: float, dtype: torch.dtype = torch.float32) -> None:
-    _spread(model, seed, bias)
+def _save(
+    model: Any, folder: Path, seed: int, bias: float, dtype: torch.dtype = torch.float32, gain: float = 1.5
+) -> None:
+    _spread(model, seed, bias, gain)
     model.to(dtype).save_pretrained(folder)
 
 
-def _spread(model: Any, seed: int, bias: float) -> None:
+def _spread(model: Any, seed: int, bias: float, gain: float = 1.5) -> None:
     """Draw weights; the bias of the last layer moves the scores of usual texts to the middle of their range."""
-    randomize(model, seed=seed, gain=1.5)
+    randomize(model, seed=seed, gain=gain)
     last = model.classifier if isinstance(model.classifier, torch.nn.Linear) else model.classifier.out_proj
     with torch.no_grad():
         last.weight.mul_(3)

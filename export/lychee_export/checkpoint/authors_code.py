@@ -9,7 +9,7 @@ Alibaba-NLP/new-impl, modeling.py (NewEmbeddings, NTKScalingRotaryEmbedding, New
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lychee_export.errors import CheckpointError
@@ -51,6 +51,7 @@ _NEW_PLAIN = {
     "logn_attention_scale": False,
 }
 """The one value that is computed here."""
+_SAID_ANEW = ("auto_map", "position_embedding_type", "rope_scaling", "rope_theta")
 _FLASH_CLASS, _NEW_CLASS = "XLMRobertaForSequenceClassification", "NewForSequenceClassification"
 
 
@@ -64,17 +65,14 @@ def say_in_transformers_terms(config: Mapping[str, Any], place: str) -> dict[str
     Raises:
         CheckpointError: The code is known, and a setting asks for what is not computed here or is not said.
     """
-    named = config.get("architectures")
-    if _names(config, _FLASH_CODE) and named == [_FLASH_CLASS]:
-        kinds, write = (None, "xlm-roberta"), _write_flash
-    elif _names(config, _NEW_CODE) and named == [_NEW_CLASS]:
-        kinds, write = ("new",), _write_gte
-    else:
-        return None
-    if config.get("model_type") not in kinds:
-        return None
-    changes: Callable[[Mapping[str, Any], str], dict[str, Any]] = write
-    return {name: value for name, value in config.items() if name != "auto_map"} | changes(config, place)
+    for code, name, kinds, write in (
+        (_FLASH_CODE, _FLASH_CLASS, (None, "xlm-roberta"), _write_flash),
+        (_NEW_CODE, _NEW_CLASS, ("new",), _write_gte),
+    ):
+        if _names(config, code) and config.get("architectures") == [name] and config.get("model_type") in kinds:
+            written = {**config, **write(config, place)}
+            return {key: value for key, value in written.items() if key not in _SAID_ANEW}
+    return None
 
 
 def _names(config: Mapping[str, Any], code: Mapping[str, set[str]]) -> bool:
@@ -92,8 +90,6 @@ def _write_gte(config: Mapping[str, Any], place: str) -> dict[str, Any]:
     return {
         "model_type": "gte",
         "architectures": ["GteForSequenceClassification"],
-        "position_embedding_type": None,
-        "rope_scaling": None,
         "rope_parameters": _write_rope(config, place),
     }
 

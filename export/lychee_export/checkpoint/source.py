@@ -155,7 +155,7 @@ class CheckpointSource:
                 )
         try:
             with _quiet():
-                given = config or (self._read_config(None) if self.layout is OPEN_CLIP else None)
+                given = config or (self._read_config(None) if self.files else None)
                 loader: Any = PreTrainedTokenizerFast if file_alone else AutoTokenizer
                 tokenizer = loader.from_pretrained(
                     self.folder, config=given, local_files_only=True, trust_remote_code=False
@@ -182,6 +182,8 @@ class CheckpointSource:
         return tokenizer
 
     def _read_config(self, model_class: type[PreTrainedModel] | None) -> Any:
+        if model_class is None and self.layout is not OPEN_CLIP:
+            return PreTrainedConfig()  # tokenizer_config.json says the rest
         config_class: Any = CLIPConfig if model_class is None else model_class.config_class
         if self.files:
             return config_class.from_dict(dict(self.config))

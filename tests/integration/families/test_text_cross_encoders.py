@@ -1,4 +1,4 @@
-"""Text cross-encoders end to end: checkpoint folder, export, Triton, client and REST; scores as in transformers."""
+"""Text cross-encoders end to end: checkpoint folder, export, Triton, client and REST; scores as in the original."""
 
 import base64
 import contextlib
@@ -21,7 +21,17 @@ SCORE_ATOL = 1e-4
 QUERIES = ("the yellow cat", "一只猫")
 
 
-@pytest.fixture(scope="module", params=["bert_reranker", "xlm_roberta_reranker", "modernbert_reranker"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "bert_reranker",
+        "xlm_roberta_reranker",
+        "modernbert_reranker",
+        "jina_v2_reranker",
+        "gte_multilingual_reranker",
+        "deberta_reranker",
+    ],
+)
 def name(request: pytest.FixtureRequest) -> str:
     """Return each checkpoint's name in turn."""
     return str(request.param)
@@ -29,7 +39,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def reference(checkpoint_folder: Callable[[str], Path], name: str) -> PairModel:
-    """Load the checkpoint with transformers."""
+    """Load the checkpoint with transformers, or as its authors' code does."""
     return load_pair_model(checkpoint_folder(name), LIMITS.max_tokens)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import DebertaV2ForSequenceClassification
@@ -24,7 +26,8 @@ class DebertaEncoder(nn.Module):
 
     def __init__(self, model: DebertaV2ForSequenceClassification, separator: int | None) -> None:
         super().__init__()
-        self.embeddings, self.encoder = model.deberta.embeddings, model.deberta.encoder
+        self.embeddings = model.deberta.embeddings
+        self.encoder: Any = model.deberta.encoder
         self.separator = separator
         self.longest = int(model.config.max_position_embeddings)
         # A logarithm that is rounded up falls on another side from runtime to runtime, so it is taken here.

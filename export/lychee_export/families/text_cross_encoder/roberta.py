@@ -18,7 +18,7 @@ from lychee_export.families.attention import attention_bias
 __all__ = ["FlashXLMRobertaForSequenceClassification", "RobertaEncoder"]
 
 
-class FlashXLMRobertaForSequenceClassification(XLMRobertaForSequenceClassification):
+class FlashXLMRobertaForSequenceClassification(XLMRobertaForSequenceClassification):  # type: ignore[no-untyped-call]
     """XLM-RoBERTa whose weights have the names of jina-reranker-v2; transformers renames and splits them at loading."""
 
 
