@@ -7,7 +7,7 @@ from pathlib import Path
 
 from checkpoints.blip import build_blip
 from checkpoints.clip import build_chinese_clip, build_clip
-from checkpoints.nemotron import build_nemotron_reranker
+from checkpoints.nemotron import build_nemotron_reranker, build_nemotron_vl_reranker
 from checkpoints.qwen_vl import build_jina_m0, build_monoqwen, build_qwen2_5_vl, build_qwen3_vl
 from checkpoints.siglip import build_siglip, build_siglip2, build_siglip2_naflex
 from checkpoints.text_cross_encoder import (
@@ -26,6 +26,7 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "modernbert_reranker": build_modernbert_reranker,
     "monoqwen": build_monoqwen,
     "nemotron_reranker": build_nemotron_reranker,
+    "nemotron_vl_reranker": build_nemotron_vl_reranker,
     "qwen2_5_vl": build_qwen2_5_vl,
     "qwen3_vl": build_qwen3_vl,
     "roberta_reranker": build_roberta_reranker,
