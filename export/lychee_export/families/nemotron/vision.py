@@ -38,9 +38,9 @@ class VisionEncoder(nn.Module):
         Returns:
             float32, (batch_size, num_tiles * tile_tokens, hidden_size of the language model).
         """
-        rows, tiles = pixel_values.shape[:2]
-        table = self.pixel_table.to(pixel_values.device)
-        pixels = table[pixel_values.flatten(0, 1).to(torch.int64)]
+        places = pixel_values.float().to(torch.int64)  # TensorRT casts bytes to floats alone
+        rows, tiles = places.shape[:2]
+        pixels = self.pixel_table.to(places.device)[places.flatten(0, 1)]
         patches = cast(Tensor, self.vision_model(pixel_values=pixels).last_hidden_state)
         embeds = cast(Tensor, self.projector(merge_patches(patches)))  # (rows * tiles, tile_tokens, hidden_size)
         return embeds.float().reshape(rows, tiles * embeds.shape[1], embeds.shape[2])
