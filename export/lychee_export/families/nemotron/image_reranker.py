@@ -174,10 +174,16 @@ def _choose_tiles(source: CheckpointSource, vision: Any, width: int, limits: Lim
     """Choose how many tiles an image may have: what the limits of pixels and of tokens admit, at least one.
 
     Raises:
-        CheckpointError: The limit of tokens leaves no room for one.
+        CheckpointError: The limit of tokens leaves no room for one, or the processor makes another number of tokens.
     """
     edge = int(vision.image_size)
     tile_tokens = (edge // int(vision.patch_size) // MERGE_SIZE) ** 2
+    told = source.read_json("processor_config.json").get("num_image_token")
+    if told not in (None, tile_tokens):
+        raise CheckpointError(
+            f"{source.folder / 'processor_config.json'}: num_image_token is {told}, expected {tile_tokens} for tiles of "
+            f"{edge} pixels and patches of {vision.patch_size}; take all files from one checkpoint"
+        )
     tiles = _MAX_TILES
     if limits.max_img_size is not None:
         tiles = max(1, min(tiles, limits.max_img_size**2 // edge**2))
