@@ -10,6 +10,8 @@ from msgspec import Struct
 from lychee_client.manifest.fields import Positive, Sizes, check_ascending
 
 Resampling: TypeAlias = Literal["bicubic", "bilinear", "lanczos"]
+# Of an image's pixels: a grid of tiles that has so many is not better for having more.
+ENOUGH_COVERED: Final = 0.6
 
 
 class CropSpec(Struct, frozen=True, tag_field="kind", tag="crop"):
@@ -171,7 +173,7 @@ class TileSpec(Struct, frozen=True, tag_field="kind", tag="tiles"):
         for columns, rows in _list_grids(most):
             ratio = columns / rows
             covered = columns * rows * self.tile_size * self.tile_size / area
-            worth = min(covered, _ENOUGH_COVERED) * min(ratio / aspect, aspect / ratio)
+            worth = min(covered, ENOUGH_COVERED) * min(ratio / aspect, aspect / ratio)
             if worth > best_worth:
                 best, best_worth = (columns, rows), worth
         return best[1] * self.tile_size, best[0] * self.tile_size
@@ -179,9 +181,6 @@ class TileSpec(Struct, frozen=True, tag_field="kind", tag="tiles"):
     def count_tokens(self, height: int, width: int) -> int:
         """Return how many tokens of the prompt stand for an image of this height and width after resizing."""
         return self.tile_tokens * count_read_tiles(height * width // self.tile_size**2)
-
-
-_ENOUGH_COVERED: Final = 0.6
 
 
 def count_read_tiles(tiles: int) -> int:

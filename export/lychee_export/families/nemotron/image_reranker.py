@@ -19,11 +19,11 @@ from lychee_export.families.nemotron.checks import (
     read_temperature,
 )
 from lychee_export.families.nemotron.image_contract import ImageContract
+from lychee_export.families.nemotron.image_model import LlamaNemotronVLForSequenceClassification
 from lychee_export.families.nemotron.image_reference import ImageReference, make_image_reference
 from lychee_export.families.nemotron.llama import ImageTextEncoder, ScoringHead
 from lychee_export.families.nemotron.prompt import IMAGE, IMAGE_TOKEN, TEMPLATE
 from lychee_export.families.nemotron.vision import MERGE_SIZE, VisionEncoder
-from lychee_export.families.nemotron.vl_model import LlamaNemotronVLForSequenceClassification
 from lychee_export.families.text_format import TextFormat, plain_tokenizer, text_buckets
 
 __all__ = ["MODEL_TYPE", "load"]
@@ -181,8 +181,8 @@ def _choose_tiles(source: CheckpointSource, vision: Any, width: int, limits: Lim
     told = source.read_json("processor_config.json").get("num_image_token")
     if told not in (None, tile_tokens):
         raise CheckpointError(
-            f"{source.folder / 'processor_config.json'}: num_image_token is {told}, expected {tile_tokens} for tiles of "
-            f"{edge} pixels and patches of {vision.patch_size}; take all files from one checkpoint"
+            f"{source.folder / 'processor_config.json'}: num_image_token is {told}, expected {tile_tokens} for tiles "
+            f"of {edge} pixels and patches of {vision.patch_size}; take all files from one checkpoint"
         )
     tiles = _MAX_TILES
     if limits.max_img_size is not None:
