@@ -7,7 +7,7 @@ from pathlib import Path
 
 from checkpoints.blip import build_blip
 from checkpoints.clip import build_chinese_clip, build_clip
-from checkpoints.nemotron import build_nemotron_reranker
+from checkpoints.nemotron import build_nemotron_reranker, build_nemotron_vl_reranker
 from checkpoints.qwen3_reranker import (
     build_qwen3_classifier,
     build_qwen3_reranker,
@@ -37,6 +37,7 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "modernbert_reranker": build_modernbert_reranker,
     "monoqwen": build_monoqwen,
     "nemotron_reranker": build_nemotron_reranker,
+    "nemotron_vl_reranker": build_nemotron_vl_reranker,
     "qwen2_5_vl": build_qwen2_5_vl,
     "qwen3_reranker": build_qwen3_reranker,
     "qwen3_reranker_seq_cls": build_qwen3_classifier,

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForSequenceClassification
+from torch import nn
+from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaModel, SiglipVisionConfig, SiglipVisionModel
 
 from checkpoints.random_weights import randomize
 
@@ -28,6 +30,19 @@ _SPLIT = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 """How Llama 3's tokenizer cuts a text before it merges bytes."""
+TILE_SIZE = 32
+_PROCESSOR: dict[str, Any] = {
+    "auto_map": {"AutoProcessor": "processing_llama_nemotron_vl.LlamaNemotronVLRerankProcessor"},
+    "processor_class": "LlamaNemotronVLRerankProcessor",
+}
+_VISION: dict[str, Any] = {
+    "hidden_size": 24,
+    "image_size": TILE_SIZE,
+    "intermediate_size": 32,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "patch_size": 8,
+}
 _FIRST, _LAST, _PADDING = "<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>"
 _CORPUS = (
     "question:a photo of a cat on a sofa \n \n passage:The cat sleeps on the sofa all day.",
@@ -81,6 +96,92 @@ def build_nemotron_reranker(folder: Path) -> Path:
         temperature=TEMPERATURE,
     )
     (folder / f"{name}.py").write_text("raise RuntimeError('the code of a checkpoint was run')\n")
+    return folder
+
+
+def build_nemotron_vl_reranker(folder: Path, *, nested: bool = True) -> Path:
+    """Write a checkpoint with the layout of nvidia/llama-nemotron-rerank-vl-1b-v2.
+
+    Args:
+        folder: Where to.
+        nested: Whether the vision tower's names are those of transformers 4, which has one more level of them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = write_llama_tokenizer(folder, "<img>", "</img>", "<IMG_CONTEXT>")
+    edit(folder / "tokenizer_config.json", model_max_length=10240, **_PROCESSOR)
+    language = make_language_config(tokenizer)
+    vision = SiglipVisionModel(SiglipVisionConfig(**_VISION))  # with the layers that pool, which nothing reads
+    towers = nn.Module()
+    towers.vision_model, towers.language_model = vision, LlamaModel(language)
+    merged, width = 4 * _VISION["hidden_size"], language.hidden_size
+    towers.mlp1 = nn.Sequential(nn.LayerNorm(merged), nn.Linear(merged, width), nn.GELU(), nn.Linear(width, width))
+    model = nn.Module()
+    model.model, model.score = towers, nn.Linear(width, 1, bias=False)
+    randomize(model, seed=12, gain=1.5)
+    spread_scores(model.score, towers.language_model, language.vocab_size)
+    weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
+    weights["score.weight"] = model.score.weight.detach()
+    if nested:
+        level = "model.vision_model."
+        weights = {name.replace(level, f"{level}vision_model."): tensor for name, tensor in weights.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    llm = language.to_dict() | {
+        "architectures": ["LlamaBidirectionalForSequenceClassification"],
+        "model_type": "llama_bidirec",
+        "pooling": "avg",
+        "rope_scaling": _LANGUAGE["rope_scaling"],
+        "rope_theta": _LANGUAGE["rope_theta"],
+        "temperature": 1.0,
+    }
+    del llm["rope_parameters"]
+    ranker = "LlamaNemotronVLForSequenceClassification"
+    config = {
+        "architectures": [ranker],
+        "auto_map": {
+            "AutoConfig": f"configuration_llama_nemotron_vl.{ranker}Config",
+            "AutoModel": f"modeling_llama_nemotron_vl.{ranker}",
+            "AutoModelForSequenceClassification": f"modeling_llama_nemotron_vl.{ranker}",
+            **_PROCESSOR["auto_map"],
+        },
+        "bidirectional_attention": True,
+        "downsample_ratio": 0.5,
+        "dynamic_image_size": True,
+        "force_image_size": TILE_SIZE,
+        "id2label": {"0": "LABEL_0"},
+        "img_context_token_id": tokenizer.token_to_id("<IMG_CONTEXT>"),
+        "label2id": {"LABEL_0": 0},
+        "llm_config": llm,
+        "max_input_tiles": 4,
+        "model_type": "llama_nemotron_vl_rerank",
+        "p_max_length": 10240,
+        "passage_prefix": "passage:",
+        "pooling": "avg",
+        "prompt_template": "v1",
+        "ps_version": "v2",
+        "q_max_length": 512,
+        "query_prefix": "query:",
+        "select_layer": -1,
+        "temperature": TEMPERATURE,
+        "template": "bidirectional-llama-retriever",
+        "torch_dtype": "bfloat16",
+        "use_thumbnail": True,
+        "vision_config": {"model_type": "siglip_vision_model", **_VISION},
+        "vocab_size": language.vocab_size,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    processor = {
+        "dynamic_image_size": True,
+        "force_image_size": TILE_SIZE,
+        "max_input_tiles": 4,
+        "num_image_token": 4,
+        "padding": True,
+        "prompt_template": "v1",
+        "template": "bidirectional-llama-retriever",
+        "use_thumbnail": True,
+    }
+    (folder / "processor_config.json").write_text(json.dumps(processor | _PROCESSOR, indent=2))
+    for name in ("configuration", "modeling", "processing"):
+        (folder / f"{name}_llama_nemotron_vl.py").write_text("raise RuntimeError('the code of a checkpoint was run')\n")
     return folder
 
 

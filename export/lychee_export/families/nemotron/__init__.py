@@ -10,14 +10,18 @@ model_executor/models/nemotron_vl.py and examples/pooling/score/template/nemotro
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.contract.limits import Limits
 from lychee_export.families.family import Checkpoint, Family
-from lychee_export.families.nemotron import text_reranker
+from lychee_export.families.nemotron import image_reranker, text_reranker
 
 __all__ = ["FAMILY", "load"]
 
-_LOADERS = {text_reranker.MODEL_TYPE: text_reranker.load}
+_LOADERS: Mapping[str, Callable[[CheckpointSource, Limits], Checkpoint]] = {
+    module.MODEL_TYPE: module.load for module in (text_reranker, image_reranker)
+}
 
 
 def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
@@ -34,5 +38,5 @@ FAMILY = Family(
     name="nemotron",
     model_types=tuple(_LOADERS),
     load=load,
-    checkpoints=("nvidia/llama-nemotron-rerank-1b-v2",),
+    checkpoints=("nvidia/llama-nemotron-rerank-1b-v2", "nvidia/llama-nemotron-rerank-vl-1b-v2"),
 )

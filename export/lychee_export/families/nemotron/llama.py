@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lychee_export.families.attention import attention_bias
 
-__all__ = ["ScoringHead", "TextEncoder"]
+__all__ = ["ImageTextEncoder", "ScoringHead", "TextEncoder"]
 
 
 class TextEncoder(nn.Module):
@@ -58,6 +58,39 @@ class TextEncoder(nn.Module):
         angles = places[None, :, None] * self.inverse_frequencies.to(x.device)
         angles = torch.cat([angles, angles], -1)
         return angles.cos() * self.rotary_scale, angles.sin() * self.rotary_scale
+
+
+class ImageTextEncoder(TextEncoder):
+    """Read a prompt in which tokens stand for tiles of an image.
+
+    Args:
+        model: The ``LlamaModel``; its weights are shared, not copied.
+        image_token_id: The token that stands for a part of an image.
+    """
+
+    def __init__(self, model: Any, image_token_id: int) -> None:
+        super().__init__(model)
+        self.image_token_id = image_token_id
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, image_embeds: Tensor) -> Tensor:  # type: ignore[override]
+        """Encode pairs.
+
+        Args:
+            input_ids: int64, (batch_size, sequence_length).
+            attention_mask: int64, (batch_size, sequence_length), 1 for a token, 0 for padding.
+            image_embeds: float32, (batch_size, num_image_tokens, hidden_size); the first belongs to the first token of
+                the image, and so on. What follows is ignored.
+
+        Returns:
+            The means of the tokens' states after the final norm, float32, (batch_size, hidden_size).
+        """
+        is_image = (input_ids == self.image_token_id) & (attention_mask > 0)
+        before = is_image.to(torch.int64).cumsum(1) - is_image.to(torch.int64)  # image tokens before this one
+        rows, count, width = image_embeds.shape
+        index = before.clamp(max=count - 1) + torch.arange(rows, device=input_ids.device)[:, None] * count
+        images = image_embeds.reshape(-1, width)[index.reshape(-1)].reshape(rows, input_ids.shape[1], width)
+        x = self.embed_tokens(input_ids)
+        return self._read(torch.where(is_image[..., None], images.to(x.dtype), x), attention_mask)
 
 
 class ScoringHead(nn.Module):

@@ -21,14 +21,13 @@ from lychee_export.families.nemotron.checks import (
     read_temperature,
 )
 from lychee_export.families.nemotron.llama import ScoringHead, TextEncoder
+from lychee_export.families.nemotron.prompt import LOGITS_NOTE, TEMPLATE, fill
 from lychee_export.families.samples import QUERIES, TEXTS
 from lychee_export.families.text_format import TextFormat, plain_tokenizer, text_buckets, tokenize
 
-__all__ = ["MODEL_TYPE", "TEMPLATE", "load"]
+__all__ = ["MODEL_TYPE", "load"]
 
 MODEL_TYPE = "llama_bidirec"
-TEMPLATE = "question:{query} \n \n passage:{document}"
-"""Of all Llama Nemotron rerankers. Its middle is one token of Llama 3's tokenizer, " \\n \\n"."""
 _ARCHITECTURE = "LlamaBidirectionalForSequenceClassification"
 _CODE = (_ARCHITECTURE, "LlamaBidirectionalConfig", "LlamaBidirectionalModel")
 _TRAINED_TOKENS = 8192
@@ -76,7 +75,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     )
 
     def make_reference() -> Reference:
-        prompts = [_fill(QUERIES[index % len(QUERIES)], document) for index, document in enumerate(TEXTS)]
+        prompts = [fill(QUERIES[index % len(QUERIES)], document) for index, document in enumerate(TEXTS)]
         golden = [(QUERIES[query], TEXTS[document]) for query, document in _GOLDEN_PAIRS]
         scores = _score(model, tokenizer, text.max_tokens, temperature, golden)
         return Reference(
@@ -85,17 +84,10 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
                 GoldenPair(GoldenInput(query), GoldenInput(document), round_score(score))
                 for (query, document), score in zip(golden, scores, strict=True)
             ),
-            notes=(
-                "the checkpoint's own scores are logits without an activation: here they are the field logits, and "
-                "relevance_score is their sigmoid, in the same order",
-            ),
+            notes=(LOGITS_NOTE,),
         )
 
     return Checkpoint(ModelCard(spec, (ensemble,), tokenizer_json), pieces, make_reference)
-
-
-def _fill(query: str, document: str) -> str:
-    return TEMPLATE.replace("{query}", query).replace("{document}", document)
 
 
 def _sign(
@@ -134,7 +126,7 @@ def _score(
     """Score pairs with transformers' ``LlamaModel``, one at a time and so without padding."""
     scores = []
     for query, document in pairs:
-        inputs = tokenizer(_fill(query, document), return_tensors="pt", truncation=True, max_length=max_tokens)
+        inputs = tokenizer(fill(query, document), return_tensors="pt", truncation=True, max_length=max_tokens)
         states = model.model(**inputs, use_cache=False).last_hidden_state  # (1, sequence_length, hidden_size)
         scores.append(float(torch.sigmoid(model.score(states.mean(1))[0, 0] / temperature)))
     return scores
