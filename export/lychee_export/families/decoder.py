@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lychee_export.families.attention import mask_scores, see_all, see_causally
 from lychee_export.families.rotary import rotary_angles
 
-__all__ = ["Decoder", "take_last", "take_rows"]
+__all__ = ["Decoder", "take_last", "take_mean", "take_rows"]
 
 
 class Decoder(nn.Module):
@@ -58,6 +58,12 @@ def take_last(states: Tensor, attention_mask: Tensor) -> Tensor:
     places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     last = ((attention_mask > 0).to(torch.int64) * places).amax(1, keepdim=True)  # (batch_size, 1)
     return take_rows(states, last)[:, 0]
+
+
+def take_mean(states: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return the mean of each row's states that are no padding: float32, (batch_size, hidden_size)."""
+    counted = (attention_mask > 0).float()[..., None]  # (batch_size, sequence_length, 1)
+    return (states.float() * counted).sum(1) / counted.sum(1)
 
 
 def take_rows(x: Tensor, index: Tensor) -> Tensor:

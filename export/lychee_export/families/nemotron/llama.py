@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lychee_export.families.attention import attention_bias
+from lychee_export.families.decoder import Decoder, take_mean, take_rows
 
 __all__ = ["ImageTextEncoder", "ScoringHead", "TextEncoder"]
 
@@ -21,10 +21,7 @@ class TextEncoder(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.embed_tokens, self.layers, self.norm = model.embed_tokens, model.layers, model.norm
-        # Plain attributes, not buffers: they stay as they are when the module becomes float16.
-        self.inverse_frequencies = model.rotary_emb.inv_freq.detach().clone()  # (head_dim / 2,)
-        self.rotary_scale = float(model.rotary_emb.attention_scaling)
+        self.decoder = Decoder(model, causal=False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Encode pairs.
@@ -36,28 +33,7 @@ class TextEncoder(nn.Module):
         Returns:
             The means of the tokens' states after the final norm, float32, (batch_size, hidden_size).
         """
-        return self._read(self.embed_tokens(input_ids), attention_mask)
-
-    def _read(self, x: Tensor, attention_mask: Tensor) -> Tensor:
-        """Run the layers on embedded tokens and return the means."""
-        rotation = self._rotate(x)
-        given: dict[torch.dtype, tuple[Tensor, tuple[Tensor, ...]]] = {}
-        for layer in self.layers:
-            dtype = layer.self_attn.o_proj.weight.dtype
-            if dtype not in given:
-                given[dtype] = attention_bias(attention_mask, dtype), tuple(part.to(dtype) for part in rotation)
-            bias, angles = given[dtype]
-            x = layer(x, attention_mask=bias, position_embeddings=angles)
-        states = cast(Tensor, self.norm(x)).float()
-        counted = (attention_mask > 0).float()[..., None]  # (batch_size, sequence_length, 1)
-        return (states * counted).sum(1) / counted.sum(1)
-
-    def _rotate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return cosine and sine of the rotary angles; float32, (1, sequence_length, head_dim)."""
-        places = torch.arange(x.shape[1], device=x.device).float()
-        angles = places[None, :, None] * self.inverse_frequencies.to(x.device)
-        angles = torch.cat([angles, angles], -1)
-        return angles.cos() * self.rotary_scale, angles.sin() * self.rotary_scale
+        return take_mean(self.decoder(self.decoder.embed_tokens(input_ids), attention_mask), attention_mask)
 
 
 class ImageTextEncoder(TextEncoder):
@@ -86,11 +62,10 @@ class ImageTextEncoder(TextEncoder):
         """
         is_image = (input_ids == self.image_token_id) & (attention_mask > 0)
         before = is_image.to(torch.int64).cumsum(1) - is_image.to(torch.int64)  # image tokens before this one
-        rows, count, width = image_embeds.shape
-        index = before.clamp(max=count - 1) + torch.arange(rows, device=input_ids.device)[:, None] * count
-        images = image_embeds.reshape(-1, width)[index.reshape(-1)].reshape(rows, input_ids.shape[1], width)
-        x = self.embed_tokens(input_ids)
-        return self._read(torch.where(is_image[..., None], images.to(x.dtype), x), attention_mask)
+        images = take_rows(image_embeds, before.clamp(max=image_embeds.shape[1] - 1))
+        x = self.decoder.embed_tokens(input_ids)
+        x = torch.where(is_image[..., None], images.to(x.dtype), x)
+        return take_mean(self.decoder(x, attention_mask), attention_mask)
 
 
 class ScoringHead(nn.Module):

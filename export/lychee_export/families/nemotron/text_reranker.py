@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from lychee_client.manifest import CheckpointLimits, GoldenInput, GoldenPair, ModelSpec, PromptSpec, TextSpec
 from transformers import LlamaForSequenceClassification
 
 from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.contract.limits import Limits
-from lychee_export.contract.signature import SCORE_OUTPUTS, ModelSignature, Tensors, TensorSpec
-from lychee_export.families.family import Checkpoint, ModelCard, Piece, Reference, round_score
+from lychee_export.families.family import Checkpoint, ModelCard, Reference
 from lychee_export.families.nemotron.checks import (
     check_classes,
     check_labels,
@@ -22,8 +19,8 @@ from lychee_export.families.nemotron.checks import (
 )
 from lychee_export.families.nemotron.llama import ScoringHead, TextEncoder
 from lychee_export.families.nemotron.prompt import LOGITS_NOTE, TEMPLATE, fill
-from lychee_export.families.samples import QUERIES, TEXTS
-from lychee_export.families.text_format import TextFormat, plain_tokenizer, text_buckets, tokenize
+from lychee_export.families.text_format import TextFormat, plain_tokenizer, text_buckets
+from lychee_export.families.text_pairs import describe_text_pairs, prompt_of_texts, refer_to_texts, sign_text_pairs
 
 __all__ = ["MODEL_TYPE", "load"]
 
@@ -32,9 +29,6 @@ _ARCHITECTURE = "LlamaBidirectionalForSequenceClassification"
 _CODE = (_ARCHITECTURE, "LlamaBidirectionalConfig", "LlamaBidirectionalModel")
 _TRAINED_TOKENS = 8192
 """The longest sequence by the model card; config.json has the 131,072 positions of Llama 3.2."""
-_TOKENS_PER_RUN = 4096
-_GOLDEN_PAIRS = ((0, 1), (0, 6), (1, 2), (2, 0), (3, 5), (4, 4))
-"""Indices of (query, text)."""
 
 
 def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
@@ -55,68 +49,17 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
         pad_token_id=tokenizer.pad_token_id,
         buckets=text_buckets(source, limits, own_tokens),
     )
-    pieces, ensemble = _sign(model, limits, text, temperature)
-    spec = ModelSpec(
-        family="nemotron",
-        pipeline="cross_encoder",
-        model_id=source.model_id,
-        revision=source.revision,
-        text=TextSpec(pad_token_id=text.pad_token_id, max_tokens=text.max_tokens, buckets=text.buckets),
-        prompt=PromptSpec(
-            template=TEMPLATE,
-            image="",
-            image_token="",
-            missing_text="",
-            suffix_token_ids=(),
-            queries=("text",),
-            documents=("text",),
-        ),
-        checkpoint_limits=CheckpointLimits(own_tokens),
-    )
+    encoder, head = TextEncoder(model.model), ScoringHead(model.score, temperature)
+    pieces, ensemble = sign_text_pairs(model.config.hidden_size, limits, text, encoder, head)
+    spec = describe_text_pairs(source, "nemotron", text, prompt_of_texts(TEMPLATE), own_tokens)
 
     def make_reference() -> Reference:
-        prompts = [fill(QUERIES[index % len(QUERIES)], document) for index, document in enumerate(TEXTS)]
-        golden = [(QUERIES[query], TEXTS[document]) for query, document in _GOLDEN_PAIRS]
-        scores = _score(model, tokenizer, text.max_tokens, temperature, golden)
-        return Reference(
-            {ensemble.name: tokenize(tokenizer_json, text, prompts)},
-            tuple(
-                GoldenPair(GoldenInput(query), GoldenInput(document), round_score(score))
-                for (query, document), score in zip(golden, scores, strict=True)
-            ),
-            notes=(LOGITS_NOTE,),
-        )
+        def score(pairs: Sequence[tuple[str, str]]) -> list[float]:
+            return _score(model, tokenizer, text.max_tokens, temperature, pairs)
+
+        return refer_to_texts(ensemble, text, tokenizer_json, fill, score, (LOGITS_NOTE,))
 
     return Checkpoint(ModelCard(spec, (ensemble,), tokenizer_json), pieces, make_reference)
-
-
-def _sign(
-    model: Any, limits: Limits, text: TextFormat, temperature: float
-) -> tuple[tuple[Piece, Piece], ModelSignature]:
-    """Declare the family's tensor contract."""
-    hidden_size, batch = int(model.config.hidden_size), limits.text_batch
-    hidden = TensorSpec("hidden", "float32", (hidden_size,))
-    encoder_signature = ModelSignature(
-        "text_encoder",
-        text.tensors,
-        (hidden,),
-        batch,
-        encoder=True,
-        max_run_elements=max(_TOKENS_PER_RUN, text.max_tokens),
-    )
-    head_signature = ModelSignature("scoring_head", (hidden,), SCORE_OUTPUTS, batch)
-    ensemble = ModelSignature(
-        "rerank_text", text.tensors, SCORE_OUTPUTS, batch, steps=(encoder_signature, head_signature)
-    )
-
-    def sample_hidden(rng: np.random.Generator, rows: int) -> Tensors:
-        return {"hidden": rng.standard_normal((rows, hidden_size)).astype(np.float32)}
-
-    pieces = (
-        Piece(encoder_signature, TextEncoder(model.model).eval(), text.sample),
-        Piece(head_signature, ScoringHead(model.score, temperature).eval(), sample_hidden),
-    )
-    return pieces, ensemble
 
 
 @torch.no_grad()

@@ -18,28 +18,21 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
-import numpy as np
 import torch
-from lychee_client.manifest import CheckpointLimits, GoldenInput, GoldenPair, ModelSpec, PromptSpec, TextSpec
 from tokenizers import Tokenizer
-from torch import nn
 
 from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.contract.limits import Limits
-from lychee_export.contract.signature import SCORE_OUTPUTS, ModelSignature, Tensors, TensorSpec
 from lychee_export.errors import CheckpointError
-from lychee_export.families.family import Checkpoint, Family, ModelCard, Piece, Reference, round_score
+from lychee_export.families.family import Checkpoint, Family, ModelCard, Reference
 from lychee_export.families.samples import QUERIES, TEXTS
 from lychee_export.families.text_cross_encoder.bert import find_token_types
 from lychee_export.families.text_cross_encoder.checks import check_config, check_normalizer, describe_activation
 from lychee_export.families.text_cross_encoder.kinds import KINDS
-from lychee_export.families.text_format import TextFormat, plain_tokenizer, text_buckets, tokenize
+from lychee_export.families.text_format import TextFormat, plain_tokenizer, text_buckets
+from lychee_export.families.text_pairs import describe_text_pairs, prompt_of_texts, refer_to_texts, sign_text_pairs
 
 __all__ = ["FAMILY", "load"]
-
-_TOKENS_PER_RUN = 4096
-_GOLDEN_PAIRS = ((0, 1), (0, 6), (1, 2), (2, 0), (3, 5), (4, 4))
-"""Indices of (query, text)."""
 
 
 def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
@@ -65,40 +58,20 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     )
     typed = "token_type_ids" in tokenizer("a", "a") and getattr(config, "type_vocab_size", 0) > 1
     encoder = kind.make_encoder(model, tokenizer.sep_token_id if typed else None)
-    pieces, ensemble = _sign(config.hidden_size, limits, text, encoder, kind.make_head(model))
-    spec = ModelSpec(
-        family=FAMILY.name,
-        pipeline="cross_encoder",
-        model_id=source.model_id,
-        revision=source.revision,
-        text=TextSpec(pad_token_id=text.pad_token_id, max_tokens=text.max_tokens, buckets=text.buckets),
-        prompt=PromptSpec(
-            template=f"{{query}}{middle}{{document}}",
-            image="",
-            image_token="",
-            missing_text="",
-            suffix_token_ids=(),
-            queries=("text",),
-            documents=("text",),
-        ),
-        checkpoint_limits=CheckpointLimits(min(longest)),
-    )
-    tokenizer_json = plain.to_str()
+    pieces, ensemble = sign_text_pairs(config.hidden_size, limits, text, encoder, kind.make_head(model))
+    prompt = prompt_of_texts(f"{{query}}{middle}{{document}}")
+    spec = describe_text_pairs(source, FAMILY.name, text, prompt, min(longest))
 
     def make_reference() -> Reference:
-        pairs = [(QUERIES[index % len(QUERIES)], document) for index, document in enumerate(TEXTS)]
-        rows = tokenize(tokenizer_json, text, [query + middle + document for query, document in pairs])
-        golden = [(QUERIES[query], TEXTS[document]) for query, document in _GOLDEN_PAIRS]
-        scores = _score(model, tokenizer, text.max_tokens, golden)
-        return Reference(
-            {ensemble.name: rows},
-            tuple(
-                GoldenPair(GoldenInput(query), GoldenInput(document), round_score(score))
-                for (query, document), score in zip(golden, scores, strict=True)
-            ),
-            notes=describe_activation(activation),
-        )
+        def score(pairs: Sequence[tuple[str, str]]) -> list[float]:
+            return _score(model, tokenizer, text.max_tokens, pairs)
 
+        def fill(query: str, document: str) -> str:
+            return query + middle + document
+
+        return refer_to_texts(ensemble, text, tokenizer_json, fill, score, describe_activation(activation))
+
+    tokenizer_json = plain.to_str()
     return Checkpoint(ModelCard(spec, (ensemble,), tokenizer_json), pieces, make_reference)
 
 
@@ -132,35 +105,6 @@ def _find_separator(source: CheckpointSource, tokenizer: Any, plain: Tokenizer) 
                 "tokenizer.json of the checkpoint's authors"
             )
     return middle
-
-
-def _sign(
-    hidden_size: int, limits: Limits, text: TextFormat, encoder: nn.Module, head: nn.Module
-) -> tuple[tuple[Piece, Piece], ModelSignature]:
-    """Declare the family's tensor contract."""
-    hidden = TensorSpec("hidden", "float32", (hidden_size,))
-    batch = limits.text_batch
-    encoder_signature = ModelSignature(
-        "text_encoder",
-        text.tensors,
-        (hidden,),
-        batch,
-        encoder=True,
-        max_run_elements=max(_TOKENS_PER_RUN, text.max_tokens),
-    )
-    head_signature = ModelSignature("scoring_head", (hidden,), SCORE_OUTPUTS, batch)
-    ensemble = ModelSignature(
-        "rerank_text", text.tensors, SCORE_OUTPUTS, batch, steps=(encoder_signature, head_signature)
-    )
-
-    def sample_hidden(rng: np.random.Generator, rows: int) -> Tensors:
-        return {"hidden": rng.standard_normal((rows, hidden_size)).astype(np.float32)}
-
-    pieces = (
-        Piece(encoder_signature, encoder.eval(), text.sample),
-        Piece(head_signature, head.eval(), sample_hidden),
-    )
-    return pieces, ensemble
 
 
 @torch.no_grad()

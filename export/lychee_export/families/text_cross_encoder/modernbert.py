@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lychee_export.families.attention import attention_bias, local_bias
+from lychee_export.families.decoder import take_mean
 from lychee_export.families.rotary import rotary_angles
 
 __all__ = ["ModernBertEncoder"]
@@ -55,7 +56,4 @@ class ModernBertEncoder(nn.Module):
             kind = layer.attention_type
             hidden = layer(hidden, attention_mask=masks[kind], position_embeddings=angles[kind])
         states: Tensor = self.final_norm(hidden).float()
-        if not self.means:
-            return states[:, 0]
-        counted = (attention_mask > 0).float()[..., None]  # (batch_size, sequence_length, 1)
-        return (states * counted).sum(1) / counted.sum(1)
+        return take_mean(states, attention_mask) if self.means else states[:, 0]
