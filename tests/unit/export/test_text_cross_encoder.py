@@ -1,6 +1,7 @@
 """Text cross-encoders: what loading accepts, refuses and says."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -292,6 +293,44 @@ def test_names_of_gte_without_their_prefix_are_read_too(tmp_path: Path) -> None:
     save_file(weights, path, metadata={"format": "pt"})
     pairs = [load_checkpoint(str(folder)).make_reference().golden_pairs for folder in folders]
     assert pairs[0] == pairs[1]
+
+
+PUBLISHED: dict[str, tuple[dict[str, int], int, int]] = {
+    "jina_v2_reranker": (
+        {"vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+        | {"intermediate_size": 3072, "max_position_embeddings": 1026},
+        1024,
+        278,
+    ),
+    "gte_multilingual_reranker": (
+        {"vocab_size": 250048, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+        | {"intermediate_size": 3072, "max_position_embeddings": 8192},
+        8192,
+        306,
+    ),
+    "deberta_reranker": (
+        {"vocab_size": 128100, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
+        | {"intermediate_size": 4096, "max_position_embeddings": 512, "position_buckets": 256}
+        | {"pooler_hidden_size": 1024},
+        512,
+        435,
+    ),
+}
+"""By builder: the published sizes, the tokens of a pair, and the weights in millions, of which a model card or the size
+of the published file in 16 bits tells."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes_make_as_many_weights_as_were_published(
+    build: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    sizes, tokens, millions = PUBLISHED[name]
+    folder = shutil.copytree(build(name), tmp_path / name)
+    edit(folder / "config.json", **sizes)
+    checkpoint = load_checkpoint(str(folder), weights=False)
+    weights = sum(weight.numel() for piece in checkpoint.pieces for weight in piece.module.parameters())
+    assert checkpoint.card.spec.text.max_tokens == tokens
+    assert round(weights / 1e6) == millions
 
 
 @pytest.mark.parametrize("scaling", [None, {"type": "ntk", "factor": 1.0}])

@@ -34,9 +34,7 @@ class BertEncoder(nn.Module):
         Returns:
             The states of the first tokens, float32, (batch_size, hidden_size).
         """
-        types = torch.zeros_like(input_ids)
-        if self.separator is not None:
-            types = find_token_types(input_ids, self.separator)
+        types = find_token_types(input_ids, self.separator)
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         hidden = self.embeddings(input_ids=input_ids, token_type_ids=types, position_ids=positions)
         bias = attention_bias(attention_mask, self.embeddings.word_embeddings.weight.dtype)
@@ -44,7 +42,9 @@ class BertEncoder(nn.Module):
         return states[:, 0].float()
 
 
-def find_token_types(input_ids: Tensor, separator: int) -> Tensor:
-    """Return 0 up to the first separator and 1 after it: int64, (batch_size, sequence_length)."""
+def find_token_types(input_ids: Tensor, separator: int | None) -> Tensor:
+    """Return 0 up to the first separator and 1 after it, or zeros alone: int64, (batch_size, sequence_length)."""
+    if separator is None:
+        return torch.zeros_like(input_ids)
     separators = (input_ids == separator).to(torch.int64)
     return (separators.cumsum(1) - separators > 0).to(torch.int64)

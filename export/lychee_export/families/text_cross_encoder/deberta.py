@@ -39,9 +39,7 @@ class DebertaEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See `BertEncoder.forward`."""
-        types = torch.zeros_like(input_ids)
-        if self.separator is not None:
-            types = find_token_types(input_ids, self.separator)
+        types = find_token_types(input_ids, self.separator)
         places = torch.arange(input_ids.shape[1], device=input_ids.device)
         hidden = self.embeddings(
             input_ids=input_ids, token_type_ids=types, position_ids=places[None], mask=attention_mask

@@ -5,7 +5,6 @@ transformers has it as ``gte``, and splits the weights of the authors' code, ``q
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from transformers import GteForSequenceClassification
 
@@ -34,9 +33,7 @@ class GteEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See `BertEncoder.forward`."""
-        types = torch.zeros_like(input_ids)
-        if self.separator is not None:
-            types = find_token_types(input_ids, self.separator)
+        types = find_token_types(input_ids, self.separator)
         hidden = self.embeddings(input_ids=input_ids, token_type_ids=types)
         dtype = self.embeddings.word_embeddings.weight.dtype
         bias = attention_bias(attention_mask, dtype)
