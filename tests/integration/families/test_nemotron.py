@@ -1,24 +1,21 @@
 """Llama Nemotron text rerankers end to end: checkpoint folder, export, Triton, client and REST."""
 
-import base64
-import contextlib
-import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from checkpoints.exports import LIMITS
-from checkpoints.inputs import TEXTS, make_images
 from checkpoints.nemotron_reference import NemotronTextModel, load_nemotron_text_model
-from integration.gateway.running_gateway import run_gateway
-from lychee_client import Image, InvalidInputError, LycheeClient
 from lychee_server import TritonServer
 
-pytestmark = pytest.mark.triton
+from .text_pairs import (
+    assert_labelled_queries_rank_as_in_transformers,
+    assert_rest_gives_the_scores_of_transformers_and_refuses_an_image_alone,
+    assert_texts_score_as_in_transformers_and_images_are_refused,
+    url_of,
+)
 
-SCORE_ATOL = 1e-4
-QUERIES = ("the yellow cat", "一只猫")
+pytestmark = pytest.mark.triton
 
 
 @pytest.fixture(scope="module")
@@ -40,42 +37,14 @@ def triton(exported: Callable[[str], Path], tmp_path_factory: pytest.TempPathFac
 def test_texts_score_as_in_transformers_and_images_are_refused(
     triton: TritonServer, reference: NemotronTextModel, protocol: str
 ) -> None:
-    url = triton.grpc_url if protocol == "grpc" else f"http://{triton.http_url}"
-    picture = Image.from_pil(make_images()[1])
-    with LycheeClient(url) as client:
-        assert client.check_golden_pairs().max_abs_error < SCORE_ATOL
-        for query in QUERIES:
-            for count in range(1, 8):
-                documents = TEXTS[-count:]
-                response = client.rerank(query, [*documents, picture])
-                logits = reference.compute_logits([(query, document) for document in documents])
-                assert len(response.results) == count
-                for result in response.results:
-                    assert result.logit == pytest.approx(float(logits[result.index]), abs=SCORE_ATOL)
-                    expected = float(logits[result.index].sigmoid())
-                    assert result.relevance_score == pytest.approx(expected, abs=SCORE_ATOL)
-                (error,) = response.errors
-                assert error.index == count
-                assert "reads only texts as a document. Images are read by lychee-rerank-mm" in str(error.error)
-        with pytest.raises(InvalidInputError, match="reads only texts as a query"):
-            client.rerank(picture, list(TEXTS))
+    assert_texts_score_as_in_transformers_and_images_are_refused(url_of(triton, protocol), reference)
+
+
+def test_labelled_queries_rank_as_in_transformers(triton: TritonServer, reference: NemotronTextModel) -> None:
+    assert_labelled_queries_rank_as_in_transformers(triton.grpc_url, reference)
 
 
 def test_rest_gives_the_scores_of_transformers_and_refuses_an_image_alone(
     triton: TritonServer, reference: NemotronTextModel, tmp_path: Path
 ) -> None:
-    stream = io.BytesIO()
-    make_images()[1].save(stream, "PNG")
-    image = {"image": "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()}
-    with contextlib.ExitStack() as stack:
-        gateway = stack.enter_context(run_gateway(tmp_path, triton.grpc_url, "--no-web"))
-        gateway.wait_for("/health/ready", 200)
-        http = stack.enter_context(httpx.Client(base_url=gateway.url, timeout=60, trust_env=False))
-        answer = http.post("/v1/rerank", json={"query": QUERIES[0], "documents": [*TEXTS, image]})
-    assert answer.status_code == 200, answer.text
-    body = answer.json()
-    expected = reference.score([(QUERIES[0], document) for document in TEXTS])
-    ranked = [result for result in body["results"] if result["decision"] != "error"]
-    seen = {result["index"]: result["relevance_score"] for result in ranked}
-    assert seen == pytest.approx({index: float(score) for index, score in enumerate(expected)}, abs=SCORE_ATOL)
-    assert "Images are read by lychee-rerank-mm" in str(body["errors"])
+    assert_rest_gives_the_scores_of_transformers_and_refuses_an_image_alone(triton, reference, tmp_path)

@@ -238,13 +238,8 @@ def test_static_int8_is_refused(checkpoint_folder: Callable[[str], Path], tmp_pa
         export_checkpoint(str(checkpoint_folder("nemotron_vl_reranker")), tmp_path, "s8", limits=LIMITS)
 
 
-def read_forwards_only(_: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lychee_export.families.attention import attention_bias
-
-    monkeypatch.setattr(
-        "lychee_export.families.nemotron.llama.attention_bias",
-        lambda mask, dtype: attention_bias(mask, dtype, causal=True),
-    )
+def read_forwards_only(loaded: Loaded, _: pytest.MonkeyPatch) -> None:
+    loaded.modules["text_encoder"].decoder.causal = True
 
 
 def forget_the_temperature(loaded: Loaded, _: pytest.MonkeyPatch) -> None:
