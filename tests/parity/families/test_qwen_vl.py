@@ -154,8 +154,8 @@ def test_padding_that_is_not_masked_shows(
 ) -> None:
     loaded = load(name)
     batch = loaded.reference.run(PAIRS_OF[name], "left")
-    see = text._see_causally
-    monkeypatch.setattr(text, "_see_causally", lambda valid: see(torch.ones_like(valid)))
+    see = text.see_causally
+    monkeypatch.setattr(text, "see_causally", lambda valid: see(torch.ones_like(valid)))
     assert differences(loaded, batch)[2] > 10 * SCORE_ATOL
 
 
