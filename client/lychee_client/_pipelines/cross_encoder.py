@@ -38,7 +38,9 @@ from lychee_client.types import (
 
 TEXT_ENSEMBLE: Final = "rerank_text"
 IMAGE_ENSEMBLE: Final = "rerank_image"
-IMAGE_READERS: Final = "Images are read by lychee-rerank-mm and its kin (Qwen-VL), CLIP, SigLIP and BLIP: serve one"
+IMAGE_READERS: Final = (
+    "Images are read by lychee-rerank-mm and its kin (Qwen-VL), Llama Nemotron VL, CLIP, SigLIP and BLIP: serve one"
+)
 _NAMES: Final[dict[str, str]] = {"text": "texts", "image": "images", "image_text": "images with text"}
 
 
