@@ -7,10 +7,19 @@ from pathlib import Path
 
 from checkpoints.blip import build_blip
 from checkpoints.clip import build_chinese_clip, build_clip
+from checkpoints.nemotron import build_nemotron_reranker, build_nemotron_vl_reranker
+from checkpoints.qwen3_reranker import (
+    build_qwen3_classifier,
+    build_qwen3_reranker,
+    build_qwen3_reranker_shards,
+)
 from checkpoints.qwen_vl import build_jina_m0, build_monoqwen, build_qwen2_5_vl, build_qwen3_vl
 from checkpoints.siglip import build_siglip, build_siglip2, build_siglip2_naflex
 from checkpoints.text_cross_encoder import (
     build_bert_reranker,
+    build_deberta_reranker,
+    build_gte_multilingual_reranker,
+    build_jina_v2_reranker,
     build_modernbert_reranker,
     build_roberta_reranker,
     build_xlm_roberta_reranker,
@@ -21,10 +30,18 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "blip": build_blip,
     "chinese_clip": build_chinese_clip,
     "clip": build_clip,
+    "deberta_reranker": build_deberta_reranker,
+    "gte_multilingual_reranker": build_gte_multilingual_reranker,
     "jina_m0": build_jina_m0,
+    "jina_v2_reranker": build_jina_v2_reranker,
     "modernbert_reranker": build_modernbert_reranker,
     "monoqwen": build_monoqwen,
+    "nemotron_reranker": build_nemotron_reranker,
+    "nemotron_vl_reranker": build_nemotron_vl_reranker,
     "qwen2_5_vl": build_qwen2_5_vl,
+    "qwen3_reranker": build_qwen3_reranker,
+    "qwen3_reranker_seq_cls": build_qwen3_classifier,
+    "qwen3_reranker_shards": build_qwen3_reranker_shards,
     "qwen3_vl": build_qwen3_vl,
     "roberta_reranker": build_roberta_reranker,
     "siglip": build_siglip,

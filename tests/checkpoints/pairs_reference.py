@@ -1,4 +1,4 @@
-"""The transformers side of a comparison of text cross-encoders: nothing here comes from the exporter or the client."""
+"""The other side of a comparison of text cross-encoders: nothing here comes from the exporter or the client."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
+
+from checkpoints.authors_rerankers import load_authors_model
 
 
 @dataclass(frozen=True)
 class PairModel:
-    """A reranker as users of transformers run it.
+    """A reranker as users of transformers run it, or of its authors' code.
 
     Args:
         model: In float32.
@@ -44,12 +46,22 @@ class PairModel:
 
 
 def load_pair_model(folder: Path, max_tokens: int | None = None) -> PairModel:
-    """Load a checkpoint with transformers, to read so many tokens or what it reads itself if that is less."""
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    """Load a checkpoint with transformers or as its authors' code does.
+
+    Args:
+        folder: The checkpoint.
+        max_tokens: The longest pair. None takes what the model reads itself, and it is the most in any case.
+    """
+    model: Any = load_authors_model(folder)
+    if model is None:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
+    kind = getattr(model.config, "model_type", "xlm-roberta")  # which jina's config.json does not say
+    # DeBERTa's authors, and mixedbread's, used tokenizer.json as it is; transformers 5 writes its normalizer anew.
+    tokenizer_class: Any = PreTrainedTokenizerFast if kind == "deberta-v2" else AutoTokenizer
+    tokenizer = tokenizer_class.from_pretrained(folder, trust_remote_code=False)
     positions = model.config.max_position_embeddings
-    if "roberta" in model.config.model_type:
+    if "roberta" in kind:
         positions -= model.config.pad_token_id + 1
     return PairModel(model, tokenizer, min(positions, tokenizer.model_max_length, max_tokens or positions))

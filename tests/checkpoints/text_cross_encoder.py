@@ -1,7 +1,10 @@
 """Tiny random text cross-encoders, with the files and keys that published rerankers have.
 
-Sources: the file listings and configurations of cross-encoder/ms-marco-MiniLM-L6-v2, BAAI/bge-reranker-base and
-Alibaba-NLP/gte-reranker-modernbert-base on the hub.
+Sources: the file listings and configurations of cross-encoder/ms-marco-MiniLM-L6-v2, BAAI/bge-reranker-base,
+Alibaba-NLP/gte-reranker-modernbert-base, jinaai/jina-reranker-v2-base-multilingual,
+Alibaba-NLP/gte-multilingual-reranker-base and mixedbread-ai/mxbai-rerank-large-v1 on the hub. The names of the weights
+of the second last are those of Alibaba-NLP/new-impl, modeling.py; of the third last, those that
+convert_roberta_weights_to_flash.py of jinaai/xlm-roberta-flash-implementation writes.
 """
 
 from __future__ import annotations
@@ -11,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, Unigram
 from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
     ModernBertConfig,
     ModernBertForSequenceClassification,
     RobertaConfig,
@@ -34,6 +40,17 @@ _ONE_LABEL = {"id2label": {0: "LABEL_0"}, "label2id": {"LABEL_0": 0}}
 _XLM_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 _ROBERTA_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _MODERN_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
+_DEBERTA_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
+_FLASH_NAMES = (
+    ("embeddings.LayerNorm", "emb_ln"),
+    ("encoder.layer.", "encoder.layers."),
+    ("attention.output.dense", "mixer.out_proj"),
+    ("attention.output.LayerNorm", "norm1"),
+    ("intermediate.dense", "mlp.fc1"),
+    ("output.dense", "mlp.fc2"),
+    ("output.LayerNorm", "norm2"),
+)
+"""XLM-RoBERTa's names for parts, and jina's, in the order in which they are replaced."""
 
 
 def build_bert_reranker(folder: Path) -> Path:
@@ -94,14 +111,127 @@ def build_modernbert_reranker(folder: Path) -> Path:
     return folder
 
 
-def _save(model: Any, folder: Path, seed: int, bias: float, dtype: torch.dtype = torch.float32) -> None:
-    """Write weights; the bias of the last layer moves the scores of usual texts to the middle of their range."""
-    randomize(model, seed=seed, gain=1.5)
+def build_jina_v2_reranker(folder: Path) -> Path:
+    """Write a checkpoint with the layout of jinaai/jina-reranker-v2-base-multilingual: bfloat16, no model_type."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab_size = _write_xlm_tokenizer(folder, longest=1024)
+    sizes = _SIZES | {"vocab_size": vocab_size, "max_position_embeddings": 130, "type_vocab_size": 1}
+    model = XLMRobertaForSequenceClassification(XLMRobertaConfig(pad_token_id=1, **sizes, **_ONE_LABEL))
+    _spread(model, seed=11, bias=-0.2)
+    weights = {}
+    for name, value in model.state_dict().items():
+        if ".self." not in name:
+            for theirs, jinas in _FLASH_NAMES:
+                name = name.replace(theirs, jinas)
+            weights[name] = value
+        elif ".query." in name:
+            parts = [model.state_dict()[name.replace("query", part)] for part in ("query", "key", "value")]
+            fused = name.replace("encoder.layer.", "encoder.layers.").replace("attention.self.query", "mixer.Wqkv")
+            weights[fused] = torch.cat(parts)
+    code = {
+        "AutoConfig": "configuration_xlm_roberta.XLMRobertaFlashConfig",
+        "AutoModel": "modeling_xlm_roberta.XLMRobertaModel",
+        "AutoModelForSequenceClassification": "modeling_xlm_roberta.XLMRobertaForSequenceClassification",
+    }
+    config = {"architectures": ["XLMRobertaForSequenceClassification"], "auto_map": code, "num_labels": 1}
+    config |= {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-5}
+    config |= {"position_embedding_type": "absolute", "torch_dtype": "bfloat16", "use_flash_attn": True}
+    _write(folder, config | sizes | _ONE_LABEL, weights, torch.bfloat16)
+    return folder
+
+
+def build_gte_multilingual_reranker(folder: Path) -> Path:
+    """Write a checkpoint with the layout of Alibaba-NLP/gte-multilingual-reranker-base: float16, frequencies by ntk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab_size = _write_xlm_tokenizer(folder, longest=32768)
+    sizes = _SIZES | {"vocab_size": vocab_size, "max_position_embeddings": 128, "type_vocab_size": 1}
+    width, middle = sizes["hidden_size"], sizes["intermediate_size"]
+    shapes = {"new.embeddings.word_embeddings.weight": (vocab_size, width)}
+    shapes |= {"new.embeddings.token_type_embeddings.weight": (1, width)} | _norm("new.embeddings.LayerNorm", width)
+    for index in range(sizes["num_hidden_layers"]):
+        layer = f"new.encoder.layer.{index}"
+        shapes |= _linear(f"{layer}.attention.qkv_proj", 3 * width, width)
+        shapes |= _linear(f"{layer}.attention.o_proj", width, width)
+        shapes |= {f"{layer}.mlp.up_gate_proj.weight": (2 * middle, width)}
+        shapes |= _linear(f"{layer}.mlp.down_proj", width, middle)
+        shapes |= _norm(f"{layer}.attn_ln", width) | _norm(f"{layer}.mlp_ln", width)
+    shapes |= _linear("new.pooler.dense", width, width) | _linear("classifier", 1, width)
+    model = torch.nn.Module()
+    for name, shape in shapes.items():
+        # A module's parameters have no dots in their names; randomize() looks at names for the scale alone.
+        model.register_parameter(name.replace(".", "/"), torch.nn.Parameter(torch.empty(shape)))
+    randomize(model, seed=9)
+    weights = {name.replace("/", "."): value.detach() for name, value in model.named_parameters()}
+    for name in weights:
+        if name.endswith("_ln.weight"):  # which randomize() does not take for norms
+            weights[name] = weights[name] + 1
+    weights["classifier.weight"] = weights["classifier.weight"] * 3
+    weights["classifier.bias"] = torch.tensor([0.5])
+    owner = "Alibaba-NLP/new-impl--"
+    code = {
+        "AutoConfig": f"{owner}configuration.NewConfig",
+        "AutoModel": f"{owner}modeling.NewModel",
+        "AutoModelForSequenceClassification": f"{owner}modeling.NewForSequenceClassification",
+    }
+    config = {"architectures": ["NewForSequenceClassification"], "auto_map": code, "model_type": "new"}
+    config |= {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "layer_norm_type": "layer_norm", "pad_token_id": 1}
+    config |= {"logn_attention_clip1": False, "logn_attention_scale": False, "pack_qkv": True, "torch_dtype": "float16"}
+    config |= {"position_embedding_type": "rope", "rope_scaling": {"factor": 8.0, "type": "ntk"}, "rope_theta": 20000}
+    config |= {"unpad_inputs": False, "use_memory_efficient_attention": False}
+    _write(folder, config | sizes | _ONE_LABEL, weights, torch.float16)
+    return folder
+
+
+def build_deberta_reranker(folder: Path) -> Path:
+    """Write a checkpoint with the layout of mixedbread-ai/mxbai-rerank-large-v1: float16, buckets of distances."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab_size = _write_deberta_tokenizer(folder)
+    config = DebertaV2Config(
+        vocab_size=vocab_size,
+        max_position_embeddings=128,
+        max_relative_positions=-1,
+        relative_attention=True,
+        position_buckets=16,
+        pos_att_type=["p2c", "c2p"],
+        share_att_key=True,
+        norm_rel_ebd="layer_norm",
+        position_biased_input=False,
+        pooler_hidden_size=32,
+        **_SIZES,
+        **_ONE_LABEL,
+    )
+    _save(DebertaV2ForSequenceClassification(config), folder, seed=11, bias=-1.6, gain=1.0, dtype=torch.float16)
+    return folder
+
+
+def _linear(name: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
+
+
+def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _write(folder: Path, config: dict[str, Any], weights: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    stored = {name: value.to(dtype).contiguous() for name, value in weights.items()}
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _save(
+    model: Any, folder: Path, seed: int, bias: float, dtype: torch.dtype = torch.float32, gain: float = 1.5
+) -> None:
+    _spread(model, seed, bias, gain)
+    model.to(dtype).save_pretrained(folder)
+
+
+def _spread(model: Any, seed: int, bias: float, gain: float = 1.5) -> None:
+    """Draw weights; the bias of the last layer moves the scores of usual texts to the middle of their range."""
+    randomize(model, seed=seed, gain=gain)
     last = model.classifier if isinstance(model.classifier, torch.nn.Linear) else model.classifier.out_proj
     with torch.no_grad():
         last.weight.mul_(3)
         last.bias.fill_(bias)
-    model.to(dtype).save_pretrained(folder)
 
 
 def _edit(path: Path, **changes: Any) -> None:
@@ -110,7 +240,7 @@ def _edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}, indent=2))
 
 
-def _write_xlm_tokenizer(folder: Path) -> int:
+def _write_xlm_tokenizer(folder: Path, longest: int = 512) -> int:
     """Write tokenizer.json and tokenizer_config.json of XLM-RoBERTa's kind; return the number of tokens."""
     pieces = [(token, 0.0) for token in _XLM_TOKENS] + unigram_pieces()[3:]
     tokenizer = Tokenizer(Unigram([*pieces, ("<mask>", 0.0)], unk_id=3))
@@ -127,8 +257,34 @@ def _write_xlm_tokenizer(folder: Path) -> int:
     tokenizer.save(str(folder / "tokenizer.json"))
     tokens = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>"}
     tokens |= {"unk_token": "<unk>", "mask_token": "<mask>"}
-    config = {"tokenizer_class": "XLMRobertaTokenizer", "model_max_length": 512}
+    config = {"tokenizer_class": "XLMRobertaTokenizer", "model_max_length": longest}
     (folder / "tokenizer_config.json").write_text(json.dumps(tokens | config))
+    return tokenizer.get_vocab_size()
+
+
+def _write_deberta_tokenizer(folder: Path) -> int:
+    """Write tokenizer.json and tokenizer_config.json of DeBERTa v3's kind; return the number of tokens.
+
+    The published tokenizer.json has the normalizer of its SentencePiece file, which is NFKC but for a few characters.
+    """
+    pieces = [(token, 0.0) for token in _DEBERTA_TOKENS] + unigram_pieces()[3:]
+    tokenizer = Tokenizer(Unigram([*pieces, ("[MASK]", 0.0)], unk_id=3))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Strip(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="always")])
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer.add_special_tokens([*_DEBERTA_TOKENS[:3], "[MASK]"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    tokens = {"bos_token": "[CLS]", "cls_token": "[CLS]", "eos_token": "[SEP]", "sep_token": "[SEP]"}
+    tokens |= {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
+    config = {"tokenizer_class": "DebertaV2Tokenizer", "model_max_length": 512, "do_lower_case": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokens | config | {"vocab_type": "spm"}))
     return tokenizer.get_vocab_size()
 
 

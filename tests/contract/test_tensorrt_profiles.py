@@ -17,7 +17,16 @@ from lychee_export.onnx.model_file import read_graph
 from lychee_export.repository.tensorrt import VARIANT, OptimizationProfile, profiles, variants
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-SLOW = ("qwen2_5_vl", "qwen3_vl", "clip", "siglip", "blip", "modernbert_reranker")
+SLOW = (
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "clip",
+    "siglip",
+    "blip",
+    "modernbert_reranker",
+    "nemotron_reranker",
+    "nemotron_vl_reranker",
+)
 NAMES = ("lychee-mini", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW))
 
 
@@ -103,6 +112,9 @@ def test_every_bucket_of_the_client_is_inside_a_profile_for_every_batch(export: 
     if image is not None and image["kind"] == "patches":
         tokens = [patches // image["merge_size"] ** 2 for patches in image["buckets"]]
         sizes |= {"num_patches": image["buckets"], "num_image_tokens": [1, *tokens]}
+    if image is not None and image["kind"] == "tiles":
+        tiles = [1, *(count + 1 for count in range(2, image["max_tiles"] + 1))]
+        sizes |= {"num_tiles": tiles, "num_image_tokens": [1, *(image["tile_tokens"] * count for count in tiles)]}
     for signature in encoders(checkpoint):
         for rows in range(1, content["max_batch_size"][signature.name] + 1):
             for spec in signature.inputs:

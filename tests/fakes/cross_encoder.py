@@ -44,6 +44,31 @@ PATCHES_MANIFEST: Final[dict[str, Any]] = {
     "max_img_size": 112,
     "max_batch_size": {"rerank_text": 4, "rerank_image": 2},
 }
+# As Llama Nemotron VL has them, with smaller sizes.
+TILES_MANIFEST: Final[dict[str, Any]] = {
+    "pipeline": "cross_encoder",
+    "text": {"pad_token_id": 0, "max_tokens": _MAX_TOKENS, "buckets": [64, 128, 256]},
+    "prompt": {
+        "template": "{images}Q:{query} D:{document}",
+        "image": "<|vision_start|><|image_pad|><|vision_end|> ",
+        "image_token": "<|image_pad|>",
+        "missing_text": "",
+        "suffix_token_ids": [],
+        "queries": ["text"],
+        "documents": ["text", "image", "image_text"],
+    },
+    "image": {
+        "kind": "tiles",
+        "tile_size": 32,
+        "max_tiles": 6,
+        "tile_tokens": 4,
+        "resample": "bicubic",
+        "embedding_dim": 6,
+    },
+    "max_img_size": 79,
+    "checkpoint_limits": {"max_tokens": 512, "max_pixels": 6144},
+    "max_batch_size": {"rerank_text": 4, "rerank_image": 2},
+}
 # As BLIP's image-text matching has them.
 STRETCH_MANIFEST: Final[dict[str, Any]] = {
     "pipeline": "cross_encoder",
@@ -96,6 +121,8 @@ def score_pairs(request: InferRequest, manifest: Mapping[str, Any]) -> dict[str,
             pixels = inputs["pixel_values"][row]
             grid = inputs["image_grid_thw"][row] if "image_grid_thw" in inputs else np.zeros((1, 3), np.int64)
             patches = int(grid.prod(axis=1).sum())
+            if manifest["image"]["kind"] == "tiles" and np.count_nonzero(ids == IMAGE_TOKEN_ID) != 4 * len(pixels):
+                raise RequestRejectedError(f"row {row} has another number of image tokens than its tiles need")
             if "image_grid_thw" in inputs and (
                 pixels[patches:].any() or np.count_nonzero(ids == IMAGE_TOKEN_ID) != patches // 4
             ):
@@ -125,6 +152,11 @@ def _check_request(request: InferRequest, manifest: Mapping[str, Any]) -> None:
             expected["image_embeds"] = (np.float32, (1, image["embedding_dim"]))
         else:
             expected["pixel_values"] = (np.uint8, None)
+    elif image["kind"] == "tiles" and name == "rerank_text":
+        expected["image_embeds"] = (np.float32, (1, image["embedding_dim"]))
+    elif image["kind"] == "tiles":
+        tiles = request.inputs["pixel_values"].shape[1]
+        expected["pixel_values"] = (np.uint8, (tiles, 3, image["tile_size"], image["tile_size"]))
     else:
         expected["pixel_values"] = (np.uint8, (3, image["height"], image["width"]))
     if request.inputs.keys() != expected.keys() or request.rows > limits[name]:

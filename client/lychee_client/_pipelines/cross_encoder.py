@@ -17,7 +17,7 @@ from lychee_client._operations import DECODE, TOKENIZE, Begin, Handle, Wait, in_
 from lychee_client._pipelines.lanes import LANES, Lane
 from lychee_client._pipelines.pair_scores import PairScores, can_cache_scores
 from lychee_client._pipelines.scoring import PROBE_TEXT, Outcome, Preparation, Scoring, make_probe_image
-from lychee_client.manifest.image_spec import ImageSpec, PatchSpec
+from lychee_client.manifest.image_spec import ImageSpec, PatchSpec, TokenImageSpec
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.manifest.prompt_spec import Modality
 from lychee_client.preprocessing.image import Image, PreparedImage
@@ -38,7 +38,9 @@ from lychee_client.types import (
 
 TEXT_ENSEMBLE: Final = "rerank_text"
 IMAGE_ENSEMBLE: Final = "rerank_image"
-IMAGE_READERS: Final = "Images are read by lychee-rerank-mm and its kin (Qwen-VL), CLIP, SigLIP and BLIP: serve one"
+IMAGE_READERS: Final = (
+    "Images are read by lychee-rerank-mm and its kin (Qwen-VL), Llama Nemotron VL, CLIP, SigLIP and BLIP: serve one"
+)
 _NAMES: Final[dict[str, str]] = {"text": "texts", "image": "images", "image_text": "images with text"}
 
 
@@ -164,7 +166,7 @@ class CrossEncoder:
 
     def _find_image_tokens(self, images: Sequence[Image]) -> list[int]:
         spec = self._image_spec
-        return [image.count_tokens(spec) for image in images] if isinstance(spec, PatchSpec) else []
+        return [image.count_tokens(spec) for image in images] if isinstance(spec, TokenImageSpec) else []
 
     async def probe(self, model_name: str) -> None:
         """See Pipeline."""
@@ -263,14 +265,14 @@ def pack_images(images: Sequence[PreparedImage], spec: ImageSpec) -> dict[str, T
     """Return the tensors of one pair's images.
 
     Args:
-        images: The prepared images in the order of the prompt, at least one; for a model with a fixed image size
-            exactly one.
+        images: The prepared images in the order of the prompt, at least one; for a model that reads no patches exactly
+            one.
         spec: The specification that the images were prepared with.
 
     Returns:
         `pixel_values`, uint8, (1, num_patches, patch_bytes), zeros up to a bucket, and `image_grid_thw`, int64,
         (1, max_images, 3), zeros after the last image. With a fixed image size `pixel_values` only, uint8,
-        (1, 3, height, width).
+        (1, 3, height, width), and with tiles uint8, (1, num_tiles, 3, tile_size, tile_size).
 
     Raises:
         InvalidInputError: The images have more patches than the largest bucket.
@@ -304,9 +306,9 @@ def _find_patch_bucket(images: Sequence[PreparedImage], spec: PatchSpec) -> int:
 
 def _without_images(spec: ImageSpec | None, rows: int) -> dict[str, Tensor]:
     """Return what stands in the place of images in a request for texts."""
-    if not isinstance(spec, PatchSpec):
+    if not isinstance(spec, TokenImageSpec):
         return {}
-    return {
-        "image_embeds": np.zeros((rows, 1, spec.embedding_dim), np.float32),
-        "image_grid_thw": np.zeros((rows, spec.max_images, 3), np.int64),
-    }
+    none: dict[str, Tensor] = {"image_embeds": np.zeros((rows, 1, spec.embedding_dim), np.float32)}
+    if isinstance(spec, PatchSpec):
+        none["image_grid_thw"] = np.zeros((rows, spec.max_images, 3), np.int64)
+    return none

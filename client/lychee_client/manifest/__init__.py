@@ -4,7 +4,16 @@ May import errors and JSON objects; knows nothing of requests.
 """
 
 from lychee_client.manifest.execution import DEFAULT_ERROR_BUDGET, EXACT_TOLERANCE, UNCHOSEN
-from lychee_client.manifest.image_spec import CropSpec, ImageSpec, PatchSpec, Resampling, StretchSpec
+from lychee_client.manifest.image_spec import (
+    CropSpec,
+    ImageSpec,
+    PatchSpec,
+    Resampling,
+    StretchSpec,
+    TileSpec,
+    TokenImageSpec,
+    count_read_tiles,
+)
 from lychee_client.manifest.manifest import (
     FORMAT_VERSION,
     CheckpointLimits,
@@ -43,6 +52,9 @@ __all__ = [
     "Resampling",
     "StretchSpec",
     "TextSpec",
+    "TileSpec",
+    "TokenImageSpec",
+    "count_read_tiles",
     "describe_reading",
     "parse_manifest",
     "write_manifest",

@@ -14,7 +14,7 @@ from lychee_client._errors import ConfigurationError, ContractError
 from lychee_client.json_object import parse_object
 from lychee_client.manifest.execution import EXACT_TOLERANCE, FLOAT32, Execution
 from lychee_client.manifest.fields import Positive, Score, Sizes, TokenId, check_ascending
-from lychee_client.manifest.image_spec import ImageSpec, PatchSpec
+from lychee_client.manifest.image_spec import ImageSpec, TokenImageSpec
 from lychee_client.manifest.prompt_spec import PromptSpec
 
 FORMAT_VERSION: Final = 2
@@ -127,19 +127,19 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             if value is None:
                 raise ValueError(f"the key {name} is missing; expected it with the pipeline {self.pipeline}")
         self._check_prompt()
-        if isinstance(self.image, PatchSpec) and self.max_img_size is None:
+        if isinstance(self.image, TokenImageSpec) and self.max_img_size is None:
             raise ValueError("the key max_img_size is missing; expected it with images of any size")
 
     def _check_prompt(self) -> None:
         """Refuse images and instructions that have no place: only a prompt can say where an image's tokens stand."""
-        prompt, has_patches = self.prompt, isinstance(self.image, PatchSpec)
+        prompt, has_tokens = self.prompt, isinstance(self.image, TokenImageSpec)
         if prompt is not None and self.image is None and {*prompt.queries, *prompt.documents} != {"text"}:
             raise ValueError(
                 f"the key image is missing; expected it where prompt.queries is {list(prompt.queries)} and "
                 f"prompt.documents is {list(prompt.documents)}"
             )
-        if has_patches != bool(prompt and prompt.image):
-            expected = "expected" if has_patches else "expected no"
+        if has_tokens != bool(prompt and prompt.image):
+            expected = "expected" if has_tokens else "expected no"
             raise ValueError(f"the images are a {type(self.image).__name__}; {expected} prompt.image")
         has_instruction = self.instruction is not None
         if prompt is not None and prompt.has_instruction != has_instruction:

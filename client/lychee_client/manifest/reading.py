@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from lychee_client.manifest.image_spec import PatchSpec
+from lychee_client.manifest.image_spec import TokenImageSpec
 from lychee_client.manifest.manifest import ModelSpec
 
 PAGE: Final = (1654, 2339)
@@ -19,7 +19,7 @@ def describe_reading(spec: ModelSpec) -> Iterator[str]:
     nor for what older exporters wrote.
     """
     own = spec.checkpoint_limits
-    if own is None or not isinstance(spec.image, PatchSpec | None):
+    if own is None or not isinstance(spec.image, TokenImageSpec | None):
         return
     if spec.image is not None and own.max_pixels is not None:
         here, there = (_describe_page(spec.image, most) for most in (spec.image.max_pixels, own.max_pixels))
@@ -35,6 +35,6 @@ def describe_reading(spec: ModelSpec) -> Iterator[str]:
     yield f"texts: at most {longest:,} tokens of {parts}{instead}"
 
 
-def _describe_page(image: PatchSpec, max_pixels: int) -> str:
+def _describe_page(image: TokenImageSpec, max_pixels: int) -> str:
     height, width = image.resized(PAGE[1], PAGE[0], max_pixels)
-    return f"{width:,} x {height:,} ({height * width // image.block_size**2:,} tokens)"
+    return f"{width:,} x {height:,} ({image.count_tokens(height, width):,} tokens)"

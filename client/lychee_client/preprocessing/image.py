@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import os
 import stat
 import threading
@@ -18,7 +17,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from lychee_client._errors import InvalidInputError
-from lychee_client.manifest.image_spec import ImageSpec, PatchSpec
+from lychee_client.manifest.image_spec import ImageSpec, PatchSpec, TokenImageSpec
 from lychee_client.preprocessing.decoded_size import count_decoded_bytes
 from lychee_client.preprocessing.decoding_memory import decoding_memory
 from lychee_client.preprocessing.depth import WIDE_MODES, to_eight_bits
@@ -56,7 +55,8 @@ class PreparedImage:
     """An image as the model reads it.
 
     Attributes:
-        pixel_values: The pixels, uint8, RGB: (3, height, width), or (num_patches, patch_bytes).
+        pixel_values: The pixels, uint8, RGB: (3, height, width), (num_patches, patch_bytes), or (num_tiles, 3,
+            tile_size, tile_size).
         size: The width and height of the original, upright, in pixels.
         resized_to: The width and height after resizing, before any crop, in pixels.
         grid_thw: The numbers of frames (1), rows and columns of patches; None where the image is not cut into patches.
@@ -155,7 +155,7 @@ class Image:
                 _decode_smaller(opened, spec)
             return _count_bytes(opened, spec, full_size)
 
-    def count_tokens(self, spec: PatchSpec) -> int:
+    def count_tokens(self, spec: TokenImageSpec) -> int:
         """Return how many tokens of the prompt stand for the image, as far as its header tells.
 
         Raises:
@@ -166,7 +166,8 @@ class Image:
             return prepared.tokens
         content = _read(self._source)
         with _open(content, str(self._source)) if isinstance(content, bytes) else nullcontext(content) as opened:
-            return math.prod(target_size(opened.size, spec)) // spec.block_size**2
+            width, height = target_size(opened.size, spec)
+            return spec.count_tokens(height, width)
 
     def content_hash(self) -> bytes:
         """Return 32 bytes that only this content has: that of the file, undecoded, or the upright RGB pixels.
@@ -245,10 +246,13 @@ def _hash_content(content: bytes | PIL.Image.Image) -> bytes:
 def _prepare(content: bytes | PIL.Image.Image, spec: ImageSpec, name: str) -> PreparedImage:
     image, size = _decode(content, spec, name)
     pixel_values, resized_to = preprocess(image, spec, size)
-    if not isinstance(spec, PatchSpec):
+    if not isinstance(spec, TokenImageSpec):
         return PreparedImage(pixel_values, size, resized_to)
+    tokens = spec.count_tokens(resized_to[1], resized_to[0])
+    if not isinstance(spec, PatchSpec):
+        return PreparedImage(pixel_values, size, resized_to, tokens=tokens)
     width, height = (edge // spec.patch_size for edge in resized_to)
-    return PreparedImage(pixel_values, size, resized_to, (1, height, width), height * width // spec.merge_size**2)
+    return PreparedImage(pixel_values, size, resized_to, (1, height, width), tokens)
 
 
 def _decode(data: bytes | PIL.Image.Image, spec: ImageSpec, name: str = "the image") -> tuple[PIL.Image.Image, Size]:

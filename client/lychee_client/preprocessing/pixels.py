@@ -1,4 +1,4 @@
-"""From a decoded image to `pixel_values`: three ways, each bit-equal to the reference's.
+"""From a decoded image to `pixel_values`: four ways, each bit-equal to the reference's.
 
 The resizing is Pillow's, as the reference's is, on the same pixels to the same size; so nothing is rounded anew.
 """
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from lychee_client._errors import InvalidInputError
-from lychee_client.manifest.image_spec import CropSpec, ImageSpec, PatchSpec, StretchSpec
+from lychee_client.manifest.image_spec import CropSpec, ImageSpec, PatchSpec, StretchSpec, TileSpec
 
 MAX_CROP_ASPECT_RATIO: Final = 4
 STRIP_PIXELS: Final = 2**20  # are converted at once
@@ -46,6 +46,9 @@ def target_size(size: Size, spec: ImageSpec) -> Size:
         short, edge = min(size), spec.resize_shortest_edge
         scaled_long = int(edge * min(max(size), MAX_CROP_ASPECT_RATIO * short) / short)
         return (edge, scaled_long) if width <= height else (scaled_long, edge)
+    if isinstance(spec, TileSpec):
+        grid_height, grid_width = spec.resized(height, width)
+        return grid_width, grid_height
     resized_height, resized_width = smart_resize(height, width, spec)
     return resized_width, resized_height
 
@@ -63,8 +66,8 @@ def preprocess(
         size: The width and height of the original, where the image was decoded smaller. None takes the image's own.
 
     Returns:
-        uint8, C-contiguous: (3, height, width), or (num_patches, 3 * patch_size**2) for a PatchSpec; and width and
-        height that the image was resized to, before any crop.
+        uint8, C-contiguous: (3, height, width), (num_patches, 3 * patch_size**2) for a PatchSpec, or (num_tiles, 3,
+        tile_size, tile_size) for a TileSpec; and width and height that the image was resized to, before any crop.
 
     Raises:
         InvalidInputError: The image is too long for the model.
@@ -75,6 +78,12 @@ def preprocess(
     resized = np.asarray(resize(image, resized_to, spec.resample))  # (height, width, 3)
     if isinstance(spec, StretchSpec):
         return _channels_first(resized), resized_to
+    if isinstance(spec, TileSpec):
+        tiles = cut_tiles(resized, spec)
+        if len(tiles) > 1:
+            whole = np.asarray(resize(image, (spec.tile_size, spec.tile_size), spec.resample))
+            tiles = np.concatenate([tiles, _channels_first(whole)[None]])
+        return tiles, resized_to
     return patchify(resized, spec), resized_to
 
 
@@ -144,6 +153,22 @@ def smart_resize(height: int, width: int, spec: PatchSpec) -> Size:
             f"most {MAX_PATCH_ASPECT_RATIO} times; crop the image"
         )
     return spec.resized(height, width)
+
+
+def cut_tiles(pixels: Pixels, spec: TileSpec) -> Pixels:
+    """Cut an image into tiles, row by row.
+
+    Args:
+        pixels: The resized image: uint8, (height, width, 3), both edges whole tiles.
+        spec: The manifest's image specification.
+
+    Returns:
+        uint8, (num_tiles, 3, tile_size, tile_size).
+    """
+    edge = spec.tile_size
+    rows, columns = (side // edge for side in pixels.shape[:2])
+    cut = pixels.reshape(rows, edge, columns, edge, 3).transpose(0, 2, 4, 1, 3)  # (rows, columns, 3, edge, edge)
+    return np.ascontiguousarray(cut).reshape(-1, 3, edge, edge)
 
 
 def patchify(pixels: Pixels, spec: PatchSpec) -> Pixels:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lychee_client._errors import ContractError, InvalidInputError
 from lychee_client.manifest.manifest import TextSpec
-from lychee_client.manifest.prompt_spec import PromptSpec
+from lychee_client.manifest.prompt_spec import IMAGES_PLACE, PromptSpec
 from lychee_client.preprocessing.text import (
     MAX_CHARACTERS,
     TokenizedText,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CHARACTERS_PER_TOKEN: Final = 8
 # After so many cuts that left a text too long, each further one takes twice as much.
 PATIENT_CUTS: Final = 3
-_PLACES = re.compile(r"(\{query\}|\{document\}|\{instruction\})")
+_PLACES = re.compile(r"(\{images\}|\{query\}|\{document\}|\{instruction\})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +56,25 @@ class Frame:
         after: The text after the document.
         reads_document: Whether the template has a place for a document.
         num_structural: How many special tokens the prompt has, those that the tokenizer adds included.
+        has_images_first: Whether the document's images stand before the whole prompt.
     """
 
     before: str
     after: str
     reads_document: bool
     num_structural: int
+    has_images_first: bool = False
 
     @property
     def ends_with_document(self) -> bool:
         """Whether nothing but what the tokenizer adds follows the document."""
         return self.reads_document and not self.after
 
-    def fill(self, document: str) -> str:
-        """Return the whole prompt."""
-        return self.before + document + self.after if self.reads_document else self.before
+    def fill(self, image: str, text: str) -> str:
+        """Return the whole prompt with what stands for the document's images, and the document's text."""
+        if not self.reads_document:
+            return self.before
+        return (image + self.before if self.has_images_first else self.before + image) + text + self.after
 
 
 @dataclass(slots=True)
@@ -152,12 +156,13 @@ class PromptProcessor:
             "{query}": rendered.content,
             "{instruction}": self._neutralize(instruction or ""),
         }
-        before, place, after = self._prompt.template.partition("{document}")
+        before, place, after = self._prompt.template.removeprefix(IMAGES_PLACE).partition("{document}")
         before, after = (
             "".join(contents.get(piece, piece) for piece in _PLACES.split(side)) for side in (before, after)
         )
-        frame = Frame(before, after, bool(place), self._num_template + rendered.num_structural)
-        ids = self._tokenizer.encode(frame.fill("")).ids
+        num_structural = self._num_template + rendered.num_structural
+        frame = Frame(before, after, bool(place), num_structural, self._prompt.has_images_first)
+        ids = self._tokenizer.encode(frame.fill("", "")).ids
         if len(ids) + frame.reads_document > self._limit:
             raise InvalidInputError(
                 f"the query takes {len(ids) + len(self._prompt.suffix_token_ids)} tokens with the model's template, "
@@ -189,7 +194,7 @@ class PromptProcessor:
     def find_surplus(self, frame: Frame, image_tokens: Sequence[int], text: str) -> int:
         """Return by how many tokens a frame is too long with this document; 0 or less: it fits."""
         document = self._render(Part(text, image_tokens))
-        return len(self._tokenizer.encode(frame.fill(document.content)).ids) - self._limit
+        return len(self._tokenizer.encode(frame.fill(document.image, document.text)).ids) - self._limit
 
     def to_tensors(self, texts: Sequence[TokenizedText]) -> dict[str, npt.NDArray[np.int64]]:
         """See `pad_texts`."""
@@ -203,7 +208,7 @@ class PromptProcessor:
         pending = list(range(len(documents)))
         while pending:
             parts = [documents[index] for index in pending]
-            encodings = self._tokenizer.encode_batch([frame.fill(part.content) for part in parts])
+            encodings = self._tokenizer.encode_batch([frame.fill(part.image, part.text[: part.kept]) for part in parts])
             for index, document, encoding in zip(pending, parts, encodings, strict=True):
                 surplus = len(encoding.ids) - self._limit
                 if surplus > 0 and frame.ends_with_document:
@@ -226,7 +231,7 @@ class PromptProcessor:
         """Return a prompt without so many of the document's last tokens, with what the tokenizer adds after them."""
         ids = array("i", encoding.ids)
         truncated = document.is_cut or document.kept < len(document.text) or surplus > 0
-        if surplus > 0:
+        if 0 < surplus <= _count_tokens_from(encoding, len(frame.before) + len(document.image)):
             end = len(ids) - encoding.special_tokens_mask[::-1].index(0)
             del ids[end - surplus : end]
         if len(ids) > self._limit or (truncated and not document.content):
@@ -278,6 +283,11 @@ class PromptProcessor:
                 f"{source} holds what the model's tokenizer reads as a special token ({found} in the prompt, expected "
                 f"{expected}); remove words in brackets such as <|...|> or [...]"
             )
+
+
+def _count_tokens_from(encoding: Encoding, begin: int) -> int:
+    """Return how many tokens of a prompt begin at a character or later; what the tokenizer adds begins at 0."""
+    return sum(start >= begin for start, _ in encoding.offsets)
 
 
 def _find_cut(encoding: Encoding, begin: int, length: int, surplus: int) -> int:

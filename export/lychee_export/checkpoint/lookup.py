@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lychee_export.checkpoint import open_clip
+from lychee_export.checkpoint.authors_code import say_in_transformers_terms
 from lychee_export.checkpoint.hub import download
 from lychee_export.checkpoint.json_files import read_object
 from lychee_export.checkpoint.layout import ADAPTER, ADAPTER_CONFIG, OPEN_CLIP, OPEN_CLIP_CONFIG, find_layout
@@ -53,8 +54,9 @@ def find_checkpoint(checkpoint: str, reading: Reading | None = None) -> Checkpoi
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {model_id!r}: {path} does not exist")
     config = read_object(path)
-    refuse_unreadable(config, str(path))
-    return replace(source, config=config)
+    written = say_in_transformers_terms(config, str(path))
+    refuse_unreadable(written or config, str(path))
+    return replace(source, config=written or config, files={"config.json": written} if written else {})
 
 
 def _locate(checkpoint: str, revision: str | None) -> tuple[str, str, Path]:

@@ -40,7 +40,7 @@ def refuse_unreadable(config: Mapping[str, Any], place: str) -> None:
         if rope_type not in _ROPE_TYPES:
             raise CheckpointError(
                 f"{place}: rotary positions of type {rope_type!r}; transformers {transformers.__version__} knows "
-                f"{', '.join(sorted(_ROPE_TYPES))}.{newer_transformers(config) or ' Correct the type'}"
+                f"{', '.join(sorted(_ROPE_TYPES))}.{explain_unknown(config) or ' Correct the type'}"
             )
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, CLIPConfig, PreTrainedModel
+from transformers import AutoTokenizer, CLIPConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from lychee_export.checkpoint import open_clip
 from lychee_export.checkpoint.adapter import merge_adapter
@@ -131,15 +131,21 @@ class CheckpointSource:
         copied = halved and stored_dtype(self.folder, self.layout) == torch.float32
         return held_bytes(self.folder, self.layout) + (2 * parameters if copied else 0)
 
-    def load_tokenizer(self) -> Any:
+    def load_tokenizer(self, config: PreTrainedConfig | None = None, *, file_alone: bool = False) -> Any:
         """Load the tokenizer: a ``PreTrainedTokenizerFast``, whose ``backend_tokenizer`` is what the client gets.
+
+        Args:
+            config: The configuration of the model, where transformers does not know the model_type of config.json. None
+                has transformers read config.json.
+            file_alone: Whether tokenizer.json is taken as it is. Otherwise the class that tokenizer_config.json names
+                takes the vocabulary from it, and writes much of the rest anew.
 
         Raises:
             CheckpointError: There is no tokenizer, or it cannot be read.
         """
         if not any((self.folder / name).is_file() for name in _VOCABULARIES):
             if self.base is not None:
-                return self.base.load_tokenizer()
+                return self.base.load_tokenizer(config, file_alone=file_alone)
             pieces = sorted(self.folder.glob(_SENTENCEPIECE))
             if pieces:
                 raise CheckpointError(
@@ -149,9 +155,10 @@ class CheckpointSource:
                 )
         try:
             with _quiet():
-                config = {"config": self._read_config(None)} if self.files else {}
-                tokenizer = AutoTokenizer.from_pretrained(
-                    self.folder, local_files_only=True, trust_remote_code=False, **config
+                given = config or (self._read_config(None) if self.files else None)
+                loader: Any = PreTrainedTokenizerFast if file_alone else AutoTokenizer
+                tokenizer = loader.from_pretrained(
+                    self.folder, config=given, local_files_only=True, trust_remote_code=False
                 )
         except Exception as error:  # tokenizers raises bare Exception for a damaged file
             if "auto_map" in self.read_json("tokenizer_config.json"):
@@ -175,6 +182,8 @@ class CheckpointSource:
         return tokenizer
 
     def _read_config(self, model_class: type[PreTrainedModel] | None) -> Any:
+        if model_class is None and self.layout is not OPEN_CLIP:
+            return PreTrainedConfig()  # tokenizer_config.json says the rest
         config_class: Any = CLIPConfig if model_class is None else model_class.config_class
         if self.files:
             return config_class.from_dict(dict(self.config))

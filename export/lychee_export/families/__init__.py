@@ -7,7 +7,16 @@ from lychee_export.checkpoint.reading import Reading
 from lychee_export.checkpoint.refusals import explain_unknown
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
-from lychee_export.families import blip, clip, lychee_mini, qwen_vl, siglip, text_cross_encoder
+from lychee_export.families import (
+    blip,
+    clip,
+    lychee_mini,
+    nemotron,
+    qwen3_reranker,
+    qwen_vl,
+    siglip,
+    text_cross_encoder,
+)
 from lychee_export.families.family import Checkpoint, Family, ModelCard, Piece, Reference, round_scores
 
 __all__ = [
@@ -24,10 +33,12 @@ __all__ = [
 FAMILIES: tuple[Family, ...] = (
     lychee_mini.FAMILY,
     qwen_vl.FAMILY,
+    qwen3_reranker.FAMILY,
     clip.FAMILY,
     siglip.FAMILY,
     blip.FAMILY,
     text_cross_encoder.FAMILY,
+    nemotron.FAMILY,
 )
 
 

@@ -1,11 +1,11 @@
-"""Attention masks for text encoders: what is added to attention scores."""
+"""Attention masks: what a token sees, and what is added to attention scores for it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["attention_bias", "local_bias"]
+__all__ = ["attention_bias", "local_bias", "mask_scores", "see_all", "see_causally"]
 
 _MASKED = -1e4
 """Far below any attention score, so that a masked key gets the weight 0, and finite when added to one in float16."""
@@ -46,3 +46,26 @@ def local_bias(bias: Tensor, window: int) -> Tensor:
     distance = (position[None, :] - position[:, None]).abs()  # (sequence_length, sequence_length)
     narrowed = torch.where(distance <= window, bias, torch.full_like(bias, _MASKED))
     return torch.where(distance == 0, torch.zeros_like(bias), narrowed)
+
+
+def see_causally(valid: Tensor) -> Tensor:
+    """Tell which tokens a token sees: those up to itself and no padding; bool, (batch_size, 1, queries, keys).
+
+    Padding sees itself: softmax of nothing but -inf is NaN in ONNX Runtime.
+
+    Args:
+        valid: Which tokens are no padding: bool, (batch_size, sequence_length).
+    """
+    places = torch.arange(valid.shape[1], device=valid.device)
+    causal, itself = places[:, None] >= places, places[:, None] == places  # (sequence_length, sequence_length)
+    return causal & (valid[:, None, None] | itself)
+
+
+def see_all(valid: Tensor) -> Tensor:
+    """Tell the same where a token sees all that are no padding, before and after it; bool, (batch_size, 1, 1, keys)."""
+    return valid[:, None, None]
+
+
+def mask_scores(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what is added to the attention scores of a language model, whose scores may be in the thousands."""
+    return torch.where(allowed, 0.0, -1e4 if dtype == torch.float16 else -1e9).to(dtype)

@@ -67,8 +67,8 @@ def _attend(
     Args:
         module: The attention layer.
         query: The queries, (batch_size, heads, queries, head_dim).
-        key: The keys, (batch_size, heads, keys, head_dim).
-        value: The values, (batch_size, heads, keys, head_dim).
+        key: The keys, (batch_size, heads or a divisor of it, keys, head_dim).
+        value: The values, like the keys.
         attention_mask: The mask that is added to the scores, (batch_size, 1, queries, keys). None where the keys are an
             image's, of which there are always as many, so that they stay as they are.
         scaling: The factor that the scores are multiplied by. None stands for head_dim ** -0.5.
@@ -76,6 +76,9 @@ def _attend(
     Returns:
         (batch_size, queries, heads, head_dim).
     """
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (part.repeat_interleave(groups, 1) for part in (key, value))
     if attention_mask is not None:
         key, value = (functional.pad(part, (0, 0, 0, _MORE_KEYS)) for part in (key, value))
         attention_mask = functional.pad(attention_mask, (0, _MORE_KEYS), value=_MASKED)

@@ -10,7 +10,7 @@ from lychee_export.checkpoint.reading import Reading
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import load_checkpoint
-from lychee_export.families.qwen_vl.template import name_template
+from lychee_export.families.template import name_template
 
 __all__ = ["reference_scores"]
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
-from lychee_export.families.qwen_vl.heads import LabelHead
+from lychee_export.families.heads import LabelHead
 from lychee_export.families.qwen_vl.text import TextEncoder
 from lychee_export.families.qwen_vl.vision import PatchAttention, VisionEncoder
 from torch import Tensor

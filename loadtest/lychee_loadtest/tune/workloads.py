@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from lychee_client.manifest import Manifest, PatchSpec
+from lychee_client.manifest import Manifest, PatchSpec, TileSpec, count_read_tiles
 from lychee_client.repository import read_manifest
 from lychee_server.errors import RepositoryError
 from lychee_server.repository import read_config
@@ -155,6 +155,9 @@ def _image_workloads(config: Any, manifest: Manifest | None) -> tuple[Workload, 
     (pixels,) = [spec for spec in config.input if spec.name == "pixel_values"]
     if -1 not in pixels.dims:
         return (Workload(" x ".join(map(str, pixels.dims[1:])), _shapes(config, 1)),)
+    if manifest is not None and isinstance(manifest.image, TileSpec):
+        counts = sorted({1, count_read_tiles(manifest.image.max_tiles)})
+        return tuple(Workload(f"{count} tiles", _shapes(config, count)) for count in counts)
     spec = manifest.image if manifest is not None and isinstance(manifest.image, PatchSpec) else None
     most = _maximum(config, "num_patches") or (spec.buckets[-1] if spec else 256)
     buckets = [size for size in spec.buckets if size <= most] if spec else [most]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lychee_client import Manifest
-from lychee_client.manifest import PatchSpec
+from lychee_client.manifest import TokenImageSpec
 from lychee_client.preprocessing.image_limit import limit_images
 
 from lychee_server.status import ServedModelState
@@ -20,9 +20,9 @@ def describe_max_img_size(manifest: Manifest, max_img_size: int) -> str:
     spec, warning = limit_images(manifest, max_img_size)
     if warning is not None:
         return f"--max-img-size: {warning}"
-    assert isinstance(spec, PatchSpec)
-    assert isinstance(manifest.image, PatchSpec)
-    most, allowed = (each.max_pixels // each.block_size**2 for each in (manifest.image, spec))
+    assert isinstance(spec, TokenImageSpec)
+    assert isinstance(manifest.image, TokenImageSpec)
+    most, allowed = (each.max_image_tokens for each in (manifest.image, spec))
     return (
         f"--max-img-size: an image has at most {max_img_size} x {max_img_size} pixels and {allowed} tokens instead of "
         f"{manifest.max_img_size} x {manifest.max_img_size} and {most}: up to {1 - allowed / most:.0%} less to compute "

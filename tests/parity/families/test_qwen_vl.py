@@ -18,12 +18,12 @@ from lychee_export.checkpoint.reading import Reading
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import Checkpoint, load_checkpoint
+from lychee_export.families.heads import LabelHead
 from lychee_export.families.qwen_vl import text
-from lychee_export.families.qwen_vl.heads import LabelHead
 from lychee_export.families.qwen_vl.images import ImageSettings
 from lychee_export.families.qwen_vl.reference import Part as ExporterPart
 from lychee_export.families.qwen_vl.reference import ReferenceModel, make_processor
-from lychee_export.families.qwen_vl.template import templates
+from lychee_export.families.template import templates
 from msgspec import structs
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -154,8 +154,8 @@ def test_padding_that_is_not_masked_shows(
 ) -> None:
     loaded = load(name)
     batch = loaded.reference.run(PAIRS_OF[name], "left")
-    see = text._see_causally
-    monkeypatch.setattr(text, "_see_causally", lambda valid: see(torch.ones_like(valid)))
+    see = text.see_causally
+    monkeypatch.setattr(text, "see_causally", lambda valid: see(torch.ones_like(valid)))
     assert differences(loaded, batch)[2] > 10 * SCORE_ATOL
 
 

@@ -20,8 +20,8 @@ from lychee_export.contract.signature import ModelSignature, Tensors
 from lychee_export.errors import ValidationError
 from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint, load_checkpoint
+from lychee_export.families.heads import LabelHead
 from lychee_export.families.qwen_vl import text
-from lychee_export.families.qwen_vl.heads import LabelHead
 from lychee_export.verification.expected import ExpectedValues, compute_expected
 from lychee_export.verification.validation import TOLERANCES, Parity, validate_values
 from torch import Tensor, nn

@@ -176,6 +176,12 @@ def test_message_names_the_key(path: str, value: object, named: str) -> None:
         ("prompt__template", "{query}{query}", "{query} once"),
         ("prompt__template", "{query}{document}{document}", "{document} at most once"),
         ("prompt__template", "{query}{instruction}{instruction}", "{instruction} at most once"),
+        (
+            "prompt__template",
+            "{instruction}{images}{query}{document}",
+            "expected {images} at its beginning or nowhere",
+        ),
+        ("prompt__template", "{images}{instruction}{query}", "begins with {images} and prompt.queries is"),
         ("prompt__template", "{query}{document}", "an instruction, its prompt.template has no place"),
         ("instruction", None, "no instruction, its prompt.template has a place"),
         ("instruction", {}, "instruction.default"),

@@ -209,6 +209,42 @@ def test_document_whose_image_leaves_no_room_is_refused() -> None:
     assert (cut.truncated, len(cut.ids)) == (True, 100)
 
 
+def make_images_first_processor() -> PromptProcessor:
+    image = "<|vision_start|><|image_pad|><|vision_end|> "
+    return make_processor(template="{images}Q:{query} D:{document}", image=image, queries=("text",))
+
+
+def test_images_stand_at_the_beginning_where_the_template_says_so() -> None:
+    tokens = tokenize(make_images_first_processor(), Part("the query"), Part("d", [3]))
+    assert spell(tokens) == f"<|vision_start|>{'<|image_pad|>' * 3}<|vision_end|> Q:the query D:d"
+    assert spell(tokenize(make_images_first_processor(), Part("q"), Part(None, [1]))).endswith("<|vision_end|> Q:q D:")
+    assert spell(tokenize(make_images_first_processor(), Part("q"), Part("d"))) == "Q:q D:d"
+    assert (
+        spell(tokenize(make_images_first_processor(), Part("q {images}"), Part("{images}")))
+        == "Q:q {images} D:{images}"
+    )
+
+
+def test_long_document_behind_an_image_loses_its_end_and_never_the_query() -> None:
+    processor, frame = make_images_first_processor(), len("Q:q D:") + len("<><> ") - 2
+    whole = tokenize(processor, Part("q"), Part("x" * (100 - frame - 40), [40]))
+    assert (len(whole.ids), whole.truncated) == (100, False)
+    for extra in (1, 7, 500):
+        cut = tokenize(processor, Part("q"), Part("x" * (100 - frame - 40 + extra), [40]))
+        assert (list(cut.ids), cut.truncated) == (list(whole.ids), True)
+    alone = tokenize(processor, Part("q"), Part(None, [100 - frame]))
+    assert tokenize(processor, Part("q"), Part("text", [100 - frame])).ids == alone.ids
+    assert "take 105 tokens" in refuse(processor, Part("q"), Part("text", [101 - frame]))
+    assert "take 101 tokens" in refuse(processor, Part("q"), Part(None, [101 - frame]))
+
+
+def test_room_counts_the_image_at_the_beginning() -> None:
+    processor = make_images_first_processor()
+    frame = processor.make_frame(Part("q"), None)
+    tokens = tokenize(processor, Part("q"), Part("text", [5]))
+    assert processor.find_surplus(frame, [5], "text") == len(tokens.ids) - 100
+
+
 def test_document_of_which_no_character_fits_is_refused() -> None:
     assert "does not fit" in refuse(make_processor(), Part("q" * 88), Part("猫"))
 

@@ -1,13 +1,16 @@
-"""A toy checkpoint that exports in a second: one encoder that is an ensemble's only step."""
+"""Tiny checkpoints, and a toy that exports in a second: one encoder that is an ensemble's only step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from checkpoints import BUILDERS
 from fakes.dual_encoder import MANIFEST
 from lychee_client.manifest import GoldenInput, GoldenPair, ModelSpec
 from lychee_export import exporter
@@ -66,6 +69,12 @@ class WeightedEncoder(nn.Module):
 def sample_rows(rng: np.random.Generator, rows: int) -> Tensors:
     ids = rng.integers(1, 60, (rows, 16))
     return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Write a tiny checkpoint of a real family, once per name."""
+    return cache(lambda name: BUILDERS[name](tmp_path_factory.mktemp("checkpoints") / name))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import load_checkpoint
-from lychee_export.families.qwen_vl.template import templates
+from lychee_export.families.template import templates
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 

@@ -1,7 +1,7 @@
 """Qwen2-VL, Qwen2.5-VL and Qwen3-VL rerankers: lychee-rerank-mm, Qwen3-VL-Reranker, MonoQwen2-VL, jina-reranker-m0.
 
 Cross-encoders: one row is one pair with all its images. The three generations share one exporter; the published
-models differ in prompt and head, which ``prompts/`` describes in one file each.
+models differ in prompt and head, which ``families/prompts/`` describes in one file each.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import sys
 from typing import Any
 
 from lychee_client.manifest import CheckpointLimits, InstructionSpec, ModelSpec, PatchSpec, TextSpec
-from msgspec import structs
 from torch import nn
 from transformers import (
     Qwen2_5_VLForConditionalGeneration,
@@ -25,19 +24,14 @@ from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families.family import Checkpoint, Family, ModelCard, Piece, Reference
+from lychee_export.families.heads import LabelHead, find_label_ids, make_score_head
 from lychee_export.families.qwen_vl.contract import Contract, declare_contract
-from lychee_export.families.qwen_vl.heads import (
-    CLASSIFIERS,
-    JinaVLForRanking,
-    LabelHead,
-    find_label_ids,
-    make_score_head,
-)
+from lychee_export.families.qwen_vl.heads import CLASSIFIERS, JinaVLForRanking
 from lychee_export.families.qwen_vl.images import ImageSettings, read_image_settings
 from lychee_export.families.qwen_vl.reference import ReferenceModel, make_processor, make_reference
-from lychee_export.families.qwen_vl.template import Template, find_template, templates
 from lychee_export.families.qwen_vl.text import TextEncoder
 from lychee_export.families.qwen_vl.vision import VisionEncoder
+from lychee_export.families.template import Template, find_template, templates
 
 __all__ = ["FAMILY", "load"]
 
@@ -70,8 +64,6 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
         CheckpointError: The checkpoint is damaged, or none of the known rerankers, or the limits leave no room.
     """
     template = find_template(source)
-    if source.reading.instruction is not None and template.instruction is not None:
-        template = structs.replace(template, instruction=source.reading.instruction)
     model_class, processor_class = _CLASSES[source.config["architectures"][0]]
     tokenizer = source.load_tokenizer()
     scored = template.labels is None or model_class in CLASSIFIERS.values()
@@ -176,6 +168,8 @@ FAMILY = Family(
     name="qwen_vl",
     model_types=("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
     load=load,
-    checkpoints=tuple(name for template in templates().values() for name in template.checkpoints),
+    checkpoints=tuple(
+        name for template in templates().values() if template.reads_images for name in template.checkpoints
+    ),
     has_templates=True,
 )

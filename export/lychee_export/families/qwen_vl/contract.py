@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, Tensors, TensorSpec
 from lychee_export.families.qwen_vl.images import ImageSettings
-from lychee_export.families.qwen_vl.template import Template
+from lychee_export.families.template import Template
 
 __all__ = ["Contract", "declare_contract"]
 

@@ -14,7 +14,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
-from lychee_export.families.qwen_vl.template import Template
+from lychee_export.families.template import Template
 
 __all__ = ["ImageSettings", "read_image_settings"]
 

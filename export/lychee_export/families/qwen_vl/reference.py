@@ -16,11 +16,11 @@ from torch import Tensor
 from lychee_export.contract.signature import Axis, Tensors
 from lychee_export.errors import CheckpointError
 from lychee_export.families.family import Reference, round_score
+from lychee_export.families.heads import find_positive_label
 from lychee_export.families.qwen_vl.contract import Contract
-from lychee_export.families.qwen_vl.heads import find_positive_label
 from lychee_export.families.qwen_vl.images import ImageSettings
-from lychee_export.families.qwen_vl.template import Template
 from lychee_export.families.samples import QUERIES, TEXTS, draw_page, encode, extreme_images, sample_images
+from lychee_export.families.template import Template
 
 __all__ = ["Part", "ReferenceModel", "make_processor", "make_reference"]
 

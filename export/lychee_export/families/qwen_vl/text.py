@@ -7,6 +7,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from lychee_export.families.attention import mask_scores, see_causally
+from lychee_export.families.decoder import take_last, take_rows
 from lychee_export.families.qwen_vl.layout import count_patches
 
 __all__ = ["TextEncoder"]
@@ -52,25 +54,23 @@ class TextEncoder(nn.Module):
         valid = attention_mask > 0
         is_image = (input_ids == self.image_token_id) & valid
         image_index = is_image.to(torch.int64).cumsum(1) - is_image.to(torch.int64)  # image tokens before this one
-        images = _take_rows(image_embeds, image_index.clamp(max=image_embeds.shape[1] - 1))
+        images = take_rows(image_embeds, image_index.clamp(max=image_embeds.shape[1] - 1))
         x = self.embed_tokens(input_ids)
         x = torch.where(is_image[..., None], images[..., : self.embedding_dim].to(x.dtype), x)
-        allowed = _see_causally(valid)
+        allowed = see_causally(valid)
         rotation = self._rotate(self.locate(is_image, image_index, valid, image_grid_thw))
         given: dict[torch.dtype, tuple[Tensor, tuple[Tensor, ...]]] = {}
         for index, layer in enumerate(self.layers):
             dtype = layer.self_attn.o_proj.weight.dtype
             if dtype not in given:
-                given[dtype] = _mask(allowed, dtype), tuple(part.to(dtype) for part in rotation)
+                given[dtype] = mask_scores(allowed, dtype), tuple(part.to(dtype) for part in rotation)
             mask, angles = given[dtype]
             x = layer(x, attention_mask=mask, position_embeddings=angles)  # (batch_size, sequence_length, ...)
             if index < self.num_deepstack:
                 start = self.embedding_dim * (index + 1)
                 features = images[..., start : start + self.embedding_dim].to(x.dtype)
                 x = x + torch.where(is_image[..., None], features, torch.zeros_like(features))
-        places = torch.arange(input_ids.shape[1], device=input_ids.device)
-        last = (valid.to(torch.int64) * places).amax(1, keepdim=True)  # (batch_size, 1)
-        return cast(Tensor, self.norm(_take_rows(x, last)[:, 0])).float()
+        return cast(Tensor, self.norm(take_last(x, attention_mask))).float()
 
     def locate(self, is_image: Tensor, image_index: Tensor, valid: Tensor, image_grid_thw: Tensor) -> Tensor:
         """Return time, row and column of every token for the rotary angles.
@@ -114,25 +114,3 @@ def _read_position_axes(rotary: Any) -> Tensor:
     count = rotary.inv_freq.shape[0]
     axes = torch.arange(3.0, device="cpu")[:, None, None, None].repeat(1, 1, 1, count)
     return cast(Tensor, rotary.recomposition_frequencies(axes))[0, 0, :count].to(torch.int64)
-
-
-def _take_rows(x: Tensor, index: Tensor) -> Tensor:
-    """Take the given places of each row: (batch_size, n, d) by int64 (batch_size, m) to (batch_size, m, d)."""
-    rows, count, width = x.shape
-    flat = index + torch.arange(rows, device=index.device)[:, None] * count
-    return x.reshape(-1, width)[flat.reshape(-1)].reshape(rows, index.shape[1], width)
-
-
-def _see_causally(valid: Tensor) -> Tensor:
-    """Tell which tokens a token sees: those up to itself and no padding; bool, (batch_size, 1, queries, keys).
-
-    Padding sees itself: softmax of nothing but -inf is NaN in ONNX Runtime.
-    """
-    places = torch.arange(valid.shape[1], device=valid.device)
-    causal, itself = places[:, None] >= places, places[:, None] == places  # (sequence_length, sequence_length)
-    return causal & (valid[:, None, None] | itself)
-
-
-def _mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return what is added to attention scores of a type."""
-    return torch.where(allowed, 0.0, -1e4 if dtype == torch.float16 else -1e9).to(dtype)

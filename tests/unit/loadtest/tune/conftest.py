@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.cross_encoder import PATCHES_MANIFEST
+from fakes.cross_encoder import PATCHES_MANIFEST, TILES_MANIFEST
 from fakes.dual_encoder import manifest_json
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
@@ -51,6 +51,9 @@ input { name: "image_grid_thw" data_type: TYPE_INT64 dims: 2 dims: 3 }
 output { name: "image_embeds" data_type: TYPE_FP32 dims: -1 dims: 8 }
 parameters { key: "maximum.num_patches" value { string_value: "960" } }
 """
+TILES_VISION = CROSS_VISION.replace("dims: -1 dims: 588", "dims: -1 dims: 3 dims: 32 dims: 32").replace(
+    'input { name: "image_grid_thw" data_type: TYPE_INT64 dims: 2 dims: 3 }\n', ""
+)
 CROSS_MANIFEST = {
     **PATCHES_MANIFEST,
     "text": {"pad_token_id": 0, "max_tokens": 128, "buckets": [64, 128]},
@@ -79,6 +82,12 @@ def dual_repository(tmp_path: Path) -> Path:
 def cross_repository(tmp_path: Path) -> Path:
     """Return the repository of a cross-encoder that reads patches."""
     return write_repository(tmp_path / "cross", CROSS_TEXT, CROSS_VISION, CROSS_MANIFEST)
+
+
+@pytest.fixture
+def tiles_repository(tmp_path: Path) -> Path:
+    """Return the repository of a cross-encoder that reads tiles."""
+    return write_repository(tmp_path / "tiles", CROSS_TEXT, TILES_VISION, TILES_MANIFEST)
 
 
 @pytest.fixture

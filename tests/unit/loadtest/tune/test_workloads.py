@@ -82,6 +82,14 @@ def test_patches_are_one_image_that_fits_the_bucket(cross_repository: Path) -> N
         assert not inputs["image_grid_thw"][0, 1].any()
 
 
+def test_tiles_are_one_and_as_many_as_an_image_may_have(tiles_repository: Path) -> None:
+    subject = read(tiles_repository, "image")
+    assert [work.name for work in subject.workloads] == ["1 tiles", "7 tiles"]
+    for work, tiles in zip(subject.workloads, (1, 7), strict=True):
+        inputs = make_inputs(subject.config, work, 2, np.random.default_rng(0))
+        assert inputs["pixel_values"].shape == (2, tiles, 3, 32, 32)
+
+
 def test_a_model_that_is_missing_is_none(tmp_path: Path) -> None:
     assert read_subject(tmp_path, "text") is None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 from lychee_client.manifest import PromptSpec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.errors import CheckpointError
@@ -43,7 +43,9 @@ class Template(Struct, frozen=True, forbid_unknown_fields=True):
         min_pixels: The fewest pixels of an image. None takes what preprocessor_config.json says.
         max_pixels: The most pixels of an image; preprocessor_config.json may say fewer.
         instruction: The default instruction; None where the prompt has none.
-        prompt: The prompt, which goes into the manifest as it is.
+        prompt: The prompt, which goes into the manifest as it is, but for its suffix.
+        suffix: What follows the prompt, whose tokens become the suffix in the manifest: they stay whole where the
+            document before them is cut. Empty where the prompt names its own.
     """
 
     source: str
@@ -57,6 +59,12 @@ class Template(Struct, frozen=True, forbid_unknown_fields=True):
     max_pixels: int | None
     instruction: str | None
     prompt: PromptSpec
+    suffix: str = ""
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether a part may be an image."""
+        return bool(self.prompt.image)
 
     def reads(self, query: str, document: str) -> bool:
         """Tell whether the model reads a pair of these modalities: "text", "image" or "image_text"."""
@@ -65,7 +73,7 @@ class Template(Struct, frozen=True, forbid_unknown_fields=True):
     def fill(self, query: str, document: str) -> str:
         """Word a pair with the default instruction; each part is its image, if it has one, then its text."""
         parts = {"instruction": self.instruction or "", "query": query, "document": document}
-        return _SLOT.sub(lambda slot: parts[slot[1]], self.prompt.template)
+        return _SLOT.sub(lambda slot: parts[slot[1]], self.prompt.template) + self.suffix
 
 
 @cache
@@ -78,14 +86,24 @@ def templates() -> dict[str, Template]:
 
 def name_template(prompt: PromptSpec | None) -> str | None:
     """Name the template that a manifest's prompt came from; None if it came from none of them."""
-    return next((name for name, template in templates().items() if template.prompt == prompt), None)
+    if prompt is None:
+        return None
+    plain = structs.replace(prompt, suffix_token_ids=())
+    return next(
+        (
+            name
+            for name, template in templates().items()
+            if structs.replace(template.prompt, suffix_token_ids=()) == plain
+        ),
+        None,
+    )
 
 
 def find_template(source: CheckpointSource) -> Template:
     """Take the template that the user named, else the one that the checkpoint's architecture and names say.
 
     The architecture alone says it for models with a class of their own. Others share theirs with models that answer
-    questions and do not rank.
+    questions and do not rank. An instruction that the user gave stands in the place of the template's.
 
     Raises:
         CheckpointError: There is no such template, none belongs to the architecture, or the names do not tell.
@@ -97,6 +115,13 @@ def find_template(source: CheckpointSource) -> Template:
             f"{', '.join(each.architectures)} (such as {', '.join(each.checkpoints)})" for each in templates().values()
         )
         raise CheckpointError(f"config.json: architectures[0] is {architecture!r}; the known rerankers are {known}")
+    template = _find(source, architecture, candidates)
+    if source.reading.instruction is None or template.instruction is None:
+        return template
+    return structs.replace(template, instruction=source.reading.instruction)
+
+
+def _find(source: CheckpointSource, architecture: str | None, candidates: dict[str, Template]) -> Template:
     if source.reading.template is not None:
         return _choose(source.reading.template, architecture, candidates)
     names = tuple(name.lower().replace("_", "-") for name in source.names)
@@ -120,9 +145,13 @@ def _choose(name: str, architecture: str | None, candidates: dict[str, Template]
 
 
 def _matching(candidates: dict[str, Template]) -> dict[str, Template]:
-    """Return the templates that a checkpoint can be scored with: those with a class of its own stay apart."""
+    """Return the templates that a checkpoint can be scored with: those with a class of its own stay apart.
+
+    Texts alone are one kind and pairs with images another.
+    """
     own = {name: each for name, each in candidates.items() if not each.names}
-    return own or {name: each for name, each in templates().items() if each.names}
+    reads_images = any(each.reads_images for each in candidates.values())
+    return own or {name: each for name, each in templates().items() if each.names and each.reads_images == reads_images}
 
 
 def _list(names: Iterable[str]) -> str:

@@ -1,0 +1,50 @@
+"""BERT: token types tell the query from the document."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import BertForSequenceClassification
+
+from lychee_export.families.attention import attention_bias
+
+__all__ = ["BertEncoder", "find_token_types"]
+
+
+class BertEncoder(nn.Module):
+    """Encode pairs with BERT.
+
+    Args:
+        model: The transformers model; its weights are shared, not copied.
+        separator: The id of the token between query and document. None where every token has the type 0.
+    """
+
+    def __init__(self, model: BertForSequenceClassification, separator: int | None) -> None:
+        super().__init__()
+        self.embeddings, self.encoder = model.bert.embeddings, model.bert.encoder
+        self.separator = separator
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Encode pairs.
+
+        Args:
+            input_ids: int64, (batch_size, sequence_length).
+            attention_mask: int64, (batch_size, sequence_length), 1 for a token, 0 for padding.
+
+        Returns:
+            The states of the first tokens, float32, (batch_size, hidden_size).
+        """
+        types = find_token_types(input_ids, self.separator)
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+        hidden = self.embeddings(input_ids=input_ids, token_type_ids=types, position_ids=positions)
+        bias = attention_bias(attention_mask, self.embeddings.word_embeddings.weight.dtype)
+        states: Tensor = self.encoder(hidden, attention_mask=bias).last_hidden_state
+        return states[:, 0].float()
+
+
+def find_token_types(input_ids: Tensor, separator: int | None) -> Tensor:
+    """Return 0 up to the first separator and 1 after it, or zeros alone: int64, (batch_size, sequence_length)."""
+    if separator is None:
+        return torch.zeros_like(input_ids)
+    separators = (input_ids == separator).to(torch.int64)
+    return (separators.cumsum(1) - separators > 0).to(torch.int64)
