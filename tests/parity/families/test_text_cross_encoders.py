@@ -192,9 +192,7 @@ def leave_the_activation_of_the_pooler_out(loaded: LoadedPairs) -> None:
 
 def see_the_padding(loaded: LoadedPairs) -> None:
     encoder = loaded.modules["text_encoder"]
-    inner = encoder.encoder if hasattr(encoder, "encoder") else encoder.layers[0]
-    if hasattr(encoder, "buckets"):
-        inner = inner.layer[0]
+    inner = encoder.encoder.layer[0] if hasattr(encoder, "encoder") else encoder.layers[0]
     forward = inner.forward
 
     def forward_all(hidden: Any, attention_mask: Any, **rest: Any) -> Any:

@@ -14,6 +14,7 @@ from transformers.conversion_mapping import register_checkpoint_conversion_mappi
 from transformers.core_model_loading import Chunk, WeightConverter, WeightRenaming
 
 from lychee_export.families.attention import attention_bias
+from lychee_export.families.text_cross_encoder.bert import read_first
 
 __all__ = ["FlashXLMRobertaForSequenceClassification", "RobertaEncoder"]
 
@@ -42,8 +43,7 @@ class RobertaEncoder(nn.Module):
             input_ids=input_ids, token_type_ids=torch.zeros_like(input_ids), position_ids=positions
         )
         bias = attention_bias(attention_mask, self.embeddings.word_embeddings.weight.dtype)
-        states: Tensor = self.encoder(hidden, attention_mask=bias).last_hidden_state
-        return states[:, 0].float()
+        return read_first(self.encoder.layer, hidden, bias)
 
 
 register_checkpoint_conversion_mapping(
