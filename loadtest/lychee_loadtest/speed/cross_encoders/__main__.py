@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import statistics
+import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -113,15 +114,14 @@ def run_round(number: int, contestants: Mapping[str, Caller], rates: Mapping[str
             before_s = used.read()
             rate = measure(contestants[name], calls, workload.callers, float("inf")).documents_per_s
             cpu_rate = len(calls) * workload.documents / (used.read() - before_s)
-            if number:
-                rates[workload.name][name].texts_per_s.append(rate)
-                rates[workload.name][name].texts_per_cpu_s.append(cpu_rate)
+            rates[workload.name][name].texts_per_s.append(rate)
+            rates[workload.name][name].texts_per_cpu_s.append(cpu_rate)
             print(f"round {number}: {workload.name}: {name} {rate:.2f} /s, {cpu_rate:.2f} per CPU second", flush=True)
 
 
-def summarize(precision: str, rates: Mapping[str, Mapping[str, Rates]]) -> list[Ratio]:
-    """Print what everyone reached, and return the ratios."""
-    ratios = []
+def summarize(precision: str, rates: Mapping[str, Mapping[str, Rates]]) -> None:
+    """Print what everyone reached, and the ratios."""
+    ratios: list[Ratio] = []
     print(f"\n| {precision}: texts per second (per CPU second) | {' | '.join(rates)} |")
     print("|---" * (len(rates) + 1) + "|")
     for name in next(iter(rates.values())):
@@ -141,11 +141,11 @@ def summarize(precision: str, rates: Mapping[str, Mapping[str, Rates]]) -> list[
                     label = f"{other}, the better alternative" if other == better else other
                     values = (getattr(found[name], kind) for name in (ours, other))
                     ratios.append(compare_rounds(f"{precision}, {workload}: {ours} / {label}{unit}", *values, wanted))
-    return ratios
+    print("\n".join(["", *format_table(ratios), ""]), flush=True)
 
 
-def compare(precision: str, folder: Path, environment: Path, rounds: int, alternatives: list[str]) -> list[Ratio]:
-    """Run all contestants of one precision.
+def compare(precision: str, folder: Path, environment: Path, rounds: int, alternatives: list[str]) -> None:
+    """Run all contestants of one precision, and print what they reached.
 
     Raises:
         PreparationError: One of them does not start, or ranks otherwise.
@@ -172,9 +172,11 @@ def compare(precision: str, folder: Path, environment: Path, rounds: int, altern
         if precision != "fp32":
             del reference
         rates = {workload.name: {name: Rates() for name in contestants} for workload in WORKLOADS}
-        for number in range(rounds + 1):  # the first one warms up
+        for name, caller in contestants.items():
+            caller.rank(Texts("warm up", f"warm up {name}").call(WORKLOADS[0].documents))
+        for number in range(1, rounds + 1):
             run_round(number, contestants, rates)
-        return summarize(precision, rates)
+        summarize(precision, rates)
 
 
 def main() -> None:
@@ -194,9 +196,9 @@ def main() -> None:
         environment.prepare()
         return
     os.environ.update(ENVIRONMENT)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # stops the servers on the way out
     machine = describe_machine()
     print(f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}; load {os.getloadavg()[0]:.1f}", flush=True)
-    ratios = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = (arguments.folder or Path(temporary)).absolute()
         if not (folder / "checkpoint" / "config.json").is_file():
@@ -209,9 +211,8 @@ def main() -> None:
             if precision == "bf16" and not computes_bfloat16():
                 print("bf16 is left out: this CPU has no instructions for it")
                 continue
-            ratios += compare(precision, folder, arguments.environment.absolute(), arguments.rounds, arguments.engines)
-    print(f"\nload at the end {os.getloadavg()[0]:.1f}, {time.strftime('%H:%M')}")
-    print("\n".join(format_table(ratios)))
+            compare(precision, folder, arguments.environment.absolute(), arguments.rounds, arguments.engines)
+    print(f"load at the end {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

@@ -72,9 +72,12 @@ def run_infinity(
     """
     environment.check()
     (port,) = pick_ports(1)
-    command = [str(environment.python.parent / "infinity_emb"), "v2", "--model-id", str(checkpoint)]
+    # The ONNX engine hands the file's path on as its name, so a model is found in the working directory alone.
+    command = ["env", "--chdir", str(checkpoint), str(environment.python.parent / "infinity_emb"), "v2"]
+    command += ["--model-id", "."]
     command += ["--served-model-name", _MODEL, "--engine", engine, "--device", "cpu", "--no-model-warmup"]
     command += ["--dtype", _DTYPES[precision], "--host", "127.0.0.1", "--port", str(port)]
     connection = JsonConnection(port)
-    with serve(command, lambda: connection.get("/health") == 200, log):
+    cache = {"HF_HOME": str(checkpoint.parent / "cache")}  # what the ONNX engine has optimized, by the model's id
+    with serve(command, lambda: connection.get("/health") == 200, log, cache):
         yield InfinityCaller(connection)

@@ -20,6 +20,7 @@ __all__ = ["Own", "run_own"]
 _BUDGETS: Final = {"fp32": 0.0, "bf16": 0.2}
 """How far scores may be off, so that the server chooses this precision: scores of random weights move more in bfloat16
 than those of trained ones, and as much as torch's own do."""
+_TIMEOUT_S: Final = 120.0
 _ENCODER: Final = "text_encoder"
 
 
@@ -50,10 +51,12 @@ def run_own(repository: Path, precision: str, folder: Path) -> Iterator[Own]:
         (port,) = pick_ports(1)
         connection = JsonConnection(port)
         command = [sys.executable, "-m", "lychee_server.gateway", "--triton-url", triton.grpc_url]
-        command += ["--host", "127.0.0.1", "--port", str(port), "--no-web", "--log-level", "ERROR"]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--timeout-s", str(_TIMEOUT_S)]
+        command += ["--no-web", "--log-level", "ERROR"]
         with (
             serve(command, lambda: connection.get("/health/ready") == 200, folder / f"gateway-{precision}.log"),
             LycheeClient(triton.grpc_url, embedding_cache=None) as client,
         ):
             found = client.manifest().execution[_ENCODER]
-            yield Own((LycheeCaller(client), GatewayCaller(connection)), f"{found.provider}-{found.precision}")
+            own = LycheeCaller(client, {"timeout_s": _TIMEOUT_S})
+            yield Own((own, GatewayCaller(connection)), f"{found.provider}-{found.precision}")
