@@ -139,8 +139,9 @@ def summarize(precision: str, rates: Mapping[str, Mapping[str, Rates]]) -> None:
                     unit = "" if kind == "texts_per_s" else ", per CPU second"
                     wanted = target if ours == OURS[0] and not unit else None
                     label = f"{other}, the better alternative" if other == better else other
-                    values = (getattr(found[name], kind) for name in (ours, other))
-                    ratios.append(compare_rounds(f"{precision}, {workload}: {ours} / {label}{unit}", *values, wanted))
+                    title = f"{precision}, {workload}: {ours} / {label}{unit}"
+                    rounds = getattr(found[ours], kind), getattr(found[other], kind)
+                    ratios.append(compare_rounds(title, *rounds, wanted))
     print("\n".join(["", *format_table(ratios), ""]), flush=True)
 
 

@@ -45,9 +45,16 @@ def run_own(repository: Path, precision: str, folder: Path) -> Iterator[Own]:
         PreparationError: The gateway did not start.
     """
     log_path = folder / f"triton-{precision}.log"
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    budget = _BUDGETS[precision]
-    with TritonServer(repository, **ports, error_budget=budget, log_level="ERROR", log_path=log_path) as triton:
+    server = TritonServer(
+        repository,
+        http_port=0,
+        grpc_port=0,
+        metrics_port=0,
+        error_budget=_BUDGETS[precision],
+        log_path=log_path,
+        log_level="ERROR",
+    )
+    with server as triton:
         (port,) = pick_ports(1)
         connection = JsonConnection(port)
         command = [sys.executable, "-m", "lychee_server.gateway", "--triton-url", triton.grpc_url]

@@ -35,4 +35,4 @@ class TorchCaller:
         pairs = [(call.query, document) for document in call.documents]
         with self._lock, torch.inference_mode():
             found = self._model.predict(pairs, activation_fn=torch.nn.Identity(), convert_to_tensor=True)
-        return found.float().numpy().astype(np.float64)
+        return np.asarray(found.float().numpy(), np.float64)
