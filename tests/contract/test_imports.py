@@ -32,7 +32,7 @@ FOREIGN = {
     "uvicorn yarl",
     "server/backends": f"numpy onnxruntime triton_python_backend_utils {BACKEND}",
     "loadtest/lychee_loadtest": "PIL aiohttp gevent google grpc locust matplotlib numpy onnx onnxruntime psutil "
-    "pydantic pynvml rich scipy tokenizers torch transformers tritonclient typer",
+    "pydantic pynvml rich scipy sentence_transformers tokenizers torch transformers tritonclient typer",
     "loadtest/lychee_loadtest/compare/alternatives": "PIL fastapi numpy pydantic pytriton torch transformers uvicorn",
     "bulk/lychee_bulk": "fsspec msgspec pyarrow ray rich typer",
     "examples": "rich",

@@ -24,8 +24,8 @@ from lychee_export.families.decoder import Decoder, take_last
 from lychee_export.families.family import Checkpoint, Family, ModelCard, Reference
 from lychee_export.families.heads import LabelHead, find_label_ids, find_positive_label, make_score_head
 from lychee_export.families.template import Template, find_template, templates
-from lychee_export.families.text_format import TextFormat, plain_tokenizer, text_buckets
-from lychee_export.families.text_pairs import describe_text_pairs, refer_to_texts, sign_text_pairs
+from lychee_export.families.text_format import plain_tokenizer
+from lychee_export.families.text_pairs import describe_text_pairs, format_pairs, refer_to_texts, sign_text_pairs
 
 __all__ = ["FAMILY", "TextEncoder", "load"]
 
@@ -82,11 +82,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     plain = plain_tokenizer(source, tokenizer, config.vocab_size)
     tokenizer_json = plain.to_str()
     own_tokens = min(config.max_position_embeddings, tokenizer.model_max_length, template.max_tokens or 2**31)
-    text = TextFormat(
-        vocab_size=config.vocab_size,
-        pad_token_id=tokenizer.pad_token_id,
-        buckets=text_buckets(source, limits, own_tokens),
-    )
+    text = format_pairs(source, limits, config.vocab_size, tokenizer.pad_token_id, own_tokens)
     _check_room(template, len(plain.encode(template.fill("", "")).ids), text.max_tokens)
     head: nn.Module
     if label_ids is None:

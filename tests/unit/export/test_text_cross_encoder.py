@@ -16,6 +16,7 @@ from checkpoints.text_cross_encoder import (
     build_modernbert_reranker,
     build_xlm_roberta_reranker,
 )
+from lychee_client.preprocessing.text import find_bucket
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import load_checkpoint
@@ -40,7 +41,7 @@ def edit(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize("name", [name for name in PAIRS if name != "modernbert_reranker"])
 def test_pairs_are_as_long_as_the_positions_that_tokens_have(build: Callable[[str], Path], name: str) -> None:
     spec = load_checkpoint(str(build(name)), weights=False).card.spec
-    assert (spec.text.max_tokens, spec.text.buckets[-2:]) == (128, (96, 128))
+    assert (spec.text.max_tokens, spec.text.buckets[-2:]) == (128, (120, 128))
     assert load_checkpoint(str(build(name)), Limits(max_tokens=64), weights=False).card.spec.text.max_tokens == 64
 
 
@@ -49,9 +50,25 @@ def test_long_pairs_have_lengths_of_their_own(tmp_path: Path) -> None:
     edit(tmp_path / "tokenizer_config.json", model_max_length=8192)
     limits = None, Limits(max_tokens=2048)
     specs = [load_checkpoint(str(tmp_path), limit, weights=False).card.spec for limit in limits]
-    assert specs[0].text.buckets[-8:] == (768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
+    assert specs[0].text.buckets[-4:] == (6656, 7168, 7680, 8192)
     assert [spec.text.max_tokens for spec in specs] == [8192, 2048]
     assert [spec.checkpoint_limits and spec.checkpoint_limits.max_tokens for spec in specs] == [8192, 8192]
+
+
+def test_padding_of_a_pair_stays_below_an_eighth_or_eight_tokens(tmp_path: Path) -> None:
+    edit(build_modernbert_reranker(tmp_path) / "config.json", max_position_embeddings=8192)
+    edit(tmp_path / "tokenizer_config.json", model_max_length=8192)
+    text = load_checkpoint(str(tmp_path), weights=False).card.spec.text
+    for tokens in range(text.buckets[0], text.max_tokens + 1):
+        assert find_bucket(tokens, text) - tokens < max(8, tokens / 8)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_runs_are_filled_by_tokens(build: Callable[[str], Path], name: str) -> None:
+    encoder = next(
+        piece for piece in load_checkpoint(str(build(name)), weights=False).pieces if piece.signature.encoder
+    )
+    assert encoder.signature.max_run_elements == 1024  # tokens: ids and mask have an element for each
 
 
 def test_templates_hold_the_separators_of_each_tokenizer(build: Callable[[str], Path]) -> None:

@@ -19,8 +19,14 @@ from lychee_export.families.nemotron.checks import (
 )
 from lychee_export.families.nemotron.llama import ScoringHead, TextEncoder
 from lychee_export.families.nemotron.prompt import LOGITS_NOTE, TEMPLATE, fill
-from lychee_export.families.text_format import TextFormat, plain_tokenizer, text_buckets
-from lychee_export.families.text_pairs import describe_text_pairs, prompt_of_texts, refer_to_texts, sign_text_pairs
+from lychee_export.families.text_format import plain_tokenizer
+from lychee_export.families.text_pairs import (
+    describe_text_pairs,
+    format_pairs,
+    prompt_of_texts,
+    refer_to_texts,
+    sign_text_pairs,
+)
 
 __all__ = ["MODEL_TYPE", "load"]
 
@@ -44,11 +50,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
         tokenizer.pad_token = tokenizer.eos_token  # as the model card does; nothing reads padding
     tokenizer_json = plain_tokenizer(source, tokenizer, model.config.vocab_size).to_str()
     own_tokens = min(model.config.max_position_embeddings, tokenizer.model_max_length, _TRAINED_TOKENS)
-    text = TextFormat(
-        vocab_size=model.config.vocab_size,
-        pad_token_id=tokenizer.pad_token_id,
-        buckets=text_buckets(source, limits, own_tokens),
-    )
+    text = format_pairs(source, limits, model.config.vocab_size, tokenizer.pad_token_id, own_tokens)
     encoder, head = TextEncoder(model.model), ScoringHead(model.score, temperature)
     pieces, ensemble = sign_text_pairs(model.config.hidden_size, limits, text, encoder, head)
     spec = describe_text_pairs(source, "nemotron", text, prompt_of_texts(TEMPLATE), own_tokens)

@@ -29,8 +29,14 @@ from lychee_export.families.samples import QUERIES, TEXTS
 from lychee_export.families.text_cross_encoder.bert import find_token_types
 from lychee_export.families.text_cross_encoder.checks import check_config, check_normalizer, describe_activation
 from lychee_export.families.text_cross_encoder.kinds import KINDS
-from lychee_export.families.text_format import TextFormat, plain_tokenizer, text_buckets
-from lychee_export.families.text_pairs import describe_text_pairs, prompt_of_texts, refer_to_texts, sign_text_pairs
+from lychee_export.families.text_format import plain_tokenizer
+from lychee_export.families.text_pairs import (
+    describe_text_pairs,
+    format_pairs,
+    prompt_of_texts,
+    refer_to_texts,
+    sign_text_pairs,
+)
 
 __all__ = ["FAMILY", "load"]
 
@@ -51,11 +57,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     check_normalizer(source, plain)
     middle = _find_separator(source, tokenizer, plain)
     longest = config.max_position_embeddings - kind.skipped_positions(config), tokenizer.model_max_length
-    text = TextFormat(
-        vocab_size=config.vocab_size,
-        pad_token_id=tokenizer.pad_token_id,
-        buckets=text_buckets(source, limits, *longest),
-    )
+    text = format_pairs(source, limits, config.vocab_size, tokenizer.pad_token_id, *longest)
     typed = "token_type_ids" in tokenizer("a", "a") and getattr(config, "type_vocab_size", 0) > 1
     encoder = kind.make_encoder(model, tokenizer.sep_token_id if typed else None)
     pieces, ensemble = sign_text_pairs(config.hidden_size, limits, text, encoder, kind.make_head(model))

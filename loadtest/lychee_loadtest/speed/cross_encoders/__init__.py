@@ -1,0 +1,1 @@
+"""Speed of text cross-encoders beside alternatives: the same random weights, the same pairs, one machine, one run."""
