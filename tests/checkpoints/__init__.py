@@ -7,6 +7,7 @@ from pathlib import Path
 
 from checkpoints.blip import build_blip
 from checkpoints.clip import build_chinese_clip, build_clip
+from checkpoints.colbert import build_answerai_colbert, build_colbert
 from checkpoints.qwen_vl import build_jina_m0, build_monoqwen, build_qwen2_5_vl, build_qwen3_vl
 from checkpoints.siglip import build_siglip, build_siglip2, build_siglip2_naflex
 from checkpoints.text_cross_encoder import (
@@ -17,10 +18,12 @@ from checkpoints.text_cross_encoder import (
 )
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "answerai_colbert": build_answerai_colbert,
     "bert_reranker": build_bert_reranker,
     "blip": build_blip,
     "chinese_clip": build_chinese_clip,
     "clip": build_clip,
+    "colbert": build_colbert,
     "jina_m0": build_jina_m0,
     "modernbert_reranker": build_modernbert_reranker,
     "monoqwen": build_monoqwen,

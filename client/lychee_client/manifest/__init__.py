@@ -5,6 +5,7 @@ May import errors and JSON objects; knows nothing of requests.
 
 from lychee_client.manifest.execution import DEFAULT_ERROR_BUDGET, EXACT_TOLERANCE, UNCHOSEN
 from lychee_client.manifest.image_spec import CropSpec, ImageSpec, PatchSpec, Resampling, StretchSpec
+from lychee_client.manifest.late_interaction_spec import LateInteractionSpec
 from lychee_client.manifest.manifest import (
     FORMAT_VERSION,
     CheckpointLimits,
@@ -35,6 +36,7 @@ __all__ = [
     "GoldenPairs",
     "ImageSpec",
     "InstructionSpec",
+    "LateInteractionSpec",
     "Manifest",
     "ModelIdentity",
     "ModelSpec",

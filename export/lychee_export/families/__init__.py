@@ -7,7 +7,7 @@ from lychee_export.checkpoint.reading import Reading
 from lychee_export.checkpoint.refusals import explain_unknown
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
-from lychee_export.families import blip, clip, lychee_mini, qwen_vl, siglip, text_cross_encoder
+from lychee_export.families import blip, clip, colbert, lychee_mini, qwen_vl, siglip, text_cross_encoder
 from lychee_export.families.family import Checkpoint, Family, ModelCard, Piece, Reference, round_scores
 
 __all__ = [
@@ -27,6 +27,7 @@ FAMILIES: tuple[Family, ...] = (
     clip.FAMILY,
     siglip.FAMILY,
     blip.FAMILY,
+    colbert.FAMILY,
     text_cross_encoder.FAMILY,
 )
 
@@ -54,8 +55,10 @@ def load_checkpoint(
     """
     source = find_checkpoint(checkpoint, reading)
     model_type = source.config.get("model_type")
+    architectures = source.config.get("architectures") or []
     for family in FAMILIES:
-        if model_type in family.model_types:
+        claimed = not family.architectures or any(name in family.architectures for name in architectures)
+        if model_type in family.model_types and claimed:
             if source.reading.template is not None and not family.has_templates:
                 raise CheckpointError(
                     f"{checkpoint} is of the family {family.name}, which has no prompt to choose; leave --template out"
