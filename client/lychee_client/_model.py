@@ -13,13 +13,15 @@ from lychee_client._assets import hash_text
 from lychee_client._embedding_cache import EmbeddingCache
 from lychee_client._pipelines.cross_encoder import CrossEncoder
 from lychee_client._pipelines.dual_encoder import DualEncoder
+from lychee_client._pipelines.late_interaction import LateInteraction
 from lychee_client._pipelines.scoring import Pipeline
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.preprocessing.image_limit import limit_images
+from lychee_client.preprocessing.marked_text import MarkedTextProcessor
 from lychee_client.preprocessing.prompt import PromptProcessor
 from lychee_client.preprocessing.text import TextProcessor
 
-Processor = TypeVar("Processor", TextProcessor, PromptProcessor)
+Processor = TypeVar("Processor", TextProcessor, PromptProcessor, MarkedTextProcessor)
 
 # A tokenizer of 150,000 tokens takes a second and up to 100 MB, so clients of the same model share one.
 _processors: Final[WeakValueDictionary[tuple[str, bytes], Any]] = WeakValueDictionary()
@@ -65,6 +67,10 @@ def load_model(
         prompts = _share(PromptProcessor, tokenizer_json, manifest.text, manifest.prompt)
         reference = CrossEncoder(manifest, prompts, manifest.image)
         return Model(manifest, CrossEncoder(manifest, prompts, image_spec, embedding_cache), reference, warning)
+    if manifest.late_interaction is not None:
+        marked = _share(MarkedTextProcessor, tokenizer_json, manifest.text, manifest.late_interaction)
+        late = LateInteraction(manifest, marked)
+        return Model(manifest, LateInteraction(manifest, marked, embedding_cache), late, warning)
     assert image_spec is not None
     assert manifest.image is not None  # a dual encoder's manifest has it
     texts = _share(TextProcessor, tokenizer_json, manifest.text)

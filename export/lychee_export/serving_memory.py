@@ -19,7 +19,7 @@ from lychee_export.families import Piece
 
 __all__ = ["LiveBytes", "activation_bytes", "rows_per_run"]
 
-_DTYPES = {"float32": torch.float32, "int64": torch.int64, "uint8": torch.uint8}
+_DTYPES = {"float16": torch.float16, "float32": torch.float32, "int64": torch.int64, "uint8": torch.uint8}
 
 
 def activation_bytes(

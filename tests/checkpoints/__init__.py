@@ -7,6 +7,7 @@ from pathlib import Path
 
 from checkpoints.blip import build_blip
 from checkpoints.clip import build_chinese_clip, build_clip
+from checkpoints.colbert import build_answerai_colbert, build_colbert
 from checkpoints.nemotron import build_nemotron_reranker, build_nemotron_vl_reranker
 from checkpoints.qwen3_reranker import (
     build_qwen3_classifier,
@@ -26,10 +27,12 @@ from checkpoints.text_cross_encoder import (
 )
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "answerai_colbert": build_answerai_colbert,
     "bert_reranker": build_bert_reranker,
     "blip": build_blip,
     "chinese_clip": build_chinese_clip,
     "clip": build_clip,
+    "colbert": build_colbert,
     "deberta_reranker": build_deberta_reranker,
     "gte_multilingual_reranker": build_gte_multilingual_reranker,
     "jina_m0": build_jina_m0,

@@ -71,13 +71,21 @@ class Batches(Generic[K]):
             while members:
                 size = min(most, self._pace.find_rows(length)) if self._lane.is_patient else most
                 group, members = members[:size], members[size:]
-                while sum(sent[1] == model_name for sent in self._sent) >= MAX_UNANSWERED:
-                    await self._read(*self._sent.popleft())
                 started = time.perf_counter()
-                await self.send(model_name, outputs, self._make_tensors(group), group)
+                await self.send_in_turn(model_name, outputs, group)
                 if self._lane.is_patient:
-                    await self._read_all()
                     self._pace.note(len(group) * length, time.perf_counter() - started)
+
+    async def send_in_turn(self, model_name: str, outputs: tuple[str, ...], items: Sequence[K]) -> None:
+        """Send these items together, once fewer than MAX_UNANSWERED requests to the model wait for their answers.
+
+        A patient call waits for the answer.
+        """
+        while sum(sent[1] == model_name for sent in self._sent) >= MAX_UNANSWERED:
+            await self._read(*self._sent.popleft())
+        await self.send(model_name, outputs, self._make_tensors(items), items)
+        if self._lane.is_patient:
+            await self._read_all()
 
     async def send(
         self, model_name: str, outputs: tuple[str, ...], tensors: Mapping[str, Tensor], items: Sequence[K]

@@ -80,7 +80,7 @@ class CrossEncoder:
     ) -> Outcome:
         """See Pipeline."""
         started = preprocessed = time.perf_counter()
-        _check_modality("query", modality_of(query), self._prompt_spec.queries, self._manifest)
+        check_modality("query", modality_of(query), self._prompt_spec.queries, self._manifest)
         self._check_images("the query has", len(images_of(query)))
 
         def make_text_tensors(indexes: Sequence[int]) -> dict[str, Tensor]:
@@ -129,7 +129,7 @@ class CrossEncoder:
             preprocessed = time.perf_counter()
             tokens, images = pair
             ordered = [*query_images, *images] if self._prompt_spec.is_query_first else [*images, *query_images]
-            assert self._image_spec is not None  # a pair with an image has passed `_check_modality`
+            assert self._image_spec is not None  # a pair with an image has passed `check_modality`
             tensors = pack_images(ordered, self._image_spec)
             scoring.tokens[index] = tokens
             if images:
@@ -156,7 +156,7 @@ class CrossEncoder:
 
     def find_room(self, query: Input, instruction: str | None) -> Room:
         """See Pipeline."""
-        _check_modality("query", modality_of(query), self._prompt_spec.queries, self._manifest)
+        check_modality("query", modality_of(query), self._prompt_spec.queries, self._manifest)
         frame = self._prompts.make_frame(Part(text_of(query), self._find_image_tokens(images_of(query))), instruction)
 
         def beside(images: Sequence[Image]) -> FindSurplus:
@@ -185,7 +185,7 @@ class CrossEncoder:
         Raises:
             InvalidInputError: The document is of another kind, or has too many images beside the query's.
         """
-        _check_modality("document", modality_of(document), self._prompt_spec.documents, self._manifest)
+        check_modality("document", modality_of(document), self._prompt_spec.documents, self._manifest)
         self._check_images("query and document have", len(images_of(query)) + len(images_of(document)))
 
     def _check_images(self, what: str, count: int) -> None:
@@ -246,7 +246,7 @@ def _count_tokens(images: Sequence[PreparedImage]) -> list[int]:
     return [image.tokens for image in images if image.tokens is not None]
 
 
-def _check_modality(what: str, modality: Modality, known: Sequence[str], manifest: Manifest) -> None:
+def check_modality(what: str, modality: Modality, known: Sequence[str], manifest: Manifest) -> None:
     """Refuse what the model does not read.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from lychee_client._embedding_cache import EmbeddingCache, encoder_artifacts
+from lychee_client._embedding_cache import CachedEmbedding, EmbeddingCache, Vector, encoder_artifacts
 from lychee_client._errors import InvalidInputError
 from lychee_client._operations import TOKENIZE, Begin, Handle, Send, Stage, Wait, in_thread
 from lychee_client._pipelines.encoder import EMBEDDINGS, TEXT_ENCODER, VISION_ENCODER, Encoder, Key
@@ -50,7 +50,8 @@ Tokenized: TypeAlias = tuple[TokenizedText | None, list[TokenizedText]]  # of th
 
 def can_cache(manifest: Manifest) -> bool:
     """Say whether a model's embeddings can be told from another one's."""
-    return all(encoder_artifacts(manifest, encoder) for encoder in EMBEDDINGS)
+    encoders = [encoder for encoder in EMBEDDINGS if encoder in manifest.max_batch_size]
+    return all(encoder_artifacts(manifest, encoder) for encoder in encoders)
 
 
 class DualEncoder:
@@ -62,6 +63,8 @@ class DualEncoder:
         image_spec: How to prepare images.
         cache: Keeps the documents' embeddings, if the model passes `can_cache`. None keeps nothing.
     """
+
+    in_one_row = False
 
     def __init__(
         self,
@@ -87,24 +90,24 @@ class DualEncoder:
 
         def make_head_tensors(indexes: Sequence[int]) -> Mapping[str, Tensor]:
             """Return the tensors of documents of one modality."""
-            tensors: dict[str, Tensor] = {"query_embedding": np.repeat(query_embedding, len(indexes), axis=0)}
-            for name in keys[indexes[0]]:
-                tensors[name] = np.stack([encoding.embeddings[keys[index][name]].vector for index in indexes])
-            return tensors
+            vectors = {
+                name: [encoding.embeddings[keys[index][name]].vector for index in indexes] for name in keys[indexes[0]]
+            }
+            return self.make_head_tensors(query_embedding, vectors)
 
-        scoring = Scoring(self._manifest, lane, make_head_tensors)
+        scoring = Scoring(self._manifest, lane, make_head_tensors, in_one_row=self.in_one_row)
         outcome = scoring.outcome
         encoding = Encoding(self._encoder, lane)
         outcome.embedding_cache = encoding.use
-        self._check_images("query", query)
-        valid = scoring.check_documents(documents, partial(self._check_images, "document"))
+        self.check_images("query", query)
+        valid = scoring.check_documents(documents, partial(self.check_images, "document"))
         if not valid:
             return outcome
         known = None if earlier is None else earlier.query_embedding
         if known is not None:
             encoding.add_query_embedding(known)
         unknown = query if known is None else None
-        keys = await self._take_apart(unknown, instruction, documents, valid, scoring, encoding)
+        keys = await self.take_apart(unknown, instruction, documents, valid, scoring, encoding)
         await encoding.send()
         storing = await encoding.read()
         outcome.embedding_cache = encoding.use
@@ -121,7 +124,8 @@ class DualEncoder:
             if sizes is not None:
                 scoring.images[index] = sizes
         for modality, indexes in by_modality.items():
-            await scoring.send_batches(HEADS[modality], modality, dict.fromkeys(indexes, 1))
+            made = {index: [encoding.embeddings[key] for key in keys[index].values()] for index in indexes}
+            await self.send_to_head(scoring, modality, made)
         await scoring.read()
         if storing is not None:
             await Wait(storing)
@@ -165,7 +169,24 @@ class DualEncoder:
         for error in find_invalid(model_name, tensors, self._manifest).values():
             raise error
 
-    def _check_images(self, what: str, value: Input) -> None:
+    def make_head_tensors(self, query: Vector, documents: Mapping[str, Sequence[Vector]]) -> dict[str, Tensor]:
+        """Return the tensors of a scoring head.
+
+        Args:
+            query: The query's embedding, (1, D).
+            documents: The embeddings of the documents' parts, each (D,), by the names of their tensors.
+        """
+        count = len(next(iter(documents.values())))
+        tensors: dict[str, Tensor] = {"query_embedding": np.repeat(query, count, axis=0)}
+        return tensors | {name: np.stack(vectors) for name, vectors in documents.items()}
+
+    async def send_to_head(
+        self, scoring: Scoring, modality: Modality, documents: Mapping[int, Sequence[CachedEmbedding]]
+    ) -> None:
+        """Have documents of one modality scored, given the embeddings of their parts by index."""
+        await scoring.send_batches(HEADS[modality], modality, dict.fromkeys(documents, 1))
+
+    def check_images(self, what: str, value: Input) -> None:
         """Refuse more than one image.
 
         Raises:
@@ -177,7 +198,7 @@ class DualEncoder:
                 f"the {what} has {count} images, {self._manifest.model_id} reads one; send each as a {what} of its own"
             )
 
-    async def _take_apart(
+    async def take_apart(
         self,
         query: Input | None,
         instruction: str | None,

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
 
-from lychee_client._embedding_cache import EmbeddingCache, EmbeddingKeys
+from lychee_client._embedding_cache import (
+    CachedEmbedding,
+    EmbeddingCache,
+    EmbeddingKeys,
+    Vector,
+    read_entry,
+    write_entry,
+)
+from lychee_client._errors import InvalidOutputError
+from lychee_client._pipelines.scoring import find_invalid, read_output
 from lychee_client.manifest.image_spec import ImageSpec
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.preprocessing.image import Image
 from lychee_client.preprocessing.text import TextProcessor, TokenizedText
+from lychee_client.transports.base import InferResponse
 
 TEXT_ENCODER: Final = "text_encoder"
 VISION_ENCODER: Final = "vision_encoder"
@@ -34,21 +44,33 @@ class Encoder:
     Args:
         manifest: The manifest of a dual encoder.
         text_processor: Turns texts into tensors; it has the model's tokenizer.
-        image_spec: How to prepare images.
+        image_spec: How to prepare images; None for a model that reads none.
         cache: Keeps the documents' embeddings; None keeps nothing.
     """
 
+    outputs: Mapping[str, str] = EMBEDDINGS
+
     def __init__(
-        self, manifest: Manifest, text_processor: TextProcessor, image_spec: ImageSpec, cache: EmbeddingCache | None
+        self,
+        manifest: Manifest,
+        text_processor: TextProcessor,
+        image_spec: ImageSpec | None,
+        cache: EmbeddingCache | None,
     ) -> None:
         assert manifest.embedding_dim is not None
         self.manifest = manifest
         self.embedding_dim = manifest.embedding_dim
         self.text_processor = text_processor
-        self.image_spec = image_spec
+        self._image_spec = image_spec
         self.cache = cache
         self._text_keys = EmbeddingKeys(manifest, TEXT_ENCODER, "token ids")
         self._image_keys = EmbeddingKeys(manifest, VISION_ENCODER, repr(image_spec))
+
+    @property
+    def image_spec(self) -> ImageSpec:
+        """How to prepare images, where there are any."""
+        assert self._image_spec is not None
+        return self._image_spec
 
     def make_text_key(self, text: TokenizedText) -> Key:
         """Return what only texts that the model reads alike have in common."""
@@ -63,6 +85,31 @@ class Encoder:
             InvalidInputError: The file cannot be read, or the Pillow image cannot be used.
         """
         return image if self.cache is None else self._image_keys.make(image.content_hash())
+
+    def read(
+        self, model_name: str, response: InferResponse, texts: Sequence[TokenizedText | None]
+    ) -> tuple[Sequence[Vector], Mapping[int, InvalidOutputError]]:
+        """Return what an encoder made of each row, and what is wrong with it, by row.
+
+        Args:
+            model_name: The name of the encoder.
+            response: Its answer.
+            texts: The text of each row; None for an image.
+
+        Raises:
+            ContractError: The answer has another shape than the contract's.
+        """
+        output = self.outputs[model_name]
+        vectors = read_output(response, output, (len(texts), self.embedding_dim))
+        return list(vectors), find_invalid(model_name, {output: vectors}, self.manifest)
+
+    def read_entry(self, key: bytes, entry: bytes | None) -> CachedEmbedding | None:
+        """Return what the cache keeps under a key; None if it is nothing of this encoder, or damaged."""
+        return read_entry(key, entry, self.embedding_dim)
+
+    def write_entry(self, key: bytes, embedding: CachedEmbedding) -> bytes:
+        """Return what the cache is to keep under a key."""
+        return write_entry(key, embedding)
 
 
 def find_shared_length(query: int, documents: Iterable[int], max_batch_size: int) -> int | None:

@@ -9,13 +9,13 @@ from typing import Final
 
 import numpy as np
 
-from lychee_client._embedding_cache import CachedEmbedding, EmbeddingCache, Vector, look_up, store
+from lychee_client._embedding_cache import CachedEmbedding, Vector, look_up, store
 from lychee_client._errors import InvalidInputError, InvalidOutputError, LycheeError
 from lychee_client._operations import DECODE, Begin, Handle, Wait, in_thread
 from lychee_client._pipelines.batches import Batches
-from lychee_client._pipelines.encoder import EMBEDDINGS, TEXT_ENCODER, VISION_ENCODER, Encoder, Key, find_shared_length
+from lychee_client._pipelines.encoder import TEXT_ENCODER, VISION_ENCODER, Encoder, Key, find_shared_length
 from lychee_client._pipelines.lanes import Lane
-from lychee_client._pipelines.scoring import Preparation, find_invalid, read_output
+from lychee_client._pipelines.scoring import Preparation
 from lychee_client.preprocessing.image import Image, ImageSizes, PreparedImage
 from lychee_client.preprocessing.text import TokenizedText
 from lychee_client.transports.base import InferResponse, Tensor
@@ -57,6 +57,7 @@ class Encoding:
         self._images: dict[Key, Image] = {}
         self._sizes: dict[Key, ImageSizes] = {}
         self._sent: set[Key] = set()
+        self._looked_up: set[Key] = set()
         self._found: set[Key] = set()
         self._stale: set[Key] = set()  # images whose file changed between its key and its pixels
         self._documents: set[Key] = set()
@@ -75,7 +76,7 @@ class Encoding:
             self._query_image = await Begin(partial(image.prepare, spec), partial(image.weigh, spec), DECODE)
 
     def add_query_embedding(self, embedding: Vector) -> None:
-        """Take the embedding of a query that has been encoded before, in place of its parts; float32, (1, D)."""
+        """Take what `query_embedding` gave of a query that has been encoded before, in place of its parts."""
         self._query.append(_KNOWN_QUERY)
         self._keep(_KNOWN_QUERY, CachedEmbedding(embedding[0]))
 
@@ -90,9 +91,9 @@ class Encoding:
         self._documents.add(key)
         self._images[key] = image
 
-    def add_text(self, text: TokenizedText) -> Key:
-        """Take a document's text, and return its key."""
-        key = self._encoder.make_text_key(text)
+    def add_text(self, text: TokenizedText, key: Key | None = None) -> Key:
+        """Take a document's text, and return its key: the given one, or what its tokens give."""
+        key = self._encoder.make_text_key(text) if key is None else key
         self._documents.add(key)
         self._texts[key] = text
         return key
@@ -106,10 +107,23 @@ class Encoding:
         """Send the query's text, if it has one, alone."""
         await self._send_texts({key: self._texts[key].bucket for key in self._query if key in self._texts})
 
+    async def look_up(self, keys: Sequence[bytes]) -> None:
+        """Take what the cache has under some documents' keys, each of which is given once."""
+        if self._encoder.cache is None or not keys:
+            return
+        found = await in_thread(partial(look_up, self._encoder.cache, keys, self._encoder.read_entry))
+        for key, embedding in found.items():
+            self._keep(key, embedding)
+        self._found.update(found)
+        self._looked_up.update(keys)
+        known = self.use or CacheUse(0, 0)
+        self.use = CacheUse(known.hits + len(found), known.misses + len(keys) - len(found))
+
     async def send(self) -> None:
         """Take from the cache what it has, and send the rest."""
         if self._encoder.cache is not None:
-            await self._look_up(self._encoder.cache)
+            keys = [key for key in (*self._texts, *self._images) if key in self._documents and isinstance(key, bytes)]
+            await self.look_up([key for key in keys if key not in self._looked_up])
             await self._begin_images()
         self.began = self.preprocessed = time.perf_counter()
         lengths = {key: text.bucket for key, text in self._texts.items() if self._is_missing(key)}
@@ -141,10 +155,15 @@ class Encoding:
             return None
         new = self._documents - self._found - self._stale
         computed = {key: self.embeddings[key] for key in new & self.embeddings.keys() if isinstance(key, bytes)}
-        return (await Begin(partial(store, self._encoder.cache, computed))) if computed else None
+        if not computed:
+            return None
+        return await Begin(partial(store, self._encoder.cache, computed, self._encoder.write_entry))
 
     def query_embedding(self) -> Vector:
-        """Return float32, (1, D); the embeddings of text and image together are their normalized sum."""
+        """Return it as one row; the embeddings of text and image together are their normalized sum.
+
+        It is float32, (1, D); with late interaction float16, (1, query_tokens, D).
+        """
         vectors = [self.embeddings[key].vector for key in self._query]
         total: Vector = np.sum(vectors, axis=0)[None]
         if len(vectors) > 1:
@@ -154,14 +173,6 @@ class Encoding:
     def _is_missing(self, key: Key) -> bool:
         return key not in self.embeddings and key not in self._sent
 
-    async def _look_up(self, cache: EmbeddingCache) -> None:
-        keys = [key for key in (*self._texts, *self._images) if key in self._documents and isinstance(key, bytes)]
-        found = await in_thread(partial(look_up, cache, keys, self._encoder.embedding_dim))
-        for key, embedding in found.items():
-            self._keep(key, embedding)
-        self._found.update(found)
-        self.use = CacheUse(hits=len(found), misses=len(keys) - len(found))
-
     async def _begin_images(self) -> None:
         images = [key for key in self._images if self._is_missing(key)]
         self._preparation = Preparation(images, self._begin_image, self._fail)
@@ -169,7 +180,7 @@ class Encoding:
 
     async def _send_texts(self, lengths: Mapping[Key, int]) -> None:
         self._sent.update(lengths)
-        await self._batches.send_batches(TEXT_ENCODER, (EMBEDDINGS[TEXT_ENCODER],), lengths)
+        await self._batches.send_batches(TEXT_ENCODER, (self._encoder.outputs[TEXT_ENCODER],), lengths)
 
     def _make_text_tensors(self, keys: Sequence[Key]) -> Mapping[str, Tensor]:
         return self._encoder.text_processor.to_tensors([self._texts[key] for key in keys])
@@ -203,18 +214,17 @@ class Encoding:
         self.preprocessed = time.perf_counter()
         self._sizes[key] = image.sizes
         tensors = {"pixel_values": image.pixel_values[None]}
-        await self._batches.send(VISION_ENCODER, (EMBEDDINGS[VISION_ENCODER],), tensors, [key])
+        await self._batches.send(VISION_ENCODER, (self._encoder.outputs[VISION_ENCODER],), tensors, [key])
         await self._batches.read_answered()
 
     def _use(self, model_name: str, response: InferResponse, keys: Sequence[Key]) -> None:
-        output = EMBEDDINGS[model_name]
-        vectors = read_output(response, output, (len(keys), self._encoder.embedding_dim))
-        errors = find_invalid(model_name, {output: vectors}, self._encoder.manifest)
+        texts = [self._texts.get(key) for key in keys]
+        vectors, errors = self._encoder.read(model_name, response, texts)
         for row, (key, vector) in enumerate(zip(keys, vectors, strict=True)):
             if row in errors:
                 self._fail(key, errors[row])
             else:
-                self._keep(key, CachedEmbedding(vector, self._sizes.get(key)))
+                self._keep(key, CachedEmbedding(vector, self._sizes.get(key), texts[row]))
 
     def _keep(self, key: Key, embedding: CachedEmbedding) -> None:
         self.embeddings[key] = embedding

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +70,7 @@ class Outcome:
         embedding_cache: What the embedding cache saved; None where none is used.
         query: What the model read of the query; None where nothing was sent.
         unscored_tokens: How many tokens were read besides, as parts of documents that others of their parts outdid.
-        query_embedding: The query's embedding, float32, (1, D); None for a cross-encoder, and where nothing was sent.
+        query_embedding: What Encoding.query_embedding gave; None for a cross-encoder, and where nothing was sent.
     """
 
     scores: dict[int, Score] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Outcome:
     embedding_cache: CacheUse | None = None
     query: QueryReading | None = None
     unscored_tokens: int = 0
-    query_embedding: npt.NDArray[np.float32] | None = None
+    query_embedding: npt.NDArray[Any] | None = None
 
     @property
     def tokens_read(self) -> int:
@@ -154,6 +154,7 @@ class Scoring:
         manifest: The manifest of the model.
         lane: How much of the server the call may take.
         make_tensors: Makes the tensors of a request for the documents at the given indexes.
+        in_one_row: Whether the documents of a request lie in one row, beside their query, instead of in one each.
 
     Attributes:
         outcome: What is known so far.
@@ -163,9 +164,15 @@ class Scoring:
     """
 
     def __init__(
-        self, manifest: Manifest, lane: Lane, make_tensors: Callable[[Sequence[int]], Mapping[str, Tensor]]
+        self,
+        manifest: Manifest,
+        lane: Lane,
+        make_tensors: Callable[[Sequence[int]], Mapping[str, Tensor]],
+        *,
+        in_one_row: bool = False,
     ) -> None:
         self.outcome = Outcome()
+        self._in_one_row = in_one_row
         self.tokens: dict[int, TokenizedText] = {}
         self.images: dict[int, ImageSizes] = {}
         self.modalities: dict[int, Modality] = {}
@@ -191,6 +198,11 @@ class Scoring:
         self.modalities.update(dict.fromkeys(lengths, modality))
         await self._batches.send_batches(model_name, SCORE_OUTPUTS, lengths)
 
+    async def send_in_turn(self, model_name: str, modality: Modality, indexes: Sequence[int]) -> None:
+        """Send documents of one modality together; see Batches."""
+        self.modalities.update(dict.fromkeys(indexes, modality))
+        await self._batches.send_in_turn(model_name, SCORE_OUTPUTS, indexes)
+
     async def send(
         self, model_name: str, modality: Modality, tensors: Mapping[str, Tensor], indexes: Sequence[int]
     ) -> None:
@@ -203,7 +215,8 @@ class Scoring:
         await self._batches.read()
 
     def _use(self, model_name: str, response: InferResponse, indexes: Sequence[int]) -> None:
-        rows = {name: read_output(response, name, (len(indexes), 1)) for name in SCORE_OUTPUTS}
+        shape = (1, len(indexes)) if self._in_one_row else (len(indexes), 1)
+        rows = {name: read_output(response, name, shape).reshape(-1, 1) for name in SCORE_OUTPUTS}
         errors = find_invalid(model_name, rows, self._manifest)
         scores, logits = (rows[name][:, 0].tolist() for name in SCORE_OUTPUTS)
         for row, (index, score, logit) in enumerate(zip(indexes, scores, logits, strict=True)):
@@ -302,37 +315,39 @@ def find_image_texts(query: object, documents: Sequence[object]) -> list[str]:
     ]
 
 
-def read_output(response: InferResponse, name: str, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Return a float32 tensor of this shape, whatever its values; see `find_invalid`.
+def read_output(
+    response: InferResponse, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32
+) -> npt.NDArray[Any]:
+    """Return a tensor of this shape and type, whatever its values; see `find_invalid`.
 
     Raises:
         ContractError: The server answered with another shape, or without this tensor.
     """
     tensor = response.outputs.get(name)
-    if tensor is None or tensor.dtype != np.float32 or tensor.shape != shape:
+    if tensor is None or tensor.dtype != dtype or tensor.shape != shape:
         got = "nothing" if tensor is None else f"{tensor.dtype} {tensor.shape}"
         raise ContractError(
-            f"the server answered {got} as {name}, expected float32 {shape}; client and server do not fit together, "
-            "run `lychee doctor`"
+            f"the server answered {got} as {name}, expected {np.dtype(dtype)} {shape}; client and server do not "
+            "fit together, run `lychee doctor`"
         )
     return tensor
 
 
 def find_invalid(
-    model_name: str, outputs: Mapping[str, npt.NDArray[np.float32]], manifest: Manifest
+    model_name: str, outputs: Mapping[str, npt.NDArray[Any]], manifest: Manifest
 ) -> dict[int, InvalidOutputError]:
     """Return what is wrong with what a model computed, by row; rows that are good are left out.
 
     Args:
         model_name: The name of the model.
-        outputs: Its outputs by name, (batch_size, N) each.
+        outputs: Its outputs by name, (batch_size, ...) each.
         manifest: The manifest of the model.
     """
     errors: dict[int, InvalidOutputError] = {}
     for name, rows in outputs.items():
         is_score = name == RELEVANCE_SCORE
         bad = ~((rows >= 0) & (rows <= 1) if is_score else np.isfinite(rows))
-        for row in np.flatnonzero(bad.any(axis=1)).tolist():
+        for row in np.flatnonzero(bad.reshape(len(rows), -1).any(axis=1)).tolist():
             value = str(rows[row][bad[row]][0]).replace("nan", "NaN")
             errors[row] = InvalidOutputError(
                 f"{model_name} of {manifest.model_id} in {manifest.identity.precision_text} gave {value} as {name}, "

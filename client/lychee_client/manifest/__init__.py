@@ -14,6 +14,7 @@ from lychee_client.manifest.image_spec import (
     TokenImageSpec,
     count_read_tiles,
 )
+from lychee_client.manifest.late_interaction_spec import LateInteractionSpec
 from lychee_client.manifest.manifest import (
     FORMAT_VERSION,
     CheckpointLimits,
@@ -44,6 +45,7 @@ __all__ = [
     "GoldenPairs",
     "ImageSpec",
     "InstructionSpec",
+    "LateInteractionSpec",
     "Manifest",
     "ModelIdentity",
     "ModelSpec",

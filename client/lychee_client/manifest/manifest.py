@@ -15,11 +15,12 @@ from lychee_client.json_object import parse_object
 from lychee_client.manifest.execution import EXACT_TOLERANCE, FLOAT32, Execution
 from lychee_client.manifest.fields import Positive, Score, Sizes, TokenId, check_ascending
 from lychee_client.manifest.image_spec import ImageSpec, TokenImageSpec
+from lychee_client.manifest.late_interaction_spec import LateInteractionSpec
 from lychee_client.manifest.prompt_spec import PromptSpec
 
 FORMAT_VERSION: Final = 2
 
-Pipeline: TypeAlias = Literal["dual_encoder", "cross_encoder"]
+Pipeline: TypeAlias = Literal["dual_encoder", "cross_encoder", "late_interaction"]
 
 _SHA256: Final = re.compile("[0-9a-f]{64}")
 
@@ -87,9 +88,10 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         pipeline: The name of the client's pipeline that fits.
         model_id: The public name of the model.
         revision: The revision of the weights.
-        embedding_dim: The length of an embedding; None for a cross-encoder.
+        embedding_dim: The length of an embedding, with late interaction of one token's; None for a cross-encoder.
         text: How the model wants its texts.
-        prompt: How query and document are put together; None for a dual encoder.
+        prompt: How query and document are put together; None for all but a cross-encoder.
+        late_interaction: How texts become many vectors each; None for all but late interaction.
         image: How the model wants its images; None where it reads texts alone.
         max_img_size: The most pixels of one image that the export admits, as the side of a square; None where every
             image has the same size.
@@ -105,6 +107,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     embedding_dim: Positive | None = None
     text: TextSpec
     prompt: PromptSpec | None = None
+    late_interaction: LateInteractionSpec | None = None
     image: ImageSpec | None = None
     max_img_size: Positive | None = None
     instruction: InstructionSpec | None = None
@@ -112,15 +115,17 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         needed: dict[str, object] = {"prompt": self.prompt}
-        if self.pipeline == "dual_encoder":
-            if self.prompt is not None:
-                raise ValueError(f"there is a prompt; expected none with the pipeline {self.pipeline}")
+        self._check_pipeline()
+        if self.pipeline != "cross_encoder":
             needed = {
                 "embedding_dim": self.embedding_dim,
-                "image": self.image,
                 "text.query_prefix": self.text.query_prefix,
                 "text.document_prefix": self.text.document_prefix,
             }
+            if self.pipeline == "dual_encoder":
+                needed["image"] = self.image
+            else:
+                needed["late_interaction"] = self.late_interaction
             if self.instruction is not None:
                 needed["instruction.query_prefix"] = self.instruction.query_prefix
         for name, value in needed.items():
@@ -129,6 +134,25 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         self._check_prompt()
         if isinstance(self.image, TokenImageSpec) and self.max_img_size is None:
             raise ValueError("the key max_img_size is missing; expected it with images of any size")
+
+    def _check_pipeline(self) -> None:
+        """Refuse what belongs to another pipeline."""
+        if self.prompt is not None and self.pipeline != "cross_encoder":
+            raise ValueError(f"there is a prompt; expected none with the pipeline {self.pipeline}")
+        late = self.late_interaction
+        if late is None:
+            return
+        if self.pipeline != "late_interaction":
+            raise ValueError(f"there is late_interaction; expected none with the pipeline {self.pipeline}")
+        if self.image is not None:
+            raise ValueError(
+                f"there is image; expected none with the pipeline {self.pipeline}, which reads texts alone"
+            )
+        if late.query_tokens > self.text.max_tokens:
+            raise ValueError(
+                f"late_interaction.query_tokens is {late.query_tokens}; expected at most text.max_tokens "
+                f"({self.text.max_tokens})"
+            )
 
     def _check_prompt(self) -> None:
         """Refuse images and instructions that have no place: only a prompt can say where an image's tokens stand."""
@@ -254,7 +278,7 @@ class Manifest(ModelSpec, frozen=True, kw_only=True, tag_field="format_version",
 
     @property
     def asked_models(self) -> tuple[str, ...]:
-        """The models that this client asks: a dual encoder's encoders and heads, a cross-encoder's ensembles.
+        """The models that this client asks: a cross-encoder's ensembles, of the others encoders and heads.
 
         Together they run every model that has a process of its own.
         """

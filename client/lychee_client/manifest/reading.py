@@ -32,6 +32,9 @@ def describe_reading(spec: ModelSpec) -> Iterator[str]:
         else f" instead of {own.max_tokens:,}; a larger --max-tokens at export keeps more"
     )
     parts = "query and document" if spec.image is None else "query, document and their images"
+    if spec.late_interaction is not None:
+        yield f"queries: at most {spec.late_interaction.query_tokens} tokens"
+        parts = "a document"
     yield f"texts: at most {longest:,} tokens of {parts}{instead}"
 
 

@@ -42,11 +42,13 @@ class TokenizedText:
         ids: The token ids with special tokens and, for a pair, with template and query; at most max_tokens of them.
         truncated: True if the text was longer.
         bucket: The length that `ids` will be padded to.
+        attended: How many of the first `ids` the others read; None for all.
     """
 
     ids: Sequence[int]
     truncated: bool
     bucket: int
+    attended: int | None = None
 
 
 class TextProcessor:
@@ -55,14 +57,16 @@ class TextProcessor:
     Args:
         tokenizer_json: The content of a `tokenizers` file.
         spec: The manifest's specification of texts.
+        reserved: How many of a text's tokens are added to those that the tokenizer gives.
 
     Raises:
         ContractError: The tokenizer cannot be read.
     """
 
-    def __init__(self, tokenizer_json: str, spec: TextSpec) -> None:
+    def __init__(self, tokenizer_json: str, spec: TextSpec, reserved: int = 0) -> None:
         self._tokenizer = load_tokenizer(tokenizer_json)
-        self._tokenizer.enable_truncation(max_length=spec.max_tokens)
+        self._longest = spec.max_tokens - reserved
+        self._tokenizer.enable_truncation(max_length=self._longest)
         self._spec = spec
 
     def tokenize_query(self, text: str, prefix: str | None = None) -> TokenizedText:
@@ -99,16 +103,17 @@ class TextProcessor:
 
     def find_query_surplus(self, text: str, prefix: str | None = None) -> int:
         """Return by how many tokens a query is too long; 0 or less: it fits."""
-        return self._find_surplus((prefix if prefix is not None else self._spec.query_prefix or "") + text)
+        whole = (prefix if prefix is not None else self._spec.query_prefix or "") + text
+        return self.find_length(whole) - self._longest
 
     def find_document_surplus(self, text: str) -> int:
         """Return by how many tokens a document is too long; 0 or less: it fits."""
-        return self._find_surplus((self._spec.document_prefix or "") + text)
+        return self.find_length((self._spec.document_prefix or "") + text) - self._longest
 
-    def _find_surplus(self, text: str) -> int:
+    def find_length(self, text: str) -> int:
+        """Return how many tokens the tokenizer makes of a text, special tokens included, if nothing is cut."""
         encoding = self._tokenizer.encode(text)
-        surplus = sum(part.special_tokens_mask.count(0) for part in encoding.overflowing)
-        return surplus or len(encoding.ids) - self._spec.max_tokens
+        return len(encoding.ids) + sum(part.special_tokens_mask.count(0) for part in encoding.overflowing)
 
     def to_tensors(self, texts: Sequence[TokenizedText]) -> dict[str, npt.NDArray[np.int64]]:
         """See `pad_texts`."""
@@ -150,7 +155,7 @@ def pad_texts(texts: Sequence[TokenizedText], spec: TextSpec) -> dict[str, npt.N
     attention_mask = np.zeros(shape, np.int64)
     for row, text in enumerate(texts):
         input_ids[row, : len(text.ids)] = text.ids
-        attention_mask[row, : len(text.ids)] = 1
+        attention_mask[row, : len(text.ids) if text.attended is None else text.attended] = 1
     return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 

@@ -10,6 +10,8 @@ import threading
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from lychee_client._errors import InferenceError
 from lychee_client.transports.base import Ambiguity, ControlRequest, InferRequest, Request, Tensor, TransportError
 
@@ -37,7 +39,9 @@ class Slot:
 
 
 class SharedMemoryPool:
-    """A region of `SLOTS` slots. Safe to use from several threads; close it after use.
+    """A region of `SLOTS` slots; a larger tensor takes several in a row.
+
+    Safe to use from several threads; close it after use.
 
     Attributes:
         name: The name of the region.
@@ -52,7 +56,7 @@ class SharedMemoryPool:
         self._memory = SharedMemory(create=True, size=SLOTS * SLOT_BYTES)
         self._begun = False
         self._lock = threading.Lock()
-        self._free = [number * SLOT_BYTES for number in range(SLOTS)]
+        self._free = [True] * SLOTS
 
     @property
     def registration(self) -> ControlRequest:
@@ -77,7 +81,7 @@ class SharedMemoryPool:
             return {}
         placed = {}
         for name, tensor in request.inputs.items():
-            if tensor.dtype != object and MIN_BYTES <= tensor.nbytes <= SLOT_BYTES:
+            if tensor.dtype != object and tensor.nbytes >= MIN_BYTES:
                 slot = self._copy(tensor)
                 if slot is not None:
                     placed[name] = slot
@@ -95,7 +99,8 @@ class SharedMemoryPool:
         """
         if error is None or (isinstance(error, TransportError) and error.kind in _FINAL):
             with self._lock:
-                self._free += [slot.offset for slot in slots.values()]
+                for slot in slots.values():
+                    self._mark(slot.offset // SLOT_BYTES, slot.size_bytes, free=True)
 
     def close(self) -> None:
         """Free the memory. The server keeps its view until the region is unregistered."""
@@ -103,14 +108,33 @@ class SharedMemoryPool:
         with self._lock:
             self._memory.close()
             self._memory.unlink()
-            self._free = []
+            self._free = [False] * SLOTS
 
     def _copy(self, tensor: Tensor) -> Slot | None:
-        data = tensor.tobytes()
+        data = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
         with self._lock:
-            if not self._free:
+            first = self._find(len(data))
+            if first is None:
                 return None
-            offset = self._free.pop()
+            self._mark(first, len(data), free=False)
+            offset = first * SLOT_BYTES
             assert self._memory.buf is not None  # it is, until close()
-            self._memory.buf[offset : offset + len(data)] = data
+            self._memory.buf[offset : offset + len(data)] = data.data
         return Slot(self.name, offset, len(data))
+
+    def _find(self, size_bytes: int) -> int | None:
+        """Return the number of the first of enough free slots in a row; None where there are none."""
+        needed, run = _count_slots(size_bytes), 0
+        for number, free in enumerate(self._free):
+            run = run + 1 if free else 0
+            if run == needed:
+                return number - needed + 1
+        return None
+
+    def _mark(self, first: int, size_bytes: int, *, free: bool) -> None:
+        count = _count_slots(size_bytes)
+        self._free[first : first + count] = [free] * count
+
+
+def _count_slots(size_bytes: int) -> int:
+    return -(-size_bytes // SLOT_BYTES)

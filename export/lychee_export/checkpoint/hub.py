@@ -20,7 +20,7 @@ from lychee_export.errors import CheckpointError
 
 __all__ = ["download", "weight_bytes"]
 
-_TEXTS = ("*.json", "*.txt", "*.model", "*.jinja", "README.md")
+_TEXTS = ("*.json", "*.txt", "*.model", "*.metadata", "*.jinja", "README.md")
 
 
 def download(model_id: str, revision: str | None, weights: Sequence[str] = (), subfolder: str = "") -> Path:

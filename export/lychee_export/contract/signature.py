@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 __all__ = ["BATCH_AXIS", "SCORE_OUTPUTS", "Axis", "Dtype", "ModelSignature", "TensorSpec", "Tensors", "hash_tensors"]
 
-Dtype = Literal["float32", "int64", "string", "uint8"]
+Dtype = Literal["float16", "float32", "int64", "string", "uint8"]
 
 Tensors = dict[str, NDArray[np.generic]]
 """Arrays by tensor name, the batch axis first."""
@@ -80,8 +80,8 @@ class TensorSpec:
 
 
 SCORE_OUTPUTS = (TensorSpec("relevance_score", "float32", (1,)), TensorSpec("logits", "float32", (1,)))
-"""What every ensemble gives for a pair: ``relevance_score`` = sigmoid(``logits``). Both, because in float32 the score
-is 1.0 from a logit of about 17 on, and because a calibration works on log-odds."""
+"""What every ensemble gives for a pair: ``relevance_score`` = sigmoid(``logits``), or what the family states. Both,
+because in float32 the score is 1.0 from a logit of about 17 on, and because a calibration works on log-odds."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from lychee_export.errors import CheckpointError
 from lychee_export.families import (
     blip,
     clip,
+    colbert,
     lychee_mini,
     nemotron,
     qwen3_reranker,
@@ -37,6 +38,7 @@ FAMILIES: tuple[Family, ...] = (
     clip.FAMILY,
     siglip.FAMILY,
     blip.FAMILY,
+    colbert.FAMILY,
     text_cross_encoder.FAMILY,
     nemotron.FAMILY,
 )
@@ -65,8 +67,10 @@ def load_checkpoint(
     """
     source = find_checkpoint(checkpoint, reading)
     model_type = source.config.get("model_type")
+    architectures = source.config.get("architectures") or []
     for family in FAMILIES:
-        if model_type in family.model_types:
+        claimed = not family.architectures or any(name in family.architectures for name in architectures)
+        if model_type in family.model_types and claimed:
             if source.reading.template is not None and not family.has_templates:
                 raise CheckpointError(
                     f"{checkpoint} is of the family {family.name}, which has no prompt to choose; leave --template out"

@@ -71,12 +71,15 @@ class ModelCard:
         tokenizer_json: The content of a ``tokenizers`` file.
         heads: Ensembles of one step, which give clients one head of a piece that holds several. Clients do not see that
             piece.
+        sigmoid: Whether relevance_score is the sigmoid of logits. Otherwise it is another rising function of them,
+            which the family states.
     """
 
     spec: ModelSpec
     ensembles: tuple[ModelSignature, ...]
     tokenizer_json: str
     heads: tuple[ModelSignature, ...] = ()
+    sigmoid: bool = True
 
     def __post_init__(self) -> None:
         for ensemble in (*self.ensembles, *self.heads):
@@ -109,6 +112,8 @@ class Family:
     Args:
         name: The module's name.
         model_types: Values of ``model_type`` in ``config.json`` that belong to it.
+        architectures: Values of ``architectures`` that belong to it alone, for a family that shares its model types
+            with another. Empty for one that takes what no other family claims.
         load: Loads a checkpoint within the limits that the user chose. With ``source.weights`` False the modules lie
             on torch's meta device: they have shapes and no values, and ``make_reference`` is never called.
         checkpoints: Names that users know, for the message about an unknown family.
@@ -120,6 +125,7 @@ class Family:
     load: Callable[[CheckpointSource, Limits], Checkpoint]
     checkpoints: tuple[str, ...]
     has_templates: bool = False
+    architectures: tuple[str, ...] = ()
 
 
 def round_score(score: float) -> float:

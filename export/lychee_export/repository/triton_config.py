@@ -25,6 +25,7 @@ _SAME_AS_REQUESTED = "1"
 """kSameAsRequested; doubling (0) would reach the bound long before the memory is used."""
 
 _DATA_TYPES = {
+    "float16": model_config_pb2.TYPE_FP16,
     "float32": model_config_pb2.TYPE_FP32,
     "int64": model_config_pb2.TYPE_INT64,
     "string": model_config_pb2.TYPE_STRING,

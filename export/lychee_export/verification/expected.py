@@ -45,12 +45,14 @@ class ExpectedValues:
         ensembles: The ensembles over them.
         samples: The batches of several sizes, by model name.
         ensemble_samples: The realistic rows, by ensemble name.
+        sigmoid: Whether a score is the sigmoid of its logit.
     """
 
     signatures: tuple[ModelSignature, ...]
     ensembles: tuple[ModelSignature, ...]
     samples: Mapping[str, tuple[Sample, ...]]
     ensemble_samples: Mapping[str, Sample]
+    sigmoid: bool = True
 
 
 def compute_expected(checkpoint: Checkpoint, reference: Reference) -> ExpectedValues:
@@ -65,6 +67,7 @@ def compute_expected(checkpoint: Checkpoint, reference: Reference) -> ExpectedVa
             ensemble.name: run_ensemble(pieces, ensemble, reference.ensemble_rows[ensemble.name])
             for ensemble in ensembles
         },
+        sigmoid=checkpoint.card.sigmoid,
     )
 
 

@@ -46,6 +46,7 @@ Array = npt.NDArray[Any]
 SHARED_MEMORY = Path("/dev/shm")
 DEFAULT_MODEL_FILENAME = "model.onnx"
 DEFAULT_PRECISION = "bf16"
+HALF_INFINITY, HALF_SIGN = 0x7C00, 0x8000  # bits of a half float
 ATTENTION_MASK = "attention_mask"  # 1 for the tokens that count
 ONNX_TYPES = {
     "TYPE_BOOL": "tensor(bool)",
@@ -540,7 +541,15 @@ class TritonPythonModel:
 
 
 def _is_surely_finite(array: Array) -> bool:
-    """Return True if all numbers are finite. It is quick, and False may be wrong: the sum of squares may overflow."""
+    """Return True if all numbers are finite. It is quick, and False may be wrong: the sum of squares may overflow.
+
+    Half floats, for which numpy has no fast arithmetic, are compared as the integers of their bits: those of infinity
+    and NaN are the largest, of numbers above 0 among signed ones, of those below among unsigned ones.
+    """
+    if array.dtype == np.float16:
+        array = np.ascontiguousarray(array)
+        above, below = array.view(np.int16).max(initial=0), array.view(np.uint16).max(initial=0)
+        return bool(above < HALF_INFINITY and below < HALF_SIGN + HALF_INFINITY)
     return math.isfinite(np.vdot(array, array))
 
 

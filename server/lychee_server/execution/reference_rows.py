@@ -45,6 +45,9 @@ QUERY_STEP = Step(
 )
 """Makes the query's embedding, which a client sends to an ensemble, from the query's tokens."""
 
+LATE_QUERY_STEP = Step("text_encoder", QUERY_STEP.inputs, {"token_embeddings": "query_embeddings"})
+"""The same with late interaction: a query's vectors are many, and as long as its tokens."""
+
 
 @dataclass(frozen=True)
 class EnsembleRows:
@@ -88,8 +91,10 @@ def read_rows(path: Path, ensembles: Mapping[str, Sequence[Step]]) -> list[Ensem
         scores = own.pop(SCORE).astype(np.float64).ravel()
         padded = {name.removesuffix(".padded"): own.pop(name) for name in list(own) if name.endswith(".padded")}
         steps = tuple(ensembles[ensemble])
-        if QUERY_EMBEDDING not in own and any(name.startswith("query_") for name in own):
-            steps = (QUERY_STEP, *steps)
+        if "query_input_ids" in own:
+            taken = {tensor for step in steps for tensor in step.inputs.values()}
+            late = LATE_QUERY_STEP.outputs["token_embeddings"] in taken
+            steps = (LATE_QUERY_STEP if late else QUERY_STEP, *steps)
         found.append(EnsembleRows(steps, own, padded, scores))
     if not found:
         raise ValueError("it holds no rows")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fakes.cross_encoder import PATCHES_MANIFEST, STRETCH_MANIFEST, TEXT_MANIFEST
 from fakes.dual_encoder import MANIFEST
+from fakes.late_interaction import LATE_MANIFEST
 from lychee_client import ContractError
 from lychee_client.manifest.image_spec import CropSpec, PatchSpec, StretchSpec
 from lychee_client.manifest.manifest import (
@@ -208,6 +209,25 @@ def test_message_names_the_key(path: str, value: object, named: str) -> None:
 def test_message_names_the_key_of_a_cross_encoder(path: str, value: object, named: str) -> None:
     with pytest.raises(ContractError) as caught:
         parse_manifest(manifest(PATCHES_MANIFEST, **{path: value}))
+    assert named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("late_interaction", None, "key late_interaction is missing"),
+        ("late_interaction__query_marker", KeyError, "query_marker"),
+        ("late_interaction__query_tokens", 33, "query_tokens is 33; expected at most text.max_tokens (32)"),
+        ("late_interaction__max_documents", 0, "max_documents"),
+        ("image", MANIFEST["image"], "which reads texts alone"),
+        ("pipeline", "dual_encoder", "there is late_interaction; expected none with the pipeline dual_encoder"),
+        ("embedding_dim", None, "key embedding_dim is missing"),
+        ("prompt", PATCHES_MANIFEST["prompt"], "expected none with the pipeline late_interaction"),
+    ],
+)
+def test_message_names_the_key_of_late_interaction(path: str, value: object, named: str) -> None:
+    with pytest.raises(ContractError) as caught:
+        parse_manifest(manifest(LATE_MANIFEST, **{path: value}))
     assert named in str(caught.value)
 
 
