@@ -45,8 +45,8 @@ from lychee_export.families.text_format import FINE_BUCKETS, TextFormat, plain_t
 __all__ = ["FAMILY", "BertEncoder", "ModernBertEncoder", "RobertaEncoder", "ScoringHead", "load"]
 
 _TOKENS_PER_RUN = 1024
-"""A longer pair runs alone. ONNX Runtime's own kernels take 15 % longer for a token in runs of 4,096 than of 512 (pairs of
-128 tokens, bge-reranker-base's shape, one thread of a Zen 4), OpenVINO's 2 %."""
+"""A longer pair runs alone. ONNX Runtime's own kernels take 15 % longer for a token in runs of 4,096 than of 512, and
+OpenVINO's 2 % (pairs of 128 tokens, bge-reranker-base's shape, one thread of a Zen 4)."""
 _GOLDEN_PAIRS = ((0, 1), (0, 6), (1, 2), (2, 0), (3, 5), (4, 4))
 """Indices of (query, text)."""
 _DEFAULT_LABELS = 2
