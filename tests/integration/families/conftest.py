@@ -11,7 +11,7 @@ from checkpoints.fixtures import Make, checkpoint_folder, exported, one_thread
 from lychee_client import LycheeClient
 from lychee_server import TritonServer
 
-__all__ = ["checkpoint_folder", "exported", "one_thread", "serve"]
+__all__ = ["checkpoint_folder", "exported", "one_thread", "serve", "triton"]
 
 
 @pytest.fixture
@@ -28,3 +28,12 @@ def serve(exported: Make, tmp_path: Path) -> Iterator[Callable[[str], LycheeClie
             return stack.enter_context(LycheeClient(server.grpc_url))
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def triton(exported: Make, name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """Serve the export of the checkpoint that a module's fixture `name` names, in float32, whatever the machine has."""
+    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    log_path = tmp_path_factory.mktemp("triton") / "triton.log"
+    with TritonServer(exported(name), config_name="cpu", **ports, log_path=log_path) as server:
+        yield server

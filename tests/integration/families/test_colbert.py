@@ -3,7 +3,7 @@
 import base64
 import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -36,17 +36,6 @@ def name(request: pytest.FixtureRequest) -> str:
 def reference(checkpoint_folder: Callable[[str], Path], name: str) -> ColbertModel:
     """Load the checkpoint as its authors do."""
     return load_colbert(checkpoint_folder(name))
-
-
-@pytest.fixture(scope="module")
-def triton(
-    exported: Callable[[str], Path], name: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[TritonServer]:
-    """Serve the export in float32, whatever the machine has."""
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    log_path = tmp_path_factory.mktemp("triton") / "triton.log"
-    with TritonServer(exported(name), config_name="cpu", **ports, log_path=log_path) as server:
-        yield server
 
 
 def count_rows(triton: TritonServer, model: str) -> int:

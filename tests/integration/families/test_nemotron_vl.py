@@ -3,7 +3,7 @@
 import base64
 import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -23,18 +23,15 @@ QUERY = "the yellow cat"
 
 
 @pytest.fixture(scope="module")
-def reference(checkpoint_folder: Callable[[str], Path]) -> NemotronVLModel:
-    """Load the checkpoint with transformers."""
-    return load_nemotron_vl_model(checkpoint_folder("nemotron_vl_reranker"), LIMITS.max_tokens or 0)
+def name() -> str:
+    """Return the checkpoint's name."""
+    return "nemotron_vl_reranker"
 
 
 @pytest.fixture(scope="module")
-def triton(exported: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """Serve the export in float32, whatever the machine has."""
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    log_path = tmp_path_factory.mktemp("triton") / "triton.log"
-    with TritonServer(exported("nemotron_vl_reranker"), config_name="cpu", **ports, log_path=log_path) as server:
-        yield server
+def reference(checkpoint_folder: Callable[[str], Path], name: str) -> NemotronVLModel:
+    """Load the checkpoint with transformers."""
+    return load_nemotron_vl_model(checkpoint_folder(name), LIMITS.max_tokens or 0)
 
 
 def make_documents() -> list[Document]:

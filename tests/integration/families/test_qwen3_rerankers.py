@@ -1,6 +1,6 @@
 """Qwen3-Rerankers end to end: checkpoint folder, export, Triton, client and REST; scores as in transformers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,18 +23,15 @@ pytestmark = pytest.mark.triton
 
 
 @pytest.fixture(scope="module")
-def reference(checkpoint_folder: Callable[[str], Path]) -> Qwen3RerankerModel:
-    """Load the checkpoint with transformers."""
-    return load_qwen3_reranker(checkpoint_folder("qwen3_reranker"), LIMITS.max_tokens)
+def name() -> str:
+    """Return the checkpoint's name."""
+    return "qwen3_reranker"
 
 
 @pytest.fixture(scope="module")
-def triton(exported: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """Serve the export in float32, whatever the machine has."""
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    log_path = tmp_path_factory.mktemp("triton") / "triton.log"
-    with TritonServer(exported("qwen3_reranker"), config_name="cpu", **ports, log_path=log_path) as server:
-        yield server
+def reference(checkpoint_folder: Callable[[str], Path], name: str) -> Qwen3RerankerModel:
+    """Load the checkpoint with transformers."""
+    return load_qwen3_reranker(checkpoint_folder(name), LIMITS.max_tokens)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])

@@ -1,6 +1,6 @@
 """Text cross-encoders end to end: checkpoint folder, export, Triton, client and REST; scores as in the original."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,17 +38,6 @@ def name(request: pytest.FixtureRequest) -> str:
 def reference(checkpoint_folder: Callable[[str], Path], name: str) -> PairModel:
     """Load the checkpoint with transformers, or as its authors' code does."""
     return load_pair_model(checkpoint_folder(name), LIMITS.max_tokens)
-
-
-@pytest.fixture(scope="module")
-def triton(
-    exported: Callable[[str], Path], name: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[TritonServer]:
-    """Serve the export in float32, whatever the machine has."""
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    log_path = tmp_path_factory.mktemp("triton") / "triton.log"
-    with TritonServer(exported(name), config_name="cpu", **ports, log_path=log_path) as server:
-        yield server
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
