@@ -103,7 +103,7 @@ def test_deep_export_passes(deep: Callable[[int], Path], tmp_path: Path) -> None
 
 
 def see_the_future(modules: Modules, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "_see_causally", lambda valid: valid[:, None, None].expand(-1, 1, valid.shape[1], -1))
+    monkeypatch.setattr(text, "see_causally", lambda valid: valid[:, None, None].expand(-1, 1, valid.shape[1], -1))
 
 
 def place_in_one_dimension(modules: Modules, monkeypatch: pytest.MonkeyPatch) -> None:
