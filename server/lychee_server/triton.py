@@ -1,6 +1,7 @@
 """A Triton process with a model repository, from start to stop."""
 
 import http.client
+import logging
 import os
 import secrets
 import socket
@@ -35,6 +36,8 @@ from lychee_server.triton_command import TritonOptions, build_command
 from lychee_server.triton_messages import calm_log, clean_reason, find_reason, read_error_lines
 
 POLL_INTERVAL_S = 0.1
+
+_logger = logging.getLogger("lychee_server")
 
 
 class TritonServer:
@@ -335,10 +338,21 @@ class TritonServer:
         return self._process.poll()
 
     def __enter__(self) -> Self:
-        """Start Triton and wait until it is ready."""
+        """Start Triton and wait until it is ready. One that still loads when the time is up is started once more.
+
+        Triton 2.51 was seen to hang so, once in hundreds of starts, with nothing in its log.
+        """
         try:
             self.start()
-            self.wait_until_ready()
+            try:
+                self.wait_until_ready()
+            except ServerStartError as error:
+                assert self._process is not None
+                if self._process.poll() is not None or self.is_up():
+                    raise
+                _logger.warning("%s It is started once more.", error)
+                self.start_again()
+                self.wait_until_ready()
         except BaseException:
             self.stop()
             raise

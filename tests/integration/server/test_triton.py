@@ -94,6 +94,28 @@ def test_each_failed_model_has_its_own_reason(tiny_repository: Path, add_model: 
     assert "at least one version must be available" in reasons["kept_out"]
 
 
+def test_one_that_hangs_while_it_loads_is_started_once_more(
+    tiny_repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wait = TritonServer.wait_until_ready
+    seen: list[int] = []
+
+    def wait_for_one_that_hangs(server: TritonServer) -> None:
+        assert server.process_id is not None
+        seen.append(server.process_id.pid)
+        if len(seen) == 1:
+            os.kill(seen[0], signal.SIGSTOP)
+            wait(server, 0.5)
+        wait(server)
+
+    monkeypatch.setattr(TritonServer, "wait_until_ready", wait_for_one_that_hangs)
+    with make_server(tiny_repository) as server:
+        assert server.is_up()
+        assert len(set(seen)) == 2
+        assert not psutil.pid_exists(seen[0])
+    assert "not ready after 0.5 s" in caplog.text
+
+
 def test_a_death_while_loading_shows_the_log(tiny_repository: Path) -> None:
     server = make_server(tiny_repository)
     try:
