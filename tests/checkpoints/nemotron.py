@@ -18,6 +18,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from torch import nn
 from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaModel, SiglipVisionConfig, SiglipVisionModel
 
+from checkpoints.published import edit_json
 from checkpoints.random_weights import randomize
 
 TEMPERATURE = 0.8
@@ -84,7 +85,7 @@ def build_nemotron_reranker(folder: Path) -> Path:
         "AutoConfig": f"{name}.LlamaBidirectionalConfig",
         "AutoModelForSequenceClassification": f"{name}.LlamaBidirectionalForSequenceClassification",
     }
-    edit(
+    edit_json(
         folder / "config.json",
         architectures=["LlamaBidirectionalForSequenceClassification"],
         auto_map=code,
@@ -108,7 +109,7 @@ def build_nemotron_vl_reranker(folder: Path, *, nested: bool = True) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = write_llama_tokenizer(folder, "<img>", "</img>", "<IMG_CONTEXT>")
-    edit(folder / "tokenizer_config.json", model_max_length=10240, **_PROCESSOR)
+    edit_json(folder / "tokenizer_config.json", model_max_length=10240, **_PROCESSOR)
     language = make_language_config(tokenizer)
     vision = SiglipVisionModel(SiglipVisionConfig(**_VISION))  # with the layers that pool, which nothing reads
     towers = nn.Module()
@@ -250,9 +251,3 @@ def write_llama_tokenizer(folder: Path, *more: str) -> Tokenizer:
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return tokenizer
-
-
-def edit(path: Path, **changes: Any) -> None:
-    """Change keys of a JSON file; None removes one."""
-    content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}, indent=2))

@@ -6,7 +6,6 @@ what tomaarsen/Qwen3-Reranker-0.6B-seq-cls does: the difference of two rows of `
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from checkpoints.published import edit_json
 from checkpoints.qwen_vl import build_tokenizer
 from checkpoints.random_weights import randomize
 
@@ -55,7 +55,7 @@ def build_qwen3_classifier(folder: Path, *, labels: int = 1) -> Path:
     yes, no = (weights["model.embed_tokens.weight"][tokenizer.convert_tokens_to_ids(word)] for word in ("yes", "no"))
     weights["score.weight"] = (yes - no)[None] if labels == 1 else torch.stack([no, *[yes] * (labels - 1)])
     save_file(weights, path, {"format": "pt"})
-    _edit(
+    edit_json(
         folder / "config.json",
         architectures=["Qwen3ForSequenceClassification"],
         id2label={str(label): f"LABEL_{label}" for label in range(labels)},
@@ -79,7 +79,7 @@ def _build(folder: Path, *, tied: bool, **options: Any) -> Any:
     model = Qwen3ForCausalLM(config).eval()
     randomize(model, seed=3, gain=2.0)
     model.to(torch.bfloat16).save_pretrained(folder, **options)
-    _edit(
+    edit_json(
         folder / "config.json",
         rope_parameters=None,
         layer_types=None,
@@ -90,9 +90,3 @@ def _build(folder: Path, *, tied: bool, **options: Any) -> Any:
         max_window_layers=_SIZES["num_hidden_layers"],
     )
     return tokenizer
-
-
-def _edit(path: Path, **changes: Any) -> None:
-    """Change keys of a JSON file; None removes one."""
-    content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}, indent=2))

@@ -32,6 +32,7 @@ from transformers import (
 )
 
 from checkpoints.bert_tokenizer import write_bert_tokenizer
+from checkpoints.published import edit_json
 from checkpoints.random_weights import randomize
 from checkpoints.siglip import unigram_pieces
 
@@ -61,7 +62,7 @@ def build_bert_reranker(folder: Path) -> Path:
     config = BertConfig(vocab_size=vocab_size, max_position_embeddings=128, **_SIZES, **_ONE_LABEL)
     _save(BertForSequenceClassification(config), folder, seed=5, bias=-5.5)
     activation = {"activation_fn": "torch.nn.modules.linear.Identity", "version": "4.1.0.dev0"}
-    _edit(folder / "config.json", sentence_transformers=activation, position_embedding_type="absolute")
+    edit_json(folder / "config.json", sentence_transformers=activation, position_embedding_type="absolute")
     return folder
 
 
@@ -107,7 +108,7 @@ def build_modernbert_reranker(folder: Path) -> Path:
     )
     _save(ModernBertForSequenceClassification(config), folder, seed=8, bias=-2.3, dtype=torch.float16)
     thetas = {"global_rope_theta": 160000.0, "local_rope_theta": 10000.0, "global_attn_every_n_layers": 3}
-    _edit(folder / "config.json", layer_types=None, rope_parameters=None, layer_norm_eps=1e-5, **thetas)
+    edit_json(folder / "config.json", layer_types=None, rope_parameters=None, layer_norm_eps=1e-5, **thetas)
     return folder
 
 
@@ -232,12 +233,6 @@ def _spread(model: Any, seed: int, bias: float, gain: float = 1.5) -> None:
     with torch.no_grad():
         last.weight.mul_(3)
         last.bias.fill_(bias)
-
-
-def _edit(path: Path, **changes: Any) -> None:
-    """Change keys of a JSON file; None removes one."""
-    content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}, indent=2))
 
 
 def _write_xlm_tokenizer(folder: Path, longest: int = 512) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,8 +12,10 @@ from torch.nn import functional
 from lychee_export.errors import CheckpointError
 from lychee_export.families.template import Labels
 
-__all__ = ["LabelHead", "ScoreHead", "find_label_ids", "find_positive_label", "make_score_head"]
+__all__ = ["LabelHead", "ScoreHead", "count_labels", "find_label_ids", "find_positive_label", "make_score_head"]
 
+_DEFAULT_LABELS = 2
+"""Where config.json names none, as transformers has it."""
 _POSITIVE_NAMES = frozenset({"yes", "true", "relevant", "positive", "1"})
 
 
@@ -99,6 +102,12 @@ def make_score_head(score: nn.Module, bias: float, config: Any) -> ScoreHead:
         else:
             difference.bias.copy_(score.bias[positive] - score.bias[1 - positive])
     return ScoreHead(difference, bias)
+
+
+def count_labels(config: Mapping[str, Any]) -> int:
+    """Return how many labels a classifier has, by its config.json."""
+    labels: int = config.get("num_labels") or len(config.get("id2label") or range(_DEFAULT_LABELS))
+    return labels
 
 
 def find_positive_label(config: Any) -> int:

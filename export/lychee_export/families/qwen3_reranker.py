@@ -23,6 +23,7 @@ from lychee_export.errors import CheckpointError
 from lychee_export.families.decoder import Decoder, take_last
 from lychee_export.families.family import Checkpoint, Family, ModelCard, Reference
 from lychee_export.families.heads import LabelHead, find_label_ids, find_positive_label, make_score_head
+from lychee_export.families.rotary import CHANGING_ROPE_TYPES
 from lychee_export.families.template import Template, find_template, templates
 from lychee_export.families.text_format import plain_tokenizer
 from lychee_export.families.text_pairs import describe_text_pairs, format_pairs, refer_to_texts, sign_text_pairs
@@ -34,8 +35,6 @@ _CLASSES: dict[str, type[PreTrainedModel]] = {
     "Qwen3ForSequenceClassification": Qwen3ForSequenceClassification,
 }
 """By ``architectures[0]`` in config.json."""
-_CHANGING_ROPE_TYPES = ("dynamic", "longrope")
-"""Their frequencies depend on the sequence's length, which the graph does not compute."""
 
 
 class TextEncoder(nn.Module):
@@ -114,7 +113,7 @@ def _check_config(source: CheckpointSource, config: Any) -> None:
     if layers - {"full_attention"}:
         raise CheckpointError(f"{place}: the layers are {sorted(layers)}, expected full_attention alone")
     rope_type = (config.rope_parameters or {}).get("rope_type")
-    if rope_type in _CHANGING_ROPE_TYPES:
+    if rope_type in CHANGING_ROPE_TYPES:
         raise CheckpointError(f"{place} asks for rotary positions of type {rope_type!r}, which are not supported")
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["rotary_angles"]
+__all__ = ["CHANGING_ROPE_TYPES", "rotary_angles"]
+
+CHANGING_ROPE_TYPES = ("dynamic", "longrope")
+"""Their frequencies depend on the sequence's length, which the graph does not compute."""
 
 
 def rotary_angles(input_ids: Tensor, frequencies: Tensor, scale: float) -> tuple[Tensor, Tensor]:

@@ -22,14 +22,13 @@ from lychee_client.preprocessing.image import PreparedImage
 from lychee_client.preprocessing.prompt import Part, PromptProcessor
 from lychee_client.preprocessing.text import TokenizedText
 from lychee_export.contract.signature import ModelSignature, Tensors
-from lychee_export.errors import CheckpointError
-from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint, load_checkpoint
 from lychee_export.onnx.runtime import run_model
 from msgspec import structs
 from PIL import Image as PilImage
 from safetensors.torch import load_file, save_file
 
+from .text_pairs import assert_static_int8_is_refused, export_in
 from .torch_modules import run_module
 
 SCORE_ATOL = 1e-4
@@ -224,18 +223,13 @@ def calm_the_head(folder: Path) -> None:
 def test_precisions_keep_scores_within_what_each_accepts(
     checkpoint_folder: Callable[[str], Path], tmp_path: Path, precision: Any, target: Any
 ) -> None:
-    lines: list[str] = []
     folder = shutil.copytree(checkpoint_folder("nemotron_vl_reranker"), tmp_path / "checkpoint")
     calm_the_head(folder)
-    report = export_checkpoint(str(folder), tmp_path / "models", precision, lines.append, limits=LIMITS, target=target)
-    assert report.manifest.precision == precision
-    if target == "cuda":
-        assert any(line.startswith("half floats move a score by at most") for line in lines)
+    export_in(precision, target, folder, tmp_path / "models")
 
 
 def test_static_int8_is_refused(checkpoint_folder: Callable[[str], Path], tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"precision s8 is for dual encoders .* Choose --precision w8"):
-        export_checkpoint(str(checkpoint_folder("nemotron_vl_reranker")), tmp_path, "s8", limits=LIMITS)
+    assert_static_int8_is_refused(checkpoint_folder("nemotron_vl_reranker"), tmp_path)
 
 
 def read_forwards_only(loaded: Loaded, _: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,19 @@ from checkpoints import BUILDERS
 from checkpoints.exports import LIMITS
 from checkpoints.qwen3_reference import load_qwen3_reranker
 from checkpoints.qwen3_reranker import build_qwen3_classifier
-from lychee_export.errors import CheckpointError
-from lychee_export.exporter import export_checkpoint
 from lychee_export.families import attention
 
-from .text_pairs import LONG_TEXT, QUERIES, SCORE_ATOL, LoadedPairs, assert_pairs_equal, make_pairs, run_files
+from .text_pairs import (
+    LONG_TEXT,
+    QUERIES,
+    SCORE_ATOL,
+    LoadedPairs,
+    assert_pairs_equal,
+    assert_static_int8_is_refused,
+    export_in,
+    make_pairs,
+    run_files,
+)
 
 NAMES = ["qwen3_reranker", "qwen3_reranker_shards", "qwen3_reranker_seq_cls"]
 
@@ -80,17 +88,11 @@ def test_golden_pairs_have_the_scores_of_transformers(loaded: LoadedPairs) -> No
 def test_precisions_keep_scores_within_what_each_accepts(
     checkpoint_folder: Callable[[str], Path], tmp_path: Path, precision: Any, target: Any
 ) -> None:
-    lines: list[str] = []
-    folder = str(checkpoint_folder("qwen3_reranker"))
-    report = export_checkpoint(folder, tmp_path / "models", precision, lines.append, limits=LIMITS, target=target)
-    assert report.manifest.precision == precision
-    if target == "cuda":
-        assert any(line.startswith("half floats move a score by at most") for line in lines)
+    export_in(precision, target, checkpoint_folder("qwen3_reranker"), tmp_path / "models")
 
 
 def test_static_int8_is_refused(checkpoint_folder: Callable[[str], Path], tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"precision s8 is for dual encoders .* Choose --precision w8"):
-        export_checkpoint(str(checkpoint_folder("qwen3_reranker")), tmp_path, "s8", limits=LIMITS)
+    assert_static_int8_is_refused(checkpoint_folder("qwen3_reranker"), tmp_path)
 
 
 def see_the_future(loaded: LoadedPairs, _: pytest.MonkeyPatch) -> None:
@@ -111,7 +113,6 @@ def forget_the_padding_on_the_left(loaded: LoadedPairs, monkeypatch: pytest.Monk
         return {name: torch.from_numpy(value).roll(shift, 1).numpy() for name, value in rows.items()}
 
     monkeypatch.setattr(loaded.prompts, "to_tensors", pad_left)
-    monkeypatch.setattr(attention, "see_causally", attention.see_causally)
     monkeypatch.setattr(
         "lychee_export.families.decoder.see_causally", lambda valid: attention.see_causally(torch.ones_like(valid))
     )

@@ -11,8 +11,6 @@ import torch
 from checkpoints import BUILDERS
 from checkpoints.exports import LIMITS
 from checkpoints.pairs_reference import load_pair_model
-from lychee_export.errors import CheckpointError
-from lychee_export.exporter import export_checkpoint
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
@@ -23,7 +21,10 @@ from .text_pairs import (
     SCORE_ATOL,
     LoadedPairs,
     Run,
+    assert_padding_changes_nothing,
     assert_pairs_equal,
+    assert_static_int8_is_refused,
+    export_in,
     make_pairs,
     run_files,
 )
@@ -89,10 +90,7 @@ def test_pair_of_the_longest_length_is_scored(loaded: LoadedPairs, run_onnx: Run
 
 
 def test_score_is_the_same_whatever_the_padding(loaded: LoadedPairs, run_onnx: Run) -> None:
-    scores = [
-        float(loaded.run_all(run_onnx, make_pairs(7)[1:2], more=more)["relevance_score"][0, 0]) for more in (0, 32)
-    ]
-    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    assert_padding_changes_nothing(loaded, run_onnx)
 
 
 def test_golden_pairs_have_the_scores_of_transformers(loaded: LoadedPairs) -> None:
@@ -156,20 +154,16 @@ def calm_the_classifier(folder: Path) -> None:
 def test_precisions_keep_scores_within_what_each_accepts(
     checkpoint_folder: Callable[[str], Path], tmp_path: Path, reranker: str, precision: Any, target: Any
 ) -> None:
-    lines: list[str] = []
     folder = shutil.copytree(checkpoint_folder(reranker), tmp_path / "checkpoint")
     calm_the_classifier(folder)
-    report = export_checkpoint(str(folder), tmp_path / "models", precision, lines.append, limits=LIMITS, target=target)
-    assert report.manifest.precision == precision
+    report, lines = export_in(precision, target, folder, tmp_path / "models")
     assert report.manifest.image is None
     if target == "cuda":
-        assert any(line.startswith("half floats move a score by at most") for line in lines)
         assert not any("in float32 stay" in line for line in lines)  # padding far from any token is no overflow
 
 
 def test_static_int8_is_refused(checkpoint_folder: Callable[[str], Path], tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"precision s8 is for dual encoders .* Choose --precision w8"):
-        export_checkpoint(str(checkpoint_folder("bert_reranker")), tmp_path, "s8", limits=LIMITS)
+    assert_static_int8_is_refused(checkpoint_folder("bert_reranker"), tmp_path)
 
 
 def swap_the_token_types(loaded: LoadedPairs) -> None:

@@ -8,12 +8,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
+import pytest
 import torch
 from checkpoints.exports import LIMITS
 from checkpoints.inputs import TEXTS
 from lychee_client.preprocessing.prompt import Part, PromptProcessor
 from lychee_client.preprocessing.text import TokenizedText
 from lychee_export.contract.signature import ModelSignature, Tensors
+from lychee_export.errors import CheckpointError
+from lychee_export.exporter import export_checkpoint
 from lychee_export.families import Checkpoint, load_checkpoint
 from lychee_export.onnx.runtime import run_model
 from msgspec import structs
@@ -118,3 +121,25 @@ def assert_pairs_equal(loaded: LoadedPairs, run: Run) -> None:
         torch.testing.assert_close(scores, logits.sigmoid(), atol=SCORE_ATOL, rtol=0)
         torch.testing.assert_close(torch.from_numpy(seen["logits"])[:, 0], logits, atol=LOGIT_ATOL, rtol=0)
     assert float(logits.sigmoid().max() - logits.sigmoid().min()) > 100 * SCORE_ATOL
+
+
+def assert_padding_changes_nothing(loaded: LoadedPairs, run: Run) -> None:
+    """Compare the score of a pair with that of the same pair with more padding."""
+    scores = [float(loaded.run_all(run, make_pairs(7)[1:2], more=more)["relevance_score"][0, 0]) for more in (0, 32)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+
+
+def export_in(precision: Any, target: Any, folder: Path, models: Path) -> tuple[Any, list[str]]:
+    """Export a checkpoint in a precision; return the report and what the export said."""
+    lines: list[str] = []
+    report = export_checkpoint(str(folder), models, precision, lines.append, limits=LIMITS, target=target)
+    assert report.manifest.precision == precision
+    if target == "cuda":
+        assert any(line.startswith("half floats move a score by at most") for line in lines)
+    return report, lines
+
+
+def assert_static_int8_is_refused(folder: Path, models: Path) -> None:
+    """Export a checkpoint in the precision that is for dual encoders."""
+    with pytest.raises(CheckpointError, match=r"precision s8 is for dual encoders .* Choose --precision w8"):
+        export_checkpoint(str(folder), models, "s8", limits=LIMITS)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import BUILDERS
-from checkpoints.nemotron import build_nemotron_reranker, build_nemotron_vl_reranker, edit
+from checkpoints.nemotron import build_nemotron_reranker, build_nemotron_vl_reranker
+from checkpoints.published import edit_json
 from lychee_client.manifest import TileSpec
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
@@ -101,8 +102,8 @@ def test_shapes_of_the_published_checkpoint_make_its_contract(tmp_path: Path) ->
     language = json.loads(path.read_text())["llm_config"]
     language |= {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32}
     language |= {"num_key_value_heads": 8, "head_dim": 64, "max_position_embeddings": 131072}
-    edit(path, vision_config=vision, llm_config=language, force_image_size=512)
-    edit(tmp_path / "processor_config.json", force_image_size=512, num_image_token=256)
+    edit_json(path, vision_config=vision, llm_config=language, force_image_size=512)
+    edit_json(tmp_path / "processor_config.json", force_image_size=512, num_image_token=256)
     loaded = load_checkpoint(str(tmp_path), weights=False)
     assert loaded.card.spec.image == TileSpec(512, 6, 256, "bicubic", 2048)
     assert (loaded.card.spec.text.max_tokens, loaded.card.spec.max_img_size) == (10240, 1255)
@@ -125,7 +126,7 @@ def test_bytes_are_rounded_to_bfloat16_as_the_checkpoints_processor_does() -> No
 
 
 def test_pairs_are_as_long_as_the_model_was_trained_for(tmp_path: Path) -> None:
-    edit(build_nemotron_reranker(tmp_path) / "config.json", max_position_embeddings=131072)
+    edit_json(build_nemotron_reranker(tmp_path) / "config.json", max_position_embeddings=131072)
     limits = None, Limits(max_tokens=512)
     specs = [load_checkpoint(str(tmp_path), limit, weights=False).card.spec for limit in limits]
     assert [spec.text.max_tokens for spec in specs] == [8192, 512]
@@ -133,13 +134,13 @@ def test_pairs_are_as_long_as_the_model_was_trained_for(tmp_path: Path) -> None:
 
 
 def test_tokenizer_without_padding_takes_the_last_token(tmp_path: Path) -> None:
-    edit(build_nemotron_reranker(tmp_path) / "tokenizer_config.json", pad_token=None)
+    edit_json(build_nemotron_reranker(tmp_path) / "tokenizer_config.json", pad_token=None)
     spec = load_checkpoint(str(tmp_path), weights=False).card.spec
     assert spec.text.pad_token_id == json.loads((tmp_path / "config.json").read_text())["eos_token_id"]
 
 
 def test_checkpoint_without_pooling_and_temperature_has_the_defaults_of_its_class(tmp_path: Path) -> None:
-    edit(build_nemotron_reranker(tmp_path) / "config.json", pooling=None, temperature=None)
+    edit_json(build_nemotron_reranker(tmp_path) / "config.json", pooling=None, temperature=None)
     head = load_checkpoint(str(tmp_path), weights=False).pieces[-1].module
     assert head.temperature == 1.0
 
@@ -147,7 +148,7 @@ def test_checkpoint_without_pooling_and_temperature_has_the_defaults_of_its_clas
 @pytest.mark.parametrize("value", ["llama_bidirectional_model", "nvidia/llama-nemotron-rerank-1b-v2--modeling"])
 def test_classes_of_nvidia_are_known_by_name_wherever_their_file_lies(tmp_path: Path, value: str) -> None:
     code = {"AutoModelForSequenceClassification": [f"{value}.LlamaBidirectionalForSequenceClassification", None]}
-    edit(build_nemotron_reranker(tmp_path) / "config.json", auto_map=code)
+    edit_json(build_nemotron_reranker(tmp_path) / "config.json", auto_map=code)
     assert load_checkpoint(str(tmp_path), weights=False).card.spec.family == "nemotron"
 
 
@@ -155,7 +156,7 @@ def config(**changes: Any) -> Callable[[Path], None]:
     """Return what builds a text reranker and changes its config.json."""
 
     def build(folder: Path) -> None:
-        edit(build_nemotron_reranker(folder) / "config.json", **changes)
+        edit_json(build_nemotron_reranker(folder) / "config.json", **changes)
 
     return build
 
@@ -164,7 +165,7 @@ def vl(file: str = "config.json", **changes: Any) -> Callable[[Path], None]:
     """Return what builds a reranker of images and changes one of its files."""
 
     def build(folder: Path) -> None:
-        edit(build_nemotron_vl_reranker(folder) / file, **changes)
+        edit_json(build_nemotron_vl_reranker(folder) / file, **changes)
 
     return build
 
@@ -174,7 +175,7 @@ def part(name: str, **changes: Any) -> Callable[[Path], None]:
 
     def build(folder: Path) -> None:
         path = build_nemotron_vl_reranker(folder) / "config.json"
-        edit(path, **{name: json.loads(path.read_text())[name] | changes})
+        edit_json(path, **{name: json.loads(path.read_text())[name] | changes})
 
     return build
 
@@ -198,7 +199,7 @@ def with_more_tokens_than_embeddings(folder: Path) -> None:
     weights = load_file(path)
     weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"][:-1].clone()
     save_file(weights, path, metadata={"format": "pt"})
-    edit(folder / "config.json", vocab_size=len(weights["model.embed_tokens.weight"]), pad_token_id=0)
+    edit_json(folder / "config.json", vocab_size=len(weights["model.embed_tokens.weight"]), pad_token_id=0)
 
 
 DYNAMIC = {"rope_type": "dynamic", "factor": 2.0}

@@ -11,14 +11,12 @@ from typing import Any
 
 from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.errors import CheckpointError
+from lychee_export.families.heads import count_labels
+from lychee_export.families.rotary import CHANGING_ROPE_TYPES
 
 __all__ = ["check_classes", "check_labels", "check_language_model", "read_temperature"]
 
-_DEFAULT_LABELS = 2
-"""Where config.json names none, as transformers has it."""
 _POOLING = "avg"
-_CHANGING_ROPE_TYPES = ("dynamic", "longrope")
-"""Their frequencies depend on the sequence's length, which the graph does not compute."""
 
 
 def check_classes(source: CheckpointSource, architecture: str, code: Collection[str]) -> None:
@@ -61,7 +59,7 @@ def check_labels(source: CheckpointSource) -> None:
         CheckpointError: It is one.
     """
     config = source.config
-    labels = config.get("num_labels") or len(config.get("id2label") or range(_DEFAULT_LABELS))
+    labels = count_labels(config)
     if labels != 1:
         raise CheckpointError(
             f"{source.folder / 'config.json'}: the head has {labels} labels "
@@ -94,9 +92,9 @@ def check_language_model(source: CheckpointSource, language: Mapping[str, Any], 
         )
     rope = language.get("rope_parameters") or language.get("rope_scaling") or {}
     kind = rope.get("rope_type") or rope.get("type")
-    if kind in _CHANGING_ROPE_TYPES:
+    if kind in CHANGING_ROPE_TYPES:
         raise CheckpointError(
-            f"{place}: rotary positions of the type {kind!r}; {' and '.join(_CHANGING_ROPE_TYPES)} are not supported"
+            f"{place}: rotary positions of the type {kind!r}; {' and '.join(CHANGING_ROPE_TYPES)} are not supported"
         )
 
 

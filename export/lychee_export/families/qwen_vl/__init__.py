@@ -25,12 +25,13 @@ from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families.family import Checkpoint, Family, ModelCard, Piece, Reference
 from lychee_export.families.heads import LabelHead, find_label_ids, make_score_head
+from lychee_export.families.qwen_vl.classes import CLASSIFIERS, JinaVLForRanking
 from lychee_export.families.qwen_vl.contract import Contract, declare_contract
-from lychee_export.families.qwen_vl.heads import CLASSIFIERS, JinaVLForRanking
 from lychee_export.families.qwen_vl.images import ImageSettings, read_image_settings
 from lychee_export.families.qwen_vl.reference import ReferenceModel, make_processor, make_reference
 from lychee_export.families.qwen_vl.text import TextEncoder
 from lychee_export.families.qwen_vl.vision import VisionEncoder
+from lychee_export.families.rotary import CHANGING_ROPE_TYPES
 from lychee_export.families.template import Template, find_template, templates
 
 __all__ = ["FAMILY", "load"]
@@ -48,9 +49,6 @@ _CLASSES = {
 
 _UNSTATED_MAX_TOKENS = 4096
 """By default, where nobody says with how many tokens a model was trained: two pages and a text."""
-
-_CHANGING_ROPE_TYPES = ("dynamic", "longrope")
-"""Their frequencies depend on the sequence's length, which the graph does not compute."""
 
 
 def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
@@ -106,7 +104,7 @@ def _check_config(config: Any, tokenizer: Any, template: Template) -> None:
     if any(layer != "full_attention" for layer in getattr(text, "layer_types", None) or ()):
         raise CheckpointError("config.json asks for sliding windows in the language model, which are not supported")
     rope_type = (getattr(text, "rope_parameters", None) or {}).get("rope_type")
-    if rope_type in _CHANGING_ROPE_TYPES:
+    if rope_type in CHANGING_ROPE_TYPES:
         raise CheckpointError(f"config.json asks for rotary positions of type {rope_type!r}, which are not supported")
     token_id = tokenizer.convert_tokens_to_ids(image_token)
     if token_id != config.image_token_id:

@@ -63,6 +63,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     pieces, ensemble = sign_text_pairs(config.hidden_size, limits, text, encoder, kind.make_head(model))
     prompt = prompt_of_texts(f"{{query}}{middle}{{document}}")
     spec = describe_text_pairs(source, FAMILY.name, text, prompt, min(longest))
+    tokenizer_json = plain.to_str()
 
     def make_reference() -> Reference:
         def score(pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -73,7 +74,6 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
 
         return refer_to_texts(ensemble, text, tokenizer_json, fill, score, describe_activation(activation))
 
-    tokenizer_json = plain.to_str()
     return Checkpoint(ModelCard(spec, (ensemble,), tokenizer_json), pieces, make_reference)
 
 

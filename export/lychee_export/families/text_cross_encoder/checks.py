@@ -10,14 +10,12 @@ from tokenizers import Tokenizer
 from lychee_export.checkpoint.refusals import explain_unknown
 from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.errors import CheckpointError
+from lychee_export.families.heads import count_labels
+from lychee_export.families.rotary import CHANGING_ROPE_TYPES
 
 __all__ = ["check_config", "check_normalizer", "describe_activation"]
 
-_DEFAULT_LABELS = 2
-"""Where config.json names none, as transformers has it."""
 _ACTIVATIONS = ("Identity", "Sigmoid")
-_CHANGING_ROPE_TYPES = ("dynamic", "longrope")
-"""Their frequencies depend on the sequence's length, which the graph does not compute."""
 
 
 def check_config(source: CheckpointSource, expected: str, examples: Sequence[str]) -> str | None:
@@ -42,7 +40,7 @@ def check_config(source: CheckpointSource, expected: str, examples: Sequence[str
             f"{config['model_type']!r}.{explain_unknown(config)} Take a reranker that transformers itself has, such as "
             f"{', '.join(examples)}"
         )
-    labels = config.get("num_labels") or len(config.get("id2label") or range(_DEFAULT_LABELS))
+    labels = count_labels(config)
     if labels != 1:
         raise CheckpointError(
             f"{place}: the head has {labels} labels ({config.get('id2label') or 'no id2label'}), expected 1: a "
@@ -65,10 +63,10 @@ def check_config(source: CheckpointSource, expected: str, examples: Sequence[str
         )
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     types = {part.get("rope_type") for part in (rope, *rope.values()) if isinstance(part, dict)}
-    if types & set(_CHANGING_ROPE_TYPES):
+    if types & set(CHANGING_ROPE_TYPES):
         raise CheckpointError(
             f"{place}: rotary positions of the types {sorted(filter(None, types))}; "
-            f"{' and '.join(_CHANGING_ROPE_TYPES)} are not supported"
+            f"{' and '.join(CHANGING_ROPE_TYPES)} are not supported"
         )
     return _read_activation(source)
 
