@@ -26,7 +26,7 @@ from lychee_export.errors import CheckpointError
 from lychee_export.families.family import Checkpoint, Family, ModelCard, Piece, Reference
 from lychee_export.families.heads import LabelHead, find_label_ids, make_score_head
 from lychee_export.families.qwen_vl.classes import CLASSIFIERS, JinaVLForRanking
-from lychee_export.families.qwen_vl.contract import Contract, declare_contract
+from lychee_export.families.qwen_vl.contract import Contract
 from lychee_export.families.qwen_vl.images import ImageSettings, read_image_settings
 from lychee_export.families.qwen_vl.reference import ReferenceModel, make_processor, make_reference
 from lychee_export.families.qwen_vl.text import TextEncoder
@@ -68,7 +68,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     label_ids = None if scored or template.labels is None else find_label_ids(tokenizer, template.labels)
     model: Any = source.load_model(model_class)
     _check_config(model.config, tokenizer, template)
-    images = read_image_settings(source, model.config.vision_config, template, limits)
+    images = read_image_settings(source, model.config.vision_config, limits, template)
     own_tokens = min(template.max_tokens or sys.maxsize, model.config.text_config.max_position_embeddings)
     max_tokens = min(own_tokens, limits.max_tokens or template.max_tokens or _UNSTATED_MAX_TOKENS)
     contract = _sign(model.config, images, template, limits, tokenizer, max_tokens)
@@ -119,16 +119,16 @@ def _sign(
 ) -> Contract:
     text = config.text_config
     deepstack = len(getattr(config.vision_config, "deepstack_visual_indexes", None) or ())
-    return declare_contract(
-        images,
-        template,
-        limits,
+    return Contract(
         max_tokens=max_tokens,
+        images=images,
+        limits=limits,
         embedding_dim=text.hidden_size * (1 + deepstack),
-        hidden_dim=text.hidden_size,
         image_token_id=config.image_token_id,
         pad_token_id=tokenizer.pad_token_id,
         vocab_size=text.vocab_size,
+        hidden_dim=text.hidden_size,
+        reads_texts=template.reads("text", "text"),
     )
 
 
@@ -141,7 +141,7 @@ def _describe(source: CheckpointSource, template: Template, contract: Contract, 
         model_id=source.model_id,
         revision=source.revision,
         text=TextSpec(
-            pad_token_id=contract.text_encoder.inputs[0].pad_value,
+            pad_token_id=contract.pad_token_id,
             max_tokens=contract.max_tokens,
             buckets=contract.tokens.buckets,
         ),

@@ -1,8 +1,9 @@
-"""The family's tensor contract and sample inputs."""
+"""The tensor contract of Qwen-VL models, and sample inputs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +11,8 @@ from numpy.typing import NDArray
 from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, Tensors, TensorSpec
 from lychee_export.families.qwen_vl.images import ImageSettings
-from lychee_export.families.template import Template
 
-__all__ = ["Contract", "declare_contract"]
+__all__ = ["Contract", "Inputs"]
 
 _BUCKET_UNIT = 64
 """Least bucket of tokens and of patches; the others are multiples of it."""
@@ -24,36 +24,90 @@ _TOKENS_PER_RUN = 4096
 
 
 @dataclass(frozen=True)
-class Contract:
-    """Signatures of the models, and what their axes hold.
+class Inputs:
+    """What the two encoders of a Qwen-VL take, whatever is made of their states.
 
     Args:
         max_tokens: The length of the longest sequence.
-        tokens: The axis of ``input_ids``.
-        patches: The axis of ``pixel_values``.
-        image_tokens: The axis of ``image_embeds``.
         images: How images become patches.
+        limits: What the deployment admits.
         embedding_dim: The width of ``image_embeds``.
-        hidden_dim: The width of ``hidden``.
-        vision_encoder: The signature of the vision encoder.
-        text_encoder: The signature of the text encoder.
-        scoring_head: The signature of the scoring head.
-        ensembles: The ensembles that the model's prompt has a use for.
         image_token_id: The token that stands for a block of patches.
+        pad_token_id: The token that fills a sequence up to its bucket.
+        vocab_size: The number of tokens.
     """
 
     max_tokens: int
-    tokens: Axis
-    patches: Axis
-    image_tokens: Axis
     images: ImageSettings
+    limits: Limits
     embedding_dim: int
-    hidden_dim: int
-    vision_encoder: ModelSignature
-    text_encoder: ModelSignature
-    scoring_head: ModelSignature
-    ensembles: tuple[ModelSignature, ...]
     image_token_id: int
+    pad_token_id: int
+    vocab_size: int
+
+    @cached_property
+    def tokens(self) -> Axis:
+        """The axis of ``input_ids``."""
+        return Axis("sequence_length", _buckets(self.max_tokens))
+
+    @cached_property
+    def patches(self) -> Axis:
+        """The axis of ``pixel_values``."""
+        return Axis("num_patches", _buckets(self.images.max_patches), multiple=self.images.merge_size**2)
+
+    @cached_property
+    def texts(self) -> tuple[TensorSpec, TensorSpec]:
+        """The tokens and which of them are no padding."""
+        return (
+            TensorSpec(
+                "input_ids", "int64", (self.tokens,), pad_value=self.pad_token_id, maximum=self.vocab_size - 1
+            ),
+            TensorSpec("attention_mask", "int64", (self.tokens,), maximum=1),
+        )
+
+    @cached_property
+    def image_embeds(self) -> TensorSpec:
+        """What the vision encoder makes of a row's images."""
+        block = self.images.merge_size**2
+        image_tokens = Axis("num_image_tokens", (1, *(bucket // block for bucket in self.patches.buckets)))
+        return TensorSpec("image_embeds", "float32", (image_tokens, self.embedding_dim))
+
+    @cached_property
+    def image_grid_thw(self) -> TensorSpec:
+        """The shapes of a row's images in patches."""
+        return TensorSpec("image_grid_thw", "int64", (self.images.max_images, 3), maximum=self.patches.maximum)
+
+    @cached_property
+    def vision_encoder(self) -> ModelSignature:
+        """The signature of the vision encoder."""
+        return ModelSignature(
+            "vision_encoder",
+            (TensorSpec("pixel_values", "uint8", (self.patches, self.images.patch_bytes)), self.image_grid_thw),
+            (self.image_embeds,),
+            self.limits.image_batch,
+            encoder=True,
+            # The attention scores of one pair of the largest bucket.
+            max_run_elements=self.patches.maximum * self.images.patch_bytes,
+            accelerated=False,
+        )
+
+    def sign_text_encoder(self, output: TensorSpec) -> ModelSignature:
+        """Return the signature of a text encoder with this output."""
+        return ModelSignature(
+            "text_encoder",
+            (*self.texts, self.image_embeds, self.image_grid_thw),
+            (output,),
+            self.most_rows,
+            encoder=True,
+            max_run_elements=max(_TOKENS_PER_RUN, self.tokens.maximum),
+            run_input="input_ids",
+            accelerated=False,
+        )
+
+    @property
+    def most_rows(self) -> int:
+        """The most rows of a request to what both texts and images need."""
+        return max(self.limits.text_batch, self.limits.image_batch)
 
     def sample_images(self, rng: np.random.Generator, rows: int) -> Tensors:
         """Make inputs of the vision encoder: rows with different numbers and shapes of images."""
@@ -84,10 +138,6 @@ class Contract:
             "image_grid_thw": grids,
         }
 
-    def sample_hidden(self, rng: np.random.Generator, rows: int) -> Tensors:
-        """Make inputs of the scoring head."""
-        return {"hidden": rng.standard_normal((rows, self.hidden_dim)).astype(np.float32)}
-
     def _sample_grids(self, rng: np.random.Generator, rows: int, patches: int) -> NDArray[np.int64]:
         """Draw grids: in turn all images that a pair may have, one less, ... none."""
         grids = np.zeros((rows, self.images.max_images, 3), np.int64)
@@ -101,91 +151,61 @@ class Contract:
         return grids
 
 
-def declare_contract(
-    images: ImageSettings,
-    template: Template,
-    limits: Limits,
-    *,
-    max_tokens: int,
-    embedding_dim: int,
-    hidden_dim: int,
-    image_token_id: int,
-    pad_token_id: int,
-    vocab_size: int,
-) -> Contract:
-    """Declare the contract within the limits.
+@dataclass(frozen=True)
+class Contract(Inputs):
+    """Signatures of a reranker's models.
 
     Args:
+        max_tokens: See ``Inputs``, as all up to ``vocab_size``.
         images: How images become patches.
-        template: The prompt.
         limits: What the deployment admits.
-        max_tokens: The length of the longest sequence.
         embedding_dim: The width of ``image_embeds``.
-        hidden_dim: The width of ``hidden``.
         image_token_id: The token that stands for a block of patches.
         pad_token_id: The token that fills a sequence up to its bucket.
         vocab_size: The number of tokens.
+        hidden_dim: The width of ``hidden``.
+        reads_texts: Whether the model's prompt has a use for pairs without images.
     """
-    block = images.merge_size**2
-    tokens = Axis("sequence_length", _buckets(max_tokens))
-    patches = Axis("num_patches", _buckets(images.max_patches), multiple=block)
-    image_tokens = Axis("num_image_tokens", (1, *(bucket // block for bucket in patches.buckets)))
-    input_ids = TensorSpec("input_ids", "int64", (tokens,), pad_value=pad_token_id, maximum=vocab_size - 1)
-    attention_mask = TensorSpec("attention_mask", "int64", (tokens,), maximum=1)
-    pixel_values = TensorSpec("pixel_values", "uint8", (patches, images.patch_bytes))
-    image_grid_thw = TensorSpec("image_grid_thw", "int64", (images.max_images, 3), maximum=patches.maximum)
-    image_embeds = TensorSpec("image_embeds", "float32", (image_tokens, embedding_dim))
-    hidden = TensorSpec("hidden", "float32", (hidden_dim,))
-    most_rows = max(limits.text_batch, limits.image_batch)
-    vision_encoder = ModelSignature(
-        "vision_encoder",
-        (pixel_values, image_grid_thw),
-        (image_embeds,),
-        limits.image_batch,
-        encoder=True,
-        # The attention scores of one pair of the largest bucket.
-        max_run_elements=patches.maximum * images.patch_bytes,
-        accelerated=False,
-    )
-    text_encoder = ModelSignature(
-        "text_encoder",
-        (input_ids, attention_mask, image_embeds, image_grid_thw),
-        (hidden,),
-        most_rows,
-        encoder=True,
-        max_run_elements=max(_TOKENS_PER_RUN, tokens.maximum),
-        run_input=input_ids.name,
-        accelerated=False,
-    )
-    scoring_head = ModelSignature("scoring_head", (hidden,), SCORE_OUTPUTS, most_rows)
-    rerank_text = ModelSignature(
-        "rerank_text",
-        (input_ids, attention_mask, image_embeds, image_grid_thw),
-        SCORE_OUTPUTS,
-        limits.text_batch,
-        steps=(text_encoder, scoring_head),
-    )
-    rerank_image = ModelSignature(
-        "rerank_image",
-        (input_ids, attention_mask, pixel_values, image_grid_thw),
-        SCORE_OUTPUTS,
-        limits.image_batch,
-        steps=(vision_encoder, text_encoder, scoring_head),
-    )
-    return Contract(
-        max_tokens=max_tokens,
-        tokens=tokens,
-        patches=patches,
-        image_tokens=image_tokens,
-        images=images,
-        embedding_dim=embedding_dim,
-        hidden_dim=hidden_dim,
-        vision_encoder=vision_encoder,
-        text_encoder=text_encoder,
-        scoring_head=scoring_head,
-        ensembles=(rerank_text, rerank_image) if template.reads("text", "text") else (rerank_image,),
-        image_token_id=image_token_id,
-    )
+
+    hidden_dim: int
+    reads_texts: bool
+
+    @cached_property
+    def text_encoder(self) -> ModelSignature:
+        """The signature of the text encoder."""
+        return self.sign_text_encoder(self._hidden)
+
+    @cached_property
+    def scoring_head(self) -> ModelSignature:
+        """The signature of the scoring head."""
+        return ModelSignature("scoring_head", (self._hidden,), SCORE_OUTPUTS, self.most_rows)
+
+    @cached_property
+    def ensembles(self) -> tuple[ModelSignature, ...]:
+        """The ensembles that the model's prompt has a use for."""
+        rerank_text = ModelSignature(
+            "rerank_text",
+            self.text_encoder.inputs,
+            SCORE_OUTPUTS,
+            self.limits.text_batch,
+            steps=(self.text_encoder, self.scoring_head),
+        )
+        rerank_image = ModelSignature(
+            "rerank_image",
+            (*self.texts, *self.vision_encoder.inputs),
+            SCORE_OUTPUTS,
+            self.limits.image_batch,
+            steps=(self.vision_encoder, self.text_encoder, self.scoring_head),
+        )
+        return (rerank_text, rerank_image) if self.reads_texts else (rerank_image,)
+
+    def sample_hidden(self, rng: np.random.Generator, rows: int) -> Tensors:
+        """Make inputs of the scoring head."""
+        return {"hidden": rng.standard_normal((rows, self.hidden_dim)).astype(np.float32)}
+
+    @property
+    def _hidden(self) -> TensorSpec:
+        return TensorSpec("hidden", "float32", (self.hidden_dim,))
 
 
 def _buckets(largest: int) -> tuple[int, ...]:

@@ -104,9 +104,15 @@ class ImageSettings:
 
 
 def read_image_settings(
-    source: CheckpointSource, vision_config: Any, template: Template, limits: Limits
+    source: CheckpointSource, vision_config: Any, limits: Limits, template: Template | None = None
 ) -> ImageSettings:
     """Read preprocessor_config.json within the limits.
+
+    Args:
+        source: The checkpoint.
+        vision_config: The vision encoder's part of config.json.
+        limits: What the deployment admits.
+        template: The prompt, which may say how many pixels the model was trained with.
 
     Raises:
         CheckpointError: The file asks for what the client cannot do, or the limits admit no image.
@@ -116,10 +122,11 @@ def read_image_settings(
     )
     size: Mapping[str, int] = config.get("size") or {}
     default = Qwen2VLImageProcessorPil.size
-    least = template.min_pixels or config.get("min_pixels") or size.get("shortest_edge") or default["shortest_edge"]
+    told_least, told_most = (template.min_pixels, template.max_pixels) if template else (None, None)
+    least = told_least or config.get("min_pixels") or size.get("shortest_edge") or default["shortest_edge"]
     own = config.get("max_pixels") or size.get("longest_edge") or default["longest_edge"]
-    own = min(own, template.max_pixels or own)
-    asked = (template.max_pixels or _UNSTATED_MAX_PIXELS) if limits.max_img_size is None else limits.max_img_size**2
+    own = min(own, told_most or own)
+    asked = (told_most or _UNSTATED_MAX_PIXELS) if limits.max_img_size is None else limits.max_img_size**2
     most = min(own, asked)
     if most < least:
         side = math.isqrt(most)

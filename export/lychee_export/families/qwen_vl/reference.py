@@ -115,7 +115,7 @@ class ReferenceModel:
         """
         texts = [self.read(*pair)["input_ids"][0].numpy() for pair in pairs]
         length = _choose_bucket(contract.tokens, max(map(len, texts)), padded)
-        fill = contract.text_encoder.inputs[0].pad_value
+        fill = contract.pad_token_id
         rows: Tensors = {
             "input_ids": np.stack([np.pad(ids, (0, length - len(ids)), constant_values=fill) for ids in texts]),
             "attention_mask": np.stack([(np.arange(length) < len(ids)).astype(np.int64) for ids in texts]),

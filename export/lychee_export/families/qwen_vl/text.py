@@ -42,6 +42,21 @@ class TextEncoder(nn.Module):
         """Return the last real token's state after the final norm.
 
         Args:
+            input_ids: See ``read``, as the others.
+            attention_mask: int64, (batch_size, sequence_length).
+            image_embeds: float32, (batch_size, num_image_tokens, embedding_dim * (1 + deepstack layers)).
+            image_grid_thw: int64, (batch_size, max_images, 3).
+
+        Returns:
+            float32, (batch_size, embedding_dim).
+        """
+        states = self.read(input_ids, attention_mask, image_embeds, image_grid_thw)
+        return cast(Tensor, self.norm(take_last(states, attention_mask))).float()
+
+    def read(self, input_ids: Tensor, attention_mask: Tensor, image_embeds: Tensor, image_grid_thw: Tensor) -> Tensor:
+        """Return all tokens' states before the final norm.
+
+        Args:
             input_ids: int64, (batch_size, sequence_length), padded left or right.
             attention_mask: int64, (batch_size, sequence_length), 1 for a token and 0 for padding.
             image_embeds: float32, (batch_size, num_image_tokens, embedding_dim * (1 + deepstack layers)); of the
@@ -49,7 +64,7 @@ class TextEncoder(nn.Module):
             image_grid_thw: int64, (batch_size, max_images, 3); zeros for no image.
 
         Returns:
-            float32, (batch_size, embedding_dim).
+            In the weights' dtype, (batch_size, sequence_length, embedding_dim).
         """
         valid = attention_mask > 0
         is_image = (input_ids == self.image_token_id) & valid
@@ -70,7 +85,7 @@ class TextEncoder(nn.Module):
                 start = self.embedding_dim * (index + 1)
                 features = images[..., start : start + self.embedding_dim].to(x.dtype)
                 x = x + torch.where(is_image[..., None], features, torch.zeros_like(features))
-        return cast(Tensor, self.norm(take_last(x, attention_mask))).float()
+        return cast(Tensor, x)
 
     def locate(self, is_image: Tensor, image_index: Tensor, valid: Tensor, image_grid_thw: Tensor) -> Tensor:
         """Return time, row and column of every token for the rotary angles.
