@@ -18,10 +18,11 @@ from lychee_client._pipelines.scoring import Pipeline
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.preprocessing.image_limit import limit_images
 from lychee_client.preprocessing.marked_text import MarkedTextProcessor
+from lychee_client.preprocessing.page_text import PageTextProcessor
 from lychee_client.preprocessing.prompt import PromptProcessor
 from lychee_client.preprocessing.text import TextProcessor
 
-Processor = TypeVar("Processor", TextProcessor, PromptProcessor, MarkedTextProcessor)
+Processor = TypeVar("Processor", TextProcessor, PromptProcessor, MarkedTextProcessor, PageTextProcessor)
 
 # A tokenizer of 150,000 tokens takes a second and up to 100 MB, so clients of the same model share one.
 _processors: Final[WeakValueDictionary[tuple[str, bytes], Any]] = WeakValueDictionary()
@@ -68,9 +69,10 @@ def load_model(
         reference = CrossEncoder(manifest, prompts, manifest.image)
         return Model(manifest, CrossEncoder(manifest, prompts, image_spec, embedding_cache), reference, warning)
     if manifest.late_interaction is not None:
-        marked = _share(MarkedTextProcessor, tokenizer_json, manifest.text, manifest.late_interaction)
-        late = LateInteraction(manifest, marked)
-        return Model(manifest, LateInteraction(manifest, marked, embedding_cache), late, warning)
+        kind = MarkedTextProcessor if manifest.late_interaction.page is None else PageTextProcessor
+        tokens = _share(kind, tokenizer_json, manifest.text, manifest.late_interaction)
+        late = LateInteraction(manifest, tokens, manifest.image)
+        return Model(manifest, LateInteraction(manifest, tokens, image_spec, embedding_cache), late, warning)
     assert image_spec is not None
     assert manifest.image is not None  # a dual encoder's manifest has it
     texts = _share(TextProcessor, tokenizer_json, manifest.text)

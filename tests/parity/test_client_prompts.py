@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 from checkpoints.qwen_vl import build_tokenizer
 from lychee_client import Image, InvalidInputError
-from lychee_client._pipelines.cross_encoder import pack_images
+from lychee_client._pipelines.image_tensors import pack_images
 from lychee_client.manifest import PatchSpec
 from lychee_client.manifest.manifest import TextSpec
 from lychee_client.manifest.prompt_spec import MODALITIES, PromptSpec

@@ -120,9 +120,11 @@ class DualEncoder:
                 outcome.fail(index, copy.copy(errors[0]))  # another document may have it too, with its own index
                 continue
             by_modality[modality_of(documents[index])].append(index)
-            sizes = encoding.embeddings[parts[_IMAGE]].image if _IMAGE in parts else None
-            if sizes is not None:
-                scoring.images[index] = sizes
+            for embedding in (encoding.embeddings[key] for key in parts.values()):
+                if embedding.image is not None:
+                    scoring.images[index] = embedding.image
+                if embedding.text is not None:
+                    scoring.tokens[index] = embedding.text
         for modality, indexes in by_modality.items():
             made = {index: [encoding.embeddings[key] for key in keys[index].values()] for index in indexes}
             await self.send_to_head(scoring, modality, made)
@@ -215,13 +217,8 @@ class DualEncoder:
             The keys of each document's embeddings by the names of their tensors, by index of the document.
         """
         texts = {index: text for index in valid if (text := text_of(documents[index])) is not None}
-        images = {index: image for index in valid if (image := _image_of(documents[index])) is not None}
+        images = {index: image for index in valid if (image := image_of(documents[index])) is not None}
         keys: dict[int, dict[str, Key]] = {index: {} for index in valid}
-
-        async def begin(index: int) -> Handle[Key] | Key:
-            if self._encoder.cache is None:
-                return self._encoder.make_image_key(images[index])
-            return await Begin(partial(self._encoder.make_image_key, images[index]))
 
         async def note(index: int, key: Key) -> None:
             keys[index][_IMAGE] = key
@@ -235,10 +232,10 @@ class DualEncoder:
         else:
             with await Stage(TOKENIZE):
                 tokenizing = tokenize()
-        query_image = None if query is None else _image_of(query)
+        query_image = None if query is None else image_of(query)
         if query_image is not None:
             await encoding.add_query_image(query_image)
-        naming: Preparation[int, Key] = Preparation(list(images), begin, scoring.outcome.fail)
+        naming = self._name_images(images, scoring)
         await naming.begin()
         if self._encoder.cache is None:
             await naming.for_each(note)
@@ -260,6 +257,16 @@ class DualEncoder:
                 keys[index][_TEXT] = encoding.add_text(scoring.tokens[index])
         return keys
 
+    def _name_images(self, images: Mapping[int, Image], scoring: Scoring) -> Preparation[int, Key]:
+        """Return the keys of the documents' images to come: with a cache their contents are read for them."""
+
+        async def begin(index: int) -> Handle[Key] | Key:
+            if self._encoder.cache is None:
+                return self._encoder.make_image_key(images[index])
+            return await Begin(partial(self._encoder.make_image_key, images[index]))
+
+        return Preparation(list(images), begin, scoring.outcome.fail)
+
     def _tokenize(self, query: Input | None, instruction: str | None, texts: Sequence[str]) -> Tokenized:
         """Return the query's text, if it has one, and the documents'."""
         text = None if query is None else text_of(query)
@@ -276,5 +283,6 @@ class DualEncoder:
         return spec.query_prefix.replace("{instruction}", instruction)
 
 
-def _image_of(value: Input) -> Image | None:
+def image_of(value: Input) -> Image | None:
+    """Return the first image of a query or document; None where there is none."""
     return next(iter(images_of(value)), None)

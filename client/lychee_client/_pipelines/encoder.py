@@ -20,9 +20,9 @@ from lychee_client._errors import InvalidOutputError
 from lychee_client._pipelines.scoring import find_invalid, read_output
 from lychee_client.manifest.image_spec import ImageSpec
 from lychee_client.manifest.manifest import Manifest
-from lychee_client.preprocessing.image import Image
+from lychee_client.preprocessing.image import Image, PreparedImage
 from lychee_client.preprocessing.text import TextProcessor, TokenizedText
-from lychee_client.transports.base import InferResponse
+from lychee_client.transports.base import InferResponse, Tensor
 
 TEXT_ENCODER: Final = "text_encoder"
 VISION_ENCODER: Final = "vision_encoder"
@@ -49,6 +49,7 @@ class Encoder:
     """
 
     outputs: Mapping[str, str] = EMBEDDINGS
+    image_encoder = VISION_ENCODER
 
     def __init__(
         self,
@@ -63,8 +64,8 @@ class Encoder:
         self.text_processor = text_processor
         self._image_spec = image_spec
         self.cache = cache
-        self._text_keys = EmbeddingKeys(manifest, TEXT_ENCODER, "token ids")
-        self._image_keys = EmbeddingKeys(manifest, VISION_ENCODER, repr(image_spec))
+        self._text_keys = EmbeddingKeys(manifest, "token ids", TEXT_ENCODER)
+        self._image_keys = EmbeddingKeys(manifest, repr(image_spec), VISION_ENCODER)
 
     @property
     def image_spec(self) -> ImageSpec:
@@ -86,6 +87,18 @@ class Encoder:
         """
         return image if self.cache is None else self._image_keys.make(image.content_hash())
 
+    def make_text_tensors(self, texts: Sequence[TokenizedText]) -> Mapping[str, Tensor]:
+        """Return the tensors of a request to the text encoder."""
+        return self.text_processor.to_tensors(texts)
+
+    def make_image_tensors(self, image: PreparedImage) -> tuple[Mapping[str, Tensor], TokenizedText | None]:
+        """Return the tensors of a request for one image, and the text that it is read in, if there is one.
+
+        Raises:
+            InvalidInputError: The image is larger than what the model reads.
+        """
+        return {"pixel_values": image.pixel_values[None]}, None
+
     def read(
         self, model_name: str, response: InferResponse, texts: Sequence[TokenizedText | None]
     ) -> tuple[Sequence[Vector], Mapping[int, InvalidOutputError]]:
@@ -94,7 +107,7 @@ class Encoder:
         Args:
             model_name: The name of the encoder.
             response: Its answer.
-            texts: The text of each row; None for an image.
+            texts: The text of each row; None for an image without one.
 
         Raises:
             ContractError: The answer has another shape than the contract's.

@@ -13,7 +13,7 @@ from lychee_client._embedding_cache import CachedEmbedding, Vector, look_up, sto
 from lychee_client._errors import InvalidInputError, InvalidOutputError, LycheeError
 from lychee_client._operations import DECODE, Begin, Handle, Wait, in_thread
 from lychee_client._pipelines.batches import Batches
-from lychee_client._pipelines.encoder import TEXT_ENCODER, VISION_ENCODER, Encoder, Key, find_shared_length
+from lychee_client._pipelines.encoder import TEXT_ENCODER, Encoder, Key, find_shared_length
 from lychee_client._pipelines.lanes import Lane
 from lychee_client._pipelines.scoring import Preparation
 from lychee_client.preprocessing.image import Image, ImageSizes, PreparedImage
@@ -55,6 +55,7 @@ class Encoding:
         self._query_image: Handle[PreparedImage] | None = None  # until it is sent
         self._texts: dict[Key, TokenizedText] = {}
         self._images: dict[Key, Image] = {}
+        self._prompts: dict[Key, TokenizedText] = {}  # in which images are read
         self._sizes: dict[Key, ImageSizes] = {}
         self._sent: set[Key] = set()
         self._looked_up: set[Key] = set()
@@ -183,7 +184,7 @@ class Encoding:
         await self._batches.send_batches(TEXT_ENCODER, (self._encoder.outputs[TEXT_ENCODER],), lengths)
 
     def _make_text_tensors(self, keys: Sequence[Key]) -> Mapping[str, Tensor]:
-        return self._encoder.text_processor.to_tensors([self._texts[key] for key in keys])
+        return self._encoder.make_text_tensors([self._texts[key] for key in keys])
 
     async def _begin_image(self, key: Key) -> Handle[PreparedImage] | PreparedImage:
         prepared = self._images[key].cached(self._encoder.image_spec) if self._encoder.cache is None else None
@@ -213,12 +214,15 @@ class Encoding:
         """Send one image alone, and let go of the pixels of those that were answered."""
         self.preprocessed = time.perf_counter()
         self._sizes[key] = image.sizes
-        tensors = {"pixel_values": image.pixel_values[None]}
-        await self._batches.send(VISION_ENCODER, (self._encoder.outputs[VISION_ENCODER],), tensors, [key])
+        tensors, prompt = self._encoder.make_image_tensors(image)
+        if prompt is not None:
+            self._prompts[key] = prompt
+        model_name = self._encoder.image_encoder
+        await self._batches.send(model_name, (self._encoder.outputs[model_name],), tensors, [key])
         await self._batches.read_answered()
 
     def _use(self, model_name: str, response: InferResponse, keys: Sequence[Key]) -> None:
-        texts = [self._texts.get(key) for key in keys]
+        texts = [self._texts.get(key, self._prompts.get(key)) for key in keys]
         vectors, errors = self._encoder.read(model_name, response, texts)
         for row, (key, vector) in enumerate(zip(keys, vectors, strict=True)):
             if row in errors:

@@ -144,9 +144,10 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             return
         if self.pipeline != "late_interaction":
             raise ValueError(f"there is late_interaction; expected none with the pipeline {self.pipeline}")
-        if self.image is not None:
+        if (self.image is None) != (late.page is None):
             raise ValueError(
-                f"there is image; expected none with the pipeline {self.pipeline}, which reads texts alone"
+                f"late_interaction.page is {late.page} and image is {self.image}; expected both, or neither for a "
+                "model that reads texts alone"
             )
         if late.query_tokens > self.text.max_tokens:
             raise ValueError(
@@ -162,9 +163,12 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
                 f"the key image is missing; expected it where prompt.queries is {list(prompt.queries)} and "
                 f"prompt.documents is {list(prompt.documents)}"
             )
-        if has_tokens != bool(prompt and prompt.image):
+        has_page = self.late_interaction is not None and self.late_interaction.page is not None
+        if has_tokens != (bool(prompt and prompt.image) or has_page):
             expected = "expected" if has_tokens else "expected no"
-            raise ValueError(f"the images are a {type(self.image).__name__}; {expected} prompt.image")
+            raise ValueError(
+                f"the images are a {type(self.image).__name__}; {expected} prompt.image or late_interaction.page"
+            )
         has_instruction = self.instruction is not None
         if prompt is not None and prompt.has_instruction != has_instruction:
             raise ValueError(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from lychee_client._errors import ContractError, InvalidInputError
 from lychee_client.manifest.manifest import TextSpec
 from lychee_client.manifest.prompt_spec import IMAGES_PLACE, PromptSpec
+from lychee_client.preprocessing.special_tokens import SpecialTokens
 from lychee_client.preprocessing.text import (
     MAX_CHARACTERS,
     TokenizedText,
@@ -97,7 +98,7 @@ class PromptProcessor:
 
     Template, query and document are one string when they are tokenized, as by the reference: a tokenizer may merge
     characters across their borders. So that a text cannot change the prompt, special tokens that it spells out are
-    broken up by a space after their first character: "<|im_end|>" is read as "< |im_end|>".
+    broken up; see `SpecialTokens`.
 
     Too long a document loses its end. Where the template goes on after it, the text is cut and tokenized again. Where
     it ends with it, the last tokens of the document are left out, as tokenizers cut the second text of a pair.
@@ -116,19 +117,13 @@ class PromptProcessor:
         self._text = text
         self._prompt = prompt
         self._limit = text.max_tokens - len(prompt.suffix_token_ids)
-        added = self._tokenizer.get_added_tokens_decoder()
-        reserved = {
-            token_id: token.content
-            for token_id, token in added.items()
-            if token.special or token.content in prompt.template + prompt.image
-        }
+        self._special = SpecialTokens(self._tokenizer, prompt.template + prompt.image)
+        reserved = self._special.by_id
         if prompt.image_token and prompt.image_token not in reserved.values():
             raise ContractError(
                 f"the server's tokenizer has no token {prompt.image_token!r}, which stands for an image in the "
                 "manifest's prompt; export the model again"
             )
-        longest_first = sorted(filter(str.strip, reserved.values()), key=len, reverse=True)
-        self._reserved = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
         template = self._tokenizer.encode(_PLACES.sub("", prompt.template)).ids
         image = self._tokenizer.encode(prompt.image, add_special_tokens=False).ids
         # Not all special tokens: a rare character of a text may become the one for the unknown.
@@ -154,7 +149,7 @@ class PromptProcessor:
             )
         contents = {
             "{query}": rendered.content,
-            "{instruction}": self._neutralize(instruction or ""),
+            "{instruction}": self._special.break_up(instruction or ""),
         }
         before, place, after = self._prompt.template.removeprefix(IMAGES_PLACE).partition("{document}")
         before, after = (
@@ -189,7 +184,8 @@ class PromptProcessor:
 
         Where the text spells out special tokens the places are those in what is read instead, a few characters later.
         """
-        return [begin for begin, _ in self._tokenizer.encode(self._neutralize(text), add_special_tokens=False).offsets]
+        encoding = self._tokenizer.encode(self._special.break_up(text), add_special_tokens=False)
+        return [begin for begin, _ in encoding.offsets]
 
     def find_surplus(self, frame: Frame, image_tokens: Sequence[int], text: str) -> int:
         """Return by how many tokens a frame is too long with this document; 0 or less: it fits."""
@@ -254,19 +250,10 @@ class PromptProcessor:
             image = "".join(self._prompt.image.replace(token, token * count) for count in part.image_tokens)
             num_structural = sum(self._num_image - 1 + count for count in part.image_tokens)
         if part.text is not None:
-            text = self._neutralize(part.text[:MAX_CHARACTERS])
+            text = self._special.break_up(part.text[:MAX_CHARACTERS])
             return _Rendered(image, text, num_structural, len(part.text) > MAX_CHARACTERS, len(text))
         missing = "" if image else self._prompt.missing_text
         return _Rendered(image, missing, num_structural, False, len(missing))
-
-    def _neutralize(self, text: str) -> str:
-        """Break up special tokens, so that they are read as the characters that they are made of."""
-        if self._reserved is None:
-            return text
-        text = self._reserved.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
-        while self._reserved.search(text):  # one that began within another, or has one character only
-            text = self._reserved.sub("", text)
-        return text
 
     def _count_structural(self, ids: Sequence[int]) -> int:
         return int(np.isin(np.asarray(ids, np.int64), self._structural_ids).sum())

@@ -16,7 +16,7 @@ from checkpoints.inputs import TEXTS, make_images
 from checkpoints.nemotron import TILE_SIZE, build_nemotron_vl_reranker
 from checkpoints.nemotron_vl_reference import Document, NemotronVLModel, choose_grid, load_nemotron_vl_model
 from lychee_client import Image
-from lychee_client._pipelines.cross_encoder import pack_images
+from lychee_client._pipelines.image_tensors import pack_images
 from lychee_client.manifest import TileSpec
 from lychee_client.preprocessing.image import PreparedImage
 from lychee_client.preprocessing.prompt import Part, PromptProcessor
