@@ -13,8 +13,9 @@ from lychee_client._assets import hash_text
 from lychee_client._embedding_cache import EmbeddingCache
 from lychee_client._pipelines.cross_encoder import CrossEncoder
 from lychee_client._pipelines.dual_encoder import DualEncoder
-from lychee_client._pipelines.late_interaction import LateInteraction
+from lychee_client._pipelines.late_interaction import LateInteraction, TokenTextProcessor
 from lychee_client._pipelines.scoring import Pipeline
+from lychee_client.manifest.late_interaction_spec import PageInteractionSpec
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.preprocessing.image_limit import limit_images
 from lychee_client.preprocessing.marked_text import MarkedTextProcessor
@@ -69,8 +70,11 @@ def load_model(
         reference = CrossEncoder(manifest, prompts, manifest.image)
         return Model(manifest, CrossEncoder(manifest, prompts, image_spec, embedding_cache), reference, warning)
     if manifest.late_interaction is not None:
-        kind = MarkedTextProcessor if manifest.late_interaction.page is None else PageTextProcessor
-        tokens = _share(kind, tokenizer_json, manifest.text, manifest.late_interaction)
+        tokens: TokenTextProcessor
+        if isinstance(manifest.late_interaction, PageInteractionSpec):
+            tokens = _share(PageTextProcessor, tokenizer_json, manifest.text, manifest.late_interaction)
+        else:
+            tokens = _share(MarkedTextProcessor, tokenizer_json, manifest.text, manifest.late_interaction)
         late = LateInteraction(manifest, tokens, manifest.image)
         return Model(manifest, LateInteraction(manifest, tokens, image_spec, embedding_cache), late, warning)
     assert image_spec is not None

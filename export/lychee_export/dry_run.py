@@ -124,7 +124,7 @@ def plan_export(
             PiecePlan(size, process_bytes(size.served_bytes) + activation_bytes(piece))
             for size, piece in zip(sizes, loaded.pieces, strict=True)
         ),
-        ensembles=(*loaded.card.heads, *loaded.card.ensembles),
+        ensembles=(*loaded.card.inner_ensembles, *loaded.card.ensembles),
         download_bytes=None if Path(checkpoint).exists() else weight_bytes(checkpoint, source.reading.revision),
         export_bytes=export_bytes(source, loaded.pieces, precision),
         gpu=tuple(gpu),

@@ -293,13 +293,12 @@ def _write(
     files[CLIENT_ASSETS.name] = _write_reference_rows(assets, card, reference, expected, plan)
     for path in files[CLIENT_ASSETS.name]:
         artifacts[f"{CLIENT_ASSETS.name}/{path.name}"] = hash_files((path,))
-    models = (*signatures, *card.heads, *card.ensembles)
+    models = (*signatures, *card.inner_ensembles, *card.ensembles)
     configs = config_files(
         (*models, CLIENT_ASSETS), plan.precision, plan.target, flash_attn=plan.flash_attn, gpu_shares=plan.gpu_shares
     )
 
-    hidden = [step.name for head in card.heads for step in head.steps]
-    seen = [model for model in models if model.name not in hidden]
+    seen = [model for model in models if model.name not in card.hidden]
 
     def describe(tolerance: float) -> Manifest:
         pairs = reference.golden_pairs

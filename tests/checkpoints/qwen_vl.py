@@ -127,15 +127,15 @@ def build_qwen2_5_vl(
         "fullatt_block_indexes": [1],
     }
     config = Qwen2_5_VLConfig(
-        text_config=_text_config(tokenizer, mrope_section=[2, 3, 3]) | dict(text or {}),
+        text_config=text_config(tokenizer, mrope_section=[2, 3, 3]) | dict(text or {}),
         vision_config=small_vision | dict(vision or {}),
-        **_special_ids(tokenizer),
+        **special_ids(tokenizer),
         **overrides,
     )
     model = _randomize(Qwen2_5_VLForConditionalGeneration, config)
     change(model)
     model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=max_shard_size)
-    _write_preprocessor(folder, min_pixels=3136, max_pixels=12845056, patch_size=14)
+    write_preprocessor(folder, min_pixels=3136, max_pixels=12845056, patch_size=14)
     name_original(folder, "vec-ai/lychee-rerank-mm")
     return folder
 
@@ -153,12 +153,12 @@ def build_qwen3_vl(folder: Path, **overrides: Any) -> Path:
         "num_position_embeddings": 64,
         "deepstack_visual_indexes": [0, 1],
     }
-    text = _text_config(tokenizer, mrope_section=[4, 2, 2]) | {"head_dim": 16}
+    text = text_config(tokenizer, mrope_section=[4, 2, 2]) | {"head_dim": 16}
     text["rope_parameters"]["mrope_interleaved"] = True
-    config = Qwen3VLConfig(text_config=text, vision_config=vision, **_special_ids(tokenizer), **overrides)
+    config = Qwen3VLConfig(text_config=text, vision_config=vision, **special_ids(tokenizer), **overrides)
     _randomize(Qwen3VLForConditionalGeneration, config).save_pretrained(folder)
     size = {"shortest_edge": 65536, "longest_edge": 16777216}
-    _write_preprocessor(folder, size=size, patch_size=16, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    write_preprocessor(folder, size=size, patch_size=16, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     name_original(folder, "Qwen/Qwen3-VL-Reranker-2B")
     return folder
 
@@ -180,20 +180,21 @@ def _build_qwen2_vl(folder: Path, model_class: type[PreTrainedModel], overrides:
     tokenizer = build_tokenizer(folder)
     vision = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14}
     config = Qwen2VLConfig(
-        text_config=_text_config(tokenizer, mrope_section=[2, 3, 3]),
+        text_config=text_config(tokenizer, mrope_section=[2, 3, 3]),
         vision_config=vision,
-        **_special_ids(tokenizer),
+        **special_ids(tokenizer),
         **overrides,
     )
     _randomize(model_class, config).save_pretrained(folder)
     _rename_keys(folder / "model.safetensors")
     _flatten_config(folder / "config.json", model_class.__name__.lstrip("_"))
-    _write_preprocessor(folder, min_pixels=3136, max_pixels=602112, patch_size=14)
+    write_preprocessor(folder, min_pixels=3136, max_pixels=602112, patch_size=14)
     name_original(folder, "lightonai/MonoQwen2-VL-v0.1")
     return folder
 
 
-def _text_config(tokenizer: Qwen2Tokenizer, mrope_section: list[int]) -> dict[str, Any]:
+def text_config(tokenizer: Qwen2Tokenizer, mrope_section: list[int]) -> dict[str, Any]:
+    """Return the config of a small language model."""
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": 64,
@@ -208,7 +209,8 @@ def _text_config(tokenizer: Qwen2Tokenizer, mrope_section: list[int]) -> dict[st
     }
 
 
-def _special_ids(tokenizer: Qwen2Tokenizer) -> dict[str, int]:
+def special_ids(tokenizer: Qwen2Tokenizer) -> dict[str, int]:
+    """Return what config.json says of the special tokens."""
     tokens = {"image": "image_pad", "video": "video_pad", "vision_start": "vision_start", "vision_end": "vision_end"}
     return {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for name, token in tokens.items()}
 
@@ -247,7 +249,8 @@ def _flatten_config(path: Path, architecture: str) -> None:
     path.write_text(json.dumps(flat | {"architectures": [architecture]}, indent=2))
 
 
-def _write_preprocessor(folder: Path, **values: Any) -> None:
+def write_preprocessor(folder: Path, **values: Any) -> None:
+    """Write preprocessor_config.json with these values and the family's own."""
     constants = {
         "image_processor_type": "Qwen2VLImageProcessor",
         "merge_size": 2,

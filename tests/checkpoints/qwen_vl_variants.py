@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,23 @@ _RANK, _ALPHA = 4, 8
 _TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def build_adapter(folder: Path, base: Path, original: str = "lightonai/MonoQwen2-VL-v0.1") -> Path:
+def build_adapter(
+    folder: Path, base: Path, original: str = "lightonai/MonoQwen2-VL-v0.1", more: Sequence[str] = ()
+) -> Path:
     """Write an adapter with the files of lightonai/MonoQwen2-VL-v0.1: no tokenizer, no weights of the base.
 
     Args:
         folder: The folder to write into.
         base: The folder of a Qwen2-VL in one safetensors file, with the names of transformers 4.
         original: The name in the model card.
+        more: Modules outside the language model that the adapter changes too.
     """
     folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(3)
     factors = {}
     for name, weight in load_file(base / "model.safetensors").items():
         module = name.removesuffix(".weight")
-        if module.startswith("model.layers.") and module.endswith(_TARGETS):
+        if name != module and ((module.startswith("model.layers.") and module.endswith(_TARGETS)) or module in more):
             outputs, inputs = weight.shape
             prefix = f"base_model.model.{module}"
             factors[f"{prefix}.lora_A.weight"] = torch.randn(_RANK, inputs, generator=generator) * 0.3
@@ -46,7 +50,7 @@ def build_adapter(folder: Path, base: Path, original: str = "lightonai/MonoQwen2
         "peft_type": "LORA",
         "r": _RANK,
         "revision": None,
-        "target_modules": list(_TARGETS),
+        "target_modules": [*_TARGETS, *more],
         "task_type": None,
     }
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2))

@@ -124,7 +124,7 @@ class DualEncoder:
                 if embedding.image is not None:
                     scoring.images[index] = embedding.image
                 if embedding.text is not None:
-                    scoring.tokens[index] = embedding.text
+                    scoring.tokens.setdefault(index, embedding.text)
         for modality, indexes in by_modality.items():
             made = {index: [encoding.embeddings[key] for key in keys[index].values()] for index in indexes}
             await self.send_to_head(scoring, modality, made)

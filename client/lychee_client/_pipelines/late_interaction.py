@@ -38,7 +38,7 @@ from lychee_client._pipelines.scoring import (
     read_output,
 )
 from lychee_client.manifest.image_spec import ImageSpec
-from lychee_client.manifest.late_interaction_spec import LateInteractionSpec
+from lychee_client.manifest.late_interaction_spec import AnyLateInteractionSpec, PageInteractionSpec
 from lychee_client.manifest.manifest import Manifest
 from lychee_client.manifest.prompt_spec import Modality
 from lychee_client.preprocessing.image import PreparedImage
@@ -149,7 +149,7 @@ class LateInteraction(DualEncoder):
     ) -> None:
         assert manifest.late_interaction is not None
         self._manifest = manifest
-        self._late: LateInteractionSpec = manifest.late_interaction
+        self._late: AnyLateInteractionSpec = manifest.late_interaction
         self._text_processor = text_processor
         used = cache if can_cache(manifest) else None
         self._encoder: TokenEncoder = TokenEncoder(manifest, text_processor, image_spec, used)
@@ -173,7 +173,7 @@ class LateInteraction(DualEncoder):
         Raises:
             InvalidInputError: The query has an image, or the document has one that is not read.
         """
-        reads_pages = what == "document" and self._late.page is not None
+        reads_pages = what == "document" and isinstance(self._late, PageInteractionSpec)
         check_modality(what, modality_of(value), ("text", "image") if reads_pages else ("text",), self._manifest)
         if len(images_of(value)) > 1:
             raise InvalidInputError(

@@ -14,7 +14,7 @@ from lychee_client.manifest.image_spec import (
     TokenImageSpec,
     count_read_tiles,
 )
-from lychee_client.manifest.late_interaction_spec import LateInteractionSpec, PageSpec
+from lychee_client.manifest.late_interaction_spec import LateInteractionSpec, PageInteractionSpec
 from lychee_client.manifest.manifest import (
     FORMAT_VERSION,
     CheckpointLimits,
@@ -49,7 +49,7 @@ __all__ = [
     "Manifest",
     "ModelIdentity",
     "ModelSpec",
-    "PageSpec",
+    "PageInteractionSpec",
     "PatchSpec",
     "PromptSpec",
     "Resampling",

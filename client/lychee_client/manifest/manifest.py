@@ -15,7 +15,7 @@ from lychee_client.json_object import parse_object
 from lychee_client.manifest.execution import EXACT_TOLERANCE, FLOAT32, Execution
 from lychee_client.manifest.fields import Positive, Score, Sizes, TokenId, check_ascending
 from lychee_client.manifest.image_spec import ImageSpec, TokenImageSpec
-from lychee_client.manifest.late_interaction_spec import LateInteractionSpec
+from lychee_client.manifest.late_interaction_spec import AnyLateInteractionSpec, PageInteractionSpec
 from lychee_client.manifest.prompt_spec import PromptSpec
 
 FORMAT_VERSION: Final = 2
@@ -91,7 +91,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
         embedding_dim: The length of an embedding, with late interaction of one token's; None for a cross-encoder.
         text: How the model wants its texts.
         prompt: How query and document are put together; None for all but a cross-encoder.
-        late_interaction: How texts become many vectors each; None for all but late interaction.
+        late_interaction: How texts and pages become many vectors each; None for all but late interaction.
         image: How the model wants its images; None where it reads texts alone.
         max_img_size: The most pixels of one image that the export admits, as the side of a square; None where every
             image has the same size.
@@ -107,7 +107,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     embedding_dim: Positive | None = None
     text: TextSpec
     prompt: PromptSpec | None = None
-    late_interaction: LateInteractionSpec | None = None
+    late_interaction: AnyLateInteractionSpec | None = None
     image: ImageSpec | None = None
     max_img_size: Positive | None = None
     instruction: InstructionSpec | None = None
@@ -144,10 +144,10 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
             return
         if self.pipeline != "late_interaction":
             raise ValueError(f"there is late_interaction; expected none with the pipeline {self.pipeline}")
-        if (self.image is None) != (late.page is None):
+        if (self.image is not None) != isinstance(late, PageInteractionSpec):
             raise ValueError(
-                f"late_interaction.page is {late.page} and image is {self.image}; expected both, or neither for a "
-                "model that reads texts alone"
+                f"there is {'an' if self.image is not None else 'no'} image and late_interaction is a "
+                f"{type(late).__name__}; expected image where late_interaction.page is, and nowhere else"
             )
         if late.query_tokens > self.text.max_tokens:
             raise ValueError(
@@ -163,7 +163,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
                 f"the key image is missing; expected it where prompt.queries is {list(prompt.queries)} and "
                 f"prompt.documents is {list(prompt.documents)}"
             )
-        has_page = self.late_interaction is not None and self.late_interaction.page is not None
+        has_page = isinstance(self.late_interaction, PageInteractionSpec)
         if has_tokens != (bool(prompt and prompt.image) or has_page):
             expected = "expected" if has_tokens else "expected no"
             raise ValueError(

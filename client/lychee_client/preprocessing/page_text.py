@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lychee_client._errors import ContractError, InvalidInputError
-from lychee_client.manifest.late_interaction_spec import LateInteractionSpec
+from lychee_client.manifest.late_interaction_spec import PageInteractionSpec
 from lychee_client.manifest.manifest import TextSpec
 from lychee_client.preprocessing.special_tokens import SpecialTokens
 from lychee_client.preprocessing.text import TextProcessor, TokenizedText, find_bucket
@@ -21,24 +21,23 @@ class PageTextProcessor(TextProcessor):
     Args:
         tokenizer_json: The content of a `tokenizers` file.
         spec: The manifest's specification of texts.
-        late: The manifest's specification of late interaction; it has a page.
+        late: The manifest's specification of late interaction.
 
     Raises:
         ContractError: The tokenizer cannot be read, or does not fit the manifest.
     """
 
-    def __init__(self, tokenizer_json: str, spec: TextSpec, late: LateInteractionSpec) -> None:
+    def __init__(self, tokenizer_json: str, spec: TextSpec, late: PageInteractionSpec) -> None:
         super().__init__(tokenizer_json, spec)
-        assert late.page is not None
-        written = (spec.query_prefix or "", late.query_suffix, spec.document_prefix or "", late.page.prompt)
+        written = (spec.query_prefix or "", late.query_suffix, spec.document_prefix or "", late.page)
         self._special = SpecialTokens(self._tokenizer, "".join(written))
         self._suffix = self._encode(late.query_suffix)
         self._most = late.query_tokens - len(self._suffix)
-        page = self._encode(late.page.prompt)
-        token = self._tokenizer.token_to_id(late.page.image_token)
+        page = self._encode(late.page)
+        token = self._tokenizer.token_to_id(late.image_token)
         if token is None or page.count(token) != 1:
             raise ContractError(
-                f"the server's tokenizer has no token {late.page.image_token!r}, which stands for an image in the "
+                f"the server's tokenizer has no token {late.image_token!r}, which stands for an image in the "
                 "manifest's late_interaction.page; export the model again"
             )
         if self._most < 1:

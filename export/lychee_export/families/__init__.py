@@ -11,6 +11,7 @@ from lychee_export.families import (
     blip,
     clip,
     colbert,
+    colvision,
     lychee_mini,
     nemotron,
     qwen3_reranker,
@@ -33,6 +34,7 @@ __all__ = [
 
 FAMILIES: tuple[Family, ...] = (
     lychee_mini.FAMILY,
+    colvision.FAMILY,
     qwen_vl.FAMILY,
     qwen3_reranker.FAMILY,
     clip.FAMILY,

@@ -32,10 +32,11 @@ from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature
 from lychee_export.errors import CheckpointError
 from lychee_export.families.attention import attention_bias
 from lychee_export.families.family import Checkpoint, Family, ModelCard, Piece, Reference, round_score, round_scores
+from lychee_export.families.maxsim import MaxSim
 from lychee_export.families.samples import QUERIES, TEXTS
 from lychee_export.families.text_format import TextFormat, plain_tokenizer, text_buckets
 
-__all__ = ["FAMILY", "MaxSim", "TokenEncoder", "load"]
+__all__ = ["FAMILY", "TokenEncoder", "load"]
 
 _SETTINGS = "artifact.metadata"
 _ARCHITECTURE = "HF_ColBERT"
@@ -45,8 +46,6 @@ _LEAST_TOKENS = 4
 """Of a query: the first, the marker, one of its own and the last."""
 _MASKED = -9999.0
 """What the authors take for the cosine with a token that does not count."""
-_LARGEST_MEAN = 2.0
-"""Above any mean of cosines, those of vectors in half floats included."""
 _GOLDEN_PAIRS = ((0, 1), (0, 6), (1, 2), (2, 0), (3, 5), (4, 4))
 """Indices of (query, text)."""
 
@@ -157,34 +156,6 @@ class TokenEncoder(nn.Module):
         is_query = input_ids[:, 1:2] == self.query_marker  # (batch_size, 1)
         kept = (counts > 0) | is_query
         return torch.where(kept[..., None], vectors, vectors[:, :1]).half()[:, None]
-
-
-class MaxSim(nn.Module):
-    """Score documents beside their query."""
-
-    def forward(self, query_embeddings: Tensor, document_embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Score documents.
-
-        Args:
-            query_embeddings: float16, (batch_size, 1, query_length, dim), rows of unit length.
-            document_embeddings: float16, (batch_size, documents, sequence_length, dim), the same; a shorter document is
-                padded with a vector of its own.
-
-        Returns:
-            relevance_score, float32, (batch_size, documents), in [0, 1]; logits, the sum of the query's largest
-            cosines. NaN where a vector is not finite.
-        """
-        rows, documents, length = document_embeddings.shape[:3]
-        query = query_embeddings[:, 0].float()  # (batch_size, query_length, dim)
-        vectors = document_embeddings.float().flatten(1, 2)  # (batch_size, documents * sequence_length, dim)
-        cosines = torch.bmm(vectors, query.transpose(1, 2)).reshape(rows, documents, length, query.shape[1])
-        logits = cosines.amax(2).sum(-1)  # (batch_size, documents)
-        # A maximum may lose a NaN, a mean keeps it.
-        logits = torch.where(cosines.mean((2, 3)).abs() <= _LARGEST_MEAN, logits, torch.nan)
-        scores = (1 + logits / query.shape[1]) / 2
-        # No clamp, which may turn NaN into a number: half floats make a cosine of two equal vectors 1.0005.
-        scores = torch.where(scores > 1, 1.0, torch.where(scores < 0, 0.0, scores))
-        return scores, logits
 
 
 def load(source: CheckpointSource, limits: Limits) -> Checkpoint:

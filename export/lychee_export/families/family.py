@@ -71,6 +71,7 @@ class ModelCard:
         tokenizer_json: The content of a ``tokenizers`` file.
         heads: Ensembles of one step, which give clients one head of a piece that holds several. Clients do not see that
             piece.
+        encoders: Ensembles that give clients an encoder made of several pieces. Clients see the last piece alone.
         sigmoid: Whether relevance_score is the sigmoid of logits. Otherwise it is another rising function of them,
             which the family states.
     """
@@ -79,7 +80,20 @@ class ModelCard:
     ensembles: tuple[ModelSignature, ...]
     tokenizer_json: str
     heads: tuple[ModelSignature, ...] = ()
+    encoders: tuple[ModelSignature, ...] = ()
     sigmoid: bool = True
+
+    @property
+    def inner_ensembles(self) -> tuple[ModelSignature, ...]:
+        """Those that score no pair."""
+        return (*self.heads, *self.encoders)
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """The names of the pieces that clients do not see."""
+        steps = [*(step for head in self.heads for step in head.steps)]
+        steps += [step for encoder in self.encoders for step in encoder.steps[:-1]]
+        return frozenset(step.name for step in steps)
 
     def __post_init__(self) -> None:
         for ensemble in (*self.ensembles, *self.heads):

@@ -22,7 +22,8 @@ from lychee_export.families.heads import LabelHead
 from lychee_export.families.qwen_vl import text
 from lychee_export.families.qwen_vl.images import ImageSettings
 from lychee_export.families.qwen_vl.reference import Part as ExporterPart
-from lychee_export.families.qwen_vl.reference import ReferenceModel, make_processor
+from lychee_export.families.qwen_vl.reference import ReferenceModel
+from lychee_export.families.qwen_vl.rows import make_processor
 from lychee_export.families.template import templates
 from msgspec import structs
 from PIL import Image

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from lychee_client.manifest import CheckpointLimits, InstructionSpec, ModelSpec, PatchSpec, TextSpec
+from lychee_client.manifest import CheckpointLimits, InstructionSpec, ModelSpec, TextSpec
 from torch import nn
 from transformers import (
     Qwen2_5_VLForConditionalGeneration,
@@ -22,16 +22,16 @@ from transformers import (
 
 from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.contract.limits import Limits
-from lychee_export.errors import CheckpointError
 from lychee_export.families.family import Checkpoint, Family, ModelCard, Piece, Reference
 from lychee_export.families.heads import LabelHead, find_label_ids, make_score_head
+from lychee_export.families.qwen_vl.checks import check_config
 from lychee_export.families.qwen_vl.classes import CLASSIFIERS, JinaVLForRanking
 from lychee_export.families.qwen_vl.contract import Contract
 from lychee_export.families.qwen_vl.images import ImageSettings, read_image_settings
-from lychee_export.families.qwen_vl.reference import ReferenceModel, make_processor, make_reference
+from lychee_export.families.qwen_vl.reference import ReferenceModel, make_reference
+from lychee_export.families.qwen_vl.rows import make_processor
 from lychee_export.families.qwen_vl.text import TextEncoder
 from lychee_export.families.qwen_vl.vision import VisionEncoder
-from lychee_export.families.rotary import CHANGING_ROPE_TYPES
 from lychee_export.families.template import Template, find_template, templates
 
 __all__ = ["FAMILY", "load"]
@@ -67,7 +67,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     scored = template.labels is None or model_class in CLASSIFIERS.values()
     label_ids = None if scored or template.labels is None else find_label_ids(tokenizer, template.labels)
     model: Any = source.load_model(model_class)
-    _check_config(model.config, tokenizer, template)
+    check_config(model.config, tokenizer, template.prompt.image_token)
     images = read_image_settings(source, model.config.vision_config, limits, template)
     own_tokens = min(template.max_tokens or sys.maxsize, model.config.text_config.max_position_embeddings)
     max_tokens = min(own_tokens, limits.max_tokens or template.max_tokens or _UNSTATED_MAX_TOKENS)
@@ -97,21 +97,6 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     spec = _describe(source, template, contract, CheckpointLimits(own_tokens, images.own_max_pixels))
     card = ModelCard(spec, contract.ensembles, tokenizer.backend_tokenizer.to_str())
     return Checkpoint(card, pieces, reference)
-
-
-def _check_config(config: Any, tokenizer: Any, template: Template) -> None:
-    text, image_token = config.text_config, template.prompt.image_token
-    if any(layer != "full_attention" for layer in getattr(text, "layer_types", None) or ()):
-        raise CheckpointError("config.json asks for sliding windows in the language model, which are not supported")
-    rope_type = (getattr(text, "rope_parameters", None) or {}).get("rope_type")
-    if rope_type in CHANGING_ROPE_TYPES:
-        raise CheckpointError(f"config.json asks for rotary positions of type {rope_type!r}, which are not supported")
-    token_id = tokenizer.convert_tokens_to_ids(image_token)
-    if token_id != config.image_token_id:
-        raise CheckpointError(
-            f"the tokenizer gives {image_token} the id {token_id}, config.json says image_token_id "
-            f"{config.image_token_id}; take both files from one checkpoint"
-        )
 
 
 def _sign(
@@ -146,16 +131,7 @@ def _describe(source: CheckpointSource, template: Template, contract: Contract, 
             buckets=contract.tokens.buckets,
         ),
         prompt=template.prompt,
-        image=PatchSpec(
-            patch_size=images.patch_size,
-            merge_size=images.merge_size,
-            min_pixels=images.min_pixels,
-            max_pixels=images.max_pixels,
-            resample=images.resample,
-            buckets=contract.patches.buckets,
-            max_images=images.max_images,
-            embedding_dim=contract.embedding_dim,
-        ),
+        image=contract.image_spec,
         max_img_size=images.max_img_size,
         instruction=None if template.instruction is None else InstructionSpec(template.instruction),
         checkpoint_limits=own,

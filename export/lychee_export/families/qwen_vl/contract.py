@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from lychee_client.manifest import PatchSpec
 from numpy.typing import NDArray
 
 from lychee_export.contract.limits import Limits
@@ -59,9 +60,7 @@ class Inputs:
     def texts(self) -> tuple[TensorSpec, TensorSpec]:
         """The tokens and which of them are no padding."""
         return (
-            TensorSpec(
-                "input_ids", "int64", (self.tokens,), pad_value=self.pad_token_id, maximum=self.vocab_size - 1
-            ),
+            TensorSpec("input_ids", "int64", (self.tokens,), pad_value=self.pad_token_id, maximum=self.vocab_size - 1),
             TensorSpec("attention_mask", "int64", (self.tokens,), maximum=1),
         )
 
@@ -89,6 +88,21 @@ class Inputs:
             # The attention scores of one pair of the largest bucket.
             max_run_elements=self.patches.maximum * self.images.patch_bytes,
             accelerated=False,
+        )
+
+    @property
+    def image_spec(self) -> PatchSpec:
+        """What the client is told of images."""
+        images = self.images
+        return PatchSpec(
+            patch_size=images.patch_size,
+            merge_size=images.merge_size,
+            min_pixels=images.min_pixels,
+            max_pixels=images.max_pixels,
+            resample=images.resample,
+            buckets=self.patches.buckets,
+            max_images=images.max_images,
+            embedding_dim=self.embedding_dim,
         )
 
     def sign_text_encoder(self, output: TensorSpec) -> ModelSignature:

@@ -7,22 +7,20 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-import numpy as np
 import torch
 from lychee_client.manifest import GoldenInput, GoldenPair
 from PIL import Image
 from torch import Tensor
 
-from lychee_export.contract.signature import Axis, Tensors
-from lychee_export.errors import CheckpointError
+from lychee_export.contract.signature import Tensors
 from lychee_export.families.family import Reference, round_score
 from lychee_export.families.heads import find_positive_label
 from lychee_export.families.qwen_vl.contract import Contract
-from lychee_export.families.qwen_vl.images import ImageSettings
+from lychee_export.families.qwen_vl.rows import cut_patches, pad_images, pad_texts, without_images
 from lychee_export.families.samples import QUERIES, TEXTS, draw_page, encode, extreme_images, sample_images
 from lychee_export.families.template import Template
 
-__all__ = ["Part", "ReferenceModel", "make_processor", "make_reference"]
+__all__ = ["Part", "ReferenceModel", "make_reference"]
 
 _ROWS, _LEAST_ROWS = 8, 7
 _GOLDEN_TEXT_PAIRS, _GOLDEN_IMAGE_PAIRS = 3, 6
@@ -91,17 +89,6 @@ class ReferenceModel:
         positive, negative = (logits[index] for index in self._label_ids)
         return float(positive - negative) + self._template.logit_bias
 
-    def read_pixels(self, image: Image.Image) -> tuple[Tensor, Tensor]:
-        """Cut an image into patches.
-
-        Returns:
-            uint8, (num_patches, patch_bytes), before normalization; int64, (3,), the grid.
-        """
-        processor = self._processor.image_processor
-        inputs = processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")
-        patches = inputs["pixel_values"].unflatten(1, (3, processor.temporal_patch_size, -1))[:, :, 0]
-        return patches.flatten(1).to(torch.uint8), inputs["image_grid_thw"][0]
-
     def make_rows(
         self, pairs: Sequence[tuple[Part, Part]], contract: Contract, *, images: bool, padded: bool = True
     ) -> Tensors:
@@ -114,45 +101,15 @@ class ReferenceModel:
             padded: Whether the rows leave a larger bucket, for the check of padding; otherwise they may fill all.
         """
         texts = [self.read(*pair)["input_ids"][0].numpy() for pair in pairs]
-        length = _choose_bucket(contract.tokens, max(map(len, texts)), padded)
-        fill = contract.pad_token_id
-        rows: Tensors = {
-            "input_ids": np.stack([np.pad(ids, (0, length - len(ids)), constant_values=fill) for ids in texts]),
-            "attention_mask": np.stack([(np.arange(length) < len(ids)).astype(np.int64) for ids in texts]),
-        }
-        grids = np.zeros((len(pairs), contract.images.max_images, 3), np.int64)
+        rows = pad_texts(texts, contract, padded=padded)
         if not images:
-            embeds = np.zeros((len(pairs), 1, contract.embedding_dim), np.float32)
-            return rows | {"image_embeds": embeds, "image_grid_thw": grids}
+            return rows | without_images(len(pairs), contract)
+        ordered = pairs if self._template.prompt.is_query_first else [(document, query) for query, document in pairs]
         pixels = [
-            [
-                self.read_pixels(part.image)
-                for part in (reversed(pair) if self._template.prompt.is_query_first is False else pair)
-                if part.image
-            ]
-            for pair in pairs
+            [cut_patches(self._processor.image_processor, part.image) for part in pair if part.image]
+            for pair in ordered
         ]
-        most = max(sum(len(patches) for patches, _ in row) for row in pixels)
-        values = np.zeros(
-            (len(pairs), _choose_bucket(contract.patches, most, padded), contract.images.patch_bytes), np.uint8
-        )
-        for index, row in enumerate(pixels):
-            start = 0
-            for place, (patches, grid) in enumerate(row):
-                values[index, start : start + len(patches)] = patches
-                grids[index, place] = grid
-                start += len(patches)
-        return rows | {"pixel_values": values, "image_grid_thw": grids}
-
-
-def make_processor(processor_class: type[Any], images: ImageSettings, tokenizer: Any) -> Any:
-    """Make transformers' processor without its video processor, which needs torchvision."""
-    still_images = type(
-        processor_class.__name__,
-        (processor_class,),
-        {"get_attributes": classmethod(lambda _: ["image_processor", "tokenizer"])},
-    )
-    return still_images(images.make_processor(), tokenizer)
+        return rows | pad_images(pixels, contract, padded=padded)
 
 
 def make_reference(
@@ -246,18 +203,3 @@ def _choose_pairs(template: Template, max_images: int) -> list[tuple[Part, Part]
 
 def _count_images(pair: tuple[Part, Part]) -> int:
     return sum(part.image is not None for part in pair)
-
-
-def _choose_bucket(axis: Axis, size: int, padded: bool) -> int:
-    """Return the smallest bucket for the rows, one that leaves a larger one if they are to be padded.
-
-    Raises:
-        CheckpointError: There is no such bucket.
-    """
-    for bucket in axis.buckets[:-1] if padded else axis.buckets:
-        if bucket >= size:
-            return bucket
-    raise CheckpointError(
-        f"the limits leave no room: a short pair already takes {size} of at most {axis.maximum} ({axis.name}); "
-        "choose a larger profile"
-    )
