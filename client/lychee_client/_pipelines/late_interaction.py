@@ -193,8 +193,17 @@ class LateInteraction(DualEncoder):
         """See DualEncoder. What the cache has is not tokenized; it is looked up while the query is encoded."""
         images = {index: image for index in valid if (image := image_of(documents[index])) is not None}
         texts = {index: text_of(documents[index]) or "" for index in valid if index not in images}
+        keys: dict[int, Key] = {}
+
+        async def note(index: int, key: Key) -> None:
+            keys[index] = key
+            encoding.add_image(images[index], key)
+
         naming = self._name_images(images, scoring)
         await naming.begin()
+        if self._encoder.cache is None:
+            await naming.for_each(note)
+            await encoding.begin_images()
         names: dict[int, bytes] = {}
         unread = query
         if self._encoder.cache is not None and len(valid) > MAX_COMPANIONS:  # the query would travel alone anyway
@@ -207,15 +216,10 @@ class LateInteraction(DualEncoder):
         missing = [index for index in texts if names.get(index) not in encoding.embeddings]
         tokenized = await self._tokenize_all(unread, instruction, [texts[index] for index in missing])
         self._add_query(unread, tokenized, scoring, encoding)
-        keys: dict[int, Key] = dict(names)
+        keys.update(names)
         for index, text in zip(missing, tokenized[1], strict=True):
             scoring.tokens[index] = text
             keys[index] = encoding.add_text(text, names.get(index))
-
-        async def note(index: int, key: Key) -> None:
-            keys[index] = key
-            encoding.add_image(images[index], key)
-
         await naming.for_each(note)
         return {index: {TOKEN_EMBEDDINGS: key} for index, key in keys.items()}
 

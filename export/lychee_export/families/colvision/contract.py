@@ -106,5 +106,5 @@ class PageContract:
 
     @property
     def _query(self) -> TensorSpec:
-        length = Axis("query_length", tuple(size for size in self.tokens.buckets if size <= self.late.query_tokens))
+        length = Axis("query_length", (self.late.query_tokens,), padded=False)  # padding would count
         return TensorSpec("query_embeddings", "float16", (1, length, self.dim))
