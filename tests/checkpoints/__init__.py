@@ -8,8 +8,9 @@ from pathlib import Path
 from checkpoints.blip import build_blip
 from checkpoints.clip import build_chinese_clip, build_clip
 from checkpoints.colbert import build_answerai_colbert, build_colbert
-from checkpoints.colvision import build_colqwen2, build_colqwen2_5, build_colqwen2_5_adapter
+from checkpoints.colqwen import build_colqwen2, build_colqwen2_5
 from checkpoints.nemotron import build_nemotron_reranker, build_nemotron_vl_reranker
+from checkpoints.paligemma import build_colpali, build_colpali_engine
 from checkpoints.qwen3_reranker import (
     build_qwen3_classifier,
     build_qwen3_reranker,
@@ -34,9 +35,10 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "chinese_clip": build_chinese_clip,
     "clip": build_clip,
     "colbert": build_colbert,
+    "colpali": build_colpali,
+    "colpali_engine": build_colpali_engine,
     "colqwen2": build_colqwen2,
     "colqwen2_5": build_colqwen2_5,
-    "colqwen2_5_adapter": build_colqwen2_5_adapter,
     "deberta_reranker": build_deberta_reranker,
     "gte_multilingual_reranker": build_gte_multilingual_reranker,
     "jina_m0": build_jina_m0,

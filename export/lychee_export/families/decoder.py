@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lychee_export.families.attention import mask_scores, see_all, see_causally
 from lychee_export.families.rotary import rotary_angles
 
-__all__ = ["Decoder", "take_last", "take_mean", "take_rows"]
+__all__ = ["Decoder", "put_images", "take_last", "take_mean", "take_rows"]
 
 
 class Decoder(nn.Module):
@@ -51,6 +51,20 @@ class Decoder(nn.Module):
             bias, angles = given[dtype]
             x = layer(x, attention_mask=bias, position_embeddings=angles)
         return cast(Tensor, self.norm(x))
+
+
+def put_images(x: Tensor, is_image: Tensor, image_embeds: Tensor) -> Tensor:
+    """Put the embeddings of images into the places of their tokens.
+
+    Args:
+        x: The embedded tokens, (batch_size, sequence_length, hidden_size).
+        is_image: Which tokens stand for a part of an image: bool, (batch_size, sequence_length).
+        image_embeds: (batch_size, num_image_tokens, hidden_size); the first belongs to the first of those tokens, and
+            so on. What follows is ignored.
+    """
+    before = is_image.to(torch.int64).cumsum(1) - is_image.to(torch.int64)  # image tokens before this one
+    images = take_rows(image_embeds, before.clamp(max=image_embeds.shape[1] - 1))
+    return torch.where(is_image[..., None], images.to(x.dtype), x)
 
 
 def take_last(states: Tensor, attention_mask: Tensor) -> Tensor:

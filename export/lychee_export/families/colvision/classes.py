@@ -1,47 +1,58 @@
-"""Classes that transformers lacks: Qwen2-VL and Qwen2.5-VL with the layer that colpali-engine puts on them."""
+"""Classes that transformers lacks: backbones with the layer that colpali-engine puts on them.
+
+Source: colpali-engine 0.3.18, colpali_engine/models/: ColQwen2, ColQwen2_5, ColPali.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
-from transformers import Qwen2_5_VLModel, Qwen2VLModel
+from transformers import PaliGemmaModel, Qwen2_5_VLModel, Qwen2VLModel
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 
-__all__ = ["ColQwen2", "ColQwen2_5"]
+__all__ = ["ColPali", "ColQwen2", "ColQwen2_5"]
 
 _DIM = 128
 """Of every vector, as colpali-engine has it."""
 
 
-class ColQwen2(Qwen2VLModel):  # type: ignore[no-untyped-call]
-    """A Qwen2-VL without ``lm_head``, and the linear layer. Source: colpali-engine 0.3.18, models/qwen2/colqwen2."""
+def _make_retriever(name: str, base: type[Any], renamings: Mapping[str, str]) -> type[Any]:
+    """Make the class of a backbone without ``lm_head`` and a linear layer.
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
+    Args:
+        name: Its name in ``architectures``.
+        base: The backbone's class.
+        renamings: Today's names of the weights, by patterns of those that files have.
+    """
+
+    def initialize(self: Any, config: Any) -> None:
+        base.__init__(self, config)
         self.custom_text_proj = nn.Linear(config.text_config.hidden_size, _DIM)
-        self.post_init()  # type: ignore[no-untyped-call]
+        self.post_init()
 
-
-class ColQwen2_5(Qwen2_5_VLModel):  # type: ignore[no-untyped-call]  # noqa: N801
-    """The same of a Qwen2.5-VL. Source: colpali-engine 0.3.18, models/qwen2_5/colqwen2_5."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.custom_text_proj = nn.Linear(config.text_config.hidden_size, _DIM)
-        self.post_init()  # type: ignore[no-untyped-call]
-
-
-# transformers 4 named the language model's weights otherwise, and so do the published checkpoints and their adapters.
-_known: Any = get_checkpoint_conversion_mapping
-for _class, _base in ((ColQwen2, Qwen2VLModel), (ColQwen2_5, Qwen2_5_VLModel)):
+    retriever = type(name, (base,), {"__init__": initialize, "__module__": __name__})
+    known: Any = get_checkpoint_conversion_mapping
     register_checkpoint_conversion_mapping(
-        _class.__name__,
-        [
-            *(_known(_base.__name__) or ()),
-            WeightRenaming(r"^model\.(layers|embed_tokens|norm)\.", r"language_model.\1."),
-            WeightRenaming(r"^model\.(language_model|visual)\.", r"\1."),
-        ],
+        name,
+        [*(known(base.__name__) or ()), *(WeightRenaming(old, new) for old, new in renamings.items())],
         overwrite=True,
     )
+    return retriever
+
+
+# transformers 4 named the language models' weights otherwise, and so do the published checkpoints and their adapters.
+_QWEN = {
+    r"^model\.(layers|embed_tokens|norm)\.": r"language_model.\1.",
+    r"^model\.(language_model|visual)\.": r"\1.",
+}
+_PALIGEMMA = {
+    r"^model\.language_model\.model\.": "language_model.",
+    r"^model\.(vision_tower|multi_modal_projector)\.": r"\1.",
+    r"^model\.model\.(language_model|vision_tower|multi_modal_projector)\.": r"\1.",
+}
+ColQwen2 = _make_retriever("ColQwen2", Qwen2VLModel, _QWEN)
+ColQwen2_5 = _make_retriever("ColQwen2_5", Qwen2_5_VLModel, _QWEN)
+ColPali = _make_retriever("ColPali", PaliGemmaModel, _PALIGEMMA)

@@ -4,23 +4,64 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
-from lychee_client.manifest import PageInteractionSpec
+from lychee_client.manifest import PageInteractionSpec, TokenImageSpec
 from numpy.typing import NDArray
 
 from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, Tensors, TensorSpec
 
-__all__ = ["PageContract", "token_embeddings"]
+__all__ = ["PageContract", "PageInputs"]
 
 _SAMPLE_TOKENS = 12
 """Of a query and of a document."""
 
 
-def token_embeddings(tokens: Axis, dim: int) -> TensorSpec:
-    """Return what encoders of texts and pages give: float16, (batch_size, 1, sequence_length, dim)."""
-    return TensorSpec("token_embeddings", "float16", (1, tokens, dim))
+class PageInputs(Protocol):
+    """What the two encoders of a family take; see ``qwen_vl.contract.Inputs`` and ``tiles.TileInputs``."""
+
+    @property
+    def limits(self) -> Limits:
+        """What the deployment admits."""
+
+    @property
+    def tokens(self) -> Axis:
+        """The axis of ``input_ids``."""
+
+    @property
+    def texts(self) -> tuple[TensorSpec, TensorSpec]:
+        """The tokens, and which of them are no padding."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The length of the longest sequence."""
+
+    @property
+    def pad_token_id(self) -> int:
+        """The token that fills a sequence up to its bucket."""
+
+    @property
+    def image_spec(self) -> TokenImageSpec:
+        """What the client is told of images."""
+
+    @property
+    def vision_encoder(self) -> ModelSignature:
+        """The signature of the vision encoder."""
+
+    @property
+    def most_rows(self) -> int:
+        """The most rows of a request to what both texts and images need."""
+
+    def sign_text_encoder(self, output: TensorSpec) -> ModelSignature:
+        """Return the signature of a text encoder with this output."""
+
+    def sample_images(self, rng: np.random.Generator, rows: int) -> Tensors:
+        """Make inputs of the vision encoder."""
+
+    def sample_texts(self, rng: np.random.Generator, rows: int) -> Tensors:
+        """Make inputs of the text encoder."""
 
 
 @dataclass(frozen=True)
@@ -29,41 +70,41 @@ class PageContract:
 
     Args:
         dim: The length of a vector.
-        tokens: The axis of ``input_ids``.
-        texts: The tokens of a text or page, and which of them are no padding.
-        vision_encoder: The signature of the vision encoder.
-        text_encoder: The signature of the text encoder, which gives `token_embeddings`.
+        inputs: What the encoders take.
         late: What is known of queries and documents.
-        limits: What the deployment admits.
     """
 
     dim: int
-    tokens: Axis
-    texts: tuple[TensorSpec, ...]
-    vision_encoder: ModelSignature
-    text_encoder: ModelSignature
+    inputs: PageInputs
     late: PageInteractionSpec
-    limits: Limits
+
+    @cached_property
+    def vision_encoder(self) -> ModelSignature:
+        """The signature of the vision encoder."""
+        return self.inputs.vision_encoder
+
+    @cached_property
+    def text_encoder(self) -> ModelSignature:
+        """The signature of the encoder of texts and pages, which makes a vector of every token."""
+        vectors = TensorSpec("token_embeddings", "float16", (1, self.inputs.tokens, self.dim))
+        return self.inputs.sign_text_encoder(vectors)
 
     @cached_property
     def scoring_head(self) -> ModelSignature:
         """The signature of the scoring head, which compares many documents of one row with the row's query."""
         documents = Axis("documents", (self.late.max_documents,))
-        return ModelSignature(
-            "scoring_head",
-            (self._query, TensorSpec("document_embeddings", "float16", (documents, self.tokens, self.dim))),
-            tuple(TensorSpec(output.name, output.dtype, (documents,)) for output in SCORE_OUTPUTS),
-            max(self.limits.text_batch, self.limits.image_batch),
-        )
+        vectors = TensorSpec("document_embeddings", "float16", (documents, self.inputs.tokens, self.dim))
+        scores = tuple(TensorSpec(output.name, output.dtype, (documents,)) for output in SCORE_OUTPUTS)
+        return ModelSignature("scoring_head", (self._query, vectors), scores, self.inputs.most_rows)
 
     @cached_property
     def image_encoder(self) -> ModelSignature:
         """The ensemble that makes a page's vectors."""
         return ModelSignature(
             "image_encoder",
-            (*self.texts, *self.vision_encoder.inputs),
+            self._page,
             self.text_encoder.outputs,
-            self.limits.image_batch,
+            self.inputs.limits.image_batch,
             steps=(self.vision_encoder, self.text_encoder),
         )
 
@@ -74,7 +115,7 @@ class PageContract:
             "rerank_text",
             (self._query, *self.text_encoder.inputs),
             SCORE_OUTPUTS,
-            self.limits.text_batch,
+            self.inputs.limits.text_batch,
             steps=(self.text_encoder, self.scoring_head),
             names={"token_embeddings": "document_embeddings"},
         )
@@ -84,9 +125,9 @@ class PageContract:
         """The ensemble for documents that are pages."""
         return ModelSignature(
             "rerank_image",
-            (self._query, *self.texts, *self.vision_encoder.inputs),
+            (self._query, *self._page),
             SCORE_OUTPUTS,
-            self.limits.image_batch,
+            self.inputs.limits.image_batch,
             steps=(self.vision_encoder, self.text_encoder, self.scoring_head),
             names={"token_embeddings": "document_embeddings"},
         )
@@ -108,3 +149,7 @@ class PageContract:
     def _query(self) -> TensorSpec:
         length = Axis("query_length", (self.late.query_tokens,), padded=False)  # padding would count
         return TensorSpec("query_embeddings", "float16", (1, length, self.dim))
+
+    @property
+    def _page(self) -> tuple[TensorSpec, ...]:
+        return (*self.inputs.texts, *self.vision_encoder.inputs)

@@ -23,8 +23,9 @@ from lychee_export.families.nemotron.image_model import LlamaNemotronVLForSequen
 from lychee_export.families.nemotron.image_reference import ImageReference, make_image_reference
 from lychee_export.families.nemotron.llama import ImageTextEncoder, ScoringHead
 from lychee_export.families.nemotron.prompt import IMAGE, IMAGE_TOKEN, TEMPLATE
-from lychee_export.families.nemotron.vision import MERGE_SIZE, VisionEncoder
+from lychee_export.families.nemotron.vision import MERGE_SIZE, Projector, make_pixel_table
 from lychee_export.families.text_format import TextFormat, plain_tokenizer, text_buckets
+from lychee_export.families.tiles import TileVisionEncoder
 
 __all__ = ["MODEL_TYPE", "load"]
 
@@ -83,7 +84,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     pieces = (
         Piece(
             contract.vision_encoder,
-            VisionEncoder(model.model.vision_model, model.model.mlp1).eval(),
+            TileVisionEncoder(model.model.vision_model, Projector(model.model.mlp1), make_pixel_table()).eval(),
             contract.sample_images,
         ),
         Piece(

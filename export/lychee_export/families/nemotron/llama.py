@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lychee_export.families.decoder import Decoder, take_mean, take_rows
+from lychee_export.families.decoder import Decoder, put_images, take_mean
 
 __all__ = ["ImageTextEncoder", "ScoringHead", "TextEncoder"]
 
@@ -61,10 +61,7 @@ class ImageTextEncoder(TextEncoder):
             The means of the tokens' states after the final norm, float32, (batch_size, hidden_size).
         """
         is_image = (input_ids == self.image_token_id) & (attention_mask > 0)
-        before = is_image.to(torch.int64).cumsum(1) - is_image.to(torch.int64)  # image tokens before this one
-        images = take_rows(image_embeds, before.clamp(max=image_embeds.shape[1] - 1))
-        x = self.decoder.embed_tokens(input_ids)
-        x = torch.where(is_image[..., None], images.to(x.dtype), x)
+        x = put_images(self.decoder.embed_tokens(input_ids), is_image, image_embeds)
         return take_mean(self.decoder(x, attention_mask), attention_mask)
 
 

@@ -1,4 +1,4 @@
-"""The vision tower of Llama Nemotron VL: SigLIP 2 for each tile, and the layers that make tokens of its patches."""
+"""What Llama Nemotron VL does around SigLIP 2: its pixels, and the layers that make tokens of a tile's patches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MERGE_SIZE", "VisionEncoder", "make_pixel_table", "merge_patches"]
+__all__ = ["MERGE_SIZE", "Projector", "make_pixel_table", "merge_patches"]
 
 MERGE_SIZE = 2
 """How many patches, along each edge of a block, become one token: ``downsample_ratio`` is 0.5."""
@@ -15,35 +15,20 @@ _MEAN, _STD = 0.5, 0.5
 """SigLIP's, of all channels."""
 
 
-class VisionEncoder(nn.Module):
-    """Embed the tiles of a pair's image.
+class Projector(nn.Module):
+    """Make tokens of the patches of tiles: one of each block of 2 x 2.
 
     Args:
-        vision_model: The ``SiglipVisionModel``; its weights are shared, not copied.
-        projector: The layers from merged patches to the language model's width; shared too.
+        layers: The layers from merged patches to the language model's width; their weights are shared, not copied.
     """
 
-    def __init__(self, vision_model: nn.Module, projector: nn.Module) -> None:
+    def __init__(self, layers: nn.Module) -> None:
         super().__init__()
-        self.vision_model, self.projector = vision_model, projector
-        # A plain attribute, not a buffer: it stays as it is when the module becomes float16.
-        self.pixel_table = make_pixel_table()
+        self.layers = layers
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """Embed tiles.
-
-        Args:
-            pixel_values: uint8, (batch_size, num_tiles, 3, tile_size, tile_size), RGB.
-
-        Returns:
-            float32, (batch_size, num_tiles * tile_tokens, hidden_size of the language model).
-        """
-        places = pixel_values.float().to(torch.int64)  # TensorRT casts bytes to floats alone
-        rows, tiles = places.shape[:2]
-        pixels = self.pixel_table.to(places.device)[places.flatten(0, 1)]
-        patches = cast(Tensor, self.vision_model(pixel_values=pixels).last_hidden_state)
-        embeds = cast(Tensor, self.projector(merge_patches(patches)))  # (rows * tiles, tile_tokens, hidden_size)
-        return embeds.float().reshape(rows, tiles * embeds.shape[1], embeds.shape[2])
+    def forward(self, patches: Tensor) -> Tensor:
+        """Project, (tiles, num_patches, width) to (tiles, num_patches / 4, hidden_size)."""
+        return cast(Tensor, self.layers(merge_patches(patches)))
 
 
 def make_pixel_table() -> Tensor:

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of models that read pages, in the layouts of transformers and of colpali-engine.
+"""Tiny random ColQwen2 and ColQwen2.5 checkpoints, in the layouts of transformers and of colpali-engine.
 
 Sources: transformers 5.23.0, conversion_mapping.py, for the names of published weights; colpali-engine 0.3.18,
 models/qwen2_5/colqwen2_5, for those of the other layout.
@@ -7,6 +7,7 @@ models/qwen2_5/colqwen2_5, for those of the other layout.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from checkpoints.qwen_vl_variants import build_adapter
 from checkpoints.random_weights import randomize
 
 _DIM = 128
+_PREFIX = re.compile(r"^vlm\.(model\.)?")
 _MAX_PIXELS = 602112
 """Of the published ones: 768 tokens."""
 
@@ -35,11 +37,8 @@ def build_colqwen2(folder: Path) -> Path:
     _unscale_norms(model)
     model.save_pretrained(folder)
     path = folder / "model.safetensors"
-    renamed = {
-        name if name.startswith(("embedding_proj_layer.", "vlm.model.")) else name.replace("vlm.", "vlm.model.", 1): each
-        for name, each in load_file(path).items()
-    }
-    save_file(renamed, path, {"format": "pt"})
+    weights = load_file(path)
+    save_file({_PREFIX.sub("vlm.model.", name): each for name, each in weights.items()}, path, {"format": "pt"})
     write_preprocessor(folder, min_pixels=3136, max_pixels=_MAX_PIXELS, patch_size=14)
     told = {"processor_class": "ColQwen2Processor", "query_prefix": "Query: ", "visual_prompt_prefix": None}
     (folder / "processor_config.json").write_text(json.dumps(told, indent=2))
