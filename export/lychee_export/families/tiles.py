@@ -5,7 +5,7 @@ Shared by Llama Nemotron VL and ColPali.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
 
@@ -79,11 +79,15 @@ class TileInputs:
     @cached_property
     def vision_encoder(self) -> ModelSignature:
         """The signature of the vision encoder."""
-        edge = self.image.tile_size
+        edge, tiles, embeds = self.image.tile_size, self.tiles, self.image_embeds
+        pixels = TensorSpec("pixel_values", "uint8", (tiles, 3, edge, edge))
+        if len(tiles.buckets) == 1:  # all images have one size
+            pixels = replace(pixels, shape=(tiles.maximum, 3, edge, edge))
+            embeds = replace(embeds, shape=(self.image.tile_tokens, self.image.embedding_dim))
         return ModelSignature(
             "vision_encoder",
-            (TensorSpec("pixel_values", "uint8", (self.tiles, 3, edge, edge)),),
-            (self.image_embeds,),
+            (pixels,),
+            (embeds,),
             self.limits.image_batch,
             encoder=True,
             max_run_elements=self.tiles.maximum * 3 * edge * edge,
