@@ -10,7 +10,7 @@ from checkpoints.clip import build_chinese_clip, build_clip
 from checkpoints.colbert import build_answerai_colbert, build_colbert
 from checkpoints.colqwen import build_colqwen2, build_colqwen2_5
 from checkpoints.nemotron import build_nemotron_reranker, build_nemotron_vl_reranker
-from checkpoints.paligemma import build_colpali, build_colpali_engine
+from checkpoints.paligemma import build_colpali
 from checkpoints.qwen3_reranker import (
     build_qwen3_classifier,
     build_qwen3_reranker,
@@ -36,7 +36,6 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "clip": build_clip,
     "colbert": build_colbert,
     "colpali": build_colpali,
-    "colpali_engine": build_colpali_engine,
     "colqwen2": build_colqwen2,
     "colqwen2_5": build_colqwen2_5,
     "deberta_reranker": build_deberta_reranker,

@@ -31,7 +31,7 @@ def build_colpali(folder: Path) -> Path:
     config = _describe(folder)
     model = ColPaliForRetrieval(ColPaliConfig(vlm_config=config.to_dict(), embedding_dim=_DIM)).eval()
     randomize(model, seed=23, gain=1.5)
-    _recentre_norms(model)
+    _adjust(model)
     model.save_pretrained(folder)
     path = folder / "model.safetensors"
     weights = {name.replace("vision_tower.", "vision_tower.vision_model."): x for name, x in load_file(path).items()}
@@ -47,7 +47,7 @@ def build_colpali_engine(folder: Path) -> Path:
     parts = {"model": PaliGemmaModel(config), "custom_text_proj": torch.nn.Linear(_WIDTH, _DIM)}
     model = torch.nn.ModuleDict(parts).eval()
     randomize(model, seed=24, gain=1.5)
-    _recentre_norms(model)
+    _adjust(model)
     weights = {
         name.replace("model.language_model.", "model.language_model.model.").replace(
             "model.vision_tower.", "model.vision_tower.vision_model."
@@ -123,9 +123,11 @@ def _build_tokenizer(folder: Path) -> GemmaTokenizer:
     return tokenizer
 
 
-def _recentre_norms(model: Any) -> None:
-    """Have Gemma's norms scale by about one: their weights are what is added to it."""
+def _adjust(model: Any) -> None:
+    """Have Gemma's norms scale by about one, to which their weights are added, and the last layer's bias weigh more."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
+            if name in ("embedding_proj_layer.bias", "custom_text_proj.bias"):
+                parameter.mul_(5.0)
             if "language_model" in name and "norm" in name:
                 parameter.sub_(1.0)
