@@ -380,7 +380,7 @@ def test_text_and_image_never_share_a_key() -> None:
     manifest: Manifest
     with LycheeClient(transport=FakeTransport()) as client:
         manifest = client.manifest()
-    keys = [EmbeddingKeys(manifest, encoder, "same").make(b"content") for encoder in ENCODERS]
+    keys = [EmbeddingKeys(manifest, "same", encoder).make(b"content") for encoder in ENCODERS]
     assert len(set(keys)) == 2
 
 

@@ -111,7 +111,7 @@ def test_the_golden_pairs_bound_follows_from_what_executes(
 def test_embeddings_of_another_precision_have_other_keys(manifest: Manifest) -> None:
     def key(execution: Execution) -> bytes:
         executed = structs.replace(manifest, execution={"text_encoder": execution, "vision_encoder": UNKNOWN})
-        return EmbeddingKeys(executed, "text_encoder", "token ids").make(b"1")
+        return EmbeddingKeys(executed, "token ids", "text_encoder").make(b"1")
 
     exact, fast = key(Execution("cpu", "fp32")), key(Execution("openvino", "bf16"))
     assert exact != fast

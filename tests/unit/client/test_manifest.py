@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fakes.cross_encoder import PATCHES_MANIFEST, STRETCH_MANIFEST, TEXT_MANIFEST
 from fakes.dual_encoder import MANIFEST
-from fakes.late_interaction import LATE_MANIFEST
+from fakes.late_interaction import LATE_MANIFEST, PAGES_MANIFEST
 from lychee_client import ContractError
 from lychee_client.manifest.image_spec import CropSpec, PatchSpec, StretchSpec
 from lychee_client.manifest.manifest import (
@@ -219,7 +219,8 @@ def test_message_names_the_key_of_a_cross_encoder(path: str, value: object, name
         ("late_interaction__query_marker", KeyError, "query_marker"),
         ("late_interaction__query_tokens", 33, "query_tokens is 33; expected at most text.max_tokens (32)"),
         ("late_interaction__max_documents", 0, "max_documents"),
-        ("image", MANIFEST["image"], "which reads texts alone"),
+        ("image", MANIFEST["image"], "there is an image and late_interaction is a LateInteractionSpec"),
+        ("late_interaction__kind", "other", "kind"),
         ("pipeline", "dual_encoder", "there is late_interaction; expected none with the pipeline dual_encoder"),
         ("embedding_dim", None, "key embedding_dim is missing"),
         ("prompt", PATCHES_MANIFEST["prompt"], "expected none with the pipeline late_interaction"),
@@ -231,12 +232,35 @@ def test_message_names_the_key_of_late_interaction(path: str, value: object, nam
     assert named in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("image", None, "there is no image and late_interaction is a PageInteractionSpec"),
+        ("image", MANIFEST["image"], "the images are a CropSpec"),
+        ("max_img_size", None, "key max_img_size is missing"),
+        ("late_interaction__page", "no place", "late_interaction.page is 'no place'; expected"),
+        ("late_interaction__page", "# and #", "expected late_interaction.image_token ('#') in it, once"),
+        ("late_interaction__image_token", "", "expected late_interaction.image_token ('') in it, once"),
+        ("late_interaction__query_suffix", KeyError, "query_suffix"),
+        ("late_interaction__query_tokens", 33, "query_tokens is 33; expected at most text.max_tokens (32)"),
+    ],
+)
+def test_message_names_the_key_of_pages(path: str, value: object, named: str) -> None:
+    with pytest.raises(ContractError) as caught:
+        parse_manifest(manifest(PAGES_MANIFEST, **{path: value}))
+    assert named in str(caught.value)
+
+
 def test_dual_encoder_has_no_place_for_patches() -> None:
     with pytest.raises(ContractError, match=r"expected prompt\.image"):
         parse_manifest(manifest(image=PATCHES_MANIFEST["image"]))
 
 
-@pytest.mark.parametrize("base", [MANIFEST, PATCHES_MANIFEST, STRETCH_MANIFEST], ids=["crop", "patches", "stretch"])
+@pytest.mark.parametrize(
+    "base",
+    [MANIFEST, PATCHES_MANIFEST, STRETCH_MANIFEST, PAGES_MANIFEST],
+    ids=["crop", "patches", "stretch", "pages"],
+)
 def test_what_is_written_is_what_was_read(base: dict[str, Any]) -> None:
     image = {"image_png_base64": "iVBORw0KGgo="}
     pairs = [PAIR, {"query": image, "document": {"text": "词", **image}, "relevance_score": 0.25}]
