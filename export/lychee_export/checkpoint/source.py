@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, CLIPConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -29,6 +30,8 @@ __all__ = ["UNREAD_REVISION", "CheckpointSource"]
 
 _REVISION_DIGITS = 12
 _NAMED_KEYS = 5
+_MISFITS = (OSError, ValueError, TypeError, KeyError, RuntimeError, StrictDataclassError)
+"""What transformers raises where config.json or the weights do not fit a class."""
 _HALF_DTYPES = (torch.bfloat16, torch.float16)
 UNREAD_REVISION = "unread"
 """The revision of a folder before its weights are read."""
@@ -206,7 +209,7 @@ class CheckpointSource:
                     ignore_mismatched_sizes=True,  # refused below, with names and shapes
                     **given,
                 )
-        except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        except (*_MISFITS, SafetensorError) as error:
             raise self._misfit(model_class, error) from error
         model, report = loaded
         self._check_report(model_class, report)
@@ -243,7 +246,7 @@ class CheckpointSource:
                 config = self._read_config(model_class)
                 config._attn_implementation = "eager"
                 model: Any = model_class(config)
-        except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        except _MISFITS as error:
             raise self._misfit(model_class, error) from error
         empty: Model = model.eval()
         return empty
