@@ -174,7 +174,7 @@ def _save_pylate(model: Any, folder: Path, layers: list[tuple[int, int, bool]], 
         seed: Equal seeds give equal weights.
         settings: What differs from most published models.
     """
-    randomize(model, seed=seed, gain=1.5)
+    randomize(model, seed=seed)
     model.save_pretrained(folder)
     found = _PYLATE | settings
     (folder / "config_sentence_transformers.json").write_text(json.dumps(found, indent=2))

@@ -29,10 +29,11 @@ from msgspec import structs
 from .torch_modules import run_module
 
 SCORE_ATOL = 1e-4
-LOGIT_RTOL = 1e-4
+LOGIT_RTOL, LOGIT_ATOL = 1e-4, 5e-4
 """The vectors travel in half floats: of a sum of 20 to 30 cosines they leave about so much."""
 NAMES = ["colbert", "answerai_colbert", "jina_colbert", "pylate_colbert", "modern_colbert", "lateon"]
 QUERIES = ("一只猫", "the yellow cat", "Hot drink?", "怎么退款", "a", "coffee: a cup", " flowers & sofas [MASK]\n")
+PUNCTUATED = "(the); cat? -- sofa! ... [yellow] & 'hot'"
 LONG_TEXT = "the unbelievable, uncharacteristic cats sleep; 小猫喜欢晒太阳! " * 20
 
 Run = Callable[[ModelSignature, Tensors], Tensors]
@@ -96,7 +97,7 @@ def assert_scores_equal(loaded: Loaded, run: Run, documents: Sequence[str] = TEX
         expected = loaded.reference.score(pairs).numpy()
         np.testing.assert_allclose(seen["relevance_score"][0], expected, atol=SCORE_ATOL, rtol=0)
         logits = loaded.reference.compute_logits(pairs).numpy()
-        np.testing.assert_allclose(seen["logits"][0], logits, atol=0, rtol=LOGIT_RTOL)
+        np.testing.assert_allclose(seen["logits"][0], logits, atol=LOGIT_ATOL, rtol=LOGIT_RTOL)
 
 
 def test_modules_and_files_score_as_the_authors_have_it(loaded: Loaded, run_onnx: Run) -> None:
@@ -144,7 +145,7 @@ def test_one_bad_document_gives_nan_and_its_neighbours_keep_their_scores(loaded:
 
 @pytest.mark.parametrize(
     ("name", "precision", "target"),
-    [("colbert", "w8", "cpu"), ("modern_colbert", "w4", "cpu"), ("jina_colbert", "bf16", "cuda")],
+    [("modern_colbert", "w8", "cpu"), ("colbert", "w4", "cpu"), ("jina_colbert", "bf16", "cuda")],
 )
 def test_precisions_keep_scores_within_what_each_accepts(
     checkpoint_folder: Callable[[str], Path], tmp_path: Path, name: str, precision: Any, target: Any
@@ -213,10 +214,10 @@ def test_wrong_tokens_break_the_comparison(
     loaded = Loaded(checkpoint_folder(name))
     mutate(loaded)
     if mutate is count_the_masks_or_not and loaded.late.attends_to_fill:  # then all are tokens like others
-        assert_scores_equal(loaded, loaded.run)
+        assert_scores_equal(loaded, loaded.run, [*TEXTS, PUNCTUATED])
         return
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
-        assert_scores_equal(loaded, loaded.run)
+        assert_scores_equal(loaded, loaded.run, [*TEXTS, PUNCTUATED])
 
 
 @pytest.mark.parametrize("mutate", [leave_the_lengths_as_they_are, take_the_mean, count_the_padding])
