@@ -1,5 +1,6 @@
 """ColBERT against its authors' computation: the client's inputs into modules and ONNX files."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -218,6 +219,65 @@ def test_wrong_tokens_break_the_comparison(
         return
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         assert_scores_equal(loaded, loaded.run, [*TEXTS, PUNCTUATED])
+
+
+def forget_the_places(loaded: Loaded) -> None:
+    states = loaded.modules["text_encoder"].states
+    states.frequencies = torch.zeros_like(states.frequencies)
+
+
+def narrow_the_window(loaded: Loaded) -> None:
+    loaded.modules["text_encoder"].states.window = 8
+
+
+def leave_the_residual_out(loaded: Loaded) -> None:
+    loaded.modules["text_encoder"].projection[0].residual = None
+
+
+def leave_the_input_out(loaded: Loaded) -> None:
+    loaded.modules["text_encoder"].projection[1].adds_input = False
+
+
+def keep_the_white_space(loaded: Loaded) -> None:
+    content = json.loads(loaded.checkpoint.card.tokenizer_json)
+    content["normalizer"]["normalizers"].pop(0)
+    loaded.texts = MarkedTextProcessor(json.dumps(content), loaded.checkpoint.card.spec.text, loaded.late)
+
+
+@pytest.mark.parametrize(
+    ("name", "mutate"),
+    [
+        ("jina_colbert", forget_the_places),
+        ("modern_colbert", narrow_the_window),
+        ("modern_colbert", keep_the_white_space),
+        ("lateon", leave_the_residual_out),
+        ("lateon", leave_the_input_out),
+    ],
+)
+def test_wrong_models_break_the_comparison(
+    checkpoint_folder: Callable[[str], Path], name: str, mutate: Callable[[Loaded], None]
+) -> None:
+    loaded = Loaded(checkpoint_folder(name))
+    mutate(loaded)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        assert_scores_equal(loaded, loaded.run)
+
+
+@pytest.mark.slow  # importing sentence-transformers takes ten seconds
+@pytest.mark.parametrize("name", ["pylate_colbert", "modern_colbert", "lateon"])
+def test_sentence_transformers_reads_the_same_scores_from_these_files(
+    checkpoint_folder: Callable[[str], Path], name: str
+) -> None:
+    from sentence_transformers import MultiVectorEncoder
+
+    folder = checkpoint_folder(name)
+    theirs, ours = MultiVectorEncoder(str(folder), device="cpu"), Loaded(folder)
+    documents = [text.strip() for text in (*TEXTS, PUNCTUATED)]
+    vectors = theirs.encode_document(documents)
+    for query in ("一只猫", "the yellow cat", "coffee: a cup"):
+        expected = theirs.similarity(theirs.encode_query([query]), vectors)[0].numpy()
+        seen = ours.score(ours.run, query, documents)["logits"][0]
+        np.testing.assert_allclose(seen, expected, atol=LOGIT_ATOL, rtol=LOGIT_RTOL)
 
 
 @pytest.mark.parametrize("mutate", [leave_the_lengths_as_they_are, take_the_mean, count_the_padding])

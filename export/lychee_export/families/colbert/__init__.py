@@ -40,7 +40,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     """
     _check_config(source)
     backbone = BACKBONES[source.config["model_type"]]
-    loaded = (stanford if _is_stanford(source) else pylate).load(source, backbone)
+    loaded = (stanford if stanford.is_stanford(source) else pylate).load(source, backbone)
     settings, vocab_size = loaded.settings, loaded.model.config.vocab_size
     late = read_tokens(source, loaded)
     tokenizer_json = read_tokenizer(source, loaded).to_str()
@@ -89,12 +89,8 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     return Checkpoint(ModelCard(spec, (ensemble,), tokenizer_json, sigmoid=False), pieces, make_reference)
 
 
-def _is_stanford(source: CheckpointSource) -> bool:
-    return stanford.ARCHITECTURE in (source.config.get("architectures") or ())
-
-
 def _claims(source: CheckpointSource) -> bool:
-    return _is_stanford(source) or pylate.is_pylate(source)
+    return stanford.ARCHITECTURE in (source.config.get("architectures") or ()) or pylate.is_pylate(source)
 
 
 def _check_config(source: CheckpointSource) -> None:

@@ -24,6 +24,7 @@ from lychee_export.errors import CheckpointError
 from lychee_export.families.colbert.backbones import Backbone
 from lychee_export.families.colbert.layout import Loaded
 from lychee_export.families.colbert.settings import Settings, read_typed
+from lychee_export.families.colbert.stanford import ARCHITECTURE
 
 __all__ = ["Dense", "is_pylate", "load"]
 
@@ -105,7 +106,7 @@ def load(source: CheckpointSource, backbone: Backbone) -> Loaded:
     )
     folders = _read_modules(source)
     architectures = source.config.get("architectures") or [backbone.architecture]
-    if architectures != [backbone.architecture]:
+    if architectures not in ([backbone.architecture], [ARCHITECTURE]):
         raise CheckpointError(
             f"{source.folder / 'config.json'}: architectures is {architectures}, expected {[backbone.architecture]} "
             "beside PyLate's modules.json; take the files of one checkpoint"
@@ -138,6 +139,9 @@ def _read_settings(source: CheckpointSource, path: Path) -> dict[str, Any]:
             f"{path}: default_prompt_name is {content['default_prompt_name']!r}, which stands before queries and "
             "documents alike; expected none. Name the two prompts 'query' and 'document', and take it out"
         )
+    texts = [*found["skiplist_words"], *(value for value in found["prompts"].values() if value is not None)]
+    if not all(isinstance(text, str) for text in texts):
+        raise CheckpointError(f"{path}: skiplist_words and prompts hold {texts}, expected texts")
     lowers = source.read_json(_TRANSFORMER_SETTINGS).get("do_lower_case")
     if lowers:
         raise CheckpointError(
@@ -188,7 +192,7 @@ def _load_dense(source: CheckpointSource, folder: str, width: int) -> Dense:
     with torch.device("meta"):
         linear = nn.Linear(*size, bias=bool(config.get("bias", True)))
         residual = nn.Linear(*size, bias=False) if adds and size[0] != size[1] else None
-    dense = Dense(linear, residual, adds)
+    dense = Dense(linear, residual, adds and residual is None)
     if source.weights:
         _fill(dense, source.load_part(folder), path)
     return dense

@@ -12,13 +12,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lychee_export.checkpoint.json_files import read_object
+from lychee_export.checkpoint.layout import MODULES
 from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.errors import CheckpointError
 from lychee_export.families.colbert.backbones import Backbone
 from lychee_export.families.colbert.layout import Loaded
 from lychee_export.families.colbert.settings import Settings, read_typed
 
-__all__ = ["ARCHITECTURE", "load"]
+__all__ = ["ARCHITECTURE", "is_stanford", "load"]
 
 ARCHITECTURE = "HF_ColBERT"
 _SETTINGS = "artifact.metadata"
@@ -33,6 +34,11 @@ _DEFAULTS = {
     "similarity": "cosine",
 }
 """The authors' own."""
+
+
+def is_stanford(source: CheckpointSource) -> bool:
+    """Say whether a ColBERT checkpoint has this layout; one that has PyLate's files as well is read by this one."""
+    return (source.folder / _SETTINGS).is_file() or not (source.folder / MODULES).is_file()
 
 
 def load(source: CheckpointSource, backbone: Backbone) -> Loaded:
