@@ -129,7 +129,8 @@ class CheckpointSource:
         Raises:
             CheckpointError: Weights are absent or damaged.
         """
-        folder, weights = self.folder / name, {}
+        folder = self.folder / name
+        weights: dict[str, torch.Tensor] = {}
         check_weights(folder, self.layout)
         for path in weight_files(folder, self.layout):
             try:

@@ -26,14 +26,14 @@ from lychee_export.families.rotary import rotary_angles
 __all__ = ["BACKBONES", "Backbone", "RotaryXLMRoberta"]
 
 
-class _Bert(BertModel):
+class _Bert(BertModel):  # type: ignore[no-untyped-call]
     """BERT without a pooler, which nothing reads here and some checkpoints lack."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config, add_pooling_layer=False)
 
 
-class RotaryXLMRoberta(JinaEmbeddingsV3Model):
+class RotaryXLMRoberta(JinaEmbeddingsV3Model):  # type: ignore[no-untyped-call]
     """jina's XLM-RoBERTa with rotary positions, without a pooler either.
 
     Its weights have the names of jina's own code; transformers renames and splits them at loading.
@@ -80,9 +80,8 @@ class _JinaStates(nn.Module):
         return hidden
 
 
-register_checkpoint_conversion_mapping(
-    RotaryXLMRoberta.__name__, get_checkpoint_conversion_mapping("jina_embeddings_v3"), overwrite=True
-)
+_CONVERSION = get_checkpoint_conversion_mapping("jina_embeddings_v3")  # type: ignore[no-untyped-call]
+register_checkpoint_conversion_mapping(RotaryXLMRoberta.__name__, _CONVERSION, overwrite=True)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class Dense(nn.Module):
 
     Args:
         linear: The layer.
-        residual: The layer whose output is added. None adds nothing, or the input itself.
+        residual: The layer whose output is added. None adds none.
         adds_input: Whether the input is added.
     """
 
@@ -73,7 +73,7 @@ class Dense(nn.Module):
         """Map (..., in_features) to (..., out_features)."""
         projected: Tensor = self.linear(states)
         if self.residual is not None:
-            return projected + self.residual(states)
+            projected = projected + self.residual(states)
         return projected + states if self.adds_input else projected
 
 
