@@ -7,7 +7,14 @@ from pathlib import Path
 
 from checkpoints.blip import build_blip
 from checkpoints.clip import build_chinese_clip, build_clip
-from checkpoints.colbert import build_answerai_colbert, build_colbert
+from checkpoints.colbert import (
+    build_answerai_colbert,
+    build_colbert,
+    build_jina_colbert,
+    build_lateon,
+    build_modern_colbert,
+    build_pylate_colbert,
+)
 from checkpoints.colqwen import build_colqwen2, build_colqwen2_5
 from checkpoints.nemotron import build_nemotron_reranker, build_nemotron_vl_reranker
 from checkpoints.paligemma import build_colpali
@@ -40,12 +47,16 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "colqwen2_5": build_colqwen2_5,
     "deberta_reranker": build_deberta_reranker,
     "gte_multilingual_reranker": build_gte_multilingual_reranker,
+    "jina_colbert": build_jina_colbert,
     "jina_m0": build_jina_m0,
     "jina_v2_reranker": build_jina_v2_reranker,
+    "lateon": build_lateon,
+    "modern_colbert": build_modern_colbert,
     "modernbert_reranker": build_modernbert_reranker,
     "monoqwen": build_monoqwen,
     "nemotron_reranker": build_nemotron_reranker,
     "nemotron_vl_reranker": build_nemotron_vl_reranker,
+    "pylate_colbert": build_pylate_colbert,
     "qwen2_5_vl": build_qwen2_5_vl,
     "qwen3_reranker": build_qwen3_reranker,
     "qwen3_reranker_seq_cls": build_qwen3_classifier,

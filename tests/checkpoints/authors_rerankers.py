@@ -1,10 +1,11 @@
-"""What the authors' code of jina-reranker-v2 and gte-multilingual-reranker computes, written out: the judge of exports.
+"""What the code of jina-reranker-v2, jina-colbert-v2 and gte-multilingual-reranker computes: the judge of exports.
 
 Both read weights by their published names. Nothing here comes from the exporter, or from transformers' classes of the
 same models.
 
 Source: jinaai/jina-reranker-v2-base-multilingual, embedding.py, modeling_xlm_roberta.py and the conversion of weights;
-Alibaba-NLP/new-impl, modeling.py.
+jinaai/xlm-roberta-flash-implementation, modeling_xlm_roberta.py, mha.py and rotary.py; Alibaba-NLP/new-impl,
+modeling.py.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class AuthorsModel:
     Args:
         config: The content of config.json, as attributes.
         weights: In float32, by name.
-        compute: Computes the logits of ids and mask.
+        compute: Computes the logits, or the tokens' states, of ids and mask.
     """
 
     config: Any
@@ -62,8 +63,14 @@ def load_authors_model(folder: Path) -> AuthorsModel | None:
     compute = {"XLMRobertaForSequenceClassification": _compute_flash, "NewForSequenceClassification": _compute_new}
     if code not in compute:
         return None
+    return read_authors_model(folder, compute[code])
+
+
+def read_authors_model(folder: Path, compute: Callable[[AuthorsModel, Tensor, Tensor], Tensor]) -> AuthorsModel:
+    """Read configuration and weights of a checkpoint."""
+    config = json.loads((folder / "config.json").read_text())
     weights = {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
-    return AuthorsModel(SimpleNamespace(**config), weights, compute[code])
+    return AuthorsModel(SimpleNamespace(**config), weights, compute)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
@@ -73,23 +80,37 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
 
 
 def _compute_flash(model: AuthorsModel, ids: Tensor, mask: Tensor) -> Tensor:
-    """XLM-RoBERTa: learned positions that count tokens from the padding's id on; norms after the sums."""
-    padding = model.config.pad_token_id
-    places = (ids != padding).cumsum(1) * (ids != padding) + padding
-    table = {kind: model.weights[f"roberta.embeddings.{kind}_embeddings.weight"] for kind in ("word", "position")}
-    states = table["word"][ids] + table["position"][places]
+    pooled = model.linear("classifier.dense", compute_flash_states(model, ids, mask)[:, 0]).tanh()
+    return model.linear("classifier.out_proj", pooled)
+
+
+def compute_flash_states(model: AuthorsModel, ids: Tensor, mask: Tensor) -> Tensor:
+    """Compute the states of XLM-RoBERTa's tokens, (batch_size, sequence_length, width): norms after the sums.
+
+    Learned positions count tokens from the padding's id on; rotary ones turn queries and keys by their places.
+    """
+    states = model.weights["roberta.embeddings.word_embeddings.weight"][ids]
+    turns = None
+    if model.config.position_embedding_type == "absolute":
+        padding = model.config.pad_token_id
+        places = (ids != padding).cumsum(1) * (ids != padding) + padding
+        states = states + model.weights["roberta.embeddings.position_embeddings.weight"][places]
+    else:
+        rotary = {"rope_theta": getattr(model.config, "rotary_emb_base", 10000.0), "rope_scaling": None}
+        turns = _turn_by_place(SimpleNamespace(**vars(model.config) | rotary), ids.shape[1])
     states = model.norm("roberta.emb_ln", states + model.weights["roberta.embeddings.token_type_embeddings.weight"][0])
     for index in range(model.config.num_hidden_layers):
         layer = f"roberta.encoder.layers.{index}"
         fused = model.linear(f"{layer}.mixer.Wqkv", states)
         width = fused.shape[-1] // 3
         query, key, value = (model.heads(fused[..., start : start + width]) for start in (0, width, 2 * width))
+        if turns is not None:
+            query, key = _turn(query, turns), _turn(key, turns)
         mixed = model.linear(f"{layer}.mixer.out_proj", _attend(query, key, value, mask))
         states = model.norm(f"{layer}.norm1", mixed + states)
         wide = functional.gelu(model.linear(f"{layer}.mlp.fc1", states))
         states = model.norm(f"{layer}.norm2", model.linear(f"{layer}.mlp.fc2", wide) + states)
-    pooled = model.linear("classifier.dense", states[:, 0]).tanh()
-    return model.linear("classifier.out_proj", pooled)
+    return states
 
 
 def _compute_new(model: AuthorsModel, ids: Tensor, mask: Tensor) -> Tensor:

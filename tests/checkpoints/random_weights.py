@@ -31,3 +31,33 @@ def _scale(name: str, tensor: torch.Tensor) -> float:
     if "embedding" in name and tensor.ndim == 2:
         return 1.0
     return float(tensor[0].numel() ** -0.5)
+
+
+def draw_weights(shapes: dict[str, tuple[int, ...]], seed: int, gain: float = 1.0) -> dict[str, torch.Tensor]:
+    """Draw tensors by their names and shapes, where no class of transformers has such names.
+
+    Args:
+        shapes: By name. Scales of layer norms have names that end with ``_ln.weight`` or hold "norm".
+        seed: Equal seeds give equal weights.
+        gain: Factor of the matrices.
+    """
+    model = nn.Module()
+    for name, shape in shapes.items():
+        # A module's parameters have no dots in their names; randomize() looks at names for the scale alone.
+        model.register_parameter(name.replace(".", "/"), nn.Parameter(torch.empty(shape)))
+    randomize(model, seed, gain)
+    weights = {name.replace("/", "."): value.detach() for name, value in model.named_parameters()}
+    for name in weights:
+        if name.endswith("_ln.weight"):  # which randomize() does not take for norms
+            weights[name] = weights[name] + 1
+    return weights
+
+
+def linear_shapes(name: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a linear layer with a bias."""
+    return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
+
+
+def norm_shapes(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a layer norm."""
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}

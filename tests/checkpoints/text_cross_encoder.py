@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
-from tokenizers.models import BPE, Unigram
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import Unigram
 from transformers import (
     AutoTokenizer,
     BertConfig,
@@ -33,14 +33,13 @@ from transformers import (
 
 from checkpoints.bert_tokenizer import write_bert_tokenizer
 from checkpoints.published import edit_json
-from checkpoints.random_weights import randomize
+from checkpoints.random_weights import draw_weights, linear_shapes, norm_shapes, randomize
 from checkpoints.siglip import unigram_pieces
+from checkpoints.text_tokenizers import MODERN_TOKENS, write_byte_tokenizer, write_xlm_tokenizer
 
 _SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 _ONE_LABEL = {"id2label": {0: "LABEL_0"}, "label2id": {"LABEL_0": 0}}
-_XLM_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 _ROBERTA_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-_MODERN_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
 _DEBERTA_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
 _FLASH_NAMES = (
     ("embeddings.LayerNorm", "emb_ln"),
@@ -69,7 +68,7 @@ def build_bert_reranker(folder: Path) -> Path:
 def build_xlm_roberta_reranker(folder: Path) -> Path:
     """Write a checkpoint with the layout of BAAI/bge-reranker-base, whose positions begin after the padding token's."""
     folder.mkdir(parents=True, exist_ok=True)
-    vocab_size = _write_xlm_tokenizer(folder)
+    vocab_size = write_xlm_tokenizer(folder)
     config = XLMRobertaConfig(
         vocab_size=vocab_size, max_position_embeddings=130, type_vocab_size=1, pad_token_id=1, **_SIZES, **_ONE_LABEL
     )
@@ -82,7 +81,7 @@ def build_roberta_reranker(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     first, last = "<s>", "</s>"
     pair = [first, "$A", last, last, "$B", last]
-    vocab_size = _write_byte_tokenizer(folder, _ROBERTA_TOKENS, (first, last), pair, "RobertaTokenizer", 128)
+    vocab_size = write_byte_tokenizer(folder, _ROBERTA_TOKENS, (first, last), pair, "RobertaTokenizer", 128)
     config = RobertaConfig(
         vocab_size=vocab_size, max_position_embeddings=130, type_vocab_size=1, pad_token_id=1, **_SIZES, **_ONE_LABEL
     )
@@ -95,7 +94,7 @@ def build_modernbert_reranker(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     first, last = "[CLS]", "[SEP]"
     pair = [first, "$A", last, "$B", last]
-    vocab_size = _write_byte_tokenizer(folder, _MODERN_TOKENS, (first, last), pair, "PreTrainedTokenizerFast", 1024)
+    vocab_size = write_byte_tokenizer(folder, MODERN_TOKENS, (first, last), pair, "PreTrainedTokenizerFast", 1024)
     ids = {"cls_token_id": 1, "bos_token_id": 1, "sep_token_id": 2, "eos_token_id": 2, "pad_token_id": 3}
     config = ModernBertConfig(
         vocab_size=vocab_size,
@@ -115,7 +114,7 @@ def build_modernbert_reranker(folder: Path) -> Path:
 def build_jina_v2_reranker(folder: Path) -> Path:
     """Write a checkpoint with the layout of jinaai/jina-reranker-v2-base-multilingual: bfloat16, no model_type."""
     folder.mkdir(parents=True, exist_ok=True)
-    vocab_size = _write_xlm_tokenizer(folder, longest=1024)
+    vocab_size = write_xlm_tokenizer(folder, longest=1024)
     sizes = _SIZES | {"vocab_size": vocab_size, "max_position_embeddings": 130, "type_vocab_size": 1}
     model = XLMRobertaForSequenceClassification(XLMRobertaConfig(pad_token_id=1, **sizes, **_ONE_LABEL))
     _spread(model, seed=11, bias=-0.2)
@@ -144,28 +143,22 @@ def build_jina_v2_reranker(folder: Path) -> Path:
 def build_gte_multilingual_reranker(folder: Path) -> Path:
     """Write a checkpoint with the layout of Alibaba-NLP/gte-multilingual-reranker-base: float16, frequencies by ntk."""
     folder.mkdir(parents=True, exist_ok=True)
-    vocab_size = _write_xlm_tokenizer(folder, longest=32768)
+    vocab_size = write_xlm_tokenizer(folder, longest=32768)
     sizes = _SIZES | {"vocab_size": vocab_size, "max_position_embeddings": 128, "type_vocab_size": 1}
     width, middle = sizes["hidden_size"], sizes["intermediate_size"]
     shapes = {"new.embeddings.word_embeddings.weight": (vocab_size, width)}
-    shapes |= {"new.embeddings.token_type_embeddings.weight": (1, width)} | _norm("new.embeddings.LayerNorm", width)
+    shapes |= {"new.embeddings.token_type_embeddings.weight": (1, width)} | norm_shapes(
+        "new.embeddings.LayerNorm", width
+    )
     for index in range(sizes["num_hidden_layers"]):
         layer = f"new.encoder.layer.{index}"
-        shapes |= _linear(f"{layer}.attention.qkv_proj", 3 * width, width)
-        shapes |= _linear(f"{layer}.attention.o_proj", width, width)
+        shapes |= linear_shapes(f"{layer}.attention.qkv_proj", 3 * width, width)
+        shapes |= linear_shapes(f"{layer}.attention.o_proj", width, width)
         shapes |= {f"{layer}.mlp.up_gate_proj.weight": (2 * middle, width)}
-        shapes |= _linear(f"{layer}.mlp.down_proj", width, middle)
-        shapes |= _norm(f"{layer}.attn_ln", width) | _norm(f"{layer}.mlp_ln", width)
-    shapes |= _linear("new.pooler.dense", width, width) | _linear("classifier", 1, width)
-    model = torch.nn.Module()
-    for name, shape in shapes.items():
-        # A module's parameters have no dots in their names; randomize() looks at names for the scale alone.
-        model.register_parameter(name.replace(".", "/"), torch.nn.Parameter(torch.empty(shape)))
-    randomize(model, seed=9)
-    weights = {name.replace("/", "."): value.detach() for name, value in model.named_parameters()}
-    for name in weights:
-        if name.endswith("_ln.weight"):  # which randomize() does not take for norms
-            weights[name] = weights[name] + 1
+        shapes |= linear_shapes(f"{layer}.mlp.down_proj", width, middle)
+        shapes |= norm_shapes(f"{layer}.attn_ln", width) | norm_shapes(f"{layer}.mlp_ln", width)
+    shapes |= linear_shapes("new.pooler.dense", width, width) | linear_shapes("classifier", 1, width)
+    weights = draw_weights(shapes, seed=9)
     weights["classifier.weight"] = weights["classifier.weight"] * 3
     weights["classifier.bias"] = torch.tensor([0.5])
     owner = "Alibaba-NLP/new-impl--"
@@ -205,14 +198,6 @@ def build_deberta_reranker(folder: Path) -> Path:
     return folder
 
 
-def _linear(name: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
-
-
-def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
-
-
 def _write(folder: Path, config: dict[str, Any], weights: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     stored = {name: value.to(dtype).contiguous() for name, value in weights.items()}
@@ -233,28 +218,6 @@ def _spread(model: Any, seed: int, bias: float, gain: float = 1.5) -> None:
     with torch.no_grad():
         last.weight.mul_(3)
         last.bias.fill_(bias)
-
-
-def _write_xlm_tokenizer(folder: Path, longest: int = 512) -> int:
-    """Write tokenizer.json and tokenizer_config.json of XLM-RoBERTa's kind; return the number of tokens."""
-    pieces = [(token, 0.0) for token in _XLM_TOKENS] + unigram_pieces()[3:]
-    tokenizer = Tokenizer(Unigram([*pieces, ("<mask>", 0.0)], unk_id=3))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
-    )
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
-    tokenizer.add_special_tokens([*_XLM_TOKENS, AddedToken("<mask>", lstrip=True)])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=["<s>", "$A", "</s>"],
-        pair=["<s>", "$A", "</s>", "</s>", "$B", "</s>"],
-        special_tokens=[("<s>", 0), ("</s>", 2)],
-    )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    tokens = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>"}
-    tokens |= {"unk_token": "<unk>", "mask_token": "<mask>"}
-    config = {"tokenizer_class": "XLMRobertaTokenizer", "model_max_length": longest}
-    (folder / "tokenizer_config.json").write_text(json.dumps(tokens | config))
-    return tokenizer.get_vocab_size()
 
 
 def _write_deberta_tokenizer(folder: Path) -> int:
@@ -280,31 +243,4 @@ def _write_deberta_tokenizer(folder: Path) -> int:
     tokens |= {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
     config = {"tokenizer_class": "DebertaV2Tokenizer", "model_max_length": 512, "do_lower_case": False}
     (folder / "tokenizer_config.json").write_text(json.dumps(tokens | config | {"vocab_type": "spm"}))
-    return tokenizer.get_vocab_size()
-
-
-def _write_byte_tokenizer(
-    folder: Path, tokens: tuple[str, ...], ends: tuple[str, str], pair: list[str], kind: str, longest: int
-) -> int:
-    """Write a byte-level BPE tokenizer as tokenizer.json; return the number of tokens."""
-    merges = [("t", "h"), ("th", "e"), ("Ġ", "c"), ("a", "t"), ("Ġc", "at"), ("o", "n"), ("Ġ", "the")]
-    pieces = [*tokens, *sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(merge) for merge in merges)]
-    tokenizer = Tokenizer(BPE({piece: index for index, piece in enumerate(pieces)}, merges))
-    if kind != "RobertaTokenizer":
-        tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    mask = tokens[-1]
-    tokenizer.add_special_tokens([*tokens[:-1], AddedToken(mask, lstrip=True)])
-    special = [(token, pieces.index(token)) for token in ends]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=[ends[0], "$A", ends[1]], pair=pair, special_tokens=special
-    )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    named = {"cls_token": ends[0], "sep_token": ends[1], "mask_token": mask}
-    named |= {"pad_token": next(token for token in tokens if "pad" in token.lower())}
-    named |= {"unk_token": next(token for token in tokens if "unk" in token.lower())}
-    config = {"tokenizer_class": kind, "model_max_length": longest}
-    config |= {"model_input_names": ["input_ids", "attention_mask"]}
-    (folder / "tokenizer_config.json").write_text(json.dumps(named | config))
     return tokenizer.get_vocab_size()

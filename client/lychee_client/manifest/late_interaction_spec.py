@@ -16,7 +16,8 @@ class LateInteractionSpec(Struct, frozen=True, kw_only=True, omit_defaults=True,
         query_marker: The token that stands second in every query.
         document_marker: The token that stands second in every document.
         query_tokens: The length of every query: a longer one loses its last tokens, a shorter one is filled.
-        fill_token_id: The token that fills a query. Its vectors count as those of the query's own tokens do.
+        fill_token_id: The token that fills a query. Its vectors count as those of the query's own tokens do, unless the
+            encoder gives zeros for them.
         attends_to_fill: Whether a query's tokens read those that fill it.
         skipped_token_ids: The tokens of a document whose vectors do not count, such as punctuation.
         max_documents: The most documents in one request to the scoring head.

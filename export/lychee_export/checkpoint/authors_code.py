@@ -4,6 +4,7 @@ The code is never run and need not be there: config.json is said again in transf
 that changes the computation is refused. Code that is not listed here stays what it is, and the checkpoint is refused.
 
 Source: jinaai/jina-reranker-v2-base-multilingual, config.json, modeling_xlm_roberta.py and embedding.py;
+jinaai/xlm-roberta-flash-implementation, configuration_xlm_roberta.py, modeling_xlm_roberta.py, mha.py and rotary.py;
 Alibaba-NLP/new-impl, modeling.py (NewEmbeddings, NTKScalingRotaryEmbedding, NewAttention, NewGatedMLP).
 """
 
@@ -39,11 +40,28 @@ _FLASH_CODE = {
         f"{owner}modeling_xlm_roberta.XLMRobertaForSequenceClassification" for owner in _FLASH_REPOSITORIES
     },
 }
+_COLBERT_REPOSITORIES = ("", "jinaai/jina-colbert-v2--", "jinaai/xlm-roberta-flash-implementation--")
+_COLBERT_CODE = {
+    "AutoConfig": {f"{owner}configuration_xlm_roberta.XLMRobertaFlashConfig" for owner in _COLBERT_REPOSITORIES},
+    "AutoModel": {f"{owner}modeling_xlm_roberta.XLMRobertaModel" for owner in _COLBERT_REPOSITORIES},
+}
 _NEW_CODE = {
     "AutoConfig": {"Alibaba-NLP/new-impl--configuration.NewConfig"},
     "AutoModelForSequenceClassification": {"Alibaba-NLP/new-impl--modeling.NewForSequenceClassification"},
 }
 _FLASH_PLAIN = {"position_embedding_type": "absolute"}
+_COLBERT_PLAIN = {"position_embedding_type": "rotary", "hidden_act": "gelu"}
+_COLBERT_UNSET = (
+    "emb_pooler",
+    "last_layer_subset",
+    "lora_adaptations",
+    "rotary_emb_dim",
+    "rotary_emb_interleaved",
+    "rotary_emb_scale_base",
+)
+"""What changes jina's rotary XLM-RoBERTa where it is set."""
+_COLBERT_THETA = 10000.0
+"""The base of its rotary positions where config.json does not say it."""
 _NEW_PLAIN = {
     "position_embedding_type": "rope",
     "layer_norm_type": "layer_norm",
@@ -51,8 +69,9 @@ _NEW_PLAIN = {
     "logn_attention_scale": False,
 }
 """The one value that is computed here."""
-_SAID_ANEW = ("auto_map", "position_embedding_type", "rope_scaling", "rope_theta")
+_SAID_ANEW = ("auto_map", "position_embedding_type", "rope_scaling", "rope_theta", "rotary_emb_base")
 _FLASH_CLASS, _NEW_CLASS = "XLMRobertaForSequenceClassification", "NewForSequenceClassification"
+_COLBERT_CLASS = "HF_ColBERT"
 
 
 def say_in_transformers_terms(config: Mapping[str, Any], place: str) -> dict[str, Any] | None:
@@ -67,6 +86,7 @@ def say_in_transformers_terms(config: Mapping[str, Any], place: str) -> dict[str
     """
     for code, name, kinds, write in (
         (_FLASH_CODE, _FLASH_CLASS, (None, "xlm-roberta"), _write_flash),
+        (_COLBERT_CODE, _COLBERT_CLASS, (None, "xlm-roberta"), _write_colbert),
         (_NEW_CODE, _NEW_CLASS, ("new",), _write_gte),
     ):
         if _names(config, code) and config.get("architectures") == [name] and config.get("model_type") in kinds:
@@ -83,6 +103,23 @@ def _names(config: Mapping[str, Any], code: Mapping[str, set[str]]) -> bool:
 def _write_flash(config: Mapping[str, Any], place: str) -> dict[str, Any]:
     _check(config, place, _FLASH_PLAIN)
     return {"model_type": FLASH_XLM_ROBERTA, "architectures": [f"Flash{_FLASH_CLASS}"]}
+
+
+def _write_colbert(config: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Say jina-colbert-v2's XLM-RoBERTa as the model of transformers that has its rotary positions."""
+    _check(config, place, _COLBERT_PLAIN)
+    found = {name: config[name] for name in _COLBERT_UNSET if config.get(name)}
+    if found:
+        raise CheckpointError(
+            f"{place} sets {found}, which change what this model computes and are not computed here; take the "
+            "config.json that was published with the weights"
+        )
+    theta = float(config.get("rotary_emb_base") or _COLBERT_THETA)
+    return {
+        "model_type": "jina_embeddings_v3",
+        "architectures": [_COLBERT_CLASS],
+        "rope_parameters": {"rope_type": "default", "rope_theta": theta},
+    }
 
 
 def _write_gte(config: Mapping[str, Any], place: str) -> dict[str, Any]:

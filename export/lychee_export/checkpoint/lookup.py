@@ -35,8 +35,9 @@ def find_checkpoint(checkpoint: str, reading: Reading | None = None) -> Checkpoi
     reading = reading or Reading()
     model_id, revision, root = _locate(checkpoint, reading.revision)
     layout = find_layout(root)
-    if layout.subfolder and revision != UNREAD_REVISION:
-        download(model_id, revision, subfolder=layout.subfolder)
+    for part in (layout.subfolder, *layout.parts):
+        if part and revision != UNREAD_REVISION:
+            download(model_id, revision, subfolder=part)
     source = CheckpointSource(
         model_id, revision, root / layout.subfolder, {}, weights=False, layout=layout, reading=reading
     )

@@ -12,6 +12,7 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, CLIPConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from lychee_export.checkpoint import open_clip
@@ -81,9 +82,12 @@ class CheckpointSource:
         base = self.base and self.base.with_weights()
         revision = self.revision
         if revision == UNREAD_REVISION:
-            revision = hash_files(weight_files(self.folder, self.layout))[:_REVISION_DIGITS]
+            folders = (self.folder, *(self.folder / part for part in self.layout.parts))
+            files = [file for folder in folders for file in weight_files(folder, self.layout)]
+            revision = hash_files(files)[:_REVISION_DIGITS]
         else:
-            download(self.model_id, revision, self.layout.patterns, self.layout.subfolder)
+            for folder in (self.layout.subfolder, *self.layout.parts):
+                download(self.model_id, revision, self.layout.patterns, folder)
         if base is not None:
             revision = f"{revision}+{base.revision[:_REVISION_DIGITS]}"
         return replace(self, revision=revision, weights=True, base=base)
@@ -121,6 +125,22 @@ class CheckpointSource:
             model = self._load(model_class, torch.float32)
         read_as_float32(model)
         return model
+
+    def load_part(self, name: str) -> dict[str, torch.Tensor]:
+        """Read the weights of one of the layout's parts, in float32, by name.
+
+        Raises:
+            CheckpointError: Weights are absent or damaged.
+        """
+        folder = self.folder / name
+        weights: dict[str, torch.Tensor] = {}
+        check_weights(folder, self.layout)
+        for path in weight_files(folder, self.layout):
+            try:
+                weights |= load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+            except Exception as error:  # safetensors and pickle raise whatever they like for a damaged file
+                raise CheckpointError(f"cannot read the weights in {path}: {error}; download it again") from error
+        return {key: tensor.float() for key, tensor in weights.items()}
 
     def held_bytes(self, parameters: int, *, halved: bool) -> int:
         """Return how much memory the loaded weights take, beside what is read from mapped files.

@@ -33,13 +33,11 @@ class Axis:
         name: The axis' name in the ONNX file; axes of one name have one size within a request.
         buckets: The sizes to which the client pads, ascending, so that the server can merge requests.
         multiple: The number that every size is a multiple of.
-        padded: Whether clients pad at all. Otherwise they send any size up to the last bucket.
     """
 
     name: str
     buckets: tuple[int, ...]
     multiple: int = 1
-    padded: bool = True
 
     def __post_init__(self) -> None:
         ascending = list(self.buckets) == sorted(set(self.buckets)) and all(size > 0 for size in self.buckets)

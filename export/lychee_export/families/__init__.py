@@ -5,6 +5,7 @@ from __future__ import annotations
 from lychee_export.checkpoint.lookup import find_checkpoint
 from lychee_export.checkpoint.reading import Reading
 from lychee_export.checkpoint.refusals import explain_unknown
+from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.contract.limits import Limits
 from lychee_export.errors import CheckpointError
 from lychee_export.families import (
@@ -68,18 +69,31 @@ def load_checkpoint(
             or a prompt for a model that reads none.
     """
     source = find_checkpoint(checkpoint, reading)
-    model_type = source.config.get("model_type")
-    architectures = source.config.get("architectures") or []
+    family = _choose(source)
+    if source.reading.template is not None and not family.has_templates:
+        raise CheckpointError(
+            f"{checkpoint} is of the family {family.name}, which has no prompt to choose; leave --template out"
+        )
+    loaded = family.load(source.with_weights() if weights else source, limits or Limits())
+    _check_instruction(loaded, source.reading.instruction)
+    return loaded
+
+
+def _choose(source: CheckpointSource) -> Family:
+    """Return the family that a checkpoint is of.
+
+    Raises:
+        CheckpointError: It is of none.
+    """
+    model_type, architectures = source.config.get("model_type"), source.config.get("architectures") or []
     for family in FAMILIES:
-        claimed = not family.architectures or any(name in family.architectures for name in architectures)
-        if model_type in family.model_types and claimed:
-            if source.reading.template is not None and not family.has_templates:
-                raise CheckpointError(
-                    f"{checkpoint} is of the family {family.name}, which has no prompt to choose; leave --template out"
-                )
-            loaded = family.load(source.with_weights() if weights else source, limits or Limits())
-            _check_instruction(loaded, source.reading.instruction)
-            return loaded
+        if family.claims(source):
+            return family
+    for family in FAMILIES:
+        if model_type in family.model_types and (
+            not family.architectures or any(name in family.architectures for name in architectures)
+        ):
+            return family
     known = "; ".join(
         f"{', '.join(family.model_types)} (such as {', '.join(family.checkpoints)})" for family in FAMILIES
     )

@@ -33,7 +33,8 @@ def attention_bias(attention_mask: Tensor, dtype: torch.dtype, *, causal: bool =
 def local_bias(bias: Tensor, window: int) -> Tensor:
     """Narrow a bias, so that a token reads those alone that are at most so many places away, on either side.
 
-    Padding reads itself: far from any token, scores that are all masked would look like an overflow of half floats.
+    Padding that is so far from any token reads itself: scores that are all masked would look like an overflow of half
+    floats.
 
     Args:
         bias: What `attention_bias` returns.
@@ -45,7 +46,8 @@ def local_bias(bias: Tensor, window: int) -> Tensor:
     position = torch.arange(bias.shape[-1], device=bias.device)
     distance = (position[None, :] - position[:, None]).abs()  # (sequence_length, sequence_length)
     narrowed = torch.where(distance <= window, bias, torch.full_like(bias, _MASKED))
-    return torch.where(distance == 0, torch.zeros_like(bias), narrowed)
+    alone = narrowed.amax(-1, keepdim=True) < 0  # (batch_size, 1, sequence_length, 1)
+    return torch.where(alone & (distance == 0), torch.zeros_like(bias), narrowed)
 
 
 def see_causally(valid: Tensor) -> Tensor:

@@ -128,6 +128,8 @@ class Family:
         model_types: Values of ``model_type`` in ``config.json`` that belong to it.
         architectures: Values of ``architectures`` that belong to it alone, for a family that shares its model types
             with another. Empty for one that takes what no other family claims.
+        claims: Says of a checkpoint whether it is this family's, whatever its model type, because of files that only
+            this family reads.
         load: Loads a checkpoint within the limits that the user chose. With ``source.weights`` False the modules lie
             on torch's meta device: they have shapes and no values, and ``make_reference`` is never called.
         checkpoints: Names that users know, for the message about an unknown family.
@@ -140,6 +142,7 @@ class Family:
     checkpoints: tuple[str, ...]
     has_templates: bool = False
     architectures: tuple[str, ...] = ()
+    claims: Callable[[CheckpointSource], bool] = lambda _: False
 
 
 def round_score(score: float) -> float:

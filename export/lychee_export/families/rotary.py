@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
-__all__ = ["CHANGING_ROPE_TYPES", "rotary_angles"]
+from lychee_export.errors import CheckpointError
+
+__all__ = ["CHANGING_ROPE_TYPES", "check_rotary", "rotary_angles"]
 
 CHANGING_ROPE_TYPES = ("dynamic", "longrope")
 """Their frequencies depend on the sequence's length, which the graph does not compute."""
+
+
+def check_rotary(config: Mapping[str, Any], place: str) -> None:
+    """Refuse rotary positions that are not computed here.
+
+    Args:
+        config: The content of config.json.
+        place: Its path, named in messages.
+
+    Raises:
+        CheckpointError: They depend on the sequence's length.
+    """
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    types = {part.get("rope_type") for part in (rope, *rope.values()) if isinstance(part, dict)}
+    if types & set(CHANGING_ROPE_TYPES):
+        raise CheckpointError(
+            f"{place}: rotary positions of the types {sorted(filter(None, types))}; "
+            f"{' and '.join(CHANGING_ROPE_TYPES)} are not supported"
+        )
 
 
 def rotary_angles(input_ids: Tensor, frequencies: Tensor, scale: float) -> tuple[Tensor, Tensor]:

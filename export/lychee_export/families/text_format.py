@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import transformers
 from lychee_client.manifest import TextSpec
 from tokenizers import Tokenizer
 
@@ -15,7 +16,15 @@ from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import Axis, Tensors, TensorSpec
 from lychee_export.errors import CheckpointError
 
-__all__ = ["BUCKETS", "FINE_BUCKETS", "TextFormat", "plain_tokenizer", "text_buckets", "tokenize"]
+__all__ = [
+    "BUCKETS",
+    "FINE_BUCKETS",
+    "TextFormat",
+    "check_normalizer",
+    "plain_tokenizer",
+    "text_buckets",
+    "tokenize",
+]
 
 BUCKETS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144)
 """Lengths to which the client pads texts. Of texts of 5 to 14 words, powers of two alone make 35 % more tokens than
@@ -122,6 +131,21 @@ def plain_tokenizer(source: CheckpointSource, tokenizer: Any, vocab_size: int) -
     plain.no_padding()
     plain.no_truncation()
     return plain
+
+
+def check_normalizer(source: CheckpointSource, plain: Tokenizer) -> None:
+    """Refuse a tokenizer whose class in transformers drops what tokenizer.json does to a text first.
+
+    Raises:
+        CheckpointError: It does.
+    """
+    normalizer = source.read_json("tokenizer.json").get("normalizer")
+    if normalizer and plain.normalizer is None:
+        raise CheckpointError(
+            f"{source.folder / 'tokenizer.json'} has a normalizer ({normalizer.get('type')}), which transformers "
+            f"{transformers.__version__} drops for the tokenizer_class of tokenizer_config.json, so texts would have "
+            'other tokens than those that the model was trained with. Set tokenizer_class to "PreTrainedTokenizerFast"'
+        )
 
 
 def tokenize(tokenizer_json: str, text: TextFormat, texts: Sequence[str]) -> Tensors:

@@ -288,8 +288,6 @@ def pad_to_next_bucket(ensemble: ModelSignature, rows: Tensors) -> Tensors | Non
 
 
 def _next_bucket(ensemble: ModelSignature, axis: Axis, length: int) -> int:
-    if not axis.padded:
-        return length
     for bucket in axis.buckets:
         if bucket > length:
             return bucket

@@ -13,6 +13,7 @@ import huggingface_hub.errors
 import pytest
 import torch
 from checkpoints.clip import build_clip
+from checkpoints.colbert import build_lateon
 from checkpoints.open_clip import build_open_clip
 from checkpoints.qwen_vl import build_monoqwen
 from checkpoints.qwen_vl_variants import build_adapter
@@ -300,6 +301,18 @@ def test_folder_inside_a_model_is_downloaded_alone(downloads: tuple[Path, list[s
     assert names == ["None modules.json", *(f"{COMMIT} 0_CLIPModel/{name}" for name in texts)]
     source.with_weights()
     assert names[-1] == f"{COMMIT} 0_CLIPModel/model.safetensors"
+
+
+def test_linear_layers_of_a_model_are_downloaded_with_it(downloads: tuple[Path, list[str]]) -> None:
+    model, names = downloads
+    build_lateon(model)
+    (model / "2_Dense" / "pytorch_model.bin").touch()
+    source = find_checkpoint("owner/tiny")
+    layers = ("1_Dense", "2_Dense", "3_Dense")
+    assert names[-3:] == [f"{COMMIT} {layer}/config.json" for layer in layers]
+    source.with_weights()
+    weights = [name for name in names if not name.endswith((".json", ".txt"))]
+    assert weights == [f"{COMMIT} {folder}model.safetensors" for folder in ("", *(f"{layer}/" for layer in layers))]
 
 
 @pytest.mark.parametrize(

@@ -371,9 +371,9 @@ def test_code_of_jina_is_known_by_its_repository_too(tmp_path: Path, repository:
     assert load_checkpoint(str(tmp_path), weights=False).card.spec.text.max_tokens == 128
 
 
-def test_local_bias_lets_a_token_read_its_neighbours_and_padding_itself() -> None:
+def test_local_bias_lets_a_token_read_its_neighbours_and_far_padding_itself() -> None:
     mask = torch.tensor([[1, 1, 1, 0, 0]])
     bias = local_bias(attention_bias(mask, torch.float32), 1)
     seen = (bias[0, 0] == 0).to(torch.int64)
-    expected = [[1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]]
+    expected = [[1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 0, 1]]
     assert seen.tolist() == expected

@@ -8,10 +8,10 @@ from typing import Protocol
 
 import numpy as np
 from lychee_client.manifest import PageInteractionSpec, TokenImageSpec
-from numpy.typing import NDArray
 
 from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, Tensors, TensorSpec
+from lychee_export.families.maxsim import DOCUMENT_EMBEDDINGS, sample_vectors, sign_max_sim
 
 __all__ = ["PageContract", "PageInputs"]
 
@@ -92,10 +92,7 @@ class PageContract:
     @cached_property
     def scoring_head(self) -> ModelSignature:
         """The signature of the scoring head, which compares many documents of one row with the row's query."""
-        documents = Axis("documents", (self.late.max_documents,))
-        vectors = TensorSpec("document_embeddings", "float16", (documents, self.inputs.tokens, self.dim))
-        scores = tuple(TensorSpec(output.name, output.dtype, (documents,)) for output in SCORE_OUTPUTS)
-        return ModelSignature("scoring_head", (self._query, vectors), scores, self.inputs.most_rows)
+        return sign_max_sim(self._query, self.inputs.tokens, self.late.max_documents, self.inputs.most_rows)
 
     @cached_property
     def image_encoder(self) -> ModelSignature:
@@ -117,7 +114,7 @@ class PageContract:
             SCORE_OUTPUTS,
             self.inputs.limits.text_batch,
             steps=(self.text_encoder, self.scoring_head),
-            names={"token_embeddings": "document_embeddings"},
+            names={"token_embeddings": DOCUMENT_EMBEDDINGS},
         )
 
     @cached_property
@@ -129,25 +126,18 @@ class PageContract:
             SCORE_OUTPUTS,
             self.inputs.limits.image_batch,
             steps=(self.vision_encoder, self.text_encoder, self.scoring_head),
-            names={"token_embeddings": "document_embeddings"},
+            names={"token_embeddings": DOCUMENT_EMBEDDINGS},
         )
 
     def sample_vectors(self, rng: np.random.Generator, rows: int) -> Tensors:
-        """Make inputs of the scoring head: vectors of unit length."""
-
-        def draw(*shape: int) -> NDArray[np.float16]:
-            vectors = rng.standard_normal((rows, *shape, self.dim))
-            unit: NDArray[np.float16] = (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float16)
-            return unit
-
-        return {
-            "query_embeddings": draw(1, _SAMPLE_TOKENS),
-            "document_embeddings": draw(rows + 1, _SAMPLE_TOKENS),
-        }
+        """Make inputs of the scoring head."""
+        return sample_vectors(rng, rows, _SAMPLE_TOKENS, _SAMPLE_TOKENS, self.dim)
 
     @property
     def _query(self) -> TensorSpec:
-        length = Axis("query_length", (self.late.query_tokens,), padded=False)  # padding would count
+        length = Axis(
+            "query_length", tuple(size for size in self.inputs.tokens.buckets if size <= self.late.query_tokens)
+        )
         return TensorSpec("query_embeddings", "float16", (1, length, self.dim))
 
     @property

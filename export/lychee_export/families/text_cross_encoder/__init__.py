@@ -27,9 +27,9 @@ from lychee_export.errors import CheckpointError
 from lychee_export.families.family import Checkpoint, Family, ModelCard, Reference
 from lychee_export.families.samples import QUERIES, TEXTS
 from lychee_export.families.text_cross_encoder.bert import find_token_types
-from lychee_export.families.text_cross_encoder.checks import check_config, check_normalizer, describe_activation
+from lychee_export.families.text_cross_encoder.checks import check_config, describe_activation
 from lychee_export.families.text_cross_encoder.kinds import KINDS
-from lychee_export.families.text_format import plain_tokenizer
+from lychee_export.families.text_format import check_normalizer, plain_tokenizer
 from lychee_export.families.text_pairs import (
     describe_text_pairs,
     format_pairs,

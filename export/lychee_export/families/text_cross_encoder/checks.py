@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import transformers
-from tokenizers import Tokenizer
-
 from lychee_export.checkpoint.refusals import explain_unknown
 from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.errors import CheckpointError
 from lychee_export.families.heads import count_labels
-from lychee_export.families.rotary import CHANGING_ROPE_TYPES
+from lychee_export.families.rotary import check_rotary
 
-__all__ = ["check_config", "check_normalizer", "describe_activation"]
+__all__ = ["check_config", "describe_activation"]
 
 _ACTIVATIONS = ("Identity", "Sigmoid")
 
@@ -61,13 +58,7 @@ def check_config(source: CheckpointSource, expected: str, examples: Sequence[str
             f"{config.get('conv_kernel_size') or 0}, expected True and 0, as in DeBERTa v3; other kinds of DeBERTa are "
             "not supported"
         )
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    types = {part.get("rope_type") for part in (rope, *rope.values()) if isinstance(part, dict)}
-    if types & set(CHANGING_ROPE_TYPES):
-        raise CheckpointError(
-            f"{place}: rotary positions of the types {sorted(filter(None, types))}; "
-            f"{' and '.join(CHANGING_ROPE_TYPES)} are not supported"
-        )
+    check_rotary(config, str(place))
     return _read_activation(source)
 
 
@@ -101,18 +92,3 @@ def describe_activation(activation: str | None) -> tuple[str, ...]:
         "the checkpoint's own scores are logits without an activation: here they are the field logits, and "
         "relevance_score is their sigmoid, in the same order",
     )
-
-
-def check_normalizer(source: CheckpointSource, plain: Tokenizer) -> None:
-    """Refuse a tokenizer whose class in transformers drops what tokenizer.json does to a text first.
-
-    Raises:
-        CheckpointError: It does.
-    """
-    normalizer = source.read_json("tokenizer.json").get("normalizer")
-    if normalizer and plain.normalizer is None:
-        raise CheckpointError(
-            f"{source.folder / 'tokenizer.json'} has a normalizer ({normalizer.get('type')}), which transformers "
-            f"{transformers.__version__} drops for the tokenizer_class of tokenizer_config.json, so texts would have "
-            'other tokens than those that the model was trained with. Set tokenizer_class to "PreTrainedTokenizerFast"'
-        )

@@ -1,37 +1,27 @@
-"""ModernBERT: rotary positions and windows."""
+"""ModernBERT: the first token or the mean of all stands for the pair."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from lychee_export.families.attention import attention_bias, local_bias
 from lychee_export.families.decoder import take_mean
-from lychee_export.families.rotary import rotary_angles
+from lychee_export.families.modernbert import ModernBertStates
 
 __all__ = ["ModernBertEncoder"]
 
 
-class ModernBertEncoder(nn.Module):
-    """Encode pairs with ModernBERT: rotary positions, and most layers see only a window of tokens.
+class ModernBertEncoder(ModernBertStates):
+    """Encode pairs with ModernBERT.
 
     Args:
         model: A ``ModernBertForSequenceClassification``; its weights are shared, not copied.
     """
 
     def __init__(self, model: Any) -> None:
-        super().__init__()
-        inner, config = model.model, model.config
-        self.embeddings, self.layers, self.final_norm = inner.embeddings, inner.layers, inner.final_norm
-        self.window = int(config.sliding_window)
-        self.means = config.classifier_pooling == "mean"
-        rotary = inner.rotary_emb
-        # Plain attributes, not buffers: they stay as they are when the module becomes float16.
-        self.frequencies = {
-            kind: getattr(rotary, f"{kind}_inv_freq").detach().clone() for kind in sorted(set(config.layer_types))
-        }
-        self.scales = {kind: float(getattr(rotary, f"{kind}_attention_scaling")) for kind in self.frequencies}
+        super().__init__(model.model)
+        self.means = model.config.classifier_pooling == "mean"
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Encode pairs.
@@ -44,16 +34,5 @@ class ModernBertEncoder(nn.Module):
             The states of the first tokens or the means of all, as the checkpoint wants it; float32, (batch_size,
             hidden_size).
         """
-        hidden = self.embeddings(input_ids=input_ids)
-        dtype = self.embeddings.tok_embeddings.weight.dtype
-        full = attention_bias(attention_mask, dtype)
-        masks = {"full_attention": full, "sliding_attention": local_bias(full, self.window)}
-        angles = {
-            kind: rotary_angles(input_ids, frequencies, self.scales[kind])
-            for kind, frequencies in self.frequencies.items()
-        }
-        for layer in self.layers:
-            kind = layer.attention_type
-            hidden = layer(hidden, attention_mask=masks[kind], position_embeddings=angles[kind])
-        states: Tensor = self.final_norm(hidden).float()
+        states = super().forward(input_ids, attention_mask).float()
         return take_mean(states, attention_mask) if self.means else states[:, 0]
