@@ -37,7 +37,8 @@ from lychee_client.types import (
 TEXT_ENSEMBLE: Final = "rerank_text"
 IMAGE_ENSEMBLE: Final = "rerank_image"
 IMAGE_READERS: Final = (
-    "Images are read by lychee-rerank-mm and its kin (Qwen-VL), Llama Nemotron VL, CLIP, SigLIP and BLIP: serve one"
+    "Images are read by lychee-rerank-mm and its kin (Qwen-VL), Llama Nemotron VL, ColQwen2, ColPali, CLIP, SigLIP and "
+    "BLIP: serve one"
 )
 _NAMES: Final[dict[str, str]] = {"text": "texts", "image": "images", "image_text": "images with text"}
 

@@ -135,10 +135,9 @@ class PageContract:
 
     @property
     def _query(self) -> TensorSpec:
-        length = Axis(
-            "query_length", tuple(size for size in self.inputs.tokens.buckets if size <= self.late.query_tokens)
-        )
-        return TensorSpec("query_embeddings", "float16", (1, length, self.dim))
+        most = self.late.query_tokens
+        lengths = (*(size for size in self.inputs.tokens.buckets if size < most), most)
+        return TensorSpec("query_embeddings", "float16", (1, Axis("query_length", lengths), self.dim))
 
     @property
     def _page(self) -> tuple[TensorSpec, ...]:
