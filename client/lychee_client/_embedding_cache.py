@@ -26,8 +26,8 @@ KEY_FORMAT: Final = "lychee embedding 1"
 _MAGIC: Final = b"lye1"
 _HEAD: Final = struct.Struct("<4s4I")  # magic; width and height of the image, and as resized; zeros for a text
 _TOKEN_MAGIC: Final = b"lyt2"
-# Magic; the length of the text in tokens, whether cut; its bucket; the sum of the vectors' words. The vectors follow, then
-# the tokens: so words begin at a multiple of 8.
+# Magic; the length of the text in tokens, whether cut; its bucket; the sum of the vectors' words. The vectors follow,
+# then the tokens: so words begin at a multiple of 8, and are summed where they lie.
 _TOKEN_HEAD: Final = struct.Struct("<4s3IQ")
 _HALF: Final = np.dtype("<f2")
 _WORD: Final = np.dtype("<u8")
@@ -149,8 +149,8 @@ def write_token_vectors(key: bytes, embedding: CachedEmbedding) -> bytes:
 def read_token_vectors(key: bytes, entry: bytes | None, embedding_dim: int) -> CachedEmbedding | None:
     """Return the vectors of a text, or None if the bytes are none of ours or damaged.
 
-    The checksums say that they are what was written, and what was written is finite. That of the vectors is a sum of
-    words that lie where the processor reads them at once: of 1,000 documents 2.4 ms instead of 5.3 for a CRC.
+    The checksums say that they are what was written, and what was written is finite. That of the vectors is a sum,
+    which takes less than half the time of a CRC: of 1,000 documents 2.4 ms instead of 5.4.
     """
     begin = _TOKEN_HEAD.size
     if not isinstance(entry, bytes) or len(entry) < begin:
