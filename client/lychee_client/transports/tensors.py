@@ -44,8 +44,9 @@ def to_bytes(tensor: Tensor) -> bytes:
     owner: object = tensor
     while isinstance(owner, np.ndarray):
         owner = owner.base
-    is_whole = isinstance(owner, bytes) and len(owner) == tensor.nbytes and tensor.flags.c_contiguous
-    return owner if is_whole else tensor.tobytes()
+    if isinstance(owner, bytes) and len(owner) == tensor.nbytes and tensor.flags.c_contiguous:
+        return owner
+    return tensor.tobytes()
 
 
 def place_tensors(pool: SharedMemoryPool | None, request: Request) -> dict[str, Slot]:
