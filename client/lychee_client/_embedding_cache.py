@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import struct
+import sys
 import zlib
 from array import array
 from collections.abc import Callable, Mapping, Sequence
@@ -26,8 +27,11 @@ _MAGIC: Final = b"lye1"
 _HEAD: Final = struct.Struct("<4s4I")  # magic; width and height of the image, and as resized; zeros for a text
 _TOKEN_MAGIC: Final = b"lyt2"
 # Magic; the length of the text in tokens, whether cut; its bucket; width and height of the image, as resized, and its
-# tokens, zeros for a text; the sum of the vectors' words.
-_TOKEN_HEAD: Final = struct.Struct("<4s8IQ")
+# tokens, zeros for a text; the sum of the vectors' words. The vectors follow, then the tokens: so words begin at a
+# multiple of 8, and are summed where they lie.
+_TOKEN_HEAD: Final = struct.Struct("<4s8I4xQ")
+_HALF: Final = np.dtype("<f2")
+_WORD: Final = np.dtype("<u8")
 _CHECKSUM: Final = struct.Struct("<I")  # of the key and of what is before it
 
 _logger = logging.getLogger("lychee_client")
@@ -138,30 +142,34 @@ def write_token_vectors(key: bytes, embedding: CachedEmbedding) -> bytes:
     text, image = embedding.text, embedding.image
     assert text is not None  # a document has one
     sizes = (0, 0, 0, 0, 0) if image is None else (*image.size, *image.resized_to, image.tokens or 0)
-    vectors = embedding.vector.astype("<f2").tobytes()
-    head = _TOKEN_HEAD.pack(_TOKEN_MAGIC, len(text.ids), text.truncated, text.bucket, *sizes, _sum_words(vectors))
-    described = head + np.array(text.ids, "<i4").tobytes()
-    return described + _checksum(key, described) + vectors
+    vectors = embedding.vector.astype(_HALF).tobytes()
+    total = _sum_words(vectors, 0, len(vectors))
+    head = _TOKEN_HEAD.pack(_TOKEN_MAGIC, len(text.ids), text.truncated, text.bucket, *sizes, total)
+    ids = np.array(text.ids, "<i4").tobytes()
+    return head + vectors + ids + _checksum(key, head + ids)
 
 
 def read_token_vectors(key: bytes, entry: bytes | None, embedding_dim: int) -> CachedEmbedding | None:
     """Return the vectors of a text or page, or None if the bytes are none of ours or damaged.
 
     The checksums say that they are what was written, and what was written is finite. That of the vectors is a sum,
-    which takes a quarter of the time of a CRC: of 1,000 documents 2.4 ms instead of 9.9.
+    which takes less than half the time of a CRC: of 1,000 documents 2.4 ms instead of 5.4.
     """
-    if not isinstance(entry, bytes) or len(entry) < _TOKEN_HEAD.size:
+    begin = _TOKEN_HEAD.size
+    if not isinstance(entry, bytes) or len(entry) < begin:
         return None
     magic, count, truncated, bucket, width, height, *resized, tokens, total = _TOKEN_HEAD.unpack_from(entry)
-    end = _TOKEN_HEAD.size + 4 * count
-    start = end + _CHECKSUM.size
-    size = len(entry) - start
+    end = len(entry) - _CHECKSUM.size - 4 * count
+    size = end - begin
     if magic != _TOKEN_MAGIC or size <= 0 or size % (2 * embedding_dim):
         return None
-    if entry[end:start] != _checksum(key, entry[:end]) or _sum_words(memoryview(entry)[start:]) != total:
+    content = entry[end : -_CHECKSUM.size]
+    if entry[-_CHECKSUM.size :] != _checksum(key, entry[:begin] + content) or _sum_words(entry, begin, size) != total:
         return None
-    ids = array("i", np.frombuffer(entry, "<i4", count, _TOKEN_HEAD.size).astype(np.intc).tobytes())
-    vectors = np.frombuffer(entry, "<f2", size // 2, start).reshape(-1, embedding_dim)
+    ids = array("i", content)
+    if sys.byteorder == "big":
+        ids.byteswap()
+    vectors = np.frombuffer(entry, _HALF, size // 2, begin).reshape(-1, embedding_dim)
     image = ImageSizes((width, height), (resized[0], resized[1]), tokens) if width else None
     return CachedEmbedding(vectors, image, TokenizedText(ids, bool(truncated), bucket))
 
@@ -200,8 +208,8 @@ def _checksum(key: bytes, body: bytes) -> bytes:
     return _CHECKSUM.pack(zlib.crc32(body, zlib.crc32(key)))
 
 
-def _sum_words(content: bytes | memoryview) -> int:
-    """Return the sum of a content's words of 8 bytes, modulo 2**64, and of what is left over."""
-    words = len(content) // 8
-    rest = int.from_bytes(content[8 * words :], "little")
-    return (int(np.frombuffer(content, "<u8", words).sum(dtype=np.uint64)) + rest) % 2**64
+def _sum_words(content: bytes, begin: int, size_bytes: int) -> int:
+    """Return the sum of a part's words of 8 bytes, modulo 2**64, and of what is left over."""
+    count = size_bytes // 8
+    rest = int.from_bytes(content[begin + 8 * count : begin + size_bytes], "little")
+    return (int(np.add.reduce(np.frombuffer(content, _WORD, count, begin))) + rest) % 2**64

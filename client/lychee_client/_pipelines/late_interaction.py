@@ -275,12 +275,12 @@ def pack(documents: Sequence[Vector]) -> Vector:
 
     A shorter document is padded with its first vector: what is there twice changes no maximum.
     """
-    longest = max(len(vectors) for vectors in documents)
-    packed = np.empty((len(documents), longest, documents[0].shape[1]), documents[0].dtype)
-    for row, vectors in zip(packed, documents, strict=True):
-        row[: len(vectors)] = vectors
-        row[len(vectors) :] = vectors[0]
-    return packed
+    longest = max(map(len, documents))
+    pieces: list[memoryview | bytes] = []
+    for vectors in documents:
+        pieces += (vectors.data, vectors[0].tobytes() * (longest - len(vectors)))
+    packed = np.frombuffer(b"".join(pieces), documents[0].dtype)
+    return packed.reshape(len(documents), longest, -1)
 
 
 def group_by_length(counts: Mapping[int, int], most: int) -> Iterator[list[int]]:

@@ -37,7 +37,7 @@ from lychee_client.transports.base import (
 from lychee_client.transports.connection import Connection
 from lychee_client.transports.flights import Answer, Flights
 from lychee_client.transports.shared_memory import Slot
-from lychee_client.transports.tensors import place_tensors, queue_timeout_us, release_slots, to_tensor
+from lychee_client.transports.tensors import place_tensors, queue_timeout_us, release_slots, to_bytes, to_tensor
 
 _CHANNEL_OPTIONS: Final[list[tuple[str, int | str]]] = [
     ("grpc.max_send_message_length", -1),
@@ -234,7 +234,7 @@ def to_message(
         entry = message.inputs.add(name=name, datatype=np_to_triton_dtype(tensor.dtype), shape=tensor.shape)
         slot = (slots or {}).get(name)
         if slot is None:
-            message.raw_input_contents.append(tensor.tobytes())
+            message.raw_input_contents.append(to_bytes(tensor))
             continue
         entry.parameters["shared_memory_region"].string_param = slot.region
         entry.parameters["shared_memory_offset"].int64_param = slot.offset

@@ -41,7 +41,7 @@ from lychee_client.transports.base import (
 from lychee_client.transports.connection import Connection
 from lychee_client.transports.flights import LINGER_S, Answer, Flights
 from lychee_client.transports.shared_memory import Slot
-from lychee_client.transports.tensors import place_tensors, queue_timeout_us, release_slots, to_tensor
+from lychee_client.transports.tensors import place_tensors, queue_timeout_us, release_slots, to_bytes, to_tensor
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 REQUEST_ID: Final = "X-Request-Id"
@@ -252,7 +252,7 @@ def to_body(
     parameters: dict[str, int] = {}
     if timeout_s is not None:
         parameters["timeout"] = queue_timeout_us(timeout_s)
-    contents = {name: tensor.tobytes() for name, tensor in request.inputs.items() if name not in slots}
+    contents = {name: to_bytes(tensor) for name, tensor in request.inputs.items() if name not in slots}
     header = {
         "id": request_id,
         "parameters": parameters,

@@ -39,6 +39,16 @@ def to_tensor(model_name: str, name: str, datatype: str, shape: Sequence[int], c
         ) from error
 
 
+def to_bytes(tensor: Tensor) -> bytes:
+    """Return the bytes of a tensor, row-major: those that it was made of, not copied, where it is all of them."""
+    owner: object = tensor
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, bytes) and len(owner) == tensor.nbytes and tensor.flags.c_contiguous:
+        return owner
+    return tensor.tobytes()
+
+
 def place_tensors(pool: SharedMemoryPool | None, request: Request) -> dict[str, Slot]:
     """Return the slots of the tensors that go into shared memory, by input name."""
     return {} if pool is None else pool.place(request)

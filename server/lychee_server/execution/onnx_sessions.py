@@ -149,6 +149,8 @@ def open_session(
         if cache_dir is not None:
             provider_options["cache_dir"] = cache_dir  # OpenVINO keys it by model and hints
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # OpenVINO has its own
+    # Else a thread that has nothing more to do looks for work for about 20 ms, on a core that others need.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = ort.InferenceSession(
         str(path), options, providers=[provider], provider_options=[provider_options], enable_fallback=0
     )

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 import pytest
 from lychee_client import (
     ConnectionFailedError,
@@ -26,6 +27,7 @@ from lychee_client import (
 from lychee_client._config import load_config
 from lychee_client._connect import connect
 from lychee_client.transports.base import Ambiguity, ControlRequest, InferRequest, Transport, TransportError
+from lychee_client.transports.tensors import to_bytes
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 REQUEST = InferRequest(
@@ -219,6 +221,24 @@ def test_tensors_travel_both_ways(script: Script, transport: Transport) -> None:
     assert list(received.parameters) == ["timeout"]
     assert 9_000_000 < received.parameters["timeout"] <= 10_000_000
     assert received.headers["x-tenant"] == "blue"
+
+
+CONTENT = np.arange(6, dtype=np.float16).tobytes()
+WHOLE = np.frombuffer(CONTENT, np.float16)
+PARTS = [WHOLE, WHOLE.reshape(2, 3), WHOLE.reshape(2, 3).T, WHOLE[1:4], WHOLE[::-1], np.broadcast_to(WHOLE[:1], (6,))]
+
+
+@pytest.mark.parametrize("tensor", PARTS)
+def test_parts_of_some_bytes_travel_as_they_are_read(
+    script: Script, transport: Transport, tensor: npt.NDArray[np.float16]
+) -> None:
+    script.answer = lambda: [("relevance_score", "FP32", [0], b"")]
+    transport.send(InferRequest("model", {"vectors": tensor}, ("relevance_score",)), None).result(10)
+    assert [content for *_, content in script.received[0].inputs] == [tensor.tobytes()]
+
+
+def test_bytes_that_are_a_whole_tensor_are_not_copied() -> None:
+    assert to_bytes(WHOLE.reshape(2, 3)[None]) is CONTENT
 
 
 def test_request_without_limits_names_none(script: Script, transport: Transport) -> None:

@@ -1,4 +1,4 @@
-"""What ONNX Runtime is asked for when a GPU is to execute a model: up to the door of a stand-in for its provider."""
+"""What ONNX Runtime is asked for, when a GPU is to execute a model up to the door of a stand-in for its provider."""
 
 from __future__ import annotations
 
@@ -118,6 +118,15 @@ def test_gpus_have_the_names_that_the_driver_tells(system: Callable[..., None], 
 def test_gpus_without_names_are_seen_by_their_files(system: Callable[..., None], tmp_path: Path) -> None:
     system((), "nvidia0", "nvidiactl", "null")
     assert onnx_sessions.read_gpus() == [str(tmp_path / "dev" / "nvidia0")]
+
+
+def test_threads_without_work_leave_their_core(tmp_path: Path) -> None:
+    shapes = [helper.make_tensor_value_info(name, 1, [1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Abs", ["x"], ["y"])], "g", shapes[:1], shapes[1:])
+    path = tmp_path / "model.onnx"
+    onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    session = open_session(path, "cpu-fp32", ort.SessionOptions())
+    assert session.get_session_options().get_session_config_entry("session.force_spinning_stop") == "1"
 
 
 @pytest.mark.skipif(OPENVINO_PROVIDER not in ort.get_available_providers(), reason="this onnxruntime has no OpenVINO")
