@@ -271,7 +271,7 @@ class LateInteraction(DualEncoder):
 
 
 def pack(documents: Sequence[Vector]) -> Vector:
-    """Return the documents' vectors as one array, (documents, tokens, D), in their own type.
+    """Return the documents' vectors as one read-only array, (documents, tokens, D), in their own type.
 
     A shorter document is padded with its first vector: what is there twice changes no maximum.
     """

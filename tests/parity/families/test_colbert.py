@@ -71,7 +71,7 @@ class Loaded:
         rows = run(encoder, dict(self.texts.to_tensors(read)))["token_embeddings"]
         counted = [row[0, : len(text.ids)][self.texts.find_counted(text)] for row, text in zip(rows, read, strict=True)]
         query_vectors = vectors[:, :, : len(asked.ids)]
-        return run(head, {"query_embeddings": query_vectors, "document_embeddings": pack(counted)[None]})
+        return run(head, {"query_embeddings": query_vectors, "document_embeddings": pack(counted).copy()[None]})
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -197,7 +197,7 @@ def take_the_mean(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
 def count_the_padding(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     def pad_with_others(documents: Sequence[Any]) -> Any:
         longest = max(documents, key=len)
-        packed = late_interaction.pack(documents)
+        packed = late_interaction.pack(documents).copy()
         for row, vectors in zip(packed, documents, strict=True):
             row[len(vectors) :] = longest[len(vectors) :]
         return packed
