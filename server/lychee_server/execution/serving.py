@@ -255,6 +255,11 @@ def with_choice(config: model_config_pb2.ModelConfig, choice: Choice, error_budg
     chosen.parameters["execution"].string_value = choice.execution
     chosen.parameters["execution_reason"].string_value = choice.reason
     chosen.parameters["error_budget"].string_value = format_budget(error_budget)
+    if chosen.HasField("dynamic_batching"):
+        # Triton 2.51 keeps a core busy, and the model waiting, while a request of another length waits behind the next
+        # batch. Our backend takes requests of several lengths at once.
+        for tensor in chosen.input:
+            tensor.allow_ragged_batch = -1 in tensor.dims
     if choice.required:
         chosen.parameters["device"].string_value = "cuda"
     gpus = [str(gpu) for group in chosen.instance_group for gpu in group.gpus]
