@@ -15,7 +15,7 @@ from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import Axis, Tensors, TensorSpec
 from lychee_export.errors import CheckpointError
 
-__all__ = ["BUCKETS", "FINE_BUCKETS", "TextFormat", "plain_tokenizer", "text_buckets", "tokenize"]
+__all__ = ["BUCKETS", "FINE_BUCKETS", "PACKED_BUCKETS", "TextFormat", "plain_tokenizer", "text_buckets", "tokenize"]
 
 BUCKETS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144)
 """Lengths to which the client pads texts. Of texts of 5 to 14 words, powers of two alone make 35 % more tokens than
@@ -27,6 +27,13 @@ FINE_BUCKETS = (
 )
 """Lengths for models of which a token costs so much that a request more costs less than padding: of pairs of 12 to 310
 tokens these make 5 % more tokens than there are, BUCKETS 20 %."""
+
+PACKED_BUCKETS = (
+    *range(16, 64, 16),
+    *range(64, 256, 32),
+    *(length for start in (256, 512, 1024, 2048, 4096) for length in range(start, 2 * start, start // 4)),
+)
+"""Lengths for models that compute no padding but in their attention, which is little work: requests of more texts."""
 
 
 @dataclass(frozen=True)

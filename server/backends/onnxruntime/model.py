@@ -418,8 +418,7 @@ class TritonPythonModel:
         jobs = [self._read(request) for request in requests]
         by_shape: dict[Any, list[Job]] = {}
         for job in jobs:
-            shapes = tuple(sorted((name, array.shape[1:]) for name, array in job.feed.items()))
-            by_shape.setdefault(shapes, []).append(job)
+            by_shape.setdefault(tuple((name, array.shape[1:]) for name, array in job.feed.items()), []).append(job)
         for alike in by_shape.values():
             self._answer(alike)
         return [job.response for job in jobs]
