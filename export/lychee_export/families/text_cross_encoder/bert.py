@@ -45,47 +45,49 @@ class BertEncoder(nn.Module):
 
 
 def read_first(layers: nn.ModuleList, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """Run BERT's layers over the tokens alone, without padding, and the last one for the first token alone.
+    """Run BERT's layers without padding, and the last one for the first token alone: nobody reads the others.
 
-    All but the attention is done for one token at a time, so the tokens of all rows lie one after the other; each
-    attention spreads them over the rows again.
+    All but attention treats each token by itself. So the tokens of all rows lie one after the other, and attention
+    alone spreads them over the rows. In the places of padding stands some other token there, and has no weight.
 
     Args:
         layers: Layers of transformers' BERT or RoBERTa.
         hidden: The embedded tokens, (batch_size, sequence_length, hidden_size).
-        attention_mask: int64, (batch_size, sequence_length), 1 for a token, 0 for padding.
+        attention_mask: int64, (batch_size, sequence_length), 1 for a token, 0 for padding; at least one token in a row.
 
     Returns:
         The states of the first tokens, float32, (batch_size, hidden_size).
     """
     rows, length, size = hidden.shape
-    bias = attention_bias(attention_mask, hidden.dtype)
-    flat = attention_mask.flatten()
-    (places,) = torch.nonzero(flat, as_tuple=True)  # (tokens,)
-    spread = (flat.cumsum(0) - flat[:1]).reshape(rows, length)  # which token stands at a place; at padding any one
+    mask, bias = attention_mask.flatten(), attention_bias(attention_mask, hidden.dtype)
+    (places,) = torch.nonzero(mask, as_tuple=True)  # (tokens,)
     tokens = hidden.reshape(rows * length, size).index_select(0, places)  # (tokens, hidden_size)
-    for index, layer in enumerate(layers):
-        attention, config = layer.attention.self, layer.attention.self.config
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager_attention_forward)
-        is_last = index == len(layers) - 1
+    spread = (mask.cumsum(0) - 1).clamp(min=0)  # which token stands in a place, (batch_size * sequence_length,)
+    counts = attention_mask.sum(1)
+    starts = counts.cumsum(0) - counts  # (batch_size,)
 
-        def split(states: Tensor, places: Tensor) -> Tensor:
-            states = states.index_select(0, places.flatten()).reshape(*places.shape, attention.num_attention_heads, -1)
-            return states.transpose(1, 2)  # (batch_size, heads, places, head_size)
+    def attend(layer: Any, query: Tensor, tokens: Tensor, bias: Tensor) -> Tensor:
+        part = layer.attention.self
 
-        key, value = split(attention.key(tokens), spread), split(attention.value(tokens), spread)
-        if is_last:
-            tokens = tokens.index_select(0, spread[:, 0])
-            query = attention.query(tokens).reshape(rows, 1, attention.num_attention_heads, -1).transpose(1, 2)
-        else:
-            query = split(attention.query(tokens), spread)
-        context, _ = attend(
-            attention, query, key, value, bias[:, :, :1] if is_last else bias, scaling=attention.scaling
-        )
-        context = context.reshape(-1, size) if is_last else context.reshape(rows * length, size).index_select(0, places)
-        tokens = layer.attention.output(context, tokens)
-        tokens = layer.output(layer.intermediate(tokens), tokens)
-    return tokens.float()
+        def split(states: Tensor) -> Tensor:
+            return states.reshape(rows, -1, part.num_attention_heads, part.attention_head_size).transpose(1, 2)
+
+        key, value = (split(project(tokens).index_select(0, spread)) for project in (part.key, part.value))
+        function = ALL_ATTENTION_FUNCTIONS.get_interface(part.config._attn_implementation, eager_attention_forward)
+        context, _ = function(part, split(query), key, value, bias, scaling=part.scaling)
+        return context.reshape(-1, size)
+
+    def finish(layer: Any, context: Tensor, tokens: Tensor) -> Tensor:
+        attended = layer.attention.output(context, tokens)
+        states: Tensor = layer.output(layer.intermediate(attended), attended)
+        return states
+
+    for layer in cast(Any, layers[:-1]):
+        query = layer.attention.self.query(tokens).index_select(0, spread)
+        tokens = finish(layer, attend(layer, query, tokens, bias).index_select(0, places), tokens)
+    last, first = cast(Any, layers[-1]), tokens.index_select(0, starts)
+    context = attend(last, last.attention.self.query(first), tokens, bias[:, :, :1])
+    return finish(last, context, first).float()
 
 
 def find_token_types(input_ids: Tensor, separator: int | None) -> Tensor:
