@@ -53,13 +53,18 @@ def read_executions(url: str) -> dict[str, str]:
     return {name: f"{found[name].provider}-{found[name].precision}" for name in ENCODERS}
 
 
-def open_session(path: Path, execution: str) -> Any:
-    """Open a model file as the server does, on all cores of this process.
+def open_session(path: Path, execution: str, threads: int | None = None) -> Any:
+    """Open a model file as the server does.
+
+    Args:
+        path: The model file.
+        execution: What executes it, a name of EXECUTIONS.
+        threads: How many threads it gets. None gives it all cores of this process.
 
     Raises:
         UnusableExecutionError: ONNX Runtime cannot execute it in this way.
     """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = available_cpus()
+    options.intra_op_num_threads = threads or available_cpus()
     options.log_severity_level = 3
     return open_executed(path, execution, options)

@@ -19,6 +19,7 @@ from lychee_export.errors import CheckpointError
 __all__ = [
     "BUCKETS",
     "FINE_BUCKETS",
+    "PACKED_BUCKETS",
     "TextFormat",
     "check_normalizer",
     "plain_tokenizer",
@@ -36,6 +37,13 @@ FINE_BUCKETS = (
 )
 """Lengths for models of which a token costs so much that a request more costs less than padding: of pairs of 12 to 310
 tokens these make 5 % more tokens than there are, BUCKETS 20 %."""
+
+PACKED_BUCKETS = (
+    *range(16, 64, 16),
+    *range(64, 256, 32),
+    *(length for start in (256, 512, 1024, 2048, 4096) for length in range(start, 2 * start, start // 4)),
+)
+"""Lengths for models that compute no padding but in their attention, which is little work: requests of more texts."""
 
 
 @dataclass(frozen=True)

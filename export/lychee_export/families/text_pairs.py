@@ -33,7 +33,12 @@ _GOLDEN_PAIRS = ((0, 1), (0, 6), (1, 2), (2, 0), (3, 5), (4, 4))
 
 
 def format_pairs(
-    source: CheckpointSource, limits: Limits, vocab_size: int, pad_token_id: int, *longest: int
+    source: CheckpointSource,
+    limits: Limits,
+    vocab_size: int,
+    pad_token_id: int,
+    *longest: int,
+    buckets: Sequence[int] = FINE_BUCKETS,
 ) -> TextFormat:
     """Return how pairs become tokens.
 
@@ -43,11 +48,12 @@ def format_pairs(
         vocab_size: The number of tokens in the model's vocabulary.
         pad_token_id: The token that the client pads with.
         longest: The longest sequences that the model and its tokenizer admit.
+        buckets: The lengths to choose from, ascending.
 
     Raises:
         CheckpointError: The longest sequence is shorter than the smallest bucket.
     """
-    return TextFormat(vocab_size, pad_token_id, text_buckets(source, limits, *longest, buckets=FINE_BUCKETS))
+    return TextFormat(vocab_size, pad_token_id, text_buckets(source, limits, *longest, buckets=buckets))
 
 
 def sign_text_pairs(

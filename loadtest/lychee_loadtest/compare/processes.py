@@ -15,7 +15,7 @@ from typing import Final
 
 from .environments import PreparationError
 
-__all__ = ["ENVIRONMENT", "pick_ports", "serve"]
+__all__ = ["ENVIRONMENT", "pause", "pick_ports", "serve"]
 
 ENVIRONMENT: Final = {
     "OMP_WAIT_POLICY": "PASSIVE",  # idle threads of torch spin otherwise, and take the cores from the others
@@ -44,8 +44,8 @@ def pick_ports(count: int) -> list[int]:
 @contextmanager
 def serve(
     command: Sequence[str], is_ready: Callable[[], bool], log_path: Path, environment: dict[str, str] | None = None
-) -> Iterator[None]:
-    """Run a server, wait until it answers, yield, and stop it with all its processes.
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server, wait until it answers, yield its process, and stop it with all that it started.
 
     Args:
         command: What to start.
@@ -67,9 +67,19 @@ def serve(
         )
     try:
         _wait(process, is_ready, log_path)
-        yield
+        yield process
     finally:
         _stop(process)
+
+
+@contextmanager
+def pause(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Let a server that `serve` runs take no CPU time for a while, with all that it started."""
+    os.killpg(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGCONT)
 
 
 def _wait(process: subprocess.Popen[bytes], is_ready: Callable[[], bool], log_path: Path) -> None:

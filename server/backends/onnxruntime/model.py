@@ -416,12 +416,20 @@ class TritonPythonModel:
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer the requests of one batch, each with its outputs or its own error."""
         jobs = [self._read(request) for request in requests]
+        by_shape: dict[Any, list[Job]] = {}
+        for job in jobs:
+            by_shape.setdefault(tuple((name, array.shape[1:]) for name, array in job.feed.items()), []).append(job)
+        for alike in by_shape.values():
+            self._answer(alike)
+        return [job.response for job in jobs]
+
+    def _answer(self, jobs: Sequence[Job]) -> None:
+        """Answer requests of one shape, together if they are all good."""
         if not self._run_together(jobs):
             good = [job for job in jobs if self._is_good(job)]
             if len(good) == len(jobs) or not self._run_together(good):
                 for job in good:
                     self._run_alone(job)
-        return [job.response for job in jobs]
 
     def _read(self, request: Any) -> Job:
         feed = {}

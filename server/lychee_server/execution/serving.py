@@ -255,6 +255,9 @@ def with_choice(config: model_config_pb2.ModelConfig, choice: Choice, error_budg
     chosen.parameters["execution"].string_value = choice.execution
     chosen.parameters["execution_reason"].string_value = choice.reason
     chosen.parameters["error_budget"].string_value = format_budget(error_budget)
+    if _reads_tokens_alone(chosen):
+        for tensor in chosen.input:
+            tensor.allow_ragged_batch = True
     if choice.required:
         chosen.parameters["device"].string_value = "cuda"
     gpus = [str(gpu) for group in chosen.instance_group for gpu in group.gpus]
@@ -269,6 +272,19 @@ def with_choice(config: model_config_pb2.ModelConfig, choice: Choice, error_budg
     return chosen
 
 
+def _reads_tokens_alone(config: model_config_pb2.ModelConfig) -> bool:
+    """Tell whether requests of several lengths may be handed to the model at once; our backend sorts them itself.
+
+    Otherwise Triton 2.51 keeps a core busy, and leaves the model idle, while a request waits whose length is not that
+    of the next batch: 0.2 to 0.9 s of CPU time for 100 texts that take 3. Images are left out: a request of few of them
+    would wait for the answers to all.
+    Source: https://github.com/triton-inference-server/core/blob/r24.10/src/dynamic_batch_scheduler.cc, GetDynamicBatch
+    returns without a word that the batch is full where it can add nothing to one that waits.
+    """
+    tokens = all(each.data_type == model_config_pb2.TYPE_INT64 and -1 in each.dims for each in config.input)
+    return tokens and len(config.input) > 0 and config.HasField("dynamic_batching")
+
+
 def without_choice(config: model_config_pb2.ModelConfig) -> Any:
     """Return a copy in which what `with_choice` wrote is open again."""
     opened = model_config_pb2.ModelConfig()
@@ -278,4 +294,6 @@ def without_choice(config: model_config_pb2.ModelConfig) -> Any:
         del opened.parameters["execution_reason"]
         del opened.parameters["error_budget"]
         opened.parameters.pop("device", None)
+        for tensor in opened.input:
+            tensor.ClearField("allow_ragged_batch")
     return opened

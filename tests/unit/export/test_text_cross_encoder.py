@@ -38,10 +38,13 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+PACKED = ("bert_reranker", "jina_v2_reranker", "roberta_reranker", "xlm_roberta_reranker")
+
+
 @pytest.mark.parametrize("name", [name for name in PAIRS if name != "modernbert_reranker"])
 def test_pairs_are_as_long_as_the_positions_that_tokens_have(build: Callable[[str], Path], name: str) -> None:
     spec = load_checkpoint(str(build(name)), weights=False).card.spec
-    assert (spec.text.max_tokens, spec.text.buckets[-2:]) == (128, (120, 128))
+    assert (spec.text.max_tokens, spec.text.buckets[-2:]) == (128, (96 if name in PACKED else 120, 128))
     assert load_checkpoint(str(build(name)), Limits(max_tokens=64), weights=False).card.spec.text.max_tokens == 64
 
 
@@ -61,6 +64,30 @@ def test_padding_of_a_pair_stays_below_an_eighth_or_eight_tokens(tmp_path: Path)
     text = load_checkpoint(str(tmp_path), weights=False).card.spec.text
     for tokens in range(text.buckets[0], text.max_tokens + 1):
         assert find_bucket(tokens, text) - tokens < max(8, tokens / 8)
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_padding_is_not_computed(build: Callable[[str], Path], name: str) -> None:
+    encoder: Any = next(piece for piece in load_checkpoint(str(build(name))).pieces if piece.signature.encoder).module
+    computed: list[tuple[int, ...]] = []
+    for layer in encoder.encoder.layer:
+        layer.intermediate.register_forward_hook(lambda module, inputs, output: computed.append(output.shape[:-1]))
+    ids = torch.randint(5, 20, (3, 16))
+    mask = (torch.arange(16) < torch.tensor([[4], [9], [2]])).long()
+    together = encoder(ids, mask)
+    assert computed == [(15,)] * (len(computed) - 1) + [(3,)]  # the last layer makes the first tokens alone
+    for row, count in enumerate((4, 9, 2)):
+        torch.testing.assert_close(encoder(ids[row : row + 1, :count], mask[row : row + 1, :count])[0], together[row])
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_a_row_that_begins_with_padding_sees_no_other_row(build: Callable[[str], Path], name: str) -> None:
+    encoder: Any = next(piece for piece in load_checkpoint(str(build(name))).pieces if piece.signature.encoder).module
+    ids, mask = torch.full((2, 4), 6), torch.tensor([[1, 1, 1, 1], [0, 1, 1, 0]])
+    others = ids.clone()
+    others[0] = 9
+    assert torch.equal(encoder(ids, mask)[1], encoder(others, mask)[1])
+    assert not torch.equal(encoder(ids, mask)[0], encoder(others, mask)[0])
 
 
 @pytest.mark.parametrize("name", PAIRS)

@@ -79,14 +79,18 @@ def test_execute_runs_a_batch_once_and_splits_it(
     np.testing.assert_array_equal(responses[1].arrays()["y"], rows(4, 6, 8))
 
 
-def test_execute_answers_requests_of_unequal_shape_one_by_one(
+def test_execute_runs_requests_of_one_shape_together_whatever_comes_between(
     load_model: Callable[..., Any], double_graph: Any, double_config: Any, request_class: Any
 ) -> None:
     instance = load_model(double_graph, double_config)
+    runs = count_runs(instance)
     wide = np.ones((1, 5), dtype=np.float32)
-    responses = instance.execute([request_class({"x": rows(1)}), request_class({"x": wide})])
-    np.testing.assert_array_equal(responses[0].arrays()["y"], rows(2))
-    np.testing.assert_array_equal(responses[1].arrays()["y"], 2 * wide)
+    bad = np.array([[np.nan, 1, 1, 1, 1]], dtype=np.float32)
+    responses = instance.execute([request_class({"x": array}) for array in (rows(1), wide, rows(3), bad)])
+    assert len(runs) == 2
+    assert responses[3].error is not None
+    for response, expected in zip(responses[:3], (rows(2), 2 * wide, rows(6)), strict=True):
+        np.testing.assert_array_equal(response.arrays()["y"], expected)
 
 
 def test_execute_computes_only_what_the_requests_want(load_model: Callable[..., Any], request_class: Any) -> None:

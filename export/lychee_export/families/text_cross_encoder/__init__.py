@@ -57,7 +57,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     check_normalizer(source, plain)
     middle = _find_separator(source, tokenizer, plain)
     longest = config.max_position_embeddings - kind.skipped_positions(config), tokenizer.model_max_length
-    text = format_pairs(source, limits, config.vocab_size, tokenizer.pad_token_id, *longest)
+    text = format_pairs(source, limits, config.vocab_size, tokenizer.pad_token_id, *longest, buckets=kind.buckets)
     typed = "token_type_ids" in tokenizer("a", "a") and getattr(config, "type_vocab_size", 0) > 1
     encoder = kind.make_encoder(model, tokenizer.sep_token_id if typed else None)
     pieces, ensemble = sign_text_pairs(config.hidden_size, limits, text, encoder, kind.make_head(model))

@@ -41,35 +41,53 @@ class BertEncoder(nn.Module):
         types = find_token_types(input_ids, self.separator)
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         hidden = self.embeddings(input_ids=input_ids, token_type_ids=types, position_ids=positions)
-        bias = attention_bias(attention_mask, self.embeddings.word_embeddings.weight.dtype)
-        return read_first(self.encoder.layer, hidden, bias)
+        return read_first(self.encoder.layer, hidden, attention_mask)
 
 
-def read_first(layers: nn.ModuleList, hidden: Tensor, bias: Tensor) -> Tensor:
-    """Run BERT's layers, the last one for the first token alone: nobody reads what it makes of the others.
+def read_first(layers: nn.ModuleList, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """Run BERT's layers without padding, and the last one for the first token alone: nobody reads the others.
+
+    All but attention treats each token by itself. So the tokens of all rows lie one after the other, and attention
+    alone spreads them over the rows. In the places of padding stands some other token there, and has no weight.
 
     Args:
         layers: Layers of transformers' BERT or RoBERTa.
         hidden: The embedded tokens, (batch_size, sequence_length, hidden_size).
-        bias: What is added to attention scores, (batch_size, 1, sequence_length, sequence_length).
+        attention_mask: int64, (batch_size, sequence_length), 1 for a token, 0 for padding; at least one token in a row.
 
     Returns:
         The states of the first tokens, float32, (batch_size, hidden_size).
     """
-    for layer in layers[:-1]:
-        hidden = layer(hidden, attention_mask=bias)
-    last, first = cast(Any, layers[-1]), hidden[:, :1]
-    attention = last.attention.self
+    rows, length, size = hidden.shape
+    mask, bias = attention_mask.flatten(), attention_bias(attention_mask, hidden.dtype)
+    (places,) = torch.nonzero(mask, as_tuple=True)  # (tokens,)
+    tokens = hidden.reshape(rows * length, size).index_select(0, places)  # (tokens, hidden_size)
+    spread = (mask.cumsum(0) - 1).clamp(min=0)  # which token stands in a place, (batch_size * sequence_length,)
+    counts = attention_mask.sum(1)
+    starts = counts.cumsum(0) - counts  # (batch_size,)
 
-    def split(states: Tensor) -> Tensor:
-        return states.reshape(*states.shape[:2], attention.num_attention_heads, -1).transpose(1, 2)
+    def attend(layer: Any, query: Tensor, tokens: Tensor, bias: Tensor) -> Tensor:
+        part = layer.attention.self
 
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention_forward)
-    query, key, value = split(attention.query(first)), split(attention.key(hidden)), split(attention.value(hidden))
-    context, _ = attend(attention, query, key, value, bias[:, :, :1], scaling=attention.scaling)
-    first = last.attention.output(context.flatten(2), first)  # (batch_size, 1, hidden_size)
-    states: Tensor = last.output(last.intermediate(first), first)
-    return states[:, 0].float()
+        def split(states: Tensor) -> Tensor:
+            return states.reshape(rows, -1, part.num_attention_heads, part.attention_head_size).transpose(1, 2)
+
+        key, value = (split(project(tokens).index_select(0, spread)) for project in (part.key, part.value))
+        function = ALL_ATTENTION_FUNCTIONS.get_interface(part.config._attn_implementation, eager_attention_forward)
+        context, _ = function(part, split(query), key, value, bias, scaling=part.scaling)
+        return context.reshape(-1, size)
+
+    def finish(layer: Any, context: Tensor, tokens: Tensor) -> Tensor:
+        attended = layer.attention.output(context, tokens)
+        states: Tensor = layer.output(layer.intermediate(attended), attended)
+        return states
+
+    for layer in cast(Any, layers[:-1]):
+        query = layer.attention.self.query(tokens).index_select(0, spread)
+        tokens = finish(layer, attend(layer, query, tokens, bias).index_select(0, places), tokens)
+    last, first = cast(Any, layers[-1]), tokens.index_select(0, starts)
+    context = attend(last, last.attention.self.query(first), tokens, bias[:, :, :1])
+    return finish(last, context, first).float()
 
 
 def find_token_types(input_ids: Tensor, separator: int | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from lychee_export.families.text_cross_encoder.gte import GteEncoder
 from lychee_export.families.text_cross_encoder.head import ScoringHead
 from lychee_export.families.text_cross_encoder.modernbert import ModernBertEncoder
 from lychee_export.families.text_cross_encoder.roberta import FlashXLMRobertaForSequenceClassification, RobertaEncoder
+from lychee_export.families.text_format import FINE_BUCKETS, PACKED_BUCKETS
 
 __all__ = ["KINDS", "Kind"]
 
@@ -39,6 +40,7 @@ class Kind:
         make_head: Makes the head.
         skipped_positions: Tells how many of the model's positions no token has.
         file_alone: Whether tokenizer.json counts as it is, because transformers' class would change it.
+        buckets: The lengths to which the client pads.
     """
 
     model_class: type[PreTrainedModel]
@@ -46,6 +48,7 @@ class Kind:
     make_head: Callable[[Any], nn.Module]
     skipped_positions: Callable[[Any], int] = lambda _: 0
     file_alone: bool = False
+    buckets: Sequence[int] = FINE_BUCKETS
 
 
 def _pooled(model: Any, pooler: Any) -> ScoringHead:
@@ -63,12 +66,21 @@ def _head_of_roberta(model: Any) -> ScoringHead:
 
 def _roberta(model_class: type[PreTrainedModel]) -> Kind:
     return Kind(
-        model_class, lambda model, _: RobertaEncoder(model), _head_of_roberta, lambda config: config.pad_token_id + 1
+        model_class,
+        lambda model, _: RobertaEncoder(model),
+        _head_of_roberta,
+        lambda config: config.pad_token_id + 1,
+        buckets=PACKED_BUCKETS,
     )
 
 
 KINDS = {
-    "bert": Kind(BertForSequenceClassification, BertEncoder, lambda model: _pooled(model, model.bert.pooler)),
+    "bert": Kind(
+        BertForSequenceClassification,
+        BertEncoder,
+        lambda model: _pooled(model, model.bert.pooler),
+        buckets=PACKED_BUCKETS,
+    ),
     "deberta-v2": Kind(DebertaV2ForSequenceClassification, DebertaEncoder, _head_of_deberta, file_alone=True),
     "gte": Kind(GteForSequenceClassification, GteEncoder, lambda model: _pooled(model, model.gte.pooler)),
     "modernbert": Kind(

@@ -13,7 +13,6 @@ from transformers import RobertaForSequenceClassification, XLMRobertaForSequence
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import Chunk, WeightConverter, WeightRenaming
 
-from lychee_export.families.attention import attention_bias
 from lychee_export.families.text_cross_encoder.bert import read_first
 
 __all__ = ["FlashXLMRobertaForSequenceClassification", "RobertaEncoder"]
@@ -42,8 +41,7 @@ class RobertaEncoder(nn.Module):
         hidden = self.embeddings(
             input_ids=input_ids, token_type_ids=torch.zeros_like(input_ids), position_ids=positions
         )
-        bias = attention_bias(attention_mask, self.embeddings.word_embeddings.weight.dtype)
-        return read_first(self.encoder.layer, hidden, bias)
+        return read_first(self.encoder.layer, hidden, attention_mask)
 
 
 register_checkpoint_conversion_mapping(

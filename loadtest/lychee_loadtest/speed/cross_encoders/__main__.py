@@ -14,10 +14,11 @@ import argparse
 import os
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -27,7 +28,7 @@ from lychee_export.exporter import export_checkpoint
 from lychee_loadtest.compare.callers import Caller
 from lychee_loadtest.compare.environments import PreparationError
 from lychee_loadtest.compare.measuring import measure
-from lychee_loadtest.compare.processes import ENVIRONMENT
+from lychee_loadtest.compare.processes import ENVIRONMENT, pause
 from lychee_loadtest.compare.verdicts import Ratio, compare_rounds, compare_scores, format_table, tolerance_of
 from lychee_loadtest.execution import computes_bfloat16
 from lychee_loadtest.machine import describe_machine
@@ -102,8 +103,16 @@ def check(contestants: Mapping[str, Caller], precision: str, reference: Caller) 
             )
 
 
-def run_round(number: int, contestants: Mapping[str, Caller], rates: Mapping[str, Mapping[str, Rates]]) -> None:
-    """Give everyone the same lengths in turn; who begins changes from round to round."""
+def run_round(
+    number: int,
+    contestants: Mapping[str, Caller],
+    gateway: subprocess.Popen[bytes],
+    rates: Mapping[str, Mapping[str, Rates]],
+) -> None:
+    """Give everyone the same lengths in turn; who begins changes from round to round.
+
+    The gateway rests while others have their turn: its probes would take a few percent of the cores from them.
+    """
     names = list(contestants)
     first = number % len(names)
     used = CpuTime(os.getpid())
@@ -112,7 +121,8 @@ def run_round(number: int, contestants: Mapping[str, Caller], rates: Mapping[str
             texts = Texts(f"{number} {workload.name}", f"{number} {workload.name} {name}")
             calls = [texts.call(workload.documents) for _ in range(workload.callers)]
             before_s = used.read()
-            rate = measure(contestants[name], calls, workload.callers, float("inf")).documents_per_s
+            with nullcontext() if name == OURS[1] else pause(gateway):
+                rate = measure(contestants[name], calls, workload.callers, float("inf")).documents_per_s
             cpu_rate = len(calls) * workload.documents / (used.read() - before_s)
             rates[workload.name][name].texts_per_s.append(rate)
             rates[workload.name][name].texts_per_cpu_s.append(cpu_rate)
@@ -176,7 +186,7 @@ def compare(precision: str, folder: Path, environment: Path, rounds: int, altern
         for name, caller in contestants.items():
             caller.rank(Texts("warm up", f"warm up {name}").call(WORKLOADS[0].documents))
         for number in range(1, rounds + 1):
-            run_round(number, contestants, rates)
+            run_round(number, contestants, own.gateway, rates)
         summarize(precision, rates)
 
 

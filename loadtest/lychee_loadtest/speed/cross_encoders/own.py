@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,10 +32,12 @@ class Own:
     Attributes:
         callers: The SDK over gRPC, and the gateway.
         execution: What executes the encoder.
+        gateway: The gateway's process. It has every model compute something each second, whoever has his turn.
     """
 
     callers: tuple[Caller, Caller]
     execution: str
+    gateway: subprocess.Popen[bytes]
 
 
 @contextmanager
@@ -61,9 +64,11 @@ def run_own(repository: Path, precision: str, folder: Path) -> Iterator[Own]:
         command += ["--host", "127.0.0.1", "--port", str(port), "--timeout-s", str(_TIMEOUT_S)]
         command += ["--no-web", "--log-level", "ERROR"]
         with (
-            serve(command, lambda: connection.get("/health/ready") == 200, folder / f"gateway-{precision}.log"),
+            serve(
+                command, lambda: connection.get("/health/ready") == 200, folder / f"gateway-{precision}.log"
+            ) as gateway,
             LycheeClient(triton.grpc_url, embedding_cache=None) as client,
         ):
             found = client.manifest().execution[_ENCODER]
             own = LycheeCaller(client, {"timeout_s": _TIMEOUT_S})
-            yield Own((own, GatewayCaller(connection)), f"{found.provider}-{found.precision}")
+            yield Own((own, GatewayCaller(connection)), f"{found.provider}-{found.precision}", gateway)

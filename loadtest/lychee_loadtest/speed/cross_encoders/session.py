@@ -41,7 +41,7 @@ class SessionCaller:
         assert manifest.prompt is not None  # a cross-encoder's manifest has it
         self._prompts = PromptProcessor(str(values["tokenizer"].ravel()[0]), manifest.text, manifest.prompt)
         self._encoder = open_session(_path(repository, _ENCODER), execution)
-        self._head = open_session(_path(repository, _HEAD), "cpu-fp32")
+        self._head = open_session(_path(repository, _HEAD), "cpu-fp32", threads=1)  # as it is served: more would spin
         config = read_config(repository / _ENCODER)
         self._rows = config.max_batch_size
         self._elements = int(config.parameters["max_run_elements"].string_value)

@@ -262,6 +262,31 @@ def test_a_choice_can_be_opened_again() -> None:
     assert without_choice(chosen) == config
 
 
+TOKENS = """
+backend: "onnxruntime" max_batch_size: 8 dynamic_batching {}
+input { name: "input_ids" data_type: TYPE_INT64 dims: -1 }
+input { name: "attention_mask" data_type: TYPE_INT64 dims: -1 }
+output { name: "hidden" data_type: TYPE_FP32 dims: 4 }
+"""
+IMAGES = 'input { name: "image_embeds" data_type: TYPE_FP32 dims: [-1, 4] }'
+
+
+@pytest.mark.parametrize(
+    ("text", "merges"),
+    [
+        (TOKENS, True),
+        (TOKENS.replace("dynamic_batching {}", ""), False),
+        (TOKENS.replace("dims: -1", "dims: 16"), False),
+        (TOKENS + IMAGES, False),
+    ],
+)
+def test_requests_of_several_lengths_are_merged_where_a_model_reads_tokens_alone(text: str, merges: bool) -> None:
+    config = text_format.Parse(f'name: "text_encoder" {text} {AUTO}', model_config_pb2.ModelConfig())
+    chosen = with_choice(config, Choice("cpu-fp32", "fast"), 0.0)
+    assert [tensor.allow_ragged_batch for tensor in chosen.input] == [merges] * len(config.input)
+    assert without_choice(chosen) == config
+
+
 GPU_GROUP = "instance_group { count: 2 kind: KIND_GPU gpus: [1, 3] }"
 
 
