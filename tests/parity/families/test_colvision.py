@@ -93,7 +93,7 @@ class Loaded:
         asked = self.texts.tokenize_query(query)
         tensors = {**self.texts.to_tensors([asked]), **without_images(self.image, 1)}
         rows = run(self.signatures["text_encoder"], tensors)["token_embeddings"]
-        packed = pack(self.embed(run, documents))[None]
+        packed = pack(self.embed(run, documents)).copy()[None]
         query_vectors = rows[:, :, : len(asked.ids)]
         return run(self.signatures["scoring_head"], {"query_embeddings": query_vectors, "document_embeddings": packed})
 
