@@ -52,8 +52,8 @@ OTHERS_TARGET: Final = 1.5
 SESSION_TARGET: Final = 0.95
 CHECKED: Final = 24
 TOLERANCES: Final = {"fp32": tolerance_of("fp32"), "bf16": 0.3}
-"""Allowed errors, in standard deviations of the scores. In bfloat16 12 layers of random weights move torch's own scores by
-0.13, and a wrong model moved them by 2."""
+"""Allowed errors, in standard deviations of the scores. In bfloat16 12 layers of random weights move torch's own scores
+by 0.13, and a wrong model moved them by 2."""
 ENVIRONMENT_FOLDER: Final = Path(".compare", "cross-encoders")
 
 
