@@ -214,6 +214,7 @@ def main() -> None:
     machine = describe_machine()
     print(f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}; load {os.getloadavg()[0]:.1f}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
+        os.environ["LYCHEE_CACHE_DIR"] = str(Path(temporary, "cache"))  # what executes is chosen now, not remembered
         folder = (arguments.folder or Path(temporary)).absolute()
         if not (folder / "checkpoint" / "config.json").is_file():
             build_checkpoint(folder / "checkpoint", arguments.layers)
