@@ -1,5 +1,6 @@
 """Text cross-encoders against transformers or their authors' code: the client's inputs into modules and ONNX files."""
 
+import copy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ import torch
 from checkpoints import BUILDERS
 from checkpoints.exports import LIMITS
 from checkpoints.pairs_reference import load_pair_model
+from lychee_loadtest.execution import available_executions, open_session
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
+from transformers import AttentionInterface, AutoTokenizer
+from transformers.models.bert.modeling_bert import eager_attention_forward
 
 from .text_pairs import (
     LOGIT_ATOL,
@@ -91,6 +94,19 @@ def test_pair_of_the_longest_length_is_scored(loaded: LoadedPairs, run_onnx: Run
 
 def test_score_is_the_same_whatever_the_padding(loaded: LoadedPairs, run_onnx: Run) -> None:
     assert_padding_changes_nothing(loaded, run_onnx)
+
+
+@pytest.mark.parametrize("name", ["bert_reranker", "jina_v2_reranker", "roberta_reranker", "xlm_roberta_reranker"])
+def test_openvino_computes_rows_without_their_padding(exported: Callable[[str], Path], name: str) -> None:
+    if "openvino-fp32" not in available_executions():
+        pytest.skip("this onnxruntime has no OpenVINO")
+    (path,) = exported(name).glob("text_encoder/*/model.onnx")
+    plain, openvino = (open_session(path, each) for each in ("cpu-fp32", "openvino-fp32"))
+    ids = np.random.default_rng(0).integers(5, 20, (5, 48))
+    mask = (np.arange(48) < np.array([[48], [7], [31], [1], [16]])).astype(np.int64)
+    feed = {"input_ids": ids, "attention_mask": mask}
+    (expected,), (found,) = plain.run(None, feed), openvino.run(None, feed)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
 def test_golden_pairs_have_the_scores_of_transformers(loaded: LoadedPairs) -> None:
@@ -184,6 +200,19 @@ def leave_the_activation_of_the_pooler_out(loaded: LoadedPairs) -> None:
     loaded.modules["scoring_head"].pooler[1] = torch.nn.Identity()
 
 
+def see_other_tokens(loaded: LoadedPairs) -> None:
+    """Let what stands in the places of padding count: in BERT's layers a token of the row before or of the same one."""
+    attention = loaded.modules["text_encoder"].encoder.layer[0].attention.self
+    attention.config = copy.copy(attention.config)
+    attention.config._attn_implementation = "sees_all"
+
+    def attend(*args: Any, **rest: Any) -> Any:
+        *tensors, bias = args
+        return eager_attention_forward(*tensors, torch.zeros_like(bias), **rest)
+
+    AttentionInterface.register("sees_all", attend)
+
+
 def see_the_padding(loaded: LoadedPairs) -> None:
     encoder = loaded.modules["text_encoder"]
     inner = encoder.encoder.layer[0] if hasattr(encoder, "encoder") else encoder.layers[0]
@@ -261,7 +290,8 @@ def swap_the_angles(loaded: LoadedPairs) -> None:
         ("bert_reranker", swap_the_token_types),
         ("bert_reranker", leave_the_pooler_out),
         ("bert_reranker", leave_the_activation_of_the_pooler_out),
-        ("bert_reranker", see_the_padding),
+        ("bert_reranker", see_other_tokens),
+        ("xlm_roberta_reranker", see_other_tokens),
         ("xlm_roberta_reranker", count_positions_from_zero),
         ("xlm_roberta_reranker", leave_the_pooler_out),
         ("jina_v2_reranker", count_positions_from_zero),

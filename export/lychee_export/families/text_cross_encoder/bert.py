@@ -62,9 +62,9 @@ def read_first(layers: nn.ModuleList, hidden: Tensor, attention_mask: Tensor) ->
     mask, bias = attention_mask.flatten(), attention_bias(attention_mask, hidden.dtype)
     (places,) = torch.nonzero(mask, as_tuple=True)  # (tokens,)
     tokens = hidden.reshape(rows * length, size).index_select(0, places)  # (tokens, hidden_size)
-    spread = (mask.cumsum(0) - 1).clamp(min=0)  # which token stands in a place, (batch_size * sequence_length,)
-    counts = attention_mask.sum(1)
-    starts = counts.cumsum(0) - counts  # (batch_size,)
+    counts = mask.cumsum(0)
+    spread = counts - 1  # which token stands in a place, (batch_size * sequence_length,); no clamp: OpenVINO's is wrong
+    starts = (counts - mask).reshape(rows, length)[:, 0]  # (batch_size,)
 
     def attend(layer: Any, query: Tensor, tokens: Tensor, bias: Tensor) -> Tensor:
         part = layer.attention.self
@@ -75,7 +75,8 @@ def read_first(layers: nn.ModuleList, hidden: Tensor, attention_mask: Tensor) ->
         key, value = (split(project(tokens).index_select(0, spread)) for project in (part.key, part.value))
         function = ALL_ATTENTION_FUNCTIONS.get_interface(part.config._attn_implementation, eager_attention_forward)
         context, _ = function(part, split(query), key, value, bias, scaling=part.scaling)
-        return context.reshape(-1, size)
+        joined: Tensor = context.reshape(-1, size)
+        return joined
 
     def finish(layer: Any, context: Tensor, tokens: Tensor) -> Tensor:
         attended = layer.attention.output(context, tokens)
