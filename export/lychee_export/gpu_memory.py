@@ -145,7 +145,7 @@ def plan_gpu_memory(
 def _count_rows(signature: ModelSignature, limits: Limits) -> int:
     """Return how many rows an encoder takes within these limits; one that reads texts takes those of images too."""
     reads_pixels = any(spec.name == "pixel_values" for spec in signature.inputs)
-    most = limits.image_batch if reads_pixels else max(limits.text_batch, limits.image_batch)
+    most = limits.image_batch if reads_pixels else limits.largest_batch
     return min(signature.max_batch_size, most)
 
 
@@ -153,7 +153,7 @@ def _halve(limits: Limits, largest: str) -> Limits:
     """Halve the batch of the encoder that takes the most; the same limits where both are 1."""
     if largest == "vision_encoder" and limits.image_batch > 1:
         return replace(limits, image_batch=limits.image_batch // 2)
-    most = max(1, max(limits.text_batch, limits.image_batch) // 2)
+    most = max(1, limits.largest_batch // 2)
     return replace(limits, text_batch=min(limits.text_batch, most), image_batch=min(limits.image_batch, most))
 
 

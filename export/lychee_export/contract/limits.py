@@ -39,6 +39,11 @@ class Limits:
         if min(self.text_batch, self.image_batch) < 1:
             raise ValueError(f"batches are {self.text_batch} and {self.image_batch}, expected at least 1")
 
+    @property
+    def largest_batch(self) -> int:
+        """The most rows of one request, whatever is in them."""
+        return max(self.text_batch, self.image_batch)
+
 
 PROFILES: Mapping[str, Limits] = {
     "default": Limits(),

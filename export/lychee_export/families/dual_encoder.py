@@ -227,7 +227,7 @@ def _declare_models(
         "scoring_heads",
         embeddings,
         tuple(replace(spec, name=f"{modality}_{spec.name}") for modality in _PARTS for spec in SCORE_OUTPUTS),
-        max(limits.text_batch, limits.image_batch),
+        limits.largest_batch,
     )
     heads, ensembles = [], []
     for modality, parts in _PARTS.items():

@@ -20,8 +20,6 @@ from lychee_export.families.text_format import TextFormat
 
 __all__ = ["TileInputs", "TileVisionEncoder"]
 
-_TOKENS_PER_RUN = 4096
-
 
 @dataclass(frozen=True)
 class TileInputs:
@@ -76,6 +74,11 @@ class TileInputs:
         image_tokens = Axis("num_image_tokens", tuple(sorted({1, *counts})))
         return TensorSpec("image_embeds", "float32", (image_tokens, self.image.embedding_dim))
 
+    @property
+    def embedded(self) -> tuple[TensorSpec]:
+        """What the text encoder gets of a row's images, beside the tokens."""
+        return (self.image_embeds,)
+
     @cached_property
     def vision_encoder(self) -> ModelSignature:
         """The signature of the vision encoder."""
@@ -93,24 +96,6 @@ class TileInputs:
             max_run_elements=self.tiles.maximum * 3 * edge * edge,
             accelerated=False,
         )
-
-    def sign_text_encoder(self, output: TensorSpec) -> ModelSignature:
-        """Return the signature of a text encoder with this output."""
-        return ModelSignature(
-            "text_encoder",
-            (*self.text.tensors, self.image_embeds),
-            (output,),
-            self.most_rows,
-            encoder=True,
-            max_run_elements=max(_TOKENS_PER_RUN, self.text.max_tokens),
-            run_input="input_ids",
-            accelerated=False,
-        )
-
-    @property
-    def most_rows(self) -> int:
-        """The most rows of a request to what both texts and images need."""
-        return max(self.limits.text_batch, self.limits.image_batch)
 
     def sample_images(self, rng: np.random.Generator, rows: int) -> Tensors:
         """Make inputs of the vision encoder: images of the second smallest number of tiles, if there is one."""

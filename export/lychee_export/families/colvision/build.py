@@ -9,10 +9,11 @@ from lychee_client.manifest import CheckpointLimits, ModelSpec, PageInteractionS
 from torch import nn
 
 from lychee_export.checkpoint.source import CheckpointSource
-from lychee_export.families.colvision.contract import PageContract, PageInputs
+from lychee_export.families.colvision.contract import PageContract
 from lychee_export.families.colvision.prompts import Prompts
 from lychee_export.families.colvision.reference import PageReference, make_reference
 from lychee_export.families.family import Checkpoint, ModelCard, Piece
+from lychee_export.families.image_inputs import ImageInputs
 from lychee_export.families.maxsim import MaxSim
 
 __all__ = ["Modules", "build_checkpoint"]
@@ -41,7 +42,7 @@ class Modules:
 def build_checkpoint(
     source: CheckpointSource,
     modules: Modules,
-    inputs: PageInputs,
+    inputs: ImageInputs,
     prompts: Prompts,
     tokenizer_json: str,
     own: CheckpointLimits,

@@ -1,4 +1,4 @@
-"""Classes that transformers lacks: backbones with the layer that colpali-engine puts on them.
+"""What a checkpoint holds, and the classes that transformers lacks: backbones with colpali-engine's layer on them.
 
 Source: colpali-engine 0.3.18, colpali_engine/models/: ColQwen2, ColQwen2_5, ColPali.
 """
@@ -6,6 +6,7 @@ Source: colpali-engine 0.3.18, colpali_engine/models/: ColQwen2, ColQwen2_5, Col
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -13,10 +14,32 @@ from transformers import PaliGemmaModel, Qwen2_5_VLModel, Qwen2VLModel
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 
-__all__ = ["ColPali", "ColQwen2", "ColQwen2_5"]
+__all__ = ["ColPali", "ColQwen2", "ColQwen2_5", "Loaded", "unwrap"]
 
 _DIM = 128
 """Of every vector, as colpali-engine has it."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a checkpoint holds, by the same names in both layouts.
+
+    Args:
+        backbone: The language model with its vision tower, without ``lm_head``.
+        config: The backbone's configuration.
+        projection: The linear layer that makes vectors of its states.
+    """
+
+    backbone: Any
+    config: Any
+    projection: nn.Linear
+
+
+def unwrap(model: Any) -> Loaded:
+    """Return what a model of transformers' own classes holds, or of those below."""
+    if hasattr(model, "vlm"):
+        return Loaded(model.vlm, model.config.vlm_config, model.embedding_proj_layer)
+    return Loaded(model, model.config, model.custom_text_proj)
 
 
 def _make_retriever(name: str, base: type[Any], renamings: Mapping[str, str]) -> type[Any]:

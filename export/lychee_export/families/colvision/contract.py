@@ -4,64 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
-from lychee_client.manifest import PageInteractionSpec, TokenImageSpec
+from lychee_client.manifest import PageInteractionSpec
 
-from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, Tensors, TensorSpec
+from lychee_export.families.image_inputs import ImageInputs, sign_text_encoder
 from lychee_export.families.maxsim import DOCUMENT_EMBEDDINGS, sample_vectors, sign_max_sim
 
-__all__ = ["PageContract", "PageInputs"]
+__all__ = ["PageContract"]
 
 _SAMPLE_TOKENS = 12
 """Of a query and of a document."""
-
-
-class PageInputs(Protocol):
-    """What the two encoders of a family take; see ``qwen_vl.contract.Inputs`` and ``tiles.TileInputs``."""
-
-    @property
-    def limits(self) -> Limits:
-        """What the deployment admits."""
-
-    @property
-    def tokens(self) -> Axis:
-        """The axis of ``input_ids``."""
-
-    @property
-    def texts(self) -> tuple[TensorSpec, TensorSpec]:
-        """The tokens, and which of them are no padding."""
-
-    @property
-    def max_tokens(self) -> int:
-        """The length of the longest sequence."""
-
-    @property
-    def pad_token_id(self) -> int:
-        """The token that fills a sequence up to its bucket."""
-
-    @property
-    def image_spec(self) -> TokenImageSpec:
-        """What the client is told of images."""
-
-    @property
-    def vision_encoder(self) -> ModelSignature:
-        """The signature of the vision encoder."""
-
-    @property
-    def most_rows(self) -> int:
-        """The most rows of a request to what both texts and images need."""
-
-    def sign_text_encoder(self, output: TensorSpec) -> ModelSignature:
-        """Return the signature of a text encoder with this output."""
-
-    def sample_images(self, rng: np.random.Generator, rows: int) -> Tensors:
-        """Make inputs of the vision encoder."""
-
-    def sample_texts(self, rng: np.random.Generator, rows: int) -> Tensors:
-        """Make inputs of the text encoder."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +29,7 @@ class PageContract:
     """
 
     dim: int
-    inputs: PageInputs
+    inputs: ImageInputs
     late: PageInteractionSpec
 
     @cached_property
@@ -87,12 +41,12 @@ class PageContract:
     def text_encoder(self) -> ModelSignature:
         """The signature of the encoder of texts and pages, which makes a vector of every token."""
         vectors = TensorSpec("token_embeddings", "float16", (1, self.inputs.tokens, self.dim))
-        return self.inputs.sign_text_encoder(vectors)
+        return sign_text_encoder(self.inputs, vectors)
 
     @cached_property
     def scoring_head(self) -> ModelSignature:
         """The signature of the scoring head, which compares many documents of one row with the row's query."""
-        return sign_max_sim(self._query, self.inputs.tokens, self.late.max_documents, self.inputs.most_rows)
+        return sign_max_sim(self._query, self.inputs.tokens, self.late.max_documents, self.inputs.limits.largest_batch)
 
     @cached_property
     def image_encoder(self) -> ModelSignature:

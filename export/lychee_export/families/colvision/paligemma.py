@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,8 @@ from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import Tensors
 from lychee_export.errors import CheckpointError
 from lychee_export.families.colvision.build import Modules, build_checkpoint
-from lychee_export.families.colvision.classes import ColPali
-from lychee_export.families.colvision.prompts import Prompts
+from lychee_export.families.colvision.classes import ColPali, Loaded, unwrap
+from lychee_export.families.colvision.prompts import AUGMENTATION, Prompts
 from lychee_export.families.colvision.reference import Document, PageReference
 from lychee_export.families.colvision.vectors import make_vectors
 from lychee_export.families.decoder import Decoder, put_images
@@ -33,9 +32,7 @@ __all__ = ["TokenEncoder", "load"]
 _IMAGE_TOKEN = "<image>"
 _PAGE = "Describe the image."
 _QUERY_PREFIX = "Question: "
-"""In transformers' processor, and in colpali-engine up to 0.3.10, with which the published checkpoints were trained."""
-_AUGMENTATION = 10
-"""So many padding tokens follow a query: the model learned to put there what it makes of it."""
+"""In transformers' processor, and in colpali-engine up to 0.3.3; 0.3.4 to 0.3.10 had "Query: ", later ones nothing."""
 _MAX_TOKENS = 1536
 """By default: more than a page, which takes 1,030, and the next common length."""
 _MEAN, _STD = 0.5, 0.5
@@ -75,25 +72,10 @@ class TokenEncoder(nn.Module):
         return make_vectors(self.projection, self.decoder(x, attention_mask), attention_mask)
 
 
-@dataclass(frozen=True)
-class _Model:
-    """What a checkpoint holds, under the same names in both layouts.
-
-    Args:
-        backbone: The ``PaliGemmaModel``.
-        config: Its configuration.
-        projection: The linear layer that makes vectors of its states.
-    """
-
-    backbone: Any
-    config: Any
-    projection: nn.Linear
-
-
 class _Reference(PageReference):
     """The backbone reads in both directions, as it does where all tokens belong to the prompt."""
 
-    def __init__(self, model: _Model, tokenizer: Any, prompts: Prompts, inputs: TileInputs) -> None:
+    def __init__(self, model: Loaded, tokenizer: Any, prompts: Prompts, inputs: TileInputs) -> None:
         super().__init__(model.backbone, model.projection, prompts)
         self._tokenizer = tokenizer
         self._inputs = inputs
@@ -175,7 +157,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     return build_checkpoint(source, modules, inputs, prompts, plain.to_str(), own, side)
 
 
-def _load_model(source: CheckpointSource) -> _Model:
+def _load_model(source: CheckpointSource) -> Loaded:
     """Load the weights in the class that config.json names.
 
     Raises:
@@ -190,10 +172,7 @@ def _load_model(source: CheckpointSource) -> _Model:
             f"vision_config {parts['vision_config']!r}, expected 'gemma' and 'siglip_vision_model': PaliGemma. Others "
             "are not supported"
         )
-    loaded: Any = source.load_model(ColPaliForRetrieval if is_native else ColPali)
-    if is_native:
-        return _Model(loaded.vlm, loaded.config.vlm_config, loaded.embedding_proj_layer)
-    return _Model(loaded, loaded.config, loaded.custom_text_proj)
+    return unwrap(source.load_model(ColPaliForRetrieval if is_native else ColPali))
 
 
 def _find_image_token(source: CheckpointSource, config: Any, tokenizer: Any) -> int:
@@ -233,7 +212,7 @@ def _find_prompts(source: CheckpointSource, tokenizer: Any) -> Prompts:
     first = str(tokenizer.bos_token)
     return Prompts(
         query_prefix=first + (told.get("query_prefix") or _QUERY_PREFIX),
-        query_suffix=f"{tokenizer.pad_token * _AUGMENTATION}\n",
+        query_suffix=f"{tokenizer.pad_token * AUGMENTATION}\n",
         document_prefix=first,
         page=f"{_IMAGE_TOKEN}{first}{told.get('visual_prompt_prefix') or _PAGE}\n",
         image_token=_IMAGE_TOKEN,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Prompts"]
+__all__ = ["AUGMENTATION", "Prompts"]
+
+AUGMENTATION = 10
+"""So many padding tokens follow a query: the models learned to put there what they make of it."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,14 +17,14 @@ from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import Tensors
 from lychee_export.errors import CheckpointError
 from lychee_export.families.colvision.build import Modules, build_checkpoint
-from lychee_export.families.colvision.classes import ColQwen2, ColQwen2_5
-from lychee_export.families.colvision.prompts import Prompts
+from lychee_export.families.colvision.classes import ColQwen2, ColQwen2_5, Loaded, unwrap
+from lychee_export.families.colvision.prompts import AUGMENTATION, Prompts
 from lychee_export.families.colvision.reference import Document, PageReference
 from lychee_export.families.colvision.vectors import make_vectors
 from lychee_export.families.family import Checkpoint
 from lychee_export.families.qwen_vl.checks import check_config
-from lychee_export.families.qwen_vl.contract import Inputs
 from lychee_export.families.qwen_vl.images import read_image_settings
+from lychee_export.families.qwen_vl.inputs import PatchInputs
 from lychee_export.families.qwen_vl.rows import cut_patches, make_processor, pad_images, pad_texts, without_images
 from lychee_export.families.qwen_vl.text import TextEncoder
 from lychee_export.families.qwen_vl.vision import VisionEncoder
@@ -36,10 +36,7 @@ _PROCESSORS = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}
 _IMAGE_TOKEN = "<|image_pad|>"
 _PAGE = f"<|im_start|>user\n<|vision_start|>{_IMAGE_TOKEN}<|vision_end|>Describe the image.<|im_end|><|endoftext|>"
 _QUERY_PREFIX = "Query: "
-"""In transformers' processor, and in colpali-engine 0.3.4 to 0.3.12, with which the published checkpoints were trained;
-0.3.13 put nothing in its place."""
-_AUGMENTATION = 10
-"""So many padding tokens follow a query: the model learned to put there what it makes of it."""
+"""In transformers' processor, and in colpali-engine 0.3.4 to 0.3.12; 0.3.13 put nothing in its place."""
 _LEAST_MAX_TOKENS = 1024
 """By default, where pages are smaller."""
 
@@ -74,21 +71,6 @@ class TokenEncoder(TextEncoder):
         return make_vectors(self.projection, states, attention_mask)
 
 
-@dataclass(frozen=True)
-class _Model:
-    """What a checkpoint holds, under the same names in both layouts.
-
-    Args:
-        backbone: The ``Qwen2VLModel`` or ``Qwen2_5_VLModel``.
-        config: Its configuration.
-        projection: The linear layer that makes vectors of its states.
-    """
-
-    backbone: Any
-    config: Any
-    projection: nn.Linear
-
-
 class _Reference(PageReference):
     """The backbone gets the shape of the image, so that its tokens have rows and columns.
 
@@ -96,7 +78,7 @@ class _Reference(PageReference):
     shape on.
     """
 
-    def __init__(self, model: _Model, processor: Any, prompts: Prompts, inputs: Inputs) -> None:
+    def __init__(self, model: Loaded, processor: Any, prompts: Prompts, inputs: PatchInputs) -> None:
         super().__init__(model.backbone, model.projection, prompts)
         self._processor = processor
         self._inputs = inputs
@@ -134,7 +116,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     images = read_image_settings(source, model.config.vision_config, replace(limits, max_images=1))
     page_tokens = images.max_blocks + len(tokenizer(prompts.page)["input_ids"]) - 1
     own_tokens = int(text_config.max_position_embeddings)
-    inputs = Inputs(
+    inputs = PatchInputs(
         max_tokens=min(own_tokens, limits.max_tokens or max(_LEAST_MAX_TOKENS, page_tokens)),
         images=images,
         limits=limits,
@@ -159,30 +141,27 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     return build_checkpoint(source, modules, inputs, prompts, plain.to_str(), own, images.max_img_size)
 
 
-def _load_model(source: CheckpointSource) -> _Model:
+def _load_model(source: CheckpointSource) -> Loaded:
     """Load the weights in the class that config.json names.
 
     Raises:
         CheckpointError: They are another one's, or have another backbone.
     """
     kind = source.config["model_type"]
-    loaded: Any
     if kind != "colqwen2":
-        loaded = source.load_model(ColQwen2 if kind == "qwen2_vl" else ColQwen2_5)
-        return _Model(loaded, loaded.config, loaded.custom_text_proj)
+        return unwrap(source.load_model(ColQwen2 if kind == "qwen2_vl" else ColQwen2_5))
     backbone = (source.config.get("vlm_config") or {}).get("model_type")
     if backbone not in _PROCESSORS:
         raise CheckpointError(
             f"{source.folder / 'config.json'}: vlm_config has the model_type {backbone!r}, expected one of "
             f"{list(_PROCESSORS)}; others are not supported"
         )
-    loaded = source.load_model(ColQwen2ForRetrieval)
-    return _Model(loaded.vlm, loaded.config.vlm_config, loaded.embedding_proj_layer)
+    return unwrap(source.load_model(ColQwen2ForRetrieval))
 
 
 def _find_prompts(source: CheckpointSource, tokenizer: Any) -> Prompts:
     """Return the prompts of transformers' processor, or of colpali-engine's, by the layout of the checkpoint."""
-    fill = tokenizer.pad_token * _AUGMENTATION
+    fill = tokenizer.pad_token * AUGMENTATION
     if source.config["model_type"] != "colqwen2":
         return Prompts(_QUERY_PREFIX, fill, "", _PAGE, _IMAGE_TOKEN)
     told = source.read_json("processor_config.json") | source.read_json("preprocessor_config.json")

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from lychee_export.contract.signature import Tensors
 from lychee_export.families.family import Reference, round_score
-from lychee_export.families.nemotron.image_contract import ImageContract
 from lychee_export.families.nemotron.prompt import IMAGE, IMAGE_TOKEN, LOGITS_NOTE, fill
 from lychee_export.families.nemotron.vision import MERGE_SIZE, make_pixel_table
 from lychee_export.families.samples import QUERIES, TEXTS, encode, extreme_images, sample_images
+from lychee_export.families.tiles import TileInputs
 
 __all__ = ["ImageReference", "make_image_reference"]
 
@@ -103,7 +103,7 @@ class ImageReference:
         return embeds
 
 
-def make_image_reference(model: ImageReference, contract: ImageContract) -> Reference:
+def make_image_reference(model: ImageReference, inputs: TileInputs) -> Reference:
     """Make the ensembles' rows and the golden pairs, one of them with an image of several tiles."""
     square, long = sample_images()[0], sample_images()[1]
     pictures = [image.resize(square.size) for image in sample_images()]
@@ -121,12 +121,12 @@ def make_image_reference(model: ImageReference, contract: ImageContract) -> Refe
     ]
 
     def make_extreme_rows() -> Mapping[str, Tensors]:
-        edge = contract.image.tile_size
+        edge = inputs.image.tile_size
         drawn = [_Pair(query, None, image) for query, image in zip(QUERIES, extreme_images(edge, edge), strict=False)]
-        return {"rerank_image": _make_rows(model, contract, drawn)}
+        return {"rerank_image": _make_rows(model, inputs, drawn)}
 
     return Reference(
-        {"rerank_text": _make_rows(model, contract, texts), "rerank_image": _make_rows(model, contract, images)},
+        {"rerank_text": _make_rows(model, inputs, texts), "rerank_image": _make_rows(model, inputs, images)},
         tuple(
             GoldenPair(GoldenInput(pair.query), pair.golden_document, round_score(model.score(pair))) for pair in golden
         ),
@@ -135,13 +135,13 @@ def make_image_reference(model: ImageReference, contract: ImageContract) -> Refe
     )
 
 
-def _make_rows(model: ImageReference, contract: ImageContract, pairs: Sequence[_Pair]) -> Tensors:
+def _make_rows(model: ImageReference, inputs: TileInputs, pairs: Sequence[_Pair]) -> Tensors:
     """Make an ensemble's inputs of pairs without images, or of pairs whose images have equally many tiles."""
     prompts = [model.tokenize(pair) for pair in pairs]
-    buckets = contract.text.buckets[:-1] or contract.text.buckets
-    length = next((bucket for bucket in buckets if bucket >= max(map(len, prompts))), contract.text.max_tokens)
+    buckets = inputs.text.buckets[:-1] or inputs.text.buckets
+    length = next((bucket for bucket in buckets if bucket >= max(map(len, prompts))), inputs.text.max_tokens)
     rows: Tensors = {
-        "input_ids": np.full((len(pairs), length), contract.text.pad_token_id, np.int64),
+        "input_ids": np.full((len(pairs), length), inputs.text.pad_token_id, np.int64),
         "attention_mask": np.zeros((len(pairs), length), np.int64),
     }
     for row, ids in enumerate(prompts):
@@ -150,4 +150,4 @@ def _make_rows(model: ImageReference, contract: ImageContract, pairs: Sequence[_
     images = [model.cut(pair.image) for pair in pairs if pair.image is not None]
     if images:
         return rows | {"pixel_values": np.stack(images)}
-    return rows | {"image_embeds": np.zeros((len(pairs), 1, contract.image.embedding_dim), np.float32)}
+    return rows | {"image_embeds": np.zeros((len(pairs), 1, inputs.image.embedding_dim), np.float32)}

@@ -18,14 +18,14 @@ from lychee_export.families.nemotron.checks import (
     check_language_model,
     read_temperature,
 )
-from lychee_export.families.nemotron.image_contract import ImageContract
 from lychee_export.families.nemotron.image_model import LlamaNemotronVLForSequenceClassification
 from lychee_export.families.nemotron.image_reference import ImageReference, make_image_reference
 from lychee_export.families.nemotron.llama import ImageTextEncoder, ScoringHead
 from lychee_export.families.nemotron.prompt import IMAGE, IMAGE_TOKEN, TEMPLATE
 from lychee_export.families.nemotron.vision import MERGE_SIZE, Projector, make_pixel_table
+from lychee_export.families.pair_contract import PairContract
 from lychee_export.families.text_format import TextFormat, plain_tokenizer, text_buckets
-from lychee_export.families.tiles import TileVisionEncoder
+from lychee_export.families.tiles import TileInputs, TileVisionEncoder
 
 __all__ = ["MODEL_TYPE", "load"]
 
@@ -80,17 +80,18 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
         buckets=text_buckets(source, limits, own_tokens),
     )
     image = _choose_tiles(source, vision, language.hidden_size, limits, text.max_tokens)
-    contract = ImageContract(text, image, limits, image_token_id)
+    inputs = TileInputs(text, image, limits, image_token_id)
+    contract = PairContract(inputs, language.hidden_size)
     pieces = (
         Piece(
-            contract.vision_encoder,
+            inputs.vision_encoder,
             TileVisionEncoder(model.model.vision_model, Projector(model.model.mlp1), make_pixel_table()).eval(),
-            contract.sample_images,
+            inputs.sample_images,
         ),
         Piece(
             contract.text_encoder,
             ImageTextEncoder(model.model.language_model, image_token_id).eval(),
-            contract.sample_texts,
+            inputs.sample_texts,
         ),
         Piece(contract.scoring_head, ScoringHead(model.score, temperature).eval(), contract.sample_hidden),
     )
@@ -115,7 +116,7 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     )
     card = ModelCard(spec, (contract.rerank_text, contract.rerank_image), tokenizer_json)
     reference = ImageReference(model, tokenizer, image, image_token_id, temperature, text.max_tokens)
-    return Checkpoint(card, pieces, lambda: make_image_reference(reference, contract))
+    return Checkpoint(card, pieces, lambda: make_image_reference(reference, inputs))
 
 
 def _check_parts(source: CheckpointSource) -> None:

@@ -24,10 +24,11 @@ from lychee_export.checkpoint.source import CheckpointSource
 from lychee_export.contract.limits import Limits
 from lychee_export.families.family import Checkpoint, Family, ModelCard, Piece, Reference
 from lychee_export.families.heads import LabelHead, find_label_ids, make_score_head
+from lychee_export.families.pair_contract import PairContract
 from lychee_export.families.qwen_vl.checks import check_config
 from lychee_export.families.qwen_vl.classes import CLASSIFIERS, JinaVLForRanking
-from lychee_export.families.qwen_vl.contract import Contract
 from lychee_export.families.qwen_vl.images import ImageSettings, read_image_settings
+from lychee_export.families.qwen_vl.inputs import PatchInputs
 from lychee_export.families.qwen_vl.reference import ReferenceModel, make_reference
 from lychee_export.families.qwen_vl.rows import make_processor
 from lychee_export.families.qwen_vl.text import TextEncoder
@@ -71,7 +72,9 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
     images = read_image_settings(source, model.config.vision_config, limits, template)
     own_tokens = min(template.max_tokens or sys.maxsize, model.config.text_config.max_position_embeddings)
     max_tokens = min(own_tokens, limits.max_tokens or template.max_tokens or _UNSTATED_MAX_TOKENS)
-    contract = _sign(model.config, images, template, limits, tokenizer, max_tokens)
+    inputs = _describe_inputs(model.config, images, limits, tokenizer, max_tokens)
+    contract = PairContract(inputs, model.config.text_config.hidden_size)
+    ensembles = (*([contract.rerank_text] if template.reads("text", "text") else []), contract.rerank_image)
     head: nn.Module
     if label_ids is None:
         head = make_score_head(model.score, template.logit_bias, model.config)
@@ -79,11 +82,11 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
         head = LabelHead(model.lm_head.weight, *label_ids)
     pieces = (
         Piece(
-            contract.vision_encoder,
+            inputs.vision_encoder,
             VisionEncoder(model, images.image_mean, images.image_std).eval(),
-            contract.sample_images,
+            inputs.sample_images,
         ),
-        Piece(contract.text_encoder, TextEncoder(model).eval(), contract.sample_texts),
+        Piece(contract.text_encoder, TextEncoder(model).eval(), inputs.sample_texts),
         Piece(contract.scoring_head, head.eval(), contract.sample_hidden),
     )
 
@@ -92,19 +95,19 @@ def load(source: CheckpointSource, limits: Limits) -> Checkpoint:
             return ReferenceModel(model, make_processor(processor_class, settings, tokenizer), template, label_ids)
 
         own = None if images.max_pixels == images.own_max_pixels else make(images.unreduced())
-        return make_reference(make(images), own, template, contract)
+        return make_reference(make(images), own, template, inputs, [each.name for each in ensembles])
 
-    spec = _describe(source, template, contract, CheckpointLimits(own_tokens, images.own_max_pixels))
-    card = ModelCard(spec, contract.ensembles, tokenizer.backend_tokenizer.to_str())
+    spec = _describe(source, template, inputs, CheckpointLimits(own_tokens, images.own_max_pixels))
+    card = ModelCard(spec, ensembles, tokenizer.backend_tokenizer.to_str())
     return Checkpoint(card, pieces, reference)
 
 
-def _sign(
-    config: Any, images: ImageSettings, template: Template, limits: Limits, tokenizer: Any, max_tokens: int
-) -> Contract:
+def _describe_inputs(
+    config: Any, images: ImageSettings, limits: Limits, tokenizer: Any, max_tokens: int
+) -> PatchInputs:
     text = config.text_config
     deepstack = len(getattr(config.vision_config, "deepstack_visual_indexes", None) or ())
-    return Contract(
+    return PatchInputs(
         max_tokens=max_tokens,
         images=images,
         limits=limits,
@@ -112,26 +115,24 @@ def _sign(
         image_token_id=config.image_token_id,
         pad_token_id=tokenizer.pad_token_id,
         vocab_size=text.vocab_size,
-        hidden_dim=text.hidden_size,
-        reads_texts=template.reads("text", "text"),
     )
 
 
-def _describe(source: CheckpointSource, template: Template, contract: Contract, own: CheckpointLimits) -> ModelSpec:
+def _describe(source: CheckpointSource, template: Template, inputs: PatchInputs, own: CheckpointLimits) -> ModelSpec:
     """Return what the client needs to know."""
-    images = contract.images
+    images = inputs.images
     return ModelSpec(
         family=FAMILY.name,
         pipeline="cross_encoder",
         model_id=source.model_id,
         revision=source.revision,
         text=TextSpec(
-            pad_token_id=contract.pad_token_id,
-            max_tokens=contract.max_tokens,
-            buckets=contract.tokens.buckets,
+            pad_token_id=inputs.pad_token_id,
+            max_tokens=inputs.max_tokens,
+            buckets=inputs.tokens.buckets,
         ),
         prompt=template.prompt,
-        image=contract.image_spec,
+        image=inputs.image_spec,
         max_img_size=images.max_img_size,
         instruction=None if template.instruction is None else InstructionSpec(template.instruction),
         checkpoint_limits=own,

@@ -15,7 +15,7 @@ from torch import Tensor
 from lychee_export.contract.signature import Tensors
 from lychee_export.families.family import Reference, round_score
 from lychee_export.families.heads import find_positive_label
-from lychee_export.families.qwen_vl.contract import Contract
+from lychee_export.families.qwen_vl.inputs import PatchInputs
 from lychee_export.families.qwen_vl.rows import cut_patches, pad_images, pad_texts, without_images
 from lychee_export.families.samples import QUERIES, TEXTS, draw_page, encode, extreme_images, sample_images
 from lychee_export.families.template import Template
@@ -90,30 +90,34 @@ class ReferenceModel:
         return float(positive - negative) + self._template.logit_bias
 
     def make_rows(
-        self, pairs: Sequence[tuple[Part, Part]], contract: Contract, *, images: bool, padded: bool = True
+        self, pairs: Sequence[tuple[Part, Part]], inputs: PatchInputs, *, images: bool, padded: bool = True
     ) -> Tensors:
         """Make an ensemble's inputs as the client sends them, padded on the right to a common bucket.
 
         Args:
             pairs: The queries and documents.
-            contract: The contract, which gives the buckets.
+            inputs: What the encoders take, which gives the buckets.
             images: Whether the rows are for ``rerank_image``; the other ensemble takes a zero row of image embeddings.
             padded: Whether the rows leave a larger bucket, for the check of padding; otherwise they may fill all.
         """
         texts = [self.read(*pair)["input_ids"][0].numpy() for pair in pairs]
-        rows = pad_texts(texts, contract, padded=padded)
+        rows = pad_texts(texts, inputs, padded=padded)
         if not images:
-            return rows | without_images(len(pairs), contract)
+            return rows | without_images(len(pairs), inputs)
         ordered = pairs if self._template.prompt.is_query_first else [(document, query) for query, document in pairs]
         pixels = [
             [cut_patches(self._processor.image_processor, part.image) for part in pair if part.image]
             for pair in ordered
         ]
-        return rows | pad_images(pixels, contract, padded=padded)
+        return rows | pad_images(pixels, inputs, padded=padded)
 
 
 def make_reference(
-    model: ReferenceModel, unreduced: ReferenceModel | None, template: Template, contract: Contract
+    model: ReferenceModel,
+    unreduced: ReferenceModel | None,
+    template: Template,
+    inputs: PatchInputs,
+    ensembles: Sequence[str],
 ) -> Reference:
     """Make an ensemble's rows and the golden pairs, a page of fine print last among them.
 
@@ -121,19 +125,20 @@ def make_reference(
         model: The reference within the export's limits: what the export must compute.
         unreduced: The same with the checkpoint's own limit for images; None where the export has that too.
         template: The prompt.
-        contract: The contract.
+        inputs: What the encoders take.
+        ensembles: The names of the ensembles.
 
     Raises:
         CheckpointError: The limits leave no room for a short pair.
     """
-    pairs = _choose_pairs(template, contract.images.max_images)
+    pairs = _choose_pairs(template, inputs.images.max_images)
     texts = [pair for pair in pairs if not _count_images(pair)]
     images = [pair for pair in pairs if _count_images(pair)]
     image_rows = [*images[: _ROWS - 1], *texts[:1], *images[_ROWS - 1 :]][:_ROWS]
     rows = {"rerank_text": (texts[:_ROWS], False), "rerank_image": (image_rows, True)}
     page = (Part(QUERIES[1]), Part(None, draw_page()))
     size = model.read(*page)["input_ids"].shape[1]
-    fits = size <= contract.max_tokens
+    fits = size <= inputs.max_tokens
     golden = [
         GoldenPair(_describe(query), _describe(document), round_score(_compute_score(model, query, document)))
         for query, document in [*texts[:_GOLDEN_TEXT_PAIRS], *images[:_GOLDEN_IMAGE_PAIRS], *([page] if fits else [])]
@@ -141,7 +146,7 @@ def make_reference(
     notes = []
     if not fits:
         notes.append(
-            f"a page takes {size:,} tokens and the longest sequence is {contract.max_tokens:,}: pages will be refused; "
+            f"a page takes {size:,} tokens and the longest sequence is {inputs.max_tokens:,}: pages will be refused; "
             "choose a larger --max-tokens or a smaller --max-img-size"
         )
     elif unreduced is not None:
@@ -150,16 +155,15 @@ def make_reference(
             f"{_compute_score(unreduced, *page):.4f} at the checkpoint's own resolution: the smaller image, not the "
             "export, makes the difference"
         )
-    ensembles = [ensemble.name for ensemble in contract.ensembles]
 
     def make_extreme_rows() -> dict[str, Tensors]:
-        side = contract.images.max_img_size
+        side = inputs.images.max_img_size
         drawn = [Part(None, image) for image in extreme_images(side, side)]
         extremes = [(pair[0], image) for pair in images if not pair[0].image for image in drawn][: len(drawn)]
-        return {"rerank_image": model.make_rows(extremes, contract, images=True, padded=False)}
+        return {"rerank_image": model.make_rows(extremes, inputs, images=True, padded=False)}
 
     return Reference(
-        {name: model.make_rows(rows[name][0], contract, images=rows[name][1]) for name in ensembles},
+        {name: model.make_rows(rows[name][0], inputs, images=rows[name][1]) for name in ensembles},
         tuple(golden),
         notes=tuple(notes),
         make_extreme_rows=make_extreme_rows,

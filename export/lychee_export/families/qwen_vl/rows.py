@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lychee_export.contract.signature import Axis, Tensors
 from lychee_export.errors import CheckpointError
-from lychee_export.families.qwen_vl.contract import Inputs
 from lychee_export.families.qwen_vl.images import ImageSettings
+from lychee_export.families.qwen_vl.inputs import PatchInputs
 
 __all__ = ["Patches", "cut_patches", "make_processor", "pad_images", "pad_texts", "without_images"]
 
@@ -39,7 +39,7 @@ def cut_patches(image_processor: Any, image: Image.Image) -> Patches:
     return patches.flatten(1).to(torch.uint8), inputs["image_grid_thw"][0]
 
 
-def pad_texts(texts: Sequence[NDArray[np.int64]], inputs: Inputs, *, padded: bool = True) -> Tensors:
+def pad_texts(texts: Sequence[NDArray[np.int64]], inputs: PatchInputs, *, padded: bool = True) -> Tensors:
     """Pad token ids on the right to a common bucket.
 
     Args:
@@ -55,7 +55,7 @@ def pad_texts(texts: Sequence[NDArray[np.int64]], inputs: Inputs, *, padded: boo
     }
 
 
-def pad_images(images: Sequence[Sequence[Patches]], inputs: Inputs, *, padded: bool = True) -> Tensors:
+def pad_images(images: Sequence[Sequence[Patches]], inputs: PatchInputs, *, padded: bool = True) -> Tensors:
     """Pad the patches of each row's images to a common bucket.
 
     Args:
@@ -76,7 +76,7 @@ def pad_images(images: Sequence[Sequence[Patches]], inputs: Inputs, *, padded: b
     return {"pixel_values": values, "image_grid_thw": grids}
 
 
-def without_images(rows: int, inputs: Inputs) -> Tensors:
+def without_images(rows: int, inputs: PatchInputs) -> Tensors:
     """Return what rows without images have in their place."""
     return {
         "image_embeds": np.zeros((rows, 1, inputs.embedding_dim), np.float32),

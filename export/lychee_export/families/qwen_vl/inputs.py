@@ -1,4 +1,4 @@
-"""The tensor contract of Qwen-VL models, and sample inputs."""
+"""What the encoders of Qwen-VL models take."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from lychee_client.manifest import PatchSpec
 from numpy.typing import NDArray
 
 from lychee_export.contract.limits import Limits
-from lychee_export.contract.signature import SCORE_OUTPUTS, Axis, ModelSignature, Tensors, TensorSpec
+from lychee_export.contract.signature import Axis, ModelSignature, Tensors, TensorSpec
 from lychee_export.families.qwen_vl.images import ImageSettings
 
-__all__ = ["Contract", "Inputs"]
+__all__ = ["PatchInputs"]
 
 _BUCKET_UNIT = 64
 """Least bucket of tokens and of patches; the others are multiples of it."""
@@ -21,11 +21,9 @@ _BUCKET_UNIT = 64
 _SAMPLE_SIZE = 128
 """Tokens and patches of a sample row: room for an image of several attention windows."""
 
-_TOKENS_PER_RUN = 4096
-
 
 @dataclass(frozen=True)
-class Inputs:
+class PatchInputs:
     """What the two encoders of a Qwen-VL take, whatever is made of their states.
 
     Args:
@@ -71,6 +69,11 @@ class Inputs:
         image_tokens = Axis("num_image_tokens", (1, *(bucket // block for bucket in self.patches.buckets)))
         return TensorSpec("image_embeds", "float32", (image_tokens, self.embedding_dim))
 
+    @property
+    def embedded(self) -> tuple[TensorSpec, TensorSpec]:
+        """What the text encoder gets of a row's images, beside the tokens."""
+        return self.image_embeds, self.image_grid_thw
+
     @cached_property
     def image_grid_thw(self) -> TensorSpec:
         """The shapes of a row's images in patches."""
@@ -104,24 +107,6 @@ class Inputs:
             max_images=images.max_images,
             embedding_dim=self.embedding_dim,
         )
-
-    def sign_text_encoder(self, output: TensorSpec) -> ModelSignature:
-        """Return the signature of a text encoder with this output."""
-        return ModelSignature(
-            "text_encoder",
-            (*self.texts, self.image_embeds, self.image_grid_thw),
-            (output,),
-            self.most_rows,
-            encoder=True,
-            max_run_elements=max(_TOKENS_PER_RUN, self.tokens.maximum),
-            run_input="input_ids",
-            accelerated=False,
-        )
-
-    @property
-    def most_rows(self) -> int:
-        """The most rows of a request to what both texts and images need."""
-        return max(self.limits.text_batch, self.limits.image_batch)
 
     def sample_images(self, rng: np.random.Generator, rows: int) -> Tensors:
         """Make inputs of the vision encoder: rows with different numbers and shapes of images."""
@@ -163,63 +148,6 @@ class Inputs:
                 width = int(rng.integers(1, blocks // height + 1))
                 grids[row, image] = (1, height * self.images.merge_size, width * self.images.merge_size)
         return grids
-
-
-@dataclass(frozen=True)
-class Contract(Inputs):
-    """Signatures of a reranker's models.
-
-    Args:
-        max_tokens: See ``Inputs``, as all up to ``vocab_size``.
-        images: How images become patches.
-        limits: What the deployment admits.
-        embedding_dim: The width of ``image_embeds``.
-        image_token_id: The token that stands for a block of patches.
-        pad_token_id: The token that fills a sequence up to its bucket.
-        vocab_size: The number of tokens.
-        hidden_dim: The width of ``hidden``.
-        reads_texts: Whether the model's prompt has a use for pairs without images.
-    """
-
-    hidden_dim: int
-    reads_texts: bool
-
-    @cached_property
-    def text_encoder(self) -> ModelSignature:
-        """The signature of the text encoder."""
-        return self.sign_text_encoder(self._hidden)
-
-    @cached_property
-    def scoring_head(self) -> ModelSignature:
-        """The signature of the scoring head."""
-        return ModelSignature("scoring_head", (self._hidden,), SCORE_OUTPUTS, self.most_rows)
-
-    @cached_property
-    def ensembles(self) -> tuple[ModelSignature, ...]:
-        """The ensembles that the model's prompt has a use for."""
-        rerank_text = ModelSignature(
-            "rerank_text",
-            self.text_encoder.inputs,
-            SCORE_OUTPUTS,
-            self.limits.text_batch,
-            steps=(self.text_encoder, self.scoring_head),
-        )
-        rerank_image = ModelSignature(
-            "rerank_image",
-            (*self.texts, *self.vision_encoder.inputs),
-            SCORE_OUTPUTS,
-            self.limits.image_batch,
-            steps=(self.vision_encoder, self.text_encoder, self.scoring_head),
-        )
-        return (rerank_text, rerank_image) if self.reads_texts else (rerank_image,)
-
-    def sample_hidden(self, rng: np.random.Generator, rows: int) -> Tensors:
-        """Make inputs of the scoring head."""
-        return {"hidden": rng.standard_normal((rows, self.hidden_dim)).astype(np.float32)}
-
-    @property
-    def _hidden(self) -> TensorSpec:
-        return TensorSpec("hidden", "float32", (self.hidden_dim,))
 
 
 def _buckets(largest: int) -> tuple[int, ...]:
