@@ -15,7 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import ColQwen2Config, ColQwen2ForRetrieval, Qwen2_5_VLConfig, Qwen2_5_VLModel, Qwen2VLConfig
 
-from checkpoints.qwen_vl import build_tokenizer, special_ids, text_config, write_preprocessor
+from checkpoints.qwen_vl import (
+    QWEN2_5_VISION,
+    QWEN2_VISION,
+    build_tokenizer,
+    special_ids,
+    text_config,
+    write_preprocessor,
+)
 from checkpoints.qwen_vl_variants import build_adapter
 from checkpoints.random_weights import randomize
 
@@ -28,9 +35,10 @@ _MAX_PIXELS = 602112
 def build_colqwen2(folder: Path) -> Path:
     """Write a checkpoint like vidore/colqwen2-v1.0-hf: transformers' own class."""
     tokenizer = build_tokenizer(folder)
-    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14}
     backbone = Qwen2VLConfig(
-        text_config=text_config(tokenizer, mrope_section=[2, 3, 3]), vision_config=vision, **special_ids(tokenizer)
+        text_config=text_config(tokenizer, mrope_section=[2, 3, 3]),
+        vision_config=QWEN2_VISION,
+        **special_ids(tokenizer),
     )
     model = ColQwen2ForRetrieval(ColQwen2Config(vlm_config=backbone.to_dict(), embedding_dim=_DIM)).eval()
     randomize(model, seed=21, gain=1.5)
@@ -48,18 +56,10 @@ def build_colqwen2(folder: Path) -> Path:
 def build_colqwen2_5(folder: Path) -> Path:
     """Write a checkpoint like vidore/colqwen2.5-base: colpali-engine's class, named as transformers 4 named weights."""
     tokenizer = build_tokenizer(folder)
-    vision = {
-        "depth": 2,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_heads": 2,
-        "out_hidden_size": 64,
-        "patch_size": 14,
-        "window_size": 112,
-        "fullatt_block_indexes": [1],
-    }
     config = Qwen2_5_VLConfig(
-        text_config=text_config(tokenizer, mrope_section=[2, 3, 3]), vision_config=vision, **special_ids(tokenizer)
+        text_config=text_config(tokenizer, mrope_section=[2, 3, 3]),
+        vision_config=QWEN2_5_VISION,
+        **special_ids(tokenizer),
     )
     parts = {"model": Qwen2_5_VLModel(config), "custom_text_proj": torch.nn.Linear(64, _DIM)}
     model = torch.nn.ModuleDict(parts).eval()

@@ -38,6 +38,17 @@ SPECIAL_TOKENS = (
     "<|video_pad|>",
 )
 LABELS = ("yes", "no", "True", "False")
+QWEN2_VISION = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14}
+QWEN2_5_VISION = {
+    "depth": 2,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_heads": 2,
+    "out_hidden_size": 64,
+    "patch_size": 14,
+    "window_size": 112,
+    "fullatt_block_indexes": [1],
+}
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 
 JINA_LOGIT_BIAS = 2.65
@@ -116,19 +127,9 @@ def build_qwen2_5_vl(
         overrides: What the whole config has beside that.
     """
     tokenizer = build_tokenizer(folder)
-    small_vision = {
-        "depth": 2,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_heads": 2,
-        "out_hidden_size": 64,
-        "patch_size": 14,
-        "window_size": 112,
-        "fullatt_block_indexes": [1],
-    }
     config = Qwen2_5_VLConfig(
         text_config=text_config(tokenizer, mrope_section=[2, 3, 3]) | dict(text or {}),
-        vision_config=small_vision | dict(vision or {}),
+        vision_config=QWEN2_5_VISION | dict(vision or {}),
         **special_ids(tokenizer),
         **overrides,
     )
@@ -178,10 +179,9 @@ class _JinaVLForRanking(Qwen2VLForConditionalGeneration):
 
 def _build_qwen2_vl(folder: Path, model_class: type[PreTrainedModel], overrides: dict[str, Any]) -> Path:
     tokenizer = build_tokenizer(folder)
-    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14}
     config = Qwen2VLConfig(
         text_config=text_config(tokenizer, mrope_section=[2, 3, 3]),
-        vision_config=vision,
+        vision_config=QWEN2_VISION,
         **special_ids(tokenizer),
         **overrides,
     )

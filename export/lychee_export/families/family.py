@@ -91,9 +91,8 @@ class ModelCard:
     @property
     def hidden(self) -> frozenset[str]:
         """The names of the pieces that clients do not see."""
-        steps = [*(step for head in self.heads for step in head.steps)]
-        steps += [step for encoder in self.encoders for step in encoder.steps[:-1]]
-        return frozenset(step.name for step in steps)
+        of_heads = (step.name for head in self.heads for step in head.steps)
+        return frozenset(of_heads).union(step.name for encoder in self.encoders for step in encoder.steps[:-1])
 
     def __post_init__(self) -> None:
         for ensemble in (*self.ensembles, *self.heads):

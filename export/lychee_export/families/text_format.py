@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import transformers
 from lychee_client.manifest import TextSpec
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from lychee_export.checkpoint.source import CheckpointSource
@@ -22,6 +23,7 @@ __all__ = [
     "PACKED_BUCKETS",
     "TextFormat",
     "check_normalizer",
+    "pad_ids",
     "plain_tokenizer",
     "text_buckets",
     "tokenize",
@@ -154,6 +156,18 @@ def check_normalizer(source: CheckpointSource, plain: Tokenizer) -> None:
             f"{transformers.__version__} drops for the tokenizer_class of tokenizer_config.json, so texts would have "
             'other tokens than those that the model was trained with. Set tokenizer_class to "PreTrainedTokenizerFast"'
         )
+
+
+def pad_ids(texts: Sequence[Sequence[int] | NDArray[np.int64]], length: int, pad_token_id: int) -> Tensors:
+    """Pad token ids on the right: ``input_ids`` and ``attention_mask``, int64, (texts, length)."""
+    rows: Tensors = {
+        "input_ids": np.full((len(texts), length), pad_token_id, np.int64),
+        "attention_mask": np.zeros((len(texts), length), np.int64),
+    }
+    for row, ids in enumerate(texts):
+        rows["input_ids"][row, : len(ids)] = ids
+        rows["attention_mask"][row, : len(ids)] = 1
+    return rows
 
 
 def tokenize(tokenizer_json: str, text: TextFormat, texts: Sequence[str]) -> Tensors:

@@ -5,6 +5,7 @@ Shared by Llama Nemotron VL and ColPali.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from lychee_export.contract.limits import Limits
 from lychee_export.contract.signature import Axis, ModelSignature, Tensors, TensorSpec
-from lychee_export.families.text_format import TextFormat
+from lychee_export.families.text_format import TextFormat, pad_ids
 
 __all__ = ["TileInputs", "TileVisionEncoder"]
 
@@ -96,6 +97,22 @@ class TileInputs:
             max_run_elements=self.tiles.maximum * 3 * edge * edge,
             accelerated=False,
         )
+
+    def pad_texts(self, prompts: Sequence[Sequence[int]], *, padded: bool = True) -> Tensors:
+        """Pad token ids to a common bucket.
+
+        Args:
+            prompts: The token ids of each row.
+            padded: Whether to leave a larger bucket, for the check of padding; otherwise they may fill all.
+        """
+        buckets = (self.text.buckets[:-1] if padded else ()) or self.text.buckets
+        longest = max(map(len, prompts))
+        length = next((bucket for bucket in buckets if bucket >= longest), self.text.max_tokens)
+        return pad_ids(prompts, length, self.text.pad_token_id)
+
+    def without_images(self, rows: int) -> Tensors:
+        """Return what rows without images have in their place."""
+        return {"image_embeds": np.zeros((rows, 1, self.image.embedding_dim), np.float32)}
 
     def sample_images(self, rng: np.random.Generator, rows: int) -> Tensors:
         """Make inputs of the vision encoder: images of the second smallest number of tiles, if there is one."""

@@ -66,9 +66,7 @@ class TokenEncoder(nn.Module):
             float16, (batch_size, 1, sequence_length, dim); see ``make_vectors``.
         """
         is_image = (input_ids == self.image_token_id) & (attention_mask > 0)
-        # The embedding of a token may be missing where it stands for an image.
-        known = torch.where(is_image, torch.zeros_like(input_ids), input_ids)
-        x = put_images(self.decoder.embed_tokens(known), is_image, image_embeds)
+        x = put_images(self.decoder.embed_tokens(input_ids), is_image, image_embeds)
         return make_vectors(self.projection, self.decoder(x, attention_mask), attention_mask)
 
 
@@ -91,22 +89,10 @@ class _Reference(PageReference):
 
     def pad(self, documents: Sequence[Document], *, padded: bool = True) -> Tensors:
         """See PageReference."""
-        text = self._inputs.text
-        prompts = [self.read_document(document)["input_ids"][0].numpy() for document in documents]
-        longest = max(map(len, prompts))
-        buckets = text.buckets[:-1] if padded else text.buckets
-        length = next((bucket for bucket in buckets if bucket >= longest), text.max_tokens)
-        rows: Tensors = {
-            "input_ids": np.stack(
-                [np.pad(ids, (0, length - len(ids)), constant_values=text.pad_token_id) for ids in prompts]
-            ),
-            "attention_mask": np.stack([(np.arange(length) < len(ids)).astype(np.int64) for ids in prompts]),
-        }
+        prompts = [self.read_document(document)["input_ids"][0].tolist() for document in documents]
+        rows = self._inputs.pad_texts(prompts, padded=padded)
         images = [self._stretch(document) for document in documents if not isinstance(document, str)]
-        if images:
-            return rows | {"pixel_values": np.stack(images)}
-        width = self._inputs.image.embedding_dim
-        return rows | {"image_embeds": np.zeros((len(documents), 1, width), np.float32)}
+        return rows | ({"pixel_values": np.stack(images)} if images else self._inputs.without_images(len(documents)))
 
     def _stretch(self, image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Return an image as the one tile that it is read as, uint8, (1, 3, edge, edge)."""

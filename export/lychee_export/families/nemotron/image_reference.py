@@ -138,16 +138,8 @@ def make_image_reference(model: ImageReference, inputs: TileInputs) -> Reference
 def _make_rows(model: ImageReference, inputs: TileInputs, pairs: Sequence[_Pair]) -> Tensors:
     """Make an ensemble's inputs of pairs without images, or of pairs whose images have equally many tiles."""
     prompts = [model.tokenize(pair) for pair in pairs]
-    buckets = inputs.text.buckets[:-1] or inputs.text.buckets
-    length = next((bucket for bucket in buckets if bucket >= max(map(len, prompts))), inputs.text.max_tokens)
-    rows: Tensors = {
-        "input_ids": np.full((len(pairs), length), inputs.text.pad_token_id, np.int64),
-        "attention_mask": np.zeros((len(pairs), length), np.int64),
-    }
-    for row, ids in enumerate(prompts):
-        rows["input_ids"][row, : len(ids)] = ids
-        rows["attention_mask"][row, : len(ids)] = 1
+    rows = inputs.pad_texts(prompts)
     images = [model.cut(pair.image) for pair in pairs if pair.image is not None]
     if images:
         return rows | {"pixel_values": np.stack(images)}
-    return rows | {"image_embeds": np.zeros((len(pairs), 1, inputs.image.embedding_dim), np.float32)}
+    return rows | inputs.without_images(len(pairs))

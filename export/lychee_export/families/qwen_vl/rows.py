@@ -15,6 +15,7 @@ from lychee_export.contract.signature import Axis, Tensors
 from lychee_export.errors import CheckpointError
 from lychee_export.families.qwen_vl.images import ImageSettings
 from lychee_export.families.qwen_vl.inputs import PatchInputs
+from lychee_export.families.text_format import pad_ids
 
 __all__ = ["Patches", "cut_patches", "make_processor", "pad_images", "pad_texts", "without_images"]
 
@@ -48,11 +49,7 @@ def pad_texts(texts: Sequence[NDArray[np.int64]], inputs: PatchInputs, *, padded
         padded: Whether to leave a larger bucket, for the check of padding; otherwise they may fill all.
     """
     length = _choose_bucket(inputs.tokens, max(map(len, texts)), padded)
-    fill = inputs.pad_token_id
-    return {
-        "input_ids": np.stack([np.pad(ids, (0, length - len(ids)), constant_values=fill) for ids in texts]),
-        "attention_mask": np.stack([(np.arange(length) < len(ids)).astype(np.int64) for ids in texts]),
-    }
+    return pad_ids(texts, length, inputs.pad_token_id)
 
 
 def pad_images(images: Sequence[Sequence[Patches]], inputs: PatchInputs, *, padded: bool = True) -> Tensors:
